@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Lint, types and tests of all rooms. Arguments go to pytest: bash scripts/test.sh -k greedy
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+export PATH="$PWD/.venv/bin:$PATH" PYTHONHASHSEED=0
+
+ruff check .
+ruff format --check .
+pyright --warnings
+for room in . LLaVA lmms_eval; do
+  if [ -d "$room/tests" ]; then
+    echo "tests of room $room" >&2
+    (cd "$room" && python -m pytest -q "$@")
+  fi
+done

@@ -1,0 +1,51 @@
+"""Input checks whose messages name the argument, the rule and the value."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def check_positive(argument: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number above zero."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
+    if not 0 < number < math.inf:
+        raise ValueError(f"{argument} must be a finite number > 0, got {value!r}")
+
+
+def check_count(argument: str, value: object, least: int = 0) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{argument} must be an integer >= {least}, got {value!r}")
+
+
+def check_tokens(tokens: object, name: str = "tokens") -> None:
+    """Raise ``ValueError`` unless ``tokens`` is a finite floating-point matrix [n d].
+
+    One pass over the data: the sum of a matrix is finite only if no entry is NaN or infinite (an
+    overflowing sum is looked at again entry by entry).
+    """
+    if not isinstance(tokens, Tensor):
+        raise ValueError(f"{name} must be a tensor [n d], got {type(tokens).__name__}")
+    if tokens.ndim != 2:
+        raise ValueError(f"{name} must have two axes [n d], got shape {tuple(tokens.shape)}")
+    if not tokens.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {tokens.dtype}")
+    if tokens.shape[0] == 0 or tokens.shape[1] == 0:
+        raise ValueError(
+            f"{name} must have at least one token and one channel, got shape {tuple(tokens.shape)}"
+        )
+    total = tokens.sum(dtype=torch.float32)
+    if not torch.isfinite(total) and not torch.isfinite(tokens).all():
+        bad = (~torch.isfinite(tokens)).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} must be finite, got {tokens[bad[0], bad[1]].item()} at token {bad[0]}, "
+            f"channel {bad[1]}"
+        )

@@ -1,0 +1,62 @@
+"""Greedy log-determinant for a padded batch without a host read per pick: the way for CUDA."""
+
+import torch
+from torch import Tensor
+
+from otprune.greedy.picks import PICKED, Picks, variance_floor
+from otprune.kernels import FactoredKernel
+
+
+def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
+    """Return the picks of each image; all images advance together, one pick a step.
+
+    Images may differ in n, r and k: factors are padded with zeros, padded tokens can never win, and
+    an image that has all its picks goes on unheeded. Nothing is read back to the host, so steps
+    queue up on the device. Memory O(b(nr + nk)) with the largest n, r and k.
+    """
+    left, right, shared = _padded(kernels)
+    ridge = kernels[0].ridge
+    scale = left.new_tensor([kernel.scale for kernel in kernels])
+    b, n, _ = left.shape
+    steps = max(k)
+    sizes = torch.tensor([len(kernel) for kernel in kernels], device=left.device)
+    valid = torch.arange(n, device=left.device) < sizes[:, None]
+    images = torch.arange(b, device=left.device)
+
+    squares = left.square().sum(-1) if shared else torch.linalg.vecdot(left, right)
+    variance = squares.mul_(scale[:, None]).add_(ridge).masked_fill_(~valid, PICKED)
+    floor = variance_floor(variance, ridge)[:, None]
+    factor = left.new_zeros(b, steps, n)
+    order = torch.empty(b, steps, dtype=torch.long, device=left.device)
+    variances = left.new_empty(b, steps)
+    for t in range(steps):
+        # At or below the floor tokens are equal: argmax then takes the lowest that is not picked.
+        level = torch.where(variance > PICKED, variance.maximum(floor), variance)
+        j = level.argmax(-1)
+        best = level.gather(1, j[:, None]).maximum(floor)
+        order[:, t] = j
+        variances[:, t] = best[:, 0]
+        row = torch.bmm(right, left[images, j][..., None])[..., 0] * scale[:, None]
+        row[images, j] += ridge
+        past = factor[:, :t]
+        known = torch.bmm(past[images, :, j][:, None], past)[:, 0] if t else 0.0
+        row = (row - known) / best.sqrt()
+        factor[:, t] = row
+        variance = variance - row * row
+        variance[images, j] = PICKED
+    return [Picks(order[i, :count], variances[i, :count]) for i, count in enumerate(k)]
+
+
+def _padded(kernels: list[FactoredKernel]) -> tuple[Tensor, Tensor, bool]:
+    """Return both factors as [b n r] and whether they are the same."""
+    n = max(len(kernel) for kernel in kernels)
+    r = max(kernel.left.shape[1] for kernel in kernels)
+    shared = all(kernel.left is kernel.right for kernel in kernels)
+    first = kernels[0].left
+    left = first.new_zeros(len(kernels), n, r)
+    right = left if shared else torch.zeros_like(left)
+    for i, kernel in enumerate(kernels):
+        left[i, : len(kernel), : kernel.left.shape[1]] = kernel.left
+        if not shared:
+            right[i, : len(kernel), : kernel.left.shape[1]] = kernel.right
+    return left, right, shared

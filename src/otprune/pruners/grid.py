@@ -1,0 +1,50 @@
+"""Grid: tokens spread evenly over the two axes of the image."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from otprune.selector import Selector
+from otprune.signals import Signals
+from otprune.types import PickOrder, VisualTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Grid(Selector):
+    """Spatially even selection: about sqrt(k rows / columns) rows, and k shared among them.
+
+    The number of rows is the one whose spacing is most nearly the same along both axes; rows share
+    k so that their counts differ by at most one; rows and tokens in a row stand at the middles of
+    equal stretches. k = 64 of 24 x 24 is every third token along both axes. Not nested. O(k).
+
+    Takes the shape from ``signals.grid``; without it n must be a square.
+    """
+
+    @property
+    def nested(self) -> bool:
+        """A coarse grid is no part of a fine one."""
+        return False
+
+    def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        height, width = _shape(len(tokens), signals)
+        least, most = -(-k // width), min(height, k)
+        rows = min(max(round(math.sqrt(k * height / width)), least), most)
+        picks = []
+        for row in range(rows):
+            count = (row + 1) * k // rows - row * k // rows
+            y = (2 * row + 1) * height // (2 * rows)
+            picks += [y * width + (2 * i + 1) * width // (2 * count) for i in range(count)]
+        return torch.tensor(picks, device=tokens.device)
+
+
+def _shape(n: int, signals: Signals) -> tuple[int, int]:
+    if signals.grid is None:
+        side = math.isqrt(n)
+        if side * side != n:
+            raise ValueError(f"signals.grid must be given where n is not a square, got n = {n}")
+        return side, side
+    height, width = signals.grid
+    if height * width != n:
+        raise ValueError(f"signals.grid must have n = {n} cells, got {height} x {width}")
+    return height, width

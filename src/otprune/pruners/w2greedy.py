@@ -1,0 +1,106 @@
+r"""W2Greedy: keep the tokens nearest to all tokens in the Gaussian 2-Wasserstein distance.
+
+The distance that OTPrune starts from (arXiv 2602.20205, Eq. 3), zero-mean Gaussians with second
+moments S = UᵀU/n of all tokens and S_C = U_CᵀU_C/k of the kept ones C, is
+
+    W₂² = tr S + tr S_C - 2 f(C),    f(C) = tr (S^½ S_C S^½)^½.
+
+1. On unit-norm tokens tr S = tr S_C = 1 whatever C is: no term is dropped, and the distance falls
+   exactly as f rises. (OTPrune scales channels instead, where tr S_C does depend on C.)
+2. The non-zero eigenvalues of S^½ S_C S^½ are those of M_C / (nk), M = (U Uᵀ)², M_C its rows and
+   columns in C. So f(C) = tr (M_C^½) / √(nk): for given k, maximise F(C) = Σ_i μ_i(M_C)^½.
+3. √x = (1/2π) ∫₀^∞ λ^{-½} log(1 + x/λ) dλ, hence
+
+       F(C) = (1/2π) ∫₀^∞ λ^{-½} log det (I + M_C/λ) dλ,
+
+   a positive mixture of log-determinants of I + PSD. Each is monotone and submodular in C, so F is,
+   and the greedy rule reaches at least (1 - 1/e) of its maximum: for the distance's own cross term,
+   not for a surrogate. The k in f is a constant of the budget, so picks are nested.
+4. With λ = e^s the trapezoidal rule of step h = 2 integrates √x to 5e-5 (the integrand is analytic
+   in |Im s| < π). The gain of a token is then Σ_q w_q log(v_q / λ_q), w_q = λ_q^½, where v_q is its
+   conditional variance under λ_q I + M: one incremental Cholesky per node, all with the same picks.
+5. The tails of the sum are closed forms. Above n·max M_ii, log(1 + x/λ) = x/λ: a geometric series
+   times M_ii. Below, the variances no longer depend on λ, so the differences between tokens do not
+   either: the weight of the tail goes to the lowest node. That node is at 1e-6 max M_ii, where
+   float32 can still tell λI + M from rounding.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from otprune.checks import check_choice
+from otprune.kernels import FactoredKernel, squared_gram, unit_rows, working_dtype
+from otprune.selector import Selector
+from otprune.signals import Signals
+from otprune.types import PickOrder, VisualTokens
+
+_STEP = 2.0
+_LOWEST = 1e-6
+_DENSE_UP_TO = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class W2Greedy(Selector):
+    """Greedy maximiser of the cross term of the Gaussian W2 distance on unit-norm tokens.
+
+    Ours; the derivation is at the head of this file. All n tokens are candidates at each step,
+    nothing is sampled. Nested. Cost O(n²d / 2 + Q n k²) and memory O(nd + Q nk) with Q, the number
+    of quadrature nodes, 12 at n = 576 and one more for every factor e² in n.
+
+    Attributes:
+        accumulate: "float32" or "float64".
+    """
+
+    accumulate: Literal["float32", "float64"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_choice("accumulate", self.accumulate, ("float32", "float64"))
+
+    def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        moments = squared_gram(unit_rows(tokens.to(working_dtype(self.accumulate))))
+        diagonal = moments.diagonal()
+        nodes, weights, linear = _quadrature(diagonal)
+        full = moments.dense() if len(tokens) <= _DENSE_UP_TO else None
+
+        # v[q, i]: variance of token i under nodes[q] I + M, given the picks.
+        variance = diagonal + nodes[:, None]
+        offset = linear * diagonal
+        factor = variance.new_empty(len(nodes), k, len(tokens))
+        order = torch.empty(k, dtype=torch.long, device=tokens.device)
+        for t in range(k):
+            j = (weights @ variance.log() + offset).argmax()
+            order[t] = j
+            past = factor[:, :t]
+            row = _row(moments, full, j).expand_as(variance).clone()
+            row[:, j] += nodes
+            if t:
+                row -= torch.bmm(past[:, :, j][:, None], past)[:, 0]
+            row /= variance[:, j].sqrt()[:, None]
+            factor[:, t] = row
+            # Rounding must not push a variance below its ridge.
+            variance = torch.maximum(variance - row * row, nodes[:, None])
+            offset[j] = float("-inf")
+        return order
+
+
+def _quadrature(diagonal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return nodes [q] and weights [q] for the logarithms, and the factor of the linear tail."""
+    largest = diagonal.max()
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    count = math.ceil(math.log(len(diagonal) / _LOWEST) / _STEP) + 1
+    steps = torch.arange(count, dtype=diagonal.dtype, device=diagonal.device)
+    nodes = largest * _LOWEST * torch.exp(_STEP * steps)
+    weights = nodes.sqrt()
+    ratio = math.exp(-_STEP / 2)
+    weights[0] /= 1 - ratio
+    linear = ratio / (1 - ratio) / nodes[-1].sqrt()
+    return nodes, weights, linear
+
+
+def _row(moments: FactoredKernel, full: Tensor | None, j: Tensor) -> Tensor:
+    return moments.right @ moments.left[j] if full is None else full[j]

@@ -1,0 +1,183 @@
+"""The contract of a selector: visual tokens in, indices of the tokens worth keeping out.
+
+A method is one frozen dataclass that implements ``_rank_image`` (or ``_rank_images``, when a batch
+can be treated at once). Checks, budgets, batches and the order of the answer are here, once, so
+that no method can get them wrong.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, SupportsIndex
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from otprune.budget import resolve_budget
+from otprune.checks import check_tokens
+from otprune.signals import NO_SIGNALS, Signals
+from otprune.types import KeptIndices, PickOrder, VisualTokens
+
+
+class Selector(ABC):
+    """A rule that picks k of the n visual tokens of an image.
+
+    Every call is deterministic, needs no gradient, never returns an index twice, and leaves the
+    tokens as they are. Indices are int64 on the tokens' device. Unless a method says otherwise,
+    arithmetic is float32 whatever the dtype of the tokens, and ties go to the lower index.
+
+    Class attributes:
+        needs: names of the `Signals` fields without which the method cannot work.
+        presets: named settings, for `make_pruner(name, preset=...)`.
+    """
+
+    __slots__ = ()
+    needs: ClassVar[frozenset[str]] = frozenset()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @property
+    def nested(self) -> bool:
+        """Whether the answer for a smaller k is a prefix of the pick order for a larger one."""
+        return True
+
+    def rank(self, tokens: Tensor, k: SupportsIndex, signals: Signals | None = None) -> PickOrder:
+        """Return the first ``k`` picks in the order in which the method picks them.
+
+        If `nested`, every prefix is the answer for that smaller budget: a sweep over budgets ranks
+        once, at the largest. Near-ties within rounding may fall differently between two budgets.
+
+        Raises:
+            ValueError: tokens not a finite floating matrix [n d], k outside 1..n, a signal missing.
+        """
+        return self.rank_batch([tokens], [k], [signals or NO_SIGNALS])[0]
+
+    def rank_batch(
+        self,
+        tokens: Sequence[Tensor],
+        k: Sequence[SupportsIndex],
+        signals: Sequence[Signals] | None = None,
+    ) -> list[Tensor]:
+        """`rank` for several images [n_i d] of any sizes: one pick order [k_i] for each."""
+        signals = self._check_images(tokens, signals)
+        if len(k) != len(tokens):
+            raise ValueError(f"k must have one entry per image ({len(tokens)}), got {len(k)}")
+        return self._rank_checked(list(tokens), _budgets(tokens, k, None), signals)
+
+    def select(
+        self,
+        tokens: Tensor,
+        k: SupportsIndex | None = None,
+        *,
+        keep_ratio: float | None = None,
+        signals: Signals | Sequence[Signals] | None = None,
+    ) -> Int64[Tensor, "*b k"]:
+        """Return the positions of the kept tokens, ascending: [k] for [n d], [b k] for [b n d].
+
+        Args:
+            tokens: visual tokens of one image [n d], or of b images [b n d].
+            k: how many to keep; or
+            keep_ratio: the share to keep, see `resolve_budget`.
+            signals: side information, one for each image.
+
+        Raises:
+            ValueError: whatever `resolve_budget` and `rank` refuse; the message names the image.
+        """
+        if isinstance(tokens, Tensor) and tokens.ndim == 3:
+            if isinstance(signals, Signals):
+                raise ValueError(f"signals must be a list of {len(tokens)}, one for each image")
+            if len(tokens) == 0:
+                raise ValueError(f"tokens must hold at least one image, got {tuple(tokens.shape)}")
+            kept = self.select_batch(list(tokens), k=k, keep_ratio=keep_ratio, signals=signals)
+            return torch.stack(kept)
+        one = [signals] if isinstance(signals, Signals) else signals
+        return self.select_batch([tokens], k=k, keep_ratio=keep_ratio, signals=one)[0]
+
+    def select_batch(
+        self,
+        tokens: Sequence[Tensor],
+        k: SupportsIndex | Sequence[SupportsIndex] | None = None,
+        *,
+        keep_ratio: float | None = None,
+        signals: Sequence[Signals] | None = None,
+    ) -> list[Tensor]:
+        """`select` for images [n_i d] of any sizes; ``k`` is one count or one for each image."""
+        signals = self._check_images(tokens, signals)
+        counts = _budgets(tokens, k, keep_ratio)
+        kept: list[Tensor] = [torch.empty(0)] * len(tokens)
+        work = []
+        for i, (image, count) in enumerate(zip(tokens, counts, strict=True)):
+            if count == len(image):
+                kept[i] = torch.arange(count, device=image.device)
+            else:
+                work.append(i)
+        picks = self._rank_checked(
+            [tokens[i] for i in work], [counts[i] for i in work], [signals[i] for i in work]
+        )
+        for i, order in zip(work, picks, strict=True):
+            kept[i] = self._arrange(order)
+        return kept
+
+    def _rank_checked(
+        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
+    ) -> list[Tensor]:
+        if not tokens:
+            return []
+        with torch.no_grad():
+            return self._rank_images([v.detach() for v in tokens], k, signals)
+
+    def _check_images(
+        self, tokens: Sequence[Tensor], signals: Sequence[Signals] | None
+    ) -> list[Signals]:
+        if signals is None:
+            signals = [NO_SIGNALS] * len(tokens)
+        if len(signals) != len(tokens):
+            raise ValueError(
+                f"signals must have one entry per image ({len(tokens)}), got {len(signals)}"
+            )
+        for i, (image, signal) in enumerate(zip(tokens, signals, strict=True)):
+            name = "tokens" if len(tokens) == 1 else f"tokens of image {i}"
+            check_tokens(image, name)
+            missing = sorted(need for need in self.needs if getattr(signal, need) is None)
+            if missing:
+                wanted = ", ".join(f"signals.{need}" for need in missing)
+                raise ValueError(f"{type(self).__name__} needs {wanted} for image {i}")
+        return list(signals)
+
+    def _rank_images(
+        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
+    ) -> list[Tensor]:
+        """Pick orders of checked images; override to treat a batch at once."""
+        return [
+            self._rank_image(image, count, signal)
+            for image, count, signal in zip(tokens, k, signals, strict=True)
+        ]
+
+    @abstractmethod
+    def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        """Pick order of one checked image."""
+
+    def _arrange(self, picks: PickOrder) -> KeptIndices:
+        """Bring picks into the order in which the kept tokens enter the language model."""
+        return picks.sort().values
+
+
+def _budgets(
+    tokens: Sequence[Tensor],
+    k: SupportsIndex | Sequence[SupportsIndex] | None,
+    keep_ratio: float | None,
+) -> list[int]:
+    if isinstance(k, Sequence):
+        if len(k) != len(tokens):
+            raise ValueError(f"k must be one count or one per image ({len(tokens)}), got {len(k)}")
+        counts: Sequence[SupportsIndex | None] = k
+    else:
+        counts = [k] * len(tokens)
+    budgets = []
+    for i, (image, count) in enumerate(zip(tokens, counts, strict=True)):
+        try:
+            budgets.append(resolve_budget(len(image), keep_ratio=keep_ratio, k=count))
+        except ValueError as error:
+            if len(tokens) == 1:
+                raise
+            raise ValueError(f"image {i}: {error}") from None
+    return budgets

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import token_matrices
+from otprune.kernels import (
+    FactoredKernel,
+    column_energy,
+    gram_is_cheaper,
+    squared_gram,
+    symmetric_product,
+    unit_rows,
+)
+
+
+@pytest.mark.parametrize("n", [1, 5, 191, 192, 193, 500])
+def test_the_blocked_product_equals_the_plain_one(n, rng):
+    v = torch.randn(n, 17, generator=rng, dtype=torch.float64)
+    weights = torch.rand(17, generator=rng, dtype=torch.float64)
+    product = symmetric_product(v, v, weights)
+    torch.testing.assert_close(product, (v * weights) @ v.T)
+    torch.testing.assert_close(product, product.T)
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 40), (90, 8), (7, 1), (1, 3)])
+def test_both_factorisations_are_the_squared_gram_matrix(n, d, rng):
+    v = torch.randn(n, d, generator=rng, dtype=torch.float64)
+    weights = torch.rand(d, generator=rng, dtype=torch.float64)
+    kernel = squared_gram(v, weights, scale=0.3, ridge=1.0)
+    similarity = (v * weights) @ v.T
+    expected = torch.eye(n, dtype=torch.float64) + 0.3 * similarity @ similarity
+    torch.testing.assert_close(kernel.dense(), expected)
+    torch.testing.assert_close(kernel.diagonal(), expected.diagonal())
+    assert (kernel.left is kernel.right) == (not gram_is_cheaper(n, d))
+
+
+@given(tokens=token_matrices(), ridge=st.sampled_from([0.0, 1.0]))
+def test_the_kernel_is_positive_semi_definite(tokens, ridge):
+    kernel = squared_gram(unit_rows(tokens.double()), ridge=ridge)
+    eigenvalues = torch.linalg.eigvalsh(kernel.dense())
+    assert eigenvalues.min() >= ridge - 1e-9 * len(tokens) ** 2
+
+
+def test_column_energy_is_the_squared_norm_of_each_channel(rng):
+    v = torch.randn(401, 9, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(column_energy(v), v.norm(dim=0) ** 2)
+
+
+def test_unit_rows_leave_an_all_zero_token_zero(rng):
+    v = torch.randn(4, 3, generator=rng)
+    v[2] = 0
+    units = unit_rows(v)
+    torch.testing.assert_close(units.norm(dim=1), torch.tensor([1.0, 1.0, 0.0, 1.0]))
+
+
+def test_the_memory_of_the_gram_route_does_not_grow_with_n_squared():
+    kernel = squared_gram(torch.ones(5000, 4))
+    assert kernel.left.numel() + kernel.right.numel() == 2 * 5000 * 4
+
+
+def test_a_plain_gram_kernel_needs_one_factor(rng):
+    v = torch.randn(6, 3, generator=rng)
+    kernel = FactoredKernel(v, v, scale=2.0, ridge=0.5)
+    torch.testing.assert_close(kernel.dense(), 2 * v @ v.T + 0.5 * torch.eye(6))
+    assert len(kernel) == 6
