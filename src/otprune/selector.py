@@ -137,6 +137,7 @@ class Selector(ABC):
         for i, (image, signal) in enumerate(zip(tokens, signals, strict=True)):
             name = "tokens" if len(tokens) == 1 else f"tokens of image {i}"
             check_tokens(image, name)
+            signal.check_size(len(image), name)
             missing = sorted(need for need in self.needs if getattr(signal, need) is None)
             if missing:
                 wanted = ", ".join(f"signals.{need}" for need in missing)

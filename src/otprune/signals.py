@@ -37,5 +37,19 @@ class Signals:
         if self.image_id is not None:
             check_count("image_id", self.image_id)
 
+    def check_size(self, n: int, name: str) -> None:
+        """Raise ``ValueError`` unless every signal about tokens is about ``n`` of them."""
+        if self.grid is not None and self.grid[0] * self.grid[1] != n:
+            raise ValueError(
+                f"signals.grid of {name} must have n = {n} cells, got {self.grid[0]} x {self.grid[1]}"
+            )
+        for signal, axis in (("cls_attention", 1), ("encoder_keys", 0)):
+            value = getattr(self, signal)
+            if value is not None and (value.ndim != 2 or value.shape[axis] != n):
+                raise ValueError(
+                    f"signals.{signal} of {name} must have n = {n} on axis {axis} of two, "
+                    f"got shape {tuple(value.shape)}"
+                )
+
 
 NO_SIGNALS = Signals()

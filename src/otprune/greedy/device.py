@@ -14,17 +14,16 @@ def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     an image that has all its picks goes on unheeded. Nothing is read back to the host, so steps
     queue up on the device. Memory O(b(nr + nk)) with the largest n, r and k.
     """
-    left, right, shared = _padded(kernels)
+    left, right = _padded(kernels)
     ridge = kernels[0].ridge
     scale = left.new_tensor([kernel.scale for kernel in kernels])
     b, n, _ = left.shape
     steps = max(k)
-    sizes = torch.tensor([len(kernel) for kernel in kernels], device=left.device)
-    valid = torch.arange(n, device=left.device) < sizes[:, None]
     images = torch.arange(b, device=left.device)
 
-    squares = left.square().sum(-1) if shared else torch.linalg.vecdot(left, right)
-    variance = squares.mul_(scale[:, None]).add_(ridge).masked_fill_(~valid, PICKED)
+    variance = left.new_full((b, n), PICKED)
+    for i, kernel in enumerate(kernels):
+        variance[i, : len(kernel)] = kernel.diagonal()
     floor = variance_floor(variance, ridge)[:, None]
     factor = left.new_zeros(b, steps, n)
     order = torch.empty(b, steps, dtype=torch.long, device=left.device)
@@ -47,8 +46,8 @@ def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     return [Picks(order[i, :count], variances[i, :count]) for i, count in enumerate(k)]
 
 
-def _padded(kernels: list[FactoredKernel]) -> tuple[Tensor, Tensor, bool]:
-    """Return both factors as [b n r] and whether they are the same."""
+def _padded(kernels: list[FactoredKernel]) -> tuple[Tensor, Tensor]:
+    """Return both factors as [b n r]; one tensor twice where they are the same."""
     n = max(len(kernel) for kernel in kernels)
     r = max(kernel.left.shape[1] for kernel in kernels)
     shared = all(kernel.left is kernel.right for kernel in kernels)
@@ -59,4 +58,4 @@ def _padded(kernels: list[FactoredKernel]) -> tuple[Tensor, Tensor, bool]:
         left[i, : len(kernel), : kernel.left.shape[1]] = kernel.left
         if not shared:
             right[i, : len(kernel), : kernel.left.shape[1]] = kernel.right
-    return left, right, shared
+    return left, right

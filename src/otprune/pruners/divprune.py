@@ -30,8 +30,8 @@ class DivPrune(Selector):
     among exact duplicates (there it does); distances are float32 where the code takes the model's
     dtype, in which half precision shares 6 of 56 picks with float32 at worst.
 
-    Cost O(n²d) for the first pick, O(n) for each next; memory O(n²). Above 4096 tokens O(nd) for each
-    next and memory O(nd).
+    Cost O(n²d) for the first pick, O(n) for each next; memory O(n²). Above 4096 tokens O(nd) a
+    pick and memory O(nd).
 
     Attributes:
         accumulate: "float32", "float64" or "model" (the tokens' own dtype).

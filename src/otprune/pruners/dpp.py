@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from otprune.checks import check_choice
@@ -40,7 +41,9 @@ class DPP(Selector):
         kernels = []
         for image in tokens:
             units = unit_rows(image.to(working_dtype(self.accumulate)))
-            kernels.append(FactoredKernel(units, units))
+            kernels.append(
+                FactoredKernel(units, units, known_diagonal=torch.ones_like(units[:, 0]))
+            )
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:

@@ -1,0 +1,217 @@
+"""What every selector of the registry owes its caller, whatever the method."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import real_tokens, token_matrices
+from otprune import PRUNERS, Signals, make_pruner
+
+NAMES = sorted(PRUNERS)
+# These go by position, not by what the tokens hold.
+POSITIONAL = {"random", "uniform", "grid", "first_k", "last_k"}
+NESTED = sorted(name for name in NAMES if make_pruner(name).nested)
+
+
+def signals_for(tokens: torch.Tensor) -> Signals:
+    return Signals(grid=(1, len(tokens)), image_id=7)
+
+
+def every_variant():
+    for name in NAMES:
+        yield name, {}
+        for preset in PRUNERS[name].presets:
+            yield name, {"preset": preset}
+        if "accumulate" in {field.name for field in dataclasses.fields(PRUNERS[name])}:
+            yield name, {"accumulate": "float64"}
+    yield "herding", {"kernel": "gaussian"}
+    yield "farthest_point", {"space": "unit"}
+    yield "divprune", {"accumulate": "model"}
+    yield "otprune", {"variant": "paper", "arithmetic": "reference"}
+    yield "otprune", {"order": "reference"}
+
+
+VARIANTS = [
+    pytest.param(name, settings, id="-".join([name, *map(str, settings.values())]))
+    for name, settings in every_variant()
+]
+
+
+def awkward_tokens() -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(3)
+    plain = torch.randn(20, 6, generator=g)
+    dead_channel = plain.clone()
+    dead_channel[:, 2] = 0
+    dead_token = plain.clone()
+    dead_token[4] = 0
+    return {
+        "one token": plain[:1],
+        "two tokens": plain[:2],
+        "one channel": plain[:, :1],
+        "duplicates": plain[:5].repeat(4, 1),
+        "all equal": torch.ones(20, 6),
+        "all zero": torch.zeros(20, 6),
+        "a dead channel": dead_channel,
+        "a dead token": dead_token,
+        "huge": plain * 1e25,
+        "tiny": plain * 1e-25,
+        "half": plain.half(),
+        "bfloat16": plain.bfloat16(),
+        "double": plain.double(),
+        "not contiguous": torch.randn(6, 40, generator=g).T[::2],
+        "more channels than tokens": torch.randn(7, 50, generator=g),
+    }
+
+
+@pytest.mark.parametrize(("name", "chosen"), VARIANTS)
+@pytest.mark.parametrize("case", awkward_tokens())
+def test_the_answer_is_k_distinct_positions_in_range_and_the_same_again(name, chosen, case):
+    tokens = awkward_tokens()[case]
+    before = tokens.clone()
+    n = len(tokens)
+    for k in {1, (n + 1) // 2, n}:
+        pruner = make_pruner(name, **chosen)
+        kept = pruner.select(tokens, k, signals=signals_for(tokens))
+        assert kept.shape == (k,)
+        assert kept.dtype == torch.int64
+        assert kept.device == tokens.device
+        assert len(set(kept.tolist())) == k
+        assert kept.min() >= 0
+        assert kept.max() < n
+        if getattr(pruner, "order", "spatial") == "spatial":
+            assert kept.tolist() == sorted(kept.tolist())
+        picks = pruner.rank(tokens, k, signals_for(tokens))
+        assert set(picks.tolist()) == set(kept.tolist()) or k == n
+        again = make_pruner(name, **chosen).select(tokens, k, signals=signals_for(tokens))
+        assert torch.equal(kept, again)
+    assert torch.equal(tokens, before)
+
+
+@pytest.mark.parametrize("name", NESTED)
+@given(tokens=token_matrices(min_n=2))
+@settings(max_examples=15)
+def test_smaller_budgets_are_prefixes_of_larger_ones(name, tokens):
+    pruner = make_pruner(name)
+    longest = pruner.rank(tokens, len(tokens), signals_for(tokens)).tolist()
+    for k in {1, 2, (len(tokens) + 1) // 2}:
+        assert pruner.rank(tokens, k, signals_for(tokens)).tolist() == longest[:k]
+        kept = pruner.select(tokens, k, signals=signals_for(tokens)).tolist()
+        assert kept == sorted(longest[:k]) or k == len(tokens)
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_smaller_budgets_are_prefixes_on_real_tokens(name):
+    tokens = real_tokens()["coffee"]
+    pruner = make_pruner(name)
+    longest = pruner.rank(tokens, 115).tolist()
+    for k in (29, 56):
+        assert pruner.rank(tokens, k).tolist() == longest[:k]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - POSITIONAL - {"dpp", "kmedoids"}))
+@given(data=st.data())
+@settings(max_examples=15)
+def test_permuting_tokens_permutes_the_answer(name, data):
+    # Two methods tie by nature, and then positions decide: all first gains of dpp are equal, and so
+    # are the two members of a pair in kmedoids.
+    tokens = data.draw(token_matrices(min_n=3)).double()
+    if tokens.shape[1] < 3:
+        return  # in one or two dimensions unit-norm tokens tie
+    order = torch.tensor(data.draw(st.permutations(range(len(tokens)))))
+    pruner = make_pruner(name, accumulate="float64")
+    k = data.draw(st.integers(1, max(1, min(len(tokens) - 1, tokens.shape[1]))))
+    kept = pruner.rank(tokens, k)
+    moved = pruner.rank(tokens[order], k)
+    assert order[moved].tolist() == kept.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_unequal_images_equals_its_images_one_by_one(name):
+    g = torch.Generator().manual_seed(5)
+    images = [torch.randn(n, 12, generator=g) + 1 for n in (9, 30, 1, 16, 900)]
+    signals = [Signals(grid=(1, len(v)), image_id=i) for i, v in enumerate(images)]
+    pruner = make_pruner(name)
+    together = pruner.select_batch(images, keep_ratio=0.3, signals=signals)
+    for image, signal, kept in zip(images, signals, together, strict=True):
+        alone = pruner.select(image, keep_ratio=0.3, signals=signal)
+        assert torch.equal(kept, alone)
+    counts = [3, 5, 1, 16, 20]
+    together = pruner.select_batch(images, k=counts, signals=signals)
+    assert [len(kept) for kept in together] == counts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_three_axis_batch_gives_a_matrix(name):
+    g = torch.Generator().manual_seed(6)
+    images = torch.randn(3, 16, 5, generator=g)
+    pruner = make_pruner(name)
+    kept = pruner.select(images, 4)
+    assert kept.shape == (3, 4)
+    for image, row in zip(images, kept, strict=True):
+        assert torch.equal(pruner.select(image, 4), row)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_selection_needs_no_gradient_and_leaves_none(name):
+    tokens = torch.randn(16, 5, requires_grad=True)
+    kept = make_pruner(name).select(tokens, 4)
+    assert not kept.requires_grad
+    assert tokens.grad is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (torch.full((4, 3), float("nan")), "must be finite, got nan at token 0, channel 0"),
+        (torch.tensor([[1.0, 2.0], [3.0, float("inf")]]), "got inf at token 1, channel 1"),
+        (torch.tensor([[1.0, float("inf")], [3.0, -float("inf")]]), "must be finite"),
+        (torch.ones(4, 3, dtype=torch.int64), "must be floating point, got torch.int64"),
+        (torch.ones(4), "must have two axes"),
+        (torch.ones(2, 2, 4, 3), "must have two axes"),
+        (torch.ones(0, 3), "at least one token"),
+        (torch.ones(4, 0), "at least one token and one channel"),
+        (torch.ones(0, 4, 3), "at least one image"),
+    ],
+)
+def test_bad_tokens_are_refused_with_the_reason(name, tokens, message):
+    with pytest.raises(ValueError, match=message):
+        make_pruner(name).select(tokens, keep_ratio=0.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_message_names_the_image_of_a_batch(name):
+    good = torch.ones(4, 3)
+    bad = torch.full((4, 3), float("nan"))
+    with pytest.raises(ValueError, match="tokens of image 1 must be finite"):
+        make_pruner(name).select_batch([good, bad], k=2)
+    with pytest.raises(ValueError, match=r"image 1: k must be in 1\.\.n = 1\.\.4, got 5"):
+        make_pruner(name).select_batch([torch.ones(5, 3), good], k=5)
+
+
+def test_a_budget_list_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match="one per image"):
+        make_pruner("first_k").select_batch([torch.ones(4, 3)], k=[1, 2])
+    with pytest.raises(ValueError, match="one entry per image"):
+        make_pruner("first_k").rank_batch([torch.ones(4, 3)], [1, 2])
+    with pytest.raises(ValueError, match="signals must have one entry per image"):
+        make_pruner("first_k").select_batch([torch.ones(4, 3)], k=1, signals=[])
+    with pytest.raises(ValueError, match="signals must be a list of 2"):
+        make_pruner("first_k").select(torch.ones(2, 4, 3), 1, signals=Signals())
+
+
+def test_an_empty_batch_is_an_empty_answer():
+    assert make_pruner("otprune").select_batch([], k=3) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"dpp"}))
+def test_a_gpu_keeps_what_a_cpu_keeps(name):
+    tokens = real_tokens()["astronaut"]
+    pruner = make_pruner(name)
+    on_cpu = set(pruner.select(tokens, 56).tolist())
+    on_gpu = set(pruner.select(tokens.cuda(), 56).tolist())
+    assert len(on_cpu & on_gpu) >= 54

@@ -1,0 +1,72 @@
+"""The layout, the front page and the scripts, held to what they say."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from otprune import PRUNERS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")])
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_folder_lmms_eval_never_shadows_the_installed_package():
+    assert not (ROOT / "lmms_eval" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_relative_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_python_of_the_front_page_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_scripts_that_the_front_page_names_exist():
+    for name in re.findall(r"(?:bash|python) ((?:scripts/)?[\w.]+\.(?:sh|py))", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_table_of_methods_lists_every_method_and_its_file():
+    for name, method in PRUNERS.items():
+        file = method.__module__.replace(".", "/") + ".py"
+        assert re.search(rf"\| \[`{name}`\]\(src/{file}\) \|", README), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_says_that_otprune_minimises_the_distance(page):
+    assert not re.search(r"OTPrune (minimi[sz]es|lowers)", page.read_text(), flags=re.I)
+
+
+@pytest.mark.parametrize(
+    "script", sorted([*ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"]), ids=str
+)
+def test_shell_scripts_parse_and_stop_at_the_first_error(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    assert "set -euo pipefail" in script.read_text()
+
+
+def library_files():
+    return sorted((ROOT / "src").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", library_files(), ids=lambda p: p.name)
+def test_the_method_room_keeps_the_house_rules(file):
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Assert), "validation raises ValueError"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None
+        if isinstance(node, ast.FunctionDef) and node.name != "__post_init__":
+            assert node.returns is not None, f"{node.name} lacks a return type"
+    assert len(file.read_text().splitlines()) <= 300
