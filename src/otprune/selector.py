@@ -122,8 +122,10 @@ class Selector(ABC):
     ) -> list[Tensor]:
         if not tokens:
             return []
-        with torch.no_grad():
-            return self._rank_images([v.detach() for v in tokens], k, signals)
+        with torch.inference_mode():
+            picks = self._rank_images(tokens, k, signals)
+        # Copies made out here are ordinary tensors: they may index what autograd records.
+        return [order.clone() for order in picks]
 
     def _check_images(
         self, tokens: Sequence[Tensor], signals: Sequence[Signals] | None

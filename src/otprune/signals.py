@@ -39,10 +39,12 @@ class Signals:
 
     def check_size(self, n: int, name: str) -> None:
         """Raise ``ValueError`` unless every signal about tokens is about ``n`` of them."""
-        if self.grid is not None and self.grid[0] * self.grid[1] != n:
-            raise ValueError(
-                f"signals.grid of {name} must have n = {n} cells, got {self.grid[0]} x {self.grid[1]}"
-            )
+        if self.grid is not None:
+            rows, columns = self.grid
+            if rows * columns != n:
+                raise ValueError(
+                    f"signals.grid of {name} must have n = {n} cells, got {rows} x {columns}"
+                )
         for signal, axis in (("cls_attention", 1), ("encoder_keys", 0)):
             value = getattr(self, signal)
             if value is not None and (value.ndim != 2 or value.shape[axis] != n):

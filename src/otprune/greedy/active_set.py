@@ -23,7 +23,10 @@ from otprune.greedy.picks import PICKED, Picks, variance_floor, with_leftovers
 from otprune.kernels import FactoredKernel
 
 _ACTIVE = 256
-"""Size of the active set: its rows of the factor fit in a core's cache."""
+"""Least size of the active set: its rows of the factor fit in a core's cache."""
+
+_SHARE = 48
+"""Above 12 288 tokens one in 48 is active: settling all tokens then costs more than a round."""
 
 _ROUND = 64
 """Most picks in a round, which bounds the width of the settling solve."""
@@ -37,6 +40,10 @@ def greedy_active_set(kernel: FactoredKernel, k: int) -> Picks:
     return with_leftovers(run.order, run.variances, run.floor, k, run.variance)
 
 
+def _active_size(n: int) -> int:
+    return min(n, max(_ACTIVE, n // _SHARE))
+
+
 @dataclass(slots=True)
 class _Run:
     """State of a run: everything below is up to date for the first ``picked`` tokens."""
@@ -48,6 +55,12 @@ class _Run:
     """[n] conditional variances; -inf for picked tokens."""
     factor: Tensor
     """[n k] rows of the Cholesky factor, the first ``picked`` columns filled."""
+    right: Tensor
+    """[m r] buffer for the active set's rows of the kernel's right factor."""
+    active_factor: Tensor
+    """[m k] buffer for the active set's rows of the Cholesky factor."""
+    columns: Tensor
+    """[n * picks] buffer for settling a round. Fresh pages for each round would cost more."""
     order: list[int]
     variances: list[float]
     picked: int = 0
@@ -55,12 +68,16 @@ class _Run:
     @classmethod
     def start(cls, kernel: FactoredKernel, k: int) -> "_Run":
         variance = kernel.diagonal()
+        n, size = len(kernel), _active_size(len(kernel))
         return cls(
             kernel=kernel,
             k=k,
             floor=float(variance_floor(variance, kernel.ridge)),
             variance=variance,
-            factor=variance.new_empty(len(kernel), k),
+            factor=variance.new_empty(n, k),
+            right=variance.new_empty(size, kernel.right.shape[1]),
+            active_factor=variance.new_empty(size, k),
+            columns=variance.new_empty(n * min(_ROUND, k)),
             order=[],
             variances=[],
         )
@@ -79,9 +96,9 @@ class _Run:
 
     def _active_set(self, first: int) -> tuple[Tensor, float]:
         """Return the positions of the active set, ascending, and the largest variance outside."""
-        size = max(_ACTIVE, len(self.variance) // 64)
-        if size >= len(self.variance):
-            return torch.arange(len(self.variance)), self.floor
+        size = _active_size(len(self.variance))
+        if size == len(self.variance):
+            return torch.arange(size), self.floor
         values, positions = self.variance.topk(size + 1)
         active = positions[:size]
         if not bool((active == first).any()):
@@ -93,9 +110,9 @@ class _Run:
         """Pick while the winner is certain; return the picks' rows of the factor, [picks k]."""
         kernel, start = self.kernel, self.picked
         most = min(_ROUND, self.k - start, len(active))
-        right = kernel.right[active]
-        factor = self.factor.new_empty(len(active), start + most)
-        factor[:, :start] = self.factor[active, :start]
+        right = torch.index_select(kernel.right, 0, active, out=self.right)
+        factor = self.active_factor
+        torch.index_select(self.factor[:, :start], 0, active, out=factor[:, :start])
         variance = self.variance[active]
         local: list[int] = []
         for t in range(start, start + most):
@@ -120,11 +137,12 @@ class _Run:
         """Fill the factor's next columns for all tokens and lower their variances."""
         kernel, start, stop = self.kernel, self.picked, len(self.order)
         picks = torch.tensor(self.order[start:])
-        columns = (kernel.right @ kernel.left[picks].T).mul_(kernel.scale)
+        columns = self.columns[: len(kernel) * len(picks)].view(len(kernel), len(picks))
+        torch.mm(kernel.right, kernel.left[picks].T, out=columns).mul_(kernel.scale)
         columns[picks, torch.arange(stop - start)] += kernel.ridge
         columns.addmm_(self.factor[:, :start], rows[:, :start].T, alpha=-1)
         corner = rows[:, start:].tril()
-        columns = torch.linalg.solve_triangular(corner.T, columns, upper=True, left=False)
+        torch.linalg.solve_triangular(corner.T, columns, upper=True, left=False, out=columns)
         self.factor[:, start:stop] = columns
         self.variance -= columns.square().sum(1)
         self.variance[picks] = PICKED

@@ -7,8 +7,11 @@ from otprune.greedy.device import greedy_device
 from otprune.greedy.picks import Picks
 from otprune.kernels import FactoredKernel
 
-_DENSE_UP_TO = 768
+_DENSE_UP_TO = 1536
 """Tokens up to which the kernel in full is quicker on a CPU than the active set."""
+
+_DENSE_NARROW_UP_TO = 4096
+"""The same where the factor is so narrow (r <= n / 2) that the full kernel costs little more."""
 
 
 def greedy_logdet(kernel: FactoredKernel, k: int) -> Picks:
@@ -25,7 +28,7 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
 
     On a CPU images are taken in turn, which is faster than padding them; on CUDA they advance
     together. All kernels share dtype, device and ridge. Time at most O(nk(r + k)), memory
-    O(n(r + k)) (O(n²) up to 768 tokens).
+    O(n(r + k)), or O(n²) up to 1536 tokens and, with narrow factors, up to 4096.
 
     Raises:
         ValueError: k outside 1..n.
@@ -40,7 +43,13 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
         return greedy_device(kernels, k)
     return [
         greedy_dense(kernel, count)
-        if len(kernel) <= _DENSE_UP_TO
+        if _dense_is_quicker(kernel)
         else greedy_active_set(kernel, count)
         for kernel, count in zip(kernels, k, strict=True)
     ]
+
+
+def _dense_is_quicker(kernel: FactoredKernel) -> bool:
+    """Decide by shape alone, so that neither the budget nor the batch changes the rounding."""
+    n, r = kernel.left.shape
+    return n <= _DENSE_UP_TO or (n <= _DENSE_NARROW_UP_TO and 2 * r <= n)

@@ -1,0 +1,104 @@
+"""What benchmark scripts share: made tokens, timing, and where a number comes from."""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def image_like_tokens(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    """Return n tokens of a smooth random field plus noise and a common mean, [n d] float32.
+
+    Neighbours on a square grid are alike and a few directions carry most of the energy, as in
+    patch tokens. Of the kinds here it is the hardest for selection that looks only at candidates.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    side = max(1, round(n**0.5))
+    index = torch.arange(n)
+    places = torch.stack([index // side, index % side], dim=1).float()
+    waves = torch.randn(2, 40, generator=generator) * 4 / side
+    field = torch.sin(places @ waves + 6.28 * torch.rand(40, generator=generator))
+    signal = field @ torch.randn(40, d, generator=generator) / 3
+    noise = 0.15 * torch.randn(n, d, generator=generator)
+    return signal + noise + torch.randn(d, generator=generator)
+
+
+def clustered_tokens(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    """Return n tokens around twelve centres, [n d] float32."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(12, d, generator=generator)
+    members = torch.randint(0, 12, (n,), generator=generator)
+    return centres[members] + 0.25 * torch.randn(n, d, generator=generator)
+
+
+def independent_tokens(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    """Return n independent normal tokens, [n d] float32."""
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+KINDS = {
+    "image-like": image_like_tokens,
+    "clustered": clustered_tokens,
+    "independent": independent_tokens,
+}
+
+
+def median_ms(calls: list[Callable[[], object]], repeats: int, device: str) -> list[float]:
+    """Return the median milliseconds of each call; calls take turns, one warm-up each."""
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for call, spent in zip(calls, times, strict=True):
+            wait()
+            start = time.perf_counter()
+            call()
+            wait()
+            spent.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(spent) for spent in times]
+
+
+def hardware(device: str) -> str:
+    """Return the name of what the numbers were measured on."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        name = models[0] if models else name
+        name += " with AVX-512" if "avx512f" in flags else ""
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def provenance(device: str, command: str) -> dict[str, str]:
+    """Return what a reader needs to make the numbers again."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    # Results themselves may be uncommitted while they are made; anything else is code.
+    changed = [line for line in git("status", "--porcelain").splitlines() if "results/" not in line]
+    return {
+        "hardware": hardware(device),
+        "commit": git("rev-parse", "--short=12", "HEAD") + (" + changes" if changed else ""),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "command": command,
+    }

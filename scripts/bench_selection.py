@@ -1,0 +1,281 @@
+"""Time and memory of selection against a plain loop in the released code's style, same run.
+
+    .venv/bin/python scripts/bench_selection.py run                  # on the CPU, about 3 minutes
+    .venv/bin/python scripts/bench_selection.py run --device cuda    # the same on a GPU
+    .venv/bin/python scripts/bench_selection.py run --long           # and 20 000, 100 000 tokens
+
+The plain loop forms V Vᵀ and K = I + γ (V Vᵀ)² in full and reads every pick on the host. Both sides
+get float32 tokens, validation included on ours. Writes results/selection/<device>.md and .json.
+"""
+
+import ctypes
+import gc
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from bench_common import KINDS, ROOT, image_like_tokens, median_ms, provenance
+from otprune import PRUNERS, Signals, make_pruner, resolve_budget
+
+RATIO = 0.098
+SIZES = (576, 1176, 2340, 2880)
+WIDTHS = (1024, 4096, 5120)
+SWEEP = (0.03, 0.05, 0.098, 0.15, 0.2, 0.25)
+LONG_SIZES, LONG_WIDTH, LONG_K = (20_000, 100_000), 1024, 1000
+app = typer.Typer(add_completion=False)
+
+
+def plain_loop(tokens: torch.Tensor, k: int, gamma: float = 0.01) -> list[int]:
+    """Return OTPrune's picks the plain way: kernel in full, one host read per pick."""
+    scaled = tokens / tokens.norm(dim=-2, keepdim=True)
+    similarity = scaled @ scaled.T
+    kernel = torch.eye(len(tokens), device=tokens.device) + (gamma * similarity) @ similarity.T
+    factor = torch.zeros(k, len(tokens), device=tokens.device)
+    variance = kernel.diagonal().clone()
+    picks = [int(variance.argmax())]
+    while len(picks) < k:
+        j, t = picks[-1], len(picks) - 1
+        row = (kernel[j] - factor[:t, j] @ factor[:t]) / variance[j].sqrt()
+        factor[t] = row
+        variance -= row * row
+        picks.append(int(variance.argmax()))
+    return picks
+
+
+@app.command(hidden=True)
+def memory(n: int, d: int, k: int, which: str, device: str) -> None:
+    """Print the peak memory in MiB that one selection adds to its tokens; for a fresh process."""
+    tokens = image_like_tokens(n, d).to(device)
+    select = plain_loop if which == "plain" else make_pruner("otprune").rank
+    select(tokens[:50], 5)
+    gc.collect()
+    if device == "cpu":
+        # Hand freed memory back, or the selection would reuse it unseen.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        select(tokens, k)
+        print((torch.cuda.max_memory_allocated() - before) / 2**20)
+        return
+    # Linux: 5 resets the high-water mark of resident memory to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmHWM")
+    select(tokens, k)
+    print((_resident("VmHWM") - before) / 1024)
+
+
+def _resident(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak_mib(n: int, d: int, k: int, which: str, device: str) -> float:
+    """Return the peak memory of one selection, measured in a process of its own."""
+    command = [sys.executable, __file__, "memory", str(n), str(d), str(k), which, device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def agreement(a: list[int], b: list[int]) -> str:
+    """Return how many picks two runs share."""
+    return f"{len(set(a) & set(b))}/{len(a)}"
+
+
+def main_table(device: str, repeats: int) -> list[dict]:
+    """Time and memory over sizes and widths at ratio 0.098, image-like tokens."""
+    rows = []
+    pruner = make_pruner("otprune")
+    for n in SIZES:
+        for d in WIDTHS:
+            tokens, k = image_like_tokens(n, d).to(device), resolve_budget(n, keep_ratio=RATIO)
+            plain, ours = median_ms(
+                [lambda v=tokens, c=k: plain_loop(v, c), lambda v=tokens, c=k: pruner.rank(v, c)],
+                repeats,
+                device,
+            )
+            memories = [peak_mib(n, d, k, which, device) for which in ("plain", "ours")]
+            rows.append(
+                {
+                    "n": n,
+                    "d": d,
+                    "k": k,
+                    "plain ms": plain,
+                    "ours ms": ours,
+                    "speed-up": plain / ours,
+                    "plain MiB": memories[0],
+                    "ours MiB": memories[1],
+                    "same picks": agreement(plain_loop(tokens, k), pruner.rank(tokens, k).tolist()),
+                }
+            )
+            print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def kinds_table(device: str, repeats: int) -> list[dict]:
+    """Speed-up by the character of the tokens: how much is saved depends on it."""
+    rows = []
+    pruner = make_pruner("otprune")
+    for n, d in ((576, 1024), (2340, 1024), (2340, 4096)):
+        k = resolve_budget(n, keep_ratio=RATIO)
+        for kind, make in KINDS.items():
+            tokens = make(n, d).to(device)
+            plain, ours = median_ms(
+                [lambda v=tokens, c=k: plain_loop(v, c), lambda v=tokens, c=k: pruner.rank(v, c)],
+                repeats,
+                device,
+            )
+            rows.append(
+                {
+                    "tokens": kind,
+                    "n": n,
+                    "d": d,
+                    "plain ms": plain,
+                    "ours ms": ours,
+                    "speed-up": plain / ours,
+                }
+            )
+    return rows
+
+
+def sweep_table(device: str, repeats: int) -> list[dict]:
+    """Six ratios by ranking once, against the largest alone and against six plain runs."""
+    rows = []
+    pruner = make_pruner("otprune")
+    for n, d in ((576, 1024), (576, 4096), (2340, 4096)):
+        tokens = image_like_tokens(n, d).to(device)
+        budgets = [resolve_budget(n, keep_ratio=ratio) for ratio in SWEEP]
+
+        def sweep(v: torch.Tensor = tokens, ks: list[int] = budgets) -> list[torch.Tensor]:
+            order = pruner.rank(v, max(ks))
+            return [order[:k].sort().values for k in ks]
+
+        def largest(v: torch.Tensor = tokens, ks: list[int] = budgets) -> torch.Tensor:
+            return pruner.select(v, max(ks))
+
+        def plain(v: torch.Tensor = tokens, ks: list[int] = budgets) -> list[list[int]]:
+            return [sorted(plain_loop(v, k)) for k in ks]
+
+        times = median_ms([sweep, largest, plain], repeats, device)
+        rows.append(
+            {
+                "n": n,
+                "d": d,
+                "six ratios ms": times[0],
+                "largest ms": times[1],
+                "six / largest": times[0] / times[1],
+                "six plain ms": times[2],
+                "speed-up": times[2] / times[0],
+            }
+        )
+    return rows
+
+
+def methods_table(device: str, repeats: int) -> list[dict]:
+    """Milliseconds of every method at its defaults."""
+    rows = []
+    for name in PRUNERS:
+        row: dict = {"method": name}
+        for n, grid in ((576, (24, 24)), (2340, (45, 52))):
+            tokens, signals = image_like_tokens(n, 1024).to(device), Signals(grid=grid)
+            k, pruner = resolve_budget(n, keep_ratio=RATIO), make_pruner(name)
+            row[f"n = {n} ms"] = median_ms(
+                [lambda p=pruner, v=tokens, c=k, s=signals: p.rank(v, c, s)], repeats, device
+            )[0]
+        rows.append(row)
+    return rows
+
+
+def long_table(device: str) -> list[dict]:
+    """Thousands of tokens: long video. One run each."""
+    rows = []
+    pruner = make_pruner("otprune")
+    for n in LONG_SIZES:
+        tokens = image_like_tokens(n, LONG_WIDTH).to(device)
+        row: dict = {
+            "n": n,
+            "d": LONG_WIDTH,
+            "k": LONG_K,
+            "ours s": median_ms([lambda v=tokens: pruner.rank(v, LONG_K)], 1, device)[0] / 1e3,
+            "ours MiB": peak_mib(n, LONG_WIDTH, LONG_K, "ours", device),
+            "V Vᵀ and K MiB": 2 * n * n * 4 / 2**20,
+        }
+        if n <= LONG_SIZES[0]:
+            plain = median_ms([lambda v=tokens: plain_loop(v, LONG_K)], 1, device)[0] / 1e3
+            row |= {"plain s": plain, "speed-up": plain / row["ours s"]}
+        else:
+            row |= {"plain s": "not run", "speed-up": "not run"}
+        rows.append(row)
+        print(row, file=sys.stderr)
+    return rows
+
+
+def markdown(rows: list[dict]) -> str:
+    """Return rows as a Markdown table."""
+
+    def cell(value: object) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    columns = list(rows[0])
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(cell(row[column]) for column in columns)} |" for row in rows]
+    return "\n".join(lines)
+
+
+TITLES = {
+    "main": "OTPrune at ratio 0.098, image-like tokens, against the plain loop",
+    "kinds": "The same by the character of the tokens",
+    "sweep": f"A sweep over ratios {', '.join(map(str, SWEEP))}: one ranking against six runs",
+    "methods": "Every method at its defaults, d = 1024, ratio 0.098",
+    "long": "Long video",
+}
+
+
+@app.command()
+def run(
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="timed runs of each cell; the median counts")] = 9,
+    long: Annotated[bool, typer.Option(help="also 20 000 and 100 000 tokens")] = False,
+    out: Annotated[Path, typer.Option(help="folder to write to")] = ROOT / "results" / "selection",
+) -> None:
+    """Measure, print and write all tables."""
+    command = f"python scripts/bench_selection.py run --device {device} --repeats {repeats}"
+    origin = provenance(device, command + (" --long" if long else ""))
+    tables = {
+        "main": main_table(device, repeats),
+        "kinds": kinds_table(device, repeats),
+        "sweep": sweep_table(device, repeats),
+        "methods": methods_table(device, repeats),
+    }
+    if long:
+        tables["long"] = long_table(device)
+    lines = [f"# Selection on {origin['hardware']}", ""]
+    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
+    for name, rows in tables.items():
+        lines += ["", f"## {TITLES[name]}", "", markdown(rows)]
+    lines += [
+        "",
+        "Medians; both sides take turns in one process. Peak memory is what a selection adds to its",
+        "tokens, in a process of its own. The plain loop forms two n x n matrices.",
+        "",
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{device}.md").write_text("\n".join(lines))
+    (out / f"{device}.json").write_text(
+        json.dumps({"origin": origin, "tables": tables}, indent=1, ensure_ascii=False) + "\n"
+    )
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    app()
