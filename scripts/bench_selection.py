@@ -265,8 +265,8 @@ def run(
         lines += ["", f"## {TITLES[name]}", "", markdown(rows)]
     lines += [
         "",
-        "Medians; both sides take turns in one process. Peak memory is what a selection adds to its",
-        "tokens, in a process of its own. The plain loop forms two n x n matrices.",
+        "Medians; both sides take turns in one process. Peak memory is what a selection adds to",
+        "its tokens, in a process of its own. The plain loop forms two n x n matrices.",
         "",
     ]
     out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from otprune.kernels import (
     FactoredKernel,
     column_energy,
     gram_is_cheaper,
+    in_range,
     squared_gram,
     symmetric_product,
     unit_rows,
@@ -64,3 +65,15 @@ def test_a_plain_gram_kernel_needs_one_factor(rng):
     kernel = FactoredKernel(v, v, scale=2.0, ridge=0.5)
     torch.testing.assert_close(kernel.dense(), 2 * v @ v.T + 0.5 * torch.eye(6))
     assert len(kernel) == 6
+
+
+@pytest.mark.parametrize("factor", [1e25, 1e-25, 1e37])
+def test_unit_rows_survive_squares_outside_float32(factor, rng):
+    v = torch.randn(20, 7, generator=rng)
+    torch.testing.assert_close(unit_rows(v * factor), unit_rows(v))
+
+
+def test_in_range_leaves_ordinary_tokens_alone(rng):
+    v = torch.randn(20, 7, generator=rng)
+    assert in_range(v) is v
+    assert in_range(v * 0).abs().max() == 0

@@ -27,7 +27,7 @@ def check_count(argument: str, value: object, least: int = 0) -> None:
 
 
 def check_tokens(tokens: object, name: str = "tokens") -> None:
-    """Raise ``ValueError`` unless ``tokens`` is a finite floating-point matrix [n d].
+    """Raise ``ValueError`` unless ``tokens`` is a floating-point matrix [n d], finite in float32.
 
     One pass over the data: the sum of a matrix is finite only if no entry is NaN or infinite (an
     overflowing sum is looked at again entry by entry).
@@ -43,9 +43,12 @@ def check_tokens(tokens: object, name: str = "tokens") -> None:
             f"{name} must have at least one token and one channel, got shape {tuple(tokens.shape)}"
         )
     total = tokens.sum(dtype=torch.float32)
-    if not torch.isfinite(total) and not torch.isfinite(tokens).all():
-        bad = (~torch.isfinite(tokens)).nonzero()[0].tolist()
+    if torch.isfinite(total):
+        return
+    bad = (~torch.isfinite(tokens.float())).nonzero().tolist()
+    if bad:
+        row, column = bad[0]
         raise ValueError(
-            f"{name} must be finite, got {tokens[bad[0], bad[1]].item()} at token {bad[0]}, "
-            f"channel {bad[1]}"
+            f"{name} must be finite, got {tokens[row, column].item()} at token {row}, "
+            f"channel {column}"
         )

@@ -96,9 +96,11 @@ def squared_gram(
     on the shape alone, so that budgets and batches do not change the rounding.
     """
     if gram_is_cheaper(*tokens.shape):
-        scaled = tokens if weights is None else tokens * weights.sqrt()
-        gram = symmetric_product(scaled.T, scaled.T)
-        return FactoredKernel(scaled @ gram, scaled, scale, ridge)
+        gram = symmetric_product(tokens.T, tokens.T)
+        if weights is not None:
+            # With D = diag(weights): (V D Vᵀ)² = V (D VᵀV D) Vᵀ, which needs no scaled copy of V.
+            gram *= weights[:, None] * weights
+        return FactoredKernel(tokens @ gram, tokens, scale, ridge)
     similarity = symmetric_product(tokens, tokens, weights)
     return FactoredKernel(similarity, similarity, scale, ridge)
 
@@ -117,8 +119,22 @@ def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     return energy
 
 
+def in_range(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Return the tokens, divided by their largest entry if squares would leave the dtype's range.
+
+    For rules that do not change when all tokens are multiplied by one number. Reads one pair of
+    numbers on the host.
+    """
+    low, high = torch.aminmax(tokens)
+    largest = max(abs(float(low)), abs(float(high)))
+    if largest == 0 or 1e-12 < largest < 1e15:
+        return tokens
+    return tokens / largest
+
+
 def unit_rows(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Return the tokens divided by their Euclidean norms; an all-zero token stays zero."""
+    tokens = in_range(tokens)
     norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
     return tokens / norms.masked_fill(norms == 0, 1.0)
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from otprune.checks import check_choice
-from otprune.kernels import unit_rows, working_dtype
+from otprune.kernels import in_range, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
@@ -36,7 +36,7 @@ class FarthestPoint(Selector):
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         tokens = tokens.to(working_dtype(self.accumulate))
-        points = unit_rows(tokens) if self.space == "unit" else tokens
+        points = unit_rows(tokens) if self.space == "unit" else in_range(tokens)
         order = torch.empty(k, dtype=torch.long, device=tokens.device)
         order[0] = _squared_distances(points, points.mean(0)).argmin()
         nearest = torch.full_like(points[:, 0], float("inf"))

@@ -9,7 +9,7 @@ from torch import Tensor
 from otprune.checks import check_choice, check_positive
 from otprune.greedy import greedy_logdet_batch
 from otprune.greedy.reference import greedy_reference
-from otprune.kernels import FactoredKernel, column_energy, squared_gram, working_dtype
+from otprune.kernels import FactoredKernel, column_energy, in_range, squared_gram, working_dtype
 from otprune.selector import Selector
 from otprune.set_order import set_order
 from otprune.signals import Signals
@@ -129,8 +129,7 @@ def _finite_energy(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """
     energy = column_energy(tokens)
     total = float(energy.sum())
-    if 1e-20 < total < float("inf"):
+    if 1e-16 < total < 1e30:
         return tokens, energy
-    largest = tokens.abs().amax().clamp(min=torch.finfo(tokens.dtype).tiny)
-    tokens = tokens / largest
+    tokens = in_range(tokens)
     return tokens, column_energy(tokens)
