@@ -1,46 +1,51 @@
 #!/usr/bin/env bash
 # Make .venv and install every room that is present. Idempotent; safe to interrupt and to run again.
-#   PYTHON=python3.12 bash scripts/setup.sh    another interpreter (>= 3.11)
-#   bash scripts/setup.sh --force              install again even if nothing changed
+#   bash scripts/setup.sh            nothing to do if nothing changed
+#   bash scripts/setup.sh --force    install again
+#   PYTHON=python3.12 bash scripts/setup.sh    another interpreter (3.11 or newer)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
-stamp=.venv/.installed
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "otprune needs Python 3.11 or newer, $python is $("$python" -V 2>&1); set PYTHON=python3.11" >&2
+  exit 1
+}
+
+# One set-up at a time: several jobs may start on one shared folder.
+exec 9> .setup.lock
+if command -v flock > /dev/null; then flock 9; fi
+
 rooms=()
 for room in . LLaVA lmms_eval; do
-  [ -f "$room/pyproject.toml" ] && rooms+=("$room")
+  if [ -f "$room/pyproject.toml" ]; then rooms+=("$room"); fi
 done
 
-# The stamp holds what the installation was made from; it is written last, so a killed run installs again.
-fingerprint=$(
-  {
-    "$python" -c 'import sys; print(sys.version, sys.prefix)'
-    pwd
-    for room in "${rooms[@]}"; do cat "$room/pyproject.toml"; done
-    cat constraints.txt scripts/setup.sh
-  } | cksum
-)
-if [ "${1:-}" != --force ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$fingerprint" ]; then
+# An environment cannot be moved, nor change its interpreter: either makes a new one.
+base=$("$python" -c 'import os, sys; print(sys.version, sys.base_prefix, os.getcwd())' | cksum)
+wanted="$base $(for room in "${rooms[@]}"; do cat "$room/pyproject.toml"; done | cat - constraints.txt scripts/setup.sh | cksum)"
+stamp=.venv/.installed
+if [ "${1:-}" != --force ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   exit 0
 fi
 
-"$python" - <<'PY' || exit 1
-import sys
-if sys.version_info < (3, 11):
-    sys.exit(f"otprune needs Python >= 3.11, {sys.executable} is {sys.version.split()[0]}; set PYTHON=python3.11")
-PY
-
-echo "setting up .venv (about two minutes the first time)" >&2
+echo "setting up .venv (some minutes the first time)" >&2
 rm -f "$stamp"
-[ -x .venv/bin/python ] && .venv/bin/python -c 'import pip' 2>/dev/null || { rm -rf .venv; "$python" -m venv .venv; }
+if ! [ -f .venv/.base ] || [ "$(cat .venv/.base)" != "$base" ]; then
+  rm -rf .venv
+  "$python" -m venv .venv
+  echo "$base" > .venv/.base
+fi
 
+install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"; }
 # torch first and alone: with it in place nothing below can pull in another build of it.
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+install torch
 targets=(-e ".[dev,transport]")
 for room in "${rooms[@]}"; do
-  [ "$room" = . ] || targets+=(-e "./$room")
+  if [ "$room" != . ]; then targets+=(-e "./$room"); fi
 done
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "${targets[@]}"
-echo "$fingerprint" > "$stamp"
+install "${targets[@]}"
+
+# Written last: an interrupted run installs again.
+echo "$wanted" > "$stamp"
 echo "ready: .venv/bin/python" >&2

@@ -1,6 +1,7 @@
 """The layout, the front page and the scripts, held to what they say."""
 
 import ast
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -73,3 +74,36 @@ def test_the_method_room_keeps_the_house_rules(file):
         if isinstance(node, ast.FunctionDef) and node.name != "__post_init__":
             assert node.returns is not None, f"{node.name} lacks a return type"
     assert len(file.read_text().splitlines()) <= 300
+
+
+def committed(name: str) -> dict:
+    return json.loads((ROOT / "results" / "selection" / f"{name}.json").read_text())
+
+
+def test_the_distances_of_the_front_page_are_the_committed_ones():
+    rows = committed("transport")["tables"]["DINOv2-S, hidden state 10: 8 photos, 56 of 576 tokens"]
+    for row in rows:
+        line = next(line for line in README.splitlines() if f"| [`{row['method']}`](" in line)
+        shown = line.split("|")[-2].strip().strip("*")
+        assert float(shown) == pytest.approx(row["W2"], abs=5.1e-4), line
+
+
+def test_the_times_of_the_front_page_are_the_committed_ones():
+    rows = {(row["n"], row["d"]): row for row in committed("cpu")["tables"]["main"]}
+    for n in (576, 2340):
+        line = next(line for line in README.splitlines() if line.startswith(f"| {n} | "))
+        shown = re.findall(r"([\d.]+) → ([\d.]+) ms, ([\d.]+)x", line)
+        assert len(shown) == 3
+        for d, (plain, ours, ratio) in zip((1024, 4096, 5120), shown, strict=True):
+            row = rows[n, d]
+            assert float(plain) == pytest.approx(row["plain ms"], rel=0.01)
+            assert float(ours) == pytest.approx(row["ours ms"], rel=0.01)
+            assert float(ratio) == pytest.approx(row["speed-up"], abs=0.051)
+
+
+@pytest.mark.parametrize("table", sorted((ROOT / "results").rglob("*.json")), ids=lambda p: p.name)
+def test_every_result_says_where_it_comes_from(table):
+    origin = json.loads(table.read_text())["origin"]
+    assert set(origin) == {"hardware", "commit", "torch", "python", "command"}
+    assert all(origin.values())
+    assert "changes" not in origin["commit"]

@@ -48,6 +48,8 @@ def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
 
 def _padded(kernels: list[FactoredKernel]) -> tuple[Tensor, Tensor]:
     """Return both factors as [b n r]; one tensor twice where they are the same."""
+    if len(kernels) == 1:
+        return kernels[0].left[None], kernels[0].right[None]
     n = max(len(kernel) for kernel in kernels)
     r = max(kernel.left.shape[1] for kernel in kernels)
     shared = all(kernel.left is kernel.right for kernel in kernels)
