@@ -96,8 +96,8 @@ def test_the_times_of_the_front_page_are_the_committed_ones():
         assert len(shown) == 3
         for d, (plain, ours, ratio) in zip((1024, 4096, 5120), shown, strict=True):
             row = rows[n, d]
-            assert float(plain) == pytest.approx(row["plain ms"], rel=0.01)
-            assert float(ours) == pytest.approx(row["ours ms"], rel=0.01)
+            assert float(plain) == pytest.approx(row["plain ms"], rel=0.02)
+            assert float(ours) == pytest.approx(row["ours ms"], rel=0.02)
             assert float(ratio) == pytest.approx(row["speed-up"], abs=0.051)
 
 
