@@ -17,6 +17,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
@@ -28,16 +29,16 @@ from otprune.wasserstein import coverage, effective_rank, exact_w2, gaussian_w2
 
 MEASURES = {
     "W2": exact_w2,
-    "Gauss W2": gaussian_w2,
+    "Gauss": gaussian_w2,
     "0-mean": lambda tokens, kept: gaussian_w2(tokens, kept, centred=False),
-    "coverage": coverage,
+    "cover": coverage,
     "rank": lambda tokens, kept: effective_rank(tokens[kept]),
 }
 DRAWS = 10
 LEGEND = (
     "Means over photos, on unit-norm tokens; lower is nearer. W2: exact 2-Wasserstein distance, "
-    "uniform masses. Gauss W2: of the Gaussians with the same means and covariances; 0-mean: of "
-    "those with the same raw second moments. coverage: root mean squared distance of a token to "
+    "uniform masses. Gauss: of the Gaussians with the same means and covariances; 0-mean: of "
+    "those with the same raw second moments. cover: root mean squared distance of a token to "
     "its nearest kept token. rank: effective rank of the kept tokens. ms: one selection. < chance: "
     "photos where W2 is below the mean of ten random draws, which is also the row `random`. "
     "Distances between token sets are no scores of a model."
@@ -82,12 +83,16 @@ def _mean(results: list[dict[str, float]]) -> dict[str, float]:
 
 def cells(row: dict) -> list[str]:
     """Return a row's cells as text."""
-    return [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()]
+    digits = {"rank": 1, "ms": 2}
+    return [
+        f"{value:.{digits.get(name, 3)}f}" if isinstance(value, float) else str(value)
+        for name, value in row.items()
+    ]
 
 
 def show(rows: list[dict], title: str) -> None:
     """Print a table to the terminal."""
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in rows[0]:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
