@@ -33,7 +33,10 @@ def test_both_factorisations_are_the_squared_gram_matrix(n, d, rng):
     expected = torch.eye(n, dtype=torch.float64) + 0.3 * similarity @ similarity
     torch.testing.assert_close(kernel.dense(), expected)
     torch.testing.assert_close(kernel.diagonal(), expected.diagonal())
-    assert (kernel.left is kernel.right) == (not gram_is_cheaper(n, d))
+    assert (kernel.middle is None) == (not gram_is_cheaper(n, d))
+    index = torch.tensor([n - 1, 0])
+    torch.testing.assert_close(kernel.rows(index), expected[index])
+    torch.testing.assert_close(kernel.left() @ kernel.factor.T * 0.3, expected - torch.eye(n))
 
 
 @given(tokens=token_matrices(), ridge=st.sampled_from([0.0, 1.0]))
@@ -57,12 +60,20 @@ def test_unit_rows_leave_an_all_zero_token_zero(rng):
 
 def test_the_memory_of_the_gram_route_does_not_grow_with_n_squared():
     kernel = squared_gram(torch.ones(5000, 4))
-    assert kernel.left.numel() + kernel.right.numel() == 2 * 5000 * 4
+    assert kernel.factor.numel() + kernel.middle.numel() == 5000 * 4 + 4 * 4
+
+
+@pytest.mark.parametrize("r", [1, 191, 192, 400])
+def test_the_diagonal_through_a_middle_is_its_quadratic_forms(r, rng):
+    v = torch.randn(30, r, generator=rng, dtype=torch.float64)
+    root = torch.randn(r, r, generator=rng, dtype=torch.float64)
+    kernel = FactoredKernel(v, root @ root.T, scale=0.1, ridge=2.0)
+    torch.testing.assert_close(kernel.diagonal(), kernel.dense().diagonal())
 
 
 def test_a_plain_gram_kernel_needs_one_factor(rng):
     v = torch.randn(6, 3, generator=rng)
-    kernel = FactoredKernel(v, v, scale=2.0, ridge=0.5)
+    kernel = FactoredKernel(v, scale=2.0, ridge=0.5)
     torch.testing.assert_close(kernel.dense(), 2 * v @ v.T + 0.5 * torch.eye(6))
     assert len(kernel) == 6
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 _ROWS = 192
@@ -15,45 +15,76 @@ _ENERGY_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class FactoredKernel:
-    """The positive semi-definite kernel ``ridge * I + scale * left @ right.T``.
+    """The kernel ``ridge * I + scale * F M Fᵀ`` as its factors, F M Fᵀ positive semi-definite.
 
     Attributes:
-        left: [n r].
-        right: [n r]; the same tensor as ``left`` where the product is a plain Gram matrix.
+        factor: F, [n r].
+        middle: M, symmetric [r r]; None for the identity.
         scale: factor of the product.
         ridge: what is added on the diagonal.
         known_diagonal: the diagonal where it is known better than rounded products give it: that of
             cosines is exactly 1, and greedy rules start from a tie, not from the last bit.
     """
 
-    left: Float[Tensor, "n r"]
-    right: Float[Tensor, "n r"]
+    factor: Float[Tensor, "n r"]
+    middle: Float[Tensor, "r r"] | None = None
     scale: float = 1.0
     ridge: float = 0.0
     known_diagonal: Float[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         """Number of tokens."""
-        return len(self.left)
+        return len(self.factor)
 
     def diagonal(self) -> Float[Tensor, " n"]:
-        """Return the diagonal, a new tensor; O(nr)."""
+        """Return the diagonal, a new tensor; O(nr), or O(nr² / 2) with a middle."""
         if self.known_diagonal is not None:
             return self.known_diagonal.clone()
-        if self.left is self.right:
-            squares = torch.linalg.vector_norm(self.left, dim=1).square_()
+        if self.middle is None:
+            products = torch.linalg.vector_norm(self.factor, dim=1).square_()
         else:
-            squares = torch.linalg.vecdot(self.left, self.right)
-        return squares.mul_(self.scale).add_(self.ridge)
+            products = _quadratic_forms(self.factor, self.middle)
+        return products.mul_(self.scale).add_(self.ridge)
+
+    def left_rows(self, index: Int64[Tensor, " m"]) -> Float[Tensor, "m r"]:
+        """Return rows of F M; O(mr), or O(mr²) with a middle."""
+        rows = self.factor[index]
+        return rows if self.middle is None else rows @ self.middle
+
+    def rows(self, index: Int64[Tensor, " m"]) -> Float[Tensor, "m n"]:
+        """Return rows of the kernel, O(mr(n + r))."""
+        rows = torch.mm(self.left_rows(index), self.factor.T).mul_(self.scale)
+        rows[torch.arange(len(index), device=index.device), index] += self.ridge
+        return rows
+
+    def left(self) -> Float[Tensor, "n r"]:
+        """Return F M."""
+        return self.factor if self.middle is None else self.factor @ self.middle
 
     def dense(self) -> Float[Tensor, "n n"]:
         """Return the kernel in full, O(n²r / 2) time and O(n²) memory."""
-        full = symmetric_product(self.left, self.right).mul_(self.scale)
+        full = symmetric_product(self.left(), self.factor).mul_(self.scale)
         if self.known_diagonal is None:
             full.diagonal().add_(self.ridge)
         else:
             full.diagonal().copy_(self.known_diagonal)
         return full
+
+
+def _quadratic_forms(
+    vectors: Float[Tensor, "n r"], matrix: Float[Tensor, "r r"]
+) -> Float[Tensor, " n"]:
+    """Return vᵀ M v for each row v, M symmetric: the blocks above M's diagonal count twice."""
+    if vectors.device.type != "cpu":
+        return torch.linalg.vecdot(vectors @ matrix, vectors)
+    forms = vectors.new_zeros(len(vectors))
+    for start in range(0, len(matrix), _ROWS):
+        stop = min(len(matrix), start + _ROWS)
+        block = vectors[:, start:stop]
+        halves = block @ matrix[start:stop, start:stop].mul(0.5)
+        halves.addmm_(vectors[:, :start], matrix[:start, start:stop])
+        forms.add_(halves.mul_(block).sum(1), alpha=2)
+    return forms
 
 
 def symmetric_product(
@@ -92,17 +123,16 @@ def squared_gram(
     """Return ``ridge * I + scale * (V Vᵀ)²`` with V = tokens * sqrt(weights).
 
     (V Vᵀ)² = V (VᵀV) Vᵀ, so its rows come either from W = V Vᵀ [n n] at O(n²) each, or from V and
-    the Gram matrix VᵀV [d d] at O(nd) each; `gram_is_cheaper` decides. Which one is taken depends
-    on the shape alone, so that budgets and batches do not change the rounding.
+    the Gram matrix VᵀV [d d] at O(d(n + d)) each; `gram_is_cheaper` decides. Which one is taken
+    depends on the shape alone, so that budgets and batches do not change the rounding.
     """
     if gram_is_cheaper(*tokens.shape):
         gram = symmetric_product(tokens.T, tokens.T)
         if weights is not None:
             # With D = diag(weights): (V D Vᵀ)² = V (D VᵀV D) Vᵀ, which needs no scaled copy of V.
             gram *= weights[:, None] * weights
-        return FactoredKernel(tokens @ gram, tokens, scale, ridge)
-    similarity = symmetric_product(tokens, tokens, weights)
-    return FactoredKernel(similarity, similarity, scale, ridge)
+        return FactoredKernel(tokens, gram, scale, ridge)
+    return FactoredKernel(symmetric_product(tokens, tokens, weights), None, scale, ridge)
 
 
 def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
@@ -142,9 +172,8 @@ def unit_rows(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def gram_is_cheaper(n: int, d: int) -> bool:
     """Whether rows of (V Vᵀ)² are cheaper through VᵀV [d d] than through V Vᵀ [n n].
 
-    The Gram route costs 3/2 nd² multiply-adds before the first pick and nd a row, the other one
-    n²d / 2 and n²: on two CPU cores they are level near n = 2d. Memory follows the same choice,
-    O(d(n + d)) against O(n²).
+    The Gram route costs nd² multiply-adds before the first pick and d(n + d) a row, the other one
+    n²d / 2 and n². Memory follows the same choice: d² more than the tokens against n².
     """
     return n > 2 * d
 

@@ -104,7 +104,7 @@ def test_a_padded_batch_equals_its_images_one_by_one(sizes, data):
 @pytest.mark.parametrize(("n", "d"), [(50, 6), (1000, 6)])
 def test_picks_stay_distinct_after_the_rank_is_used_up(engine, n, d, rng):
     units = unit_rows(torch.randn(n, d, generator=rng))
-    kernel = FactoredKernel(units, units)
+    kernel = FactoredKernel(units)
     picks = engine(kernel, 20)
     order = picks.order.tolist()
     assert len(set(order)) == 20

@@ -5,7 +5,7 @@ variance given the tokens already picked (its marginal gain is the logarithm), b
 Cholesky factorisation (Chen, Zhang & Zhou 2018, arXiv 1709.05135, Algorithm 1):
 
 - `dense`: the kernel in full; CPU, few tokens.
-- `active_set`: rows only for the tokens that can still win; CPU, many tokens.
+- `active_set`: rows only over the tokens that can still win; CPU, many tokens.
 - `device`: a padded batch without a host read per pick; CUDA.
 - `reference`: the released code's order of operations, for parity.
 """

@@ -55,8 +55,8 @@ class _Run:
     """[n] conditional variances; -inf for picked tokens."""
     factor: Tensor
     """[n k] rows of the Cholesky factor, the first ``picked`` columns filled."""
-    right: Tensor
-    """[m r] buffer for the active set's rows of the kernel's right factor."""
+    rows: Tensor
+    """[m r] buffer for the active set's rows of the kernel's factor."""
     active_factor: Tensor
     """[m k] buffer for the active set's rows of the Cholesky factor."""
     columns: Tensor
@@ -75,7 +75,7 @@ class _Run:
             floor=float(variance_floor(variance, kernel.ridge)),
             variance=variance,
             factor=variance.new_empty(n, k),
-            right=variance.new_empty(size, kernel.right.shape[1]),
+            rows=variance.new_empty(size, kernel.factor.shape[1]),
             active_factor=variance.new_empty(size, k),
             columns=variance.new_empty(n * min(_ROUND, k)),
             order=[],
@@ -110,7 +110,7 @@ class _Run:
         """Pick while the winner is certain; return the picks' rows of the factor, [picks k]."""
         kernel, start = self.kernel, self.picked
         most = min(_ROUND, self.k - start, len(active))
-        right = torch.index_select(kernel.right, 0, active, out=self.right)
+        rows = torch.index_select(kernel.factor, 0, active, out=self.rows)
         factor = self.active_factor
         torch.index_select(self.factor[:, :start], 0, active, out=factor[:, :start])
         variance = self.variance[active]
@@ -123,7 +123,7 @@ class _Run:
                 break
             local.append(j)
             scale = best**-0.5
-            row = torch.mv(right, kernel.left[int(active[j])]).mul_(kernel.scale)
+            row = torch.mv(rows, kernel.left_rows(active[j : j + 1])[0]).mul_(kernel.scale)
             row[j] += kernel.ridge
             row = torch.addmv(row, factor[:, :t], factor[j, :t], beta=scale, alpha=-scale)
             factor[:, t] = row
@@ -138,7 +138,7 @@ class _Run:
         kernel, start, stop = self.kernel, self.picked, len(self.order)
         picks = torch.tensor(self.order[start:])
         columns = self.columns[: len(kernel) * len(picks)].view(len(kernel), len(picks))
-        torch.mm(kernel.right, kernel.left[picks].T, out=columns).mul_(kernel.scale)
+        torch.mm(kernel.factor, kernel.left_rows(picks).T, out=columns).mul_(kernel.scale)
         columns[picks, torch.arange(stop - start)] += kernel.ridge
         columns.addmm_(self.factor[:, :start], rows[:, :start].T, alpha=-1)
         corner = rows[:, start:].tril()

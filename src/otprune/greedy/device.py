@@ -47,17 +47,16 @@ def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
 
 
 def _padded(kernels: list[FactoredKernel]) -> tuple[Tensor, Tensor]:
-    """Return both factors as [b n r]; one tensor twice where they are the same."""
+    """Return F M and F as [b n r]; one tensor twice where no kernel has a middle."""
+    shared = all(kernel.middle is None for kernel in kernels)
     if len(kernels) == 1:
-        return kernels[0].left[None], kernels[0].right[None]
+        return kernels[0].left()[None], kernels[0].factor[None]
     n = max(len(kernel) for kernel in kernels)
-    r = max(kernel.left.shape[1] for kernel in kernels)
-    shared = all(kernel.left is kernel.right for kernel in kernels)
-    first = kernels[0].left
-    left = first.new_zeros(len(kernels), n, r)
-    right = left if shared else torch.zeros_like(left)
+    r = max(kernel.factor.shape[1] for kernel in kernels)
+    right = kernels[0].factor.new_zeros(len(kernels), n, r)
+    left = right if shared else torch.zeros_like(right)
     for i, kernel in enumerate(kernels):
-        left[i, : len(kernel), : kernel.left.shape[1]] = kernel.left
+        right[i, : len(kernel), : kernel.factor.shape[1]] = kernel.factor
         if not shared:
-            right[i, : len(kernel), : kernel.left.shape[1]] = kernel.right
+            left[i, : len(kernel), : kernel.factor.shape[1]] = kernel.left()
     return left, right

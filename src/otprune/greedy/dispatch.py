@@ -1,17 +1,20 @@
 """Choose the way to run the greedy rule."""
 
+from collections.abc import Callable
+
 from otprune.checks import check_count
 from otprune.greedy.active_set import greedy_active_set
 from otprune.greedy.dense import greedy_dense
 from otprune.greedy.device import greedy_device
 from otprune.greedy.picks import Picks
+from otprune.greedy.row_cache import greedy_row_cache
 from otprune.kernels import FactoredKernel
 
 _DENSE_UP_TO = 1536
-"""Tokens up to which the kernel in full is quicker on a CPU than the active set."""
+"""Tokens up to which the kernel in full is quickest on a CPU."""
 
-_DENSE_NARROW_UP_TO = 4096
-"""The same where the factor is so narrow (r <= n / 2) that the full kernel costs little more."""
+_ROW_CACHE_UP_TO = 8192
+"""Tokens up to which, with a narrow factor (r <= n / 2), whole rows beat an active set."""
 
 
 def greedy_logdet(kernel: FactoredKernel, k: int) -> Picks:
@@ -28,7 +31,7 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
 
     On a CPU images are taken in turn, which is faster than padding them; on CUDA they advance
     together. All kernels share dtype, device and ridge. Time at most O(nk(r + k)), memory
-    O(n(r + k)), or O(n²) up to 1536 tokens and, with narrow factors, up to 4096.
+    O(n(r + k)); O(n²) up to 1536 tokens; with narrow factors up to 8192 also the rows fetched.
 
     Raises:
         ValueError: k outside 1..n.
@@ -39,17 +42,14 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
             raise ValueError(f"k must be in 1..n = 1..{len(kernel)}, got {count}")
     if not kernels:
         return []
-    if kernels[0].left.device.type != "cpu":
+    if kernels[0].factor.device.type != "cpu":
         return greedy_device(kernels, k)
-    return [
-        greedy_dense(kernel, count)
-        if _dense_is_quicker(kernel)
-        else greedy_active_set(kernel, count)
-        for kernel, count in zip(kernels, k, strict=True)
-    ]
+    return [_engine(kernel)(kernel, count) for kernel, count in zip(kernels, k, strict=True)]
 
 
-def _dense_is_quicker(kernel: FactoredKernel) -> bool:
-    """Decide by shape alone, so that neither the budget nor the batch changes the rounding."""
-    n, r = kernel.left.shape
-    return n <= _DENSE_UP_TO or (n <= _DENSE_NARROW_UP_TO and 2 * r <= n)
+def _engine(kernel: FactoredKernel) -> Callable[[FactoredKernel, int], Picks]:
+    """Choose by shape alone, so that neither the budget nor the batch changes the rounding."""
+    n, r = kernel.factor.shape
+    if n <= _DENSE_UP_TO:
+        return greedy_dense
+    return greedy_row_cache if n <= _ROW_CACHE_UP_TO and 2 * r <= n else greedy_active_set

@@ -41,9 +41,8 @@ class DPP(Selector):
         kernels = []
         for image in tokens:
             units = unit_rows(image.to(working_dtype(self.accumulate)))
-            kernels.append(
-                FactoredKernel(units, units, known_diagonal=torch.ones_like(units[:, 0]))
-            )
+            ones = torch.ones_like(units[:, 0])
+            kernels.append(FactoredKernel(units, known_diagonal=ones))
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:

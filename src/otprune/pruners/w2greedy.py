@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from otprune.checks import check_choice
-from otprune.kernels import FactoredKernel, squared_gram, unit_rows, working_dtype
+from otprune.kernels import squared_gram, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
@@ -76,7 +76,8 @@ class W2Greedy(Selector):
             j = (weights @ variance.log() + offset).argmax()
             order[t] = j
             past = factor[:, :t]
-            row = _row(moments, full, j).expand_as(variance).clone()
+            row = moments.rows(j[None])[0] if full is None else full[j]
+            row = row.expand_as(variance).clone()
             row[:, j] += nodes
             if t:
                 row -= torch.bmm(past[:, :, j][:, None], past)[:, 0]
@@ -100,7 +101,3 @@ def _quadrature(diagonal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weights[0] /= 1 - ratio
     linear = ratio / (1 - ratio) / nodes[-1].sqrt()
     return nodes, weights, linear
-
-
-def _row(moments: FactoredKernel, full: Tensor | None, j: Tensor) -> Tensor:
-    return moments.right @ moments.left[j] if full is None else full[j]
