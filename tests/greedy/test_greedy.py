@@ -12,6 +12,7 @@ from otprune.greedy.active_set import greedy_active_set
 from otprune.greedy.dense import greedy_dense
 from otprune.greedy.device import greedy_device
 from otprune.greedy.reference import greedy_reference
+from otprune.greedy.row_cache import greedy_row_cache
 from otprune.kernels import FactoredKernel, squared_gram, unit_rows
 
 
@@ -28,7 +29,7 @@ def reference_full(kernel: FactoredKernel, k: int):
     return greedy_reference(kernel.dense(), k)
 
 
-ENGINES = [greedy_dense, greedy_active_set, device_one, reference_full]
+ENGINES = [greedy_dense, greedy_row_cache, greedy_active_set, device_one, reference_full]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -68,13 +69,13 @@ def test_all_engines_agree_on_image_like_tokens(kind, n, d):
     kernel = kernel_of(torch.tensor(features(kind, n, d, 1)))
     k = round(0.098 * n)
     expected = reference_full(kernel, k)
-    for engine in (greedy_dense, greedy_active_set, device_one):
+    for engine in (greedy_dense, greedy_row_cache, greedy_active_set, device_one):
         picks = engine(kernel, k)
         assert picks.order.tolist() == expected.order.tolist(), engine
         torch.testing.assert_close(picks.variances, expected.variances, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("engine", [greedy_dense, greedy_active_set, device_one])
+@pytest.mark.parametrize("engine", [greedy_dense, greedy_row_cache, greedy_active_set, device_one])
 @pytest.mark.parametrize("n", [40, 900])
 def test_a_smaller_budget_is_a_prefix_bit_for_bit(engine, n, rng):
     kernel = kernel_of(torch.randn(n, 50, generator=rng) + 1)
@@ -100,7 +101,7 @@ def test_a_padded_batch_equals_its_images_one_by_one(sizes, data):
         assert picks.order.tolist() == alone.order.tolist()
 
 
-@pytest.mark.parametrize("engine", [greedy_dense, greedy_active_set, device_one])
+@pytest.mark.parametrize("engine", [greedy_dense, greedy_row_cache, greedy_active_set, device_one])
 @pytest.mark.parametrize(("n", "d"), [(50, 6), (1000, 6)])
 def test_picks_stay_distinct_after_the_rank_is_used_up(engine, n, d, rng):
     units = unit_rows(torch.randn(n, d, generator=rng))
@@ -113,7 +114,7 @@ def test_picks_stay_distinct_after_the_rank_is_used_up(engine, n, d, rng):
     assert order[d:] == lowest
 
 
-@pytest.mark.parametrize("engine", [greedy_dense, greedy_active_set, device_one])
+@pytest.mark.parametrize("engine", [greedy_dense, greedy_row_cache, greedy_active_set, device_one])
 @pytest.mark.parametrize("n", [30, 800])
 def test_equal_tokens_go_by_position(engine, n):
     assert engine(squared_gram(torch.zeros(n, 3), ridge=1.0), 10).order.tolist() == list(range(10))
