@@ -9,10 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from helpers import best_subset, brute_greedy, features, logdet, otprune_kernel, token_matrices
 from otprune.greedy import greedy_logdet, greedy_logdet_batch
 from otprune.greedy.active_set import greedy_active_set
-from otprune.greedy.dense import greedy_dense
+from otprune.greedy.by_rows import greedy_dense, greedy_row_cache
 from otprune.greedy.device import greedy_device
 from otprune.greedy.reference import greedy_reference
-from otprune.greedy.row_cache import greedy_row_cache
 from otprune.kernels import FactoredKernel, squared_gram, unit_rows
 
 

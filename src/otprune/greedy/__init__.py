@@ -1,11 +1,11 @@
 """Greedy maximisation of log det of a kernel's principal sub-matrix, exact, on CPU and CUDA.
 
-One rule, five ways to run it. All pick, at each step, the token with the largest conditional
+One rule, several ways to run it. All pick, at each step, the token with the largest conditional
 variance given the tokens already picked (its marginal gain is the logarithm), by incremental
 Cholesky factorisation (Chen, Zhang & Zhou 2018, arXiv 1709.05135, Algorithm 1):
 
-- `dense`: the kernel in full; CPU, few tokens.
-- `row_cache`: whole rows, fetched in batches; CPU, thousands of tokens with few channels.
+- `by_rows`: a row of the kernel a pick, from the kernel in full (few tokens) or fetched in batches
+  (thousands of tokens with few channels); CPU.
 - `active_set`: rows only over the tokens that can still win; CPU, many tokens.
 - `device`: a padded batch without a host read per pick; CUDA.
 - `reference`: the released code's order of operations, for parity.

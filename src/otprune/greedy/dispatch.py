@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 from otprune.checks import check_count
 from otprune.greedy.active_set import greedy_active_set
-from otprune.greedy.dense import greedy_dense
+from otprune.greedy.by_rows import greedy_dense, greedy_row_cache
 from otprune.greedy.device import greedy_device
 from otprune.greedy.picks import Picks
-from otprune.greedy.row_cache import greedy_row_cache
 from otprune.kernels import FactoredKernel
 
 _DENSE_UP_TO = 1536

@@ -48,13 +48,13 @@ class Herding(Selector):
             target = torch.cat(rows)
         order = torch.empty(k, dtype=torch.long, device=tokens.device)
         covered = torch.zeros_like(target)
-        open_ = torch.zeros_like(target)
+        barred = torch.zeros_like(target)
         for t in range(k):
-            order[t] = (target - covered / (t + 1) + open_).argmax()
+            order[t] = (target - covered / (t + 1) + barred).argmax()
             last = order[t]
             similarity = units @ units[last]
             covered += similarity if spread is None else _gaussian(similarity, spread)
-            open_[last] = float("-inf")
+            barred[last] = float("-inf")
         return order
 
 
