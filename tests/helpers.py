@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DATA = Path(__file__).parent / "data"
 
@@ -102,3 +103,17 @@ def token_matrices(draw, max_n: int = 40, max_d: int = 24, min_n: int = 1):
     spread = draw(st.sampled_from([0.0, 1.0]))
     tokens = tokens * torch.exp(spread * torch.randn(n, 1, generator=generator)) + offset
     return tokens * draw(st.sampled_from([1e-3, 1.0, 1e3]))
+
+
+class HostReads(TorchDispatchMode):
+    """Counts operations that move a value from the device to the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item"):
+            self.count += 1
+        return func(*args, **(kwargs or {}))

@@ -88,3 +88,9 @@ def test_in_range_leaves_ordinary_tokens_alone(rng):
     v = torch.randn(20, 7, generator=rng)
     assert in_range(v) is v
     assert in_range(v * 0).abs().max() == 0
+
+
+def test_unit_rows_scale_each_token_by_itself(rng):
+    v = torch.randn(20, 7, generator=rng)
+    mixed = v * torch.tensor([1e25, 1e-25, 1.0, 1e-3]).repeat(5)[:, None]
+    torch.testing.assert_close(unit_rows(mixed), unit_rows(v))

@@ -43,3 +43,17 @@ def test_a_selector_gets_the_signal_that_it_needs():
 def test_a_missing_signal_is_named_with_its_image():
     with pytest.raises(ValueError, match=r"MostAttended needs signals\.cls_attention for image 0"):
         MostAttended().select(torch.randn(3, 4), 2)
+
+
+@pytest.mark.parametrize(
+    ("signals", "message"),
+    [
+        (Signals(cls_attention=torch.ones(2, 4)), r"signals\.cls_attention .* n = 3 on axis 1"),
+        (Signals(cls_attention=torch.ones(3)), r"signals\.cls_attention .* got shape \(3,\)"),
+        (Signals(encoder_keys=torch.ones(4, 3)), r"signals\.encoder_keys .* n = 3 on axis 0"),
+        (Signals(grid=(2, 2)), r"signals\.grid of tokens must have n = 3 cells, got 2 x 2"),
+    ],
+)
+def test_a_signal_about_another_number_of_tokens_is_refused(signals, message):
+    with pytest.raises(ValueError, match=message):
+        MostAttended().select(torch.randn(3, 4), 2, signals=signals)

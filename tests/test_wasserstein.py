@@ -135,3 +135,21 @@ def test_without_pot_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
     with pytest.raises(ImportError, match=r"pip install 'otprune\[transport\]'"):
         exact_w2(torch.eye(3), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e-4, 1e6])
+def test_the_exact_distance_scales_with_the_unit(unit):
+    tokens = real_tokens()["coffee"][::6].double()
+    kept = torch.arange(0, 96, 12)
+    assert exact_w2(tokens * unit, kept) == pytest.approx(exact_w2(tokens, kept) * unit, rel=1e-6)
+
+
+def test_a_solver_that_does_not_converge_is_an_error(monkeypatch):
+    import ot
+
+    def stopped(*args, **kwargs):
+        return torch.tensor(0.0), {"warning": "numItermax reached"}
+
+    monkeypatch.setattr(ot, "emd2", stopped)
+    with pytest.raises(ValueError, match="did not converge: numItermax"):
+        exact_w2(torch.eye(3), torch.tensor([0]))

@@ -130,7 +130,9 @@ def squared_gram(
         gram = symmetric_product(tokens.T, tokens.T)
         if weights is not None:
             # With D = diag(weights): (V D Vᵀ)² = V (D VᵀV D) Vᵀ, which needs no scaled copy of V.
-            gram *= weights[:, None] * weights
+            # Two steps: the products of two weights may leave the dtype's range.
+            gram *= weights[:, None]
+            gram *= weights
         return FactoredKernel(tokens, gram, scale, ridge)
     return FactoredKernel(symmetric_product(tokens, tokens, weights), None, scale, ridge)
 
@@ -163,10 +165,19 @@ def in_range(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 
 def unit_rows(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Return the tokens divided by their Euclidean norms; an all-zero token stays zero."""
-    tokens = in_range(tokens)
-    norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)
-    return tokens / norms.masked_fill(norms == 0, 1.0)
+    """Return the tokens divided by their Euclidean norms; an all-zero token stays zero.
+
+    Norms are float32 at least. Reads on the host whether any leaves the dtype's range; then each
+    token is divided by its largest entry first.
+    """
+    single = tokens if tokens.dtype == torch.float64 else tokens.float()
+    norms = torch.linalg.vector_norm(single, dim=1, keepdim=True)
+    if bool(((norms > 1e-4) & (norms < 6e4)).all()):
+        return tokens / norms.to(tokens.dtype)
+    largest = single.abs().amax(1, keepdim=True)
+    single = single / largest.masked_fill(largest == 0, 1.0)
+    norms = torch.linalg.vector_norm(single, dim=1, keepdim=True)
+    return (single / norms.masked_fill(norms == 0, 1.0)).to(tokens.dtype)
 
 
 def gram_is_cheaper(n: int, d: int) -> bool:

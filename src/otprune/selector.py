@@ -59,8 +59,8 @@ class Selector(ABC):
     ) -> list[Tensor]:
         """`rank` for several images [n_i d] of any sizes: one pick order [k_i] for each."""
         signals = self._check_images(tokens, signals)
-        if len(k) != len(tokens):
-            raise ValueError(f"k must have one entry per image ({len(tokens)}), got {len(k)}")
+        if not isinstance(k, Sequence) or len(k) != len(tokens):
+            raise ValueError(f"k must have one entry per image ({len(tokens)}), got {k!r}")
         return self._rank_checked(list(tokens), _budgets(tokens, k, None), signals)
 
     def select(
@@ -87,6 +87,8 @@ class Selector(ABC):
                 raise ValueError(f"signals must be a list of {len(tokens)}, one for each image")
             if len(tokens) == 0:
                 raise ValueError(f"tokens must hold at least one image, got {tuple(tokens.shape)}")
+            if isinstance(k, Sequence):
+                raise ValueError(f"k must be one count for a batch [b n d], got {k!r}")
             kept = self.select_batch(list(tokens), k=k, keep_ratio=keep_ratio, signals=signals)
             return torch.stack(kept)
         one = [signals] if isinstance(signals, Signals) else signals
@@ -124,6 +126,9 @@ class Selector(ABC):
             return []
         with torch.inference_mode():
             picks = self._rank_images(tokens, k, signals)
+        for order, count in zip(picks, k, strict=True):
+            if len(order.unique()) != count:
+                raise ArithmeticError(f"{type(self).__name__} did not pick {count} distinct tokens")
         # Copies made out here are ordinary tensors: they may index what autograd records.
         return [order.clone() for order in picks]
 
@@ -132,12 +137,16 @@ class Selector(ABC):
     ) -> list[Signals]:
         if signals is None:
             signals = [NO_SIGNALS] * len(tokens)
+        if not isinstance(signals, Sequence):
+            raise ValueError(f"signals must be Signals, one for each image; got {signals!r}")
         if len(signals) != len(tokens):
             raise ValueError(
                 f"signals must have one entry per image ({len(tokens)}), got {len(signals)}"
             )
         for i, (image, signal) in enumerate(zip(tokens, signals, strict=True)):
             name = "tokens" if len(tokens) == 1 else f"tokens of image {i}"
+            if not isinstance(signal, Signals):
+                raise ValueError(f"signals of image {i} must be Signals, got {signal!r}")
             check_tokens(image, name)
             signal.check_size(len(image), name)
             missing = sorted(need for need in self.needs if getattr(signal, need) is None)

@@ -55,10 +55,12 @@ def exact_w2(tokens: Tensor, kept: Tensor) -> float:
     everything, some = _all_and_kept(tokens, kept)
     cost = _squared_distances(everything, some).cpu()
     all_masses, kept_masses = (cost.new_full((size,), 1 / size) for size in cost.shape)
-    value, log = ot.emd2(all_masses, kept_masses, cost, numItermax=10_000_000, log=True)
+    # The solver's tolerances are absolute: give it costs of order one.
+    unit = float(cost.max()) or 1.0
+    value, log = ot.emd2(all_masses, kept_masses, cost / unit, numItermax=10_000_000, log=True)
     if log["warning"] is not None:
         raise ValueError(f"exact_w2 did not converge: {log['warning']}")
-    return math.sqrt(max(0.0, float(value)))
+    return math.sqrt(max(0.0, float(value)) * unit)
 
 
 def coverage(tokens: Tensor, kept: Tensor) -> float:
@@ -93,6 +95,8 @@ def effective_rank(tokens: Tensor) -> float:
 
 def _all_and_kept(tokens: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     check_tokens(tokens)
+    if not isinstance(kept, Tensor):
+        raise ValueError(f"kept must be a tensor of positions [k], got {type(kept).__name__}")
     if kept.ndim != 1 or kept.dtype != torch.int64 or len(kept) == 0:
         raise ValueError(
             f"kept must be int64 positions [k], k >= 1; got {kept.dtype} {tuple(kept.shape)}"

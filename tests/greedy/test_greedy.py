@@ -1,12 +1,20 @@
 import math
+import warnings
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import best_subset, brute_greedy, features, logdet, otprune_kernel, token_matrices
+from helpers import (
+    HostReads,
+    best_subset,
+    brute_greedy,
+    features,
+    logdet,
+    otprune_kernel,
+    token_matrices,
+)
 from otprune.greedy import greedy_logdet, greedy_logdet_batch
 from otprune.greedy.active_set import greedy_active_set
 from otprune.greedy.by_rows import greedy_dense, greedy_row_cache
@@ -128,26 +136,12 @@ def test_exact_duplicates_leave_their_group_for_last(rng):
     assert sorted((picks // 4).tolist()) == list(range(12))
 
 
-class _HostReads(TorchDispatchMode):
-    """Counts operations that move a value from the device to the host."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item"):
-            self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_the_device_engine_reads_nothing_back_to_the_host(rng):
     kernels = [kernel_of(torch.randn(n, 8, generator=rng)) for n in (20, 30)]
-    with _HostReads() as reads:
+    with HostReads() as reads:
         greedy_device(kernels, [5, 12])
     assert reads.count == 0
-    with _HostReads() as reads:
+    with HostReads() as reads:
         greedy_dense(kernels[0], 5)
     assert reads.count > 0  # the counter does see host reads
 
@@ -157,7 +151,9 @@ def test_a_gpu_picks_what_a_cpu_picks(rng):
     tokens = torch.randn(576, 256, generator=rng)
     kernel = kernel_of(tokens)
     moved = kernel_of(tokens.cuda())
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the debug mode announces itself as a prototype
+        torch.cuda.set_sync_debug_mode("error")
     try:
         picks = greedy_device([moved], [56])[0]
     finally:
@@ -173,3 +169,41 @@ def test_a_count_outside_the_tokens_is_refused(k, rng):
 
 def test_no_images_give_no_picks():
     assert greedy_logdet_batch([], []) == []
+
+
+def test_a_padded_batch_without_a_ridge_never_picks_padding(rng):
+    kernels = [FactoredKernel(unit_rows(torch.randn(n, 4, generator=rng))) for n in (5, 12)]
+    for picks, kernel in zip(greedy_device(kernels, [5, 9]), kernels, strict=True):
+        assert picks.order.max() < len(kernel)
+        assert picks.order.tolist() == greedy_dense(kernel, len(picks.order)).order.tolist()
+
+
+def test_kernels_that_differ_are_refused(rng):
+    v = torch.randn(6, 3, generator=rng)
+    with pytest.raises(ValueError, match="kernels must share dtype, device and ridge"):
+        greedy_logdet_batch([FactoredKernel(v), FactoredKernel(v, ridge=1.0)], [2, 2])
+
+
+def test_a_tie_across_the_active_sets_boundary_goes_to_the_lower_position():
+    # Two alternating orthogonal groups of equal weight: after the first pick the other group's 400
+    # tokens tie, and part of them lies outside the active set.
+    tokens = torch.eye(2)[torch.arange(800) % 2]
+    kernel = squared_gram(tokens, scale=1e-3, ridge=1.0)
+    assert greedy_active_set(kernel, 2).order.tolist() == [0, 1]
+
+
+def test_the_active_set_grows_with_many_tokens(rng):
+    tokens = torch.randn(14_000, 6, generator=rng, dtype=torch.float64)
+    kernel = squared_gram(tokens, 1 / tokens.square().sum(0), scale=100.0, ridge=1.0)
+    expected = greedy_row_cache(kernel, 30).order.tolist()
+    assert greedy_active_set(kernel, 30).order.tolist() == expected
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+def test_the_gram_route_survives_weights_whose_products_leave_float32(scale, rng):
+    tokens = torch.randn(300, 32, generator=rng) * scale
+    tokens[:, 3] *= 1e-6
+    wide = tokens.double()
+    exact = squared_gram(wide, 1 / wide.square().sum(0), scale=0.01, ridge=1.0)
+    found = squared_gram(tokens, (1 / wide.square().sum(0)).float(), scale=0.01, ridge=1.0)
+    torch.testing.assert_close(found.dense(), exact.dense().float(), rtol=1e-4, atol=1e-4)

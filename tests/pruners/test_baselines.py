@@ -76,6 +76,20 @@ def test_herding_follows_its_recursion(tokens, data):
     assert make_pruner("herding", accumulate="float64").rank(tokens, k).tolist() == picks
 
 
+@given(tokens=tall, data=st.data())
+def test_gaussian_herding_follows_its_recursion(tokens, data):
+    k = data.draw(st.integers(1, len(tokens)))
+    units = units_of(tokens)
+    squared = torch.cdist(units, units).square()
+    kernel = torch.exp(-squared / squared.mean())
+    pruner = make_pruner("herding", kernel="gaussian", accumulate="float64")
+    found = pruner.rank(tokens, k).tolist()
+    for t, pick in enumerate(found):
+        score = kernel.mean(1) - kernel[:, found[:t]].sum(1) / (t + 1)
+        best = max(float(score[i]) for i in range(len(tokens)) if i not in found[:t])
+        assert score[pick] == pytest.approx(best, abs=1e-9)
+
+
 def test_gaussian_herding_matches_its_mean_embedding_better_than_chance():
     tokens = real_tokens()["chelsea"]
     units = units_of(tokens)
@@ -218,3 +232,19 @@ def test_first_and_last_k_are_the_ends():
     assert make_pruner("first_k").rank(tokens, 3).tolist() == [0, 1, 2]
     assert make_pruner("last_k").rank(tokens, 3).tolist() == [9, 8, 7]
     assert make_pruner("last_k").select(tokens, 3).tolist() == [7, 8, 9]
+
+
+def test_dpp_leaves_zero_tokens_for_last_and_starts_at_the_first_others():
+    g = torch.Generator().manual_seed(2)
+    tokens = torch.randn(1700, 40, generator=g)
+    tokens[[0, 5]] = 0
+    picks = make_pruner("dpp").rank(tokens, 40).tolist()
+    assert picks[0] == 1
+    assert not {0, 5} & set(picks)
+
+
+def test_divprune_in_half_precision_survives_norms_beyond_its_range():
+    g = torch.Generator().manual_seed(3)
+    tokens = (2000 * torch.randn(40, 4096, generator=g)).half()
+    half = make_pruner("divprune", accumulate="model").rank(tokens, 6).tolist()
+    assert half != list(range(6))

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import real_tokens, token_matrices
-from otprune import PRUNERS, Signals, make_pruner
+import otprune.greedy.dispatch
+from helpers import HostReads, real_tokens, token_matrices
+from otprune import PRUNERS, Selector, Signals, make_pruner
+from otprune.greedy.device import greedy_device
 
 NAMES = sorted(PRUNERS)
 # These go by position, not by what the tokens hold.
@@ -111,21 +113,62 @@ def test_smaller_budgets_are_prefixes_on_real_tokens(name):
         assert pruner.rank(tokens, k).tolist() == longest[:k]
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - POSITIONAL - {"dpp", "kmedoids"}))
+@pytest.mark.parametrize("name", ["otprune", "w2greedy", "herding", "farthest_point"])
 @given(data=st.data())
 @settings(max_examples=15)
 def test_permuting_tokens_permutes_the_answer(name, data):
-    # Two methods tie by nature, and then positions decide: all first gains of dpp are equal, and so
-    # are the two members of a pair in kmedoids.
+    # The other methods tie by nature, and then positions decide: all first gains of dpp are equal,
+    # and so are both members of a pair of nearest neighbours in the three that look at neighbours.
     tokens = data.draw(token_matrices(min_n=3)).double()
     if tokens.shape[1] < 3:
         return  # in one or two dimensions unit-norm tokens tie
     order = torch.tensor(data.draw(st.permutations(range(len(tokens)))))
-    pruner = make_pruner(name, accumulate="float64")
+    pruner = make_pruner(name, **({} if name == "w2greedy" else {"accumulate": "float64"}))
     k = data.draw(st.integers(1, max(1, min(len(tokens) - 1, tokens.shape[1]))))
     kept = pruner.rank(tokens, k)
     moved = pruner.rank(tokens[order], k)
     assert order[moved].tolist() == kept.tolist()
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - POSITIONAL))
+@pytest.mark.parametrize("photo", ["astronaut", "rocket"])
+@pytest.mark.parametrize("k", [115, 300, 575])
+def test_picks_of_real_tokens_stay_distinct_at_large_budgets(name, photo, k):
+    picks = make_pruner(name).rank(real_tokens()[photo], k)
+    assert len(picks.unique()) == k
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - POSITIONAL))
+@pytest.mark.parametrize("mean", [20.0, 200.0])
+def test_picks_stay_distinct_when_all_tokens_point_the_same_way(name, mean):
+    g = torch.Generator().manual_seed(8)
+    tokens = torch.randn(300, 128, generator=g) + mean * torch.randn(128, generator=g)
+    assert len(make_pruner(name).rank(tokens, 150).unique()) == 150
+
+
+class _Repeats(Selector):
+    def _rank_image(self, tokens, k, signals):
+        return torch.zeros(k, dtype=torch.int64)
+
+
+def test_a_method_that_repeats_a_token_is_stopped():
+    with pytest.raises(ArithmeticError, match="_Repeats did not pick 3 distinct tokens"):
+        _Repeats().rank(torch.ones(5, 2), 3)
+
+
+# Those left out read which tokens changed, and say so.
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"facility_location", "kmedoids"}))
+def test_host_reads_do_not_grow_with_the_budget(name, monkeypatch):
+    # On a GPU the log-determinant methods run the device engine; so they do here.
+    monkeypatch.setattr(
+        otprune.greedy.dispatch, "_engine", lambda _: lambda v, k: greedy_device([v], [k])[0]
+    )
+    counts = []
+    for k in (5, 15):
+        with HostReads() as reads:
+            make_pruner(name).rank(real_tokens()["coffee"][:100], k)
+        counts.append(reads.count)
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - POSITIONAL))

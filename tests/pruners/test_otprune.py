@@ -49,7 +49,7 @@ def test_an_all_zero_channel_is_as_if_it_were_not_there(arithmetic, rng):
     assert pruner.rank(tokens, 12).tolist() == pruner.rank(padded, 12).tolist()
 
 
-@pytest.mark.parametrize("factor", [1e25, 1e-25])
+@pytest.mark.parametrize("factor", [1e25, 1e11, 1e-11, 1e-25])
 def test_tokens_whose_squares_leave_float32_are_rescaled(factor, rng):
     tokens = torch.randn(30, 8, generator=rng)
     assert OTPrune().rank(tokens * factor, 12).tolist() == OTPrune().rank(tokens, 12).tolist()
@@ -103,6 +103,17 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(setting):
         OTPrune(**setting)
 
 
-def test_half_precision_rows_need_the_reference_arithmetic():
-    with pytest.raises(ValueError, match="needs arithmetic='reference'"):
-        OTPrune(accumulate="model")
+def test_rows_in_the_models_dtype_imply_the_reference_arithmetic(rng):
+    tokens = torch.randn(60, 20, generator=rng).half()
+    implied = OTPrune(accumulate="model").rank(tokens, 20)
+    spelled = OTPrune(accumulate="model", arithmetic="reference").rank(tokens, 20)
+    assert torch.equal(implied, spelled)
+
+
+def test_the_papers_variant_is_the_same_in_both_arithmetics(rng):
+    tokens = torch.randn(60, 20, generator=rng)
+    fast = OTPrune(variant="paper", gamma=50.0, accumulate="float64")
+    plain = OTPrune(variant="paper", gamma=50.0, accumulate="float64", arithmetic="reference")
+    assert plain.rank(tokens, 20).tolist() == fast.rank(tokens, 20).tolist()
+    full = plain._released_kernel(tokens, 20)
+    torch.testing.assert_close(full, fast.kernel(tokens, 20).dense())

@@ -16,7 +16,8 @@ def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     """
     left, right = _padded(kernels)
     ridge = kernels[0].ridge
-    scale = left.new_tensor([kernel.scale for kernel in kernels])
+    # Filled on the device: a copy of a list would wait for the host.
+    scale = torch.cat([left.new_full((1,), kernel.scale) for kernel in kernels])
     b, n, _ = left.shape
     steps = max(k)
     images = torch.arange(b, device=left.device)
@@ -41,8 +42,7 @@ def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
         known = torch.bmm(past[images, :, j][:, None], past)[:, 0] if t else 0.0
         row = (row - known) / best.sqrt()
         factor[:, t] = row
-        variance = variance - row * row
-        variance[images, j] = PICKED
+        variance = (variance - row * row).scatter_(1, j[:, None], PICKED)
     return [Picks(order[i, :count], variances[i, :count]) for i, count in enumerate(k)]
 
 

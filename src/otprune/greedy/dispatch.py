@@ -33,7 +33,7 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
     O(n(r + k)); O(n²) up to 1536 tokens; with narrow factors up to 8192 also the rows fetched.
 
     Raises:
-        ValueError: k outside 1..n.
+        ValueError: k outside 1..n; kernels that differ in dtype, device or ridge.
     """
     for kernel, count in zip(kernels, k, strict=True):
         check_count("k", count, least=1)
@@ -41,6 +41,11 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
             raise ValueError(f"k must be in 1..n = 1..{len(kernel)}, got {count}")
     if not kernels:
         return []
+    kinds = {(kernel.factor.dtype, kernel.factor.device, kernel.ridge) for kernel in kernels}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"kernels must share dtype, device and ridge, got {sorted(map(str, kinds))}"
+        )
     if kernels[0].factor.device.type != "cpu":
         return greedy_device(kernels, k)
     return [_engine(kernel)(kernel, count) for kernel, count in zip(kernels, k, strict=True)]

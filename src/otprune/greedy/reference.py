@@ -22,12 +22,11 @@ def greedy_reference(
     order = torch.empty(k, dtype=torch.long, device=kernel.device)
     variances = kernel.new_empty(k)
     for t in range(k):
-        j = variance.argmax()
+        j = variance.argmax(0, keepdim=True)
         best = variance[j]
-        order[t], variances[t] = j, best
+        order[t : t + 1], variances[t : t + 1] = j, best
         past = factor[:t]
-        row = (kernel[j] - past[:, j] @ past) / best.sqrt()
+        row = (kernel[j][0] - past[:, j][:, 0] @ past) / best.sqrt()
         factor[t] = row
-        variance = variance - row * row
-        variance[j] = PICKED
+        variance = (variance - row * row).index_fill_(0, j, PICKED)
     return Picks(order, variances)

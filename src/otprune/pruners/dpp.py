@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from otprune.checks import check_choice
@@ -22,7 +21,8 @@ class DPP(Selector):
     et al., arXiv 1709.05135. The plain DPP baseline of the OTPrune paper (its Fig. 3).
 
     Every token has the same first gain, so the first pick is token 0. Once the picks span all
-    channels the determinant is zero whatever follows: the lowest positions left are taken.
+    channels the determinant is zero whatever follows: the lowest positions left are taken. All-zero
+    tokens count as spanned from the start.
     Cost O(nk(d + k)).
 
     Attributes:
@@ -41,8 +41,8 @@ class DPP(Selector):
         kernels = []
         for image in tokens:
             units = unit_rows(image.to(working_dtype(self.accumulate)))
-            ones = torch.ones_like(units[:, 0])
-            kernels.append(FactoredKernel(units, known_diagonal=ones))
+            squares = units.any(dim=1).to(units.dtype)
+            kernels.append(FactoredKernel(units, known_diagonal=squares))
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:

@@ -22,8 +22,8 @@ class FacilityLocation(Selector):
     transport cost (`otprune.wasserstein.coverage`).
 
     When a pick becomes the nearest of some tokens, only their terms change: gains are updated by
-    those rows, O(n² log k) in all where a plain loop takes O(n²k). Reads how many rows changed on
-    the host at each pick. Memory O(n²). Nested.
+    those rows, O(n²k) at worst and O(n² log k) in all if pick t becomes the nearest of n/t tokens.
+    Reads which rows changed on the host at each pick. Memory O(n²). Nested.
 
     Attributes:
         accumulate: "float32" or "float64" for similarities; gains are summed in float64.

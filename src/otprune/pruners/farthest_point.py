@@ -38,13 +38,13 @@ class FarthestPoint(Selector):
         tokens = tokens.to(working_dtype(self.accumulate))
         points = unit_rows(tokens) if self.space == "unit" else in_range(tokens)
         order = torch.empty(k, dtype=torch.long, device=tokens.device)
-        order[0] = _squared_distances(points, points.mean(0)).argmin()
+        order[:1] = _squared_distances(points, points.mean(0)).argmin(0, keepdim=True)
         nearest = torch.full_like(points[:, 0], float("inf"))
         for t in range(1, k):
-            last = order[t - 1]
+            last = order[t - 1 : t]
             nearest = torch.minimum(nearest, _squared_distances(points, points[last]))
-            nearest[last] = -1.0
-            order[t] = nearest.argmax()
+            nearest.index_fill_(0, last, -1.0)
+            order[t : t + 1] = nearest.argmax(0, keepdim=True)
         return order
 
 

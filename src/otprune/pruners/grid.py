@@ -12,11 +12,11 @@ from otprune.types import PickOrder, VisualTokens
 
 @dataclass(frozen=True, slots=True)
 class Grid(Selector):
-    """Spatially even selection: about sqrt(k rows / columns) rows, and k shared among them.
+    """Spatially even selection: round(sqrt(k height / width)) rows, and k shared among them.
 
-    The number of rows is the one whose spacing is most nearly the same along both axes; rows share
-    k so that their counts differ by at most one; rows and tokens in a row stand at the middles of
-    equal stretches. k = 64 of 24 x 24 is every third token along both axes. Not nested. O(k).
+    That many rows make the spacing alike along both axes, up to rounding; rows share k so that
+    their counts differ by at most one; rows and tokens in a row stand at the middles of equal
+    stretches. k = 64 of 24 x 24 is every third token along both axes. Not nested. O(k).
 
     Takes the shape from ``signals.grid``; without it n must be a square.
     """

@@ -50,11 +50,11 @@ class Herding(Selector):
         covered = torch.zeros_like(target)
         barred = torch.zeros_like(target)
         for t in range(k):
-            order[t] = (target - covered / (t + 1) + barred).argmax()
-            last = order[t]
-            similarity = units @ units[last]
+            last = (target - covered / (t + 1) + barred).argmax(0, keepdim=True)
+            order[t : t + 1] = last
+            similarity = units @ units[last][0]
             covered += similarity if spread is None else _gaussian(similarity, spread)
-            barred[last] = float("-inf")
+            barred.index_fill_(0, last, float("-inf"))
         return order
 
 

@@ -49,7 +49,7 @@ class OTPrune(Selector):
         variant: "code" or "paper".
         order: "spatial" (ascending) or "reference" (the released order).
         accumulate: "float32", "float64", or "model": the tokens' own dtype where the released code
-            has it.
+            has it, which implies the reference arithmetic.
         arithmetic: "fast", or "reference": the kernel in full and the released code's order of
             operations. Same picks but for near-ties within rounding.
     """
@@ -69,8 +69,6 @@ class OTPrune(Selector):
         check_choice("order", self.order, ("spatial", "reference"))
         check_choice("accumulate", self.accumulate, ("float32", "float64", "model"))
         check_choice("arithmetic", self.arithmetic, ("fast", "reference"))
-        if self.accumulate == "model" and self.arithmetic == "fast":
-            raise ValueError("accumulate='model' needs arithmetic='reference'")
 
     @property
     def nested(self) -> bool:
@@ -80,7 +78,7 @@ class OTPrune(Selector):
     def _rank_images(
         self, tokens: list[Tensor], k: list[int], signals: list[Signals]
     ) -> list[Tensor]:
-        if self.arithmetic == "reference":
+        if self.arithmetic == "reference" or self.accumulate == "model":
             return super(OTPrune, self)._rank_images(tokens, k, signals)
         kernels = [self.kernel(image, count) for image, count in zip(tokens, k, strict=True)]
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]

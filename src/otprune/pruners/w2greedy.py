@@ -22,18 +22,19 @@ moments S = UᵀU/n of all tokens and S_C = U_CᵀU_C/k of the kept ones C, is
 5. The tails of the sum are closed forms. Above n·max M_ii, log(1 + x/λ) = x/λ: a geometric series
    times M_ii. Below, the variances no longer depend on λ, so the differences between tokens do not
    either: the weight of the tail goes to the lowest node. That node is at 1e-6 max M_ii, where
-   float32 can still tell λI + M from rounding.
+   the smaller eigenvalues of real tokens' M begin to matter little.
+6. All of it is float64: at the lowest nodes the conditional variances of tokens that the picks
+   nearly span are the node itself, and float32 rounding of M would decide. Rows of the factor are
+   kept within what exact arithmetic allows, |row_i|² <= v_i - λ, so rounding can never grow.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from otprune.checks import check_choice
-from otprune.kernels import squared_gram, unit_rows, working_dtype
+from otprune.kernels import squared_gram, unit_rows
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
@@ -48,21 +49,14 @@ class W2Greedy(Selector):
     """Greedy maximiser of the cross term of the Gaussian W2 distance on unit-norm tokens.
 
     Ours; the derivation is at the head of this file. All n tokens are candidates at each step,
-    nothing is sampled. Nested. Cost O(n²d / 2 + Q n k²) and memory O(nd + Q nk) with Q, the number
-    of quadrature nodes, 12 at n = 576 and one more for every factor e² in n.
-
-    Attributes:
-        accumulate: "float32" or "float64".
+    nothing is sampled. Nested. float64 whatever the tokens' dtype. With Q quadrature nodes, 12 at
+    n = 576 and one more for every factor e² in n, the cost is O(Qnk²) beside that of the rows of M:
+    O(n²(d + n) / 2) up to 1024 tokens, O(nd min(n, d) + nk min(n, d)) beyond. Memory O(Qnk) and
+    that of M's factor, O(n²) or O(d²).
     """
 
-    accumulate: Literal["float32", "float64"] = "float32"
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_choice("accumulate", self.accumulate, ("float32", "float64"))
-
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
-        moments = squared_gram(unit_rows(tokens.to(working_dtype(self.accumulate))))
+        moments = squared_gram(unit_rows(tokens.double()))
         diagonal = moments.diagonal()
         nodes, weights, linear = _quadrature(diagonal)
         full = moments.dense() if len(tokens) <= _DENSE_UP_TO else None
@@ -73,19 +67,19 @@ class W2Greedy(Selector):
         factor = variance.new_empty(len(nodes), k, len(tokens))
         order = torch.empty(k, dtype=torch.long, device=tokens.device)
         for t in range(k):
-            j = (weights @ variance.log() + offset).argmax()
-            order[t] = j
+            j = (weights @ variance.log() + offset).argmax(0, keepdim=True)
+            order[t : t + 1] = j
             past = factor[:, :t]
-            row = moments.rows(j[None])[0] if full is None else full[j]
-            row = row.expand_as(variance).clone()
-            row[:, j] += nodes
+            row = (moments.rows(j) if full is None else full[j]).expand_as(variance).clone()
+            row.index_add_(1, j, nodes[:, None])
             if t:
-                row -= torch.bmm(past[:, :, j][:, None], past)[:, 0]
-            row /= variance[:, j].sqrt()[:, None]
+                row -= torch.bmm(past[:, :, j].mT, past)[:, 0]
+            row /= variance[:, j].sqrt()
+            most = (variance - nodes[:, None]).sqrt()
+            row = torch.maximum(torch.minimum(row, most), -most)
             factor[:, t] = row
-            # Rounding must not push a variance below its ridge.
             variance = torch.maximum(variance - row * row, nodes[:, None])
-            offset[j] = float("-inf")
+            offset.index_fill_(0, j, float("-inf"))
         return order
 
 
