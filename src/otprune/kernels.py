@@ -7,10 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 _ROWS = 192
-"""Rows a time in blocked products: few enough to waste little above the diagonal."""
-
-_ENERGY_ROWS = 64
-"""Rows a time in blocked reductions: a block and its squares stay in cache."""
+"""Rows a time in blocked passes: little is wasted above the diagonal, and blocks stay in cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +142,8 @@ def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     if tokens.device.type != "cpu":
         return tokens.square().sum(0)
     energy = tokens.new_zeros(tokens.shape[1])
-    buffer = torch.empty_like(tokens[:_ENERGY_ROWS])
-    for block in tokens.split(_ENERGY_ROWS):
+    buffer = torch.empty_like(tokens[:_ROWS])
+    for block in tokens.split(_ROWS):
         energy += torch.mul(block, block, out=buffer[: len(block)]).sum(0)
     return energy
 

@@ -94,6 +94,12 @@ def test_a_gamma_that_is_not_positive_is_refused(gamma):
         OTPrune(gamma=gamma)
 
 
+@pytest.mark.parametrize("gamma", [1e-50, 1e300])
+def test_a_gamma_that_float32_cannot_carry_is_refused(gamma):
+    with pytest.raises(ValueError, match=r"gamma must lie in 1e-12\.\.1e12, got"):
+        OTPrune(gamma=gamma)
+
+
 @pytest.mark.parametrize(
     "setting",
     [{"variant": "Code"}, {"order": "sorted"}, {"accumulate": "fp16"}, {"arithmetic": ""}],

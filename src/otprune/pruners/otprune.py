@@ -45,7 +45,7 @@ class OTPrune(Selector):
     - the code re-starts the greedy run if a token comes up twice; here picked tokens are masked.
 
     Attributes:
-        gamma: γ > 0.
+        gamma: γ, 1e-12 to 1e12; float32 could not tell a kernel beyond from I or infinity.
         variant: "code" or "paper".
         order: "spatial" (ascending) or "reference" (the released order).
         accumulate: "float32", "float64", or "model": the tokens' own dtype where the released code
@@ -65,6 +65,8 @@ class OTPrune(Selector):
     def __post_init__(self) -> None:
         """Check the settings."""
         check_positive("gamma", self.gamma)
+        if not 1e-12 <= self.gamma <= 1e12:
+            raise ValueError(f"gamma must lie in 1e-12..1e12, got {self.gamma}")
         check_choice("variant", self.variant, ("code", "paper"))
         check_choice("order", self.order, ("spatial", "reference"))
         check_choice("accumulate", self.accumulate, ("float32", "float64", "model"))
