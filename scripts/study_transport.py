@@ -20,6 +20,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bench_common import ROOT, provenance
@@ -101,14 +102,20 @@ def show(rows: list[dict], title: str) -> None:
 
 
 def main(
-    source: Annotated[Path, typer.Argument(help="safetensors file of tokens")] = (
-        ROOT / "tests" / "data" / "real_tokens.safetensors"
-    ),
+    source: Annotated[
+        Path, typer.Argument(help="safetensors file of tokens", exists=True, dir_okay=False)
+    ] = (ROOT / "tests" / "data" / "real_tokens.safetensors"),
     keep_ratio: Annotated[float, typer.Option(help="share of tokens kept")] = 0.098,
     out: Annotated[Path | None, typer.Option(help="folder for transport.md and .json")] = None,
 ) -> None:
     """Measure every method on every photo and print one table for each hidden state."""
-    stored = load_file(source)
+    try:
+        k = resolve_budget(GRID[0] * GRID[1], keep_ratio=keep_ratio)
+        stored = load_file(source)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    except SafetensorError as error:
+        raise typer.BadParameter(f"{source} is no safetensors file: {error}") from None
     origin = provenance(
         "cpu", f"python scripts/study_transport.py {source.name} --keep-ratio {keep_ratio}"
     )
@@ -120,7 +127,6 @@ def main(
             for name, value in sorted(stored.items())
             if name.endswith(f"/{layer}")
         }
-        k = resolve_budget(GRID[0] * GRID[1], keep_ratio=keep_ratio)
         title = f"DINOv2-S, hidden state {layer}: {len(tokens)} photos, {k} of 576 tokens"
         tables[title] = study(tokens, k)
         show(tables[title], title)

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,21 @@ def test_every_result_says_where_it_comes_from(table):
     assert set(origin) == {"hardware", "commit", "torch", "python", "command"}
     assert all(origin.values())
     assert "changes" not in origin["commit"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep-ratio", "9.8"], "keep_ratio must be in (0, 1], got 9.8"),
+        (["nofile.safetensors"], "does not exist"),
+        (["README.md"], "is no safetensors file"),
+        (["--keep-rato", "0.1"], "No such option"),
+    ],
+)
+def test_the_main_job_answers_a_mistake_in_a_sentence(arguments, message, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # the message on one line
+    command = [sys.executable, "scripts/study_transport.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
