@@ -42,9 +42,12 @@ install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check 
 install torch
 targets=(-e ".[dev,transport]")
 for room in "${rooms[@]}"; do
-  if [ "$room" != . ]; then targets+=(-e "./$room"); fi
+  if [ "$room" != . ]; then targets+=(-e "./$room[dev]"); fi
 done
 install "${targets[@]}"
+# Without its requirements: they pull in a torchvision that no CPU build of torch can load. What of them
+# is used stands in the rooms' own requirements.
+install --no-deps lmms_eval
 
 # Written last: an interrupted run installs again.
 echo "$wanted" > "$stamp"

@@ -1,0 +1,133 @@
+"""Files of a checkpoint: in a folder, or in a hub repository and its cache."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from llava.checkpoint.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """Where the files of a checkpoint are.
+
+    Attributes:
+        name: a folder, or the id of a hub repository (``owner/name``).
+        revision: branch, tag or commit on the hub.
+        cache_dir: folder of the hub's cache; the hub library's default if not given.
+        local_files_only: do not ask the hub, use what is cached.
+    """
+
+    name: str
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, if this is one."""
+        path = Path(self.name).expanduser()
+        return path if path.is_dir() else None
+
+    def find(self, file: str) -> Path | None:
+        """Return the path of a file, fetched if need be; None if the checkpoint does not have it.
+
+        Raises:
+            CheckpointError: no such folder and no such repository, or access refused.
+        """
+        folder = self.folder
+        if folder is not None:
+            return folder / file if (folder / file).is_file() else None
+        try:
+            return Path(self._fetch(file, self.local_files_only))
+        except LocalEntryNotFoundError:
+            return None
+        except EntryNotFoundError:
+            return None
+
+    def need(self, file: str) -> Path:
+        """Return the path of a file.
+
+        Raises:
+            CheckpointError: the checkpoint does not have it, or it cannot be fetched.
+        """
+        path = self.find(file)
+        if path is not None:
+            return path
+        if self.folder is not None:
+            raise CheckpointError(f"{self.folder / file} does not exist")
+        raise CheckpointError(
+            f"{file} of {self.name} is not in the cache and could not be fetched from the hub; "
+            f"{self.name} is no folder here either"
+        )
+
+    def json(self, file: str) -> dict[str, Any] | None:
+        """Return the content of a JSON file; None if the checkpoint does not have it.
+
+        Raises:
+            CheckpointError: it is no JSON object.
+        """
+        path = self.find(file)
+        if path is None:
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is no JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}")
+        return content
+
+    def related(self, name: str) -> "CheckpointFiles":
+        """Return the files of what a configuration in this checkpoint calls ``name``.
+
+        A path that exists relative to this folder (a name that starts with a dot is tried there
+        first), then one that exists as it is, then a hub id.
+        """
+        beside = None if self.folder is None else self.folder / name
+        places = [Path(name).expanduser(), beside]
+        if name.startswith("."):
+            places.reverse()
+        found = next((place for place in places if place is not None and place.is_dir()), name)
+        return CheckpointFiles(str(found), None, self.cache_dir, self.local_files_only)
+
+    def _fetch(self, file: str, local_files_only: bool) -> str:
+        if "/" not in self.name or self.name.startswith((".", "/", "~")):
+            raise CheckpointError(f"{self.name} is no folder and no hub id (owner/name)")
+        try:
+            return hf_hub_download(
+                self.name,
+                file,
+                revision=self.revision,
+                cache_dir=self.cache_dir,
+                local_files_only=local_files_only,
+            )
+        except GatedRepoError:
+            raise CheckpointError(
+                f"{self.name} is gated: accept its terms on the hub and log in first"
+            ) from None
+        except (RepositoryNotFoundError, HFValidationError):
+            raise CheckpointError(
+                f"{self.name} is neither a folder nor a repository on the hub"
+            ) from None
+        except RevisionNotFoundError:
+            raise CheckpointError(f"{self.name} has no revision {self.revision!r}") from None
+        except HfHubHTTPError as error:
+            if isinstance(error, EntryNotFoundError):
+                raise
+            raise CheckpointError(f"{file} of {self.name} cannot be fetched: {error}") from None

@@ -1,0 +1,127 @@
+"""What weights are called on disk, and what they are called here.
+
+Names here are those of the original layout, but that the tower's names follow today's transformers,
+which has dropped CLIP's and SigLIP's ``vision_model.`` and renamed DINOv2's attention.
+"""
+
+import re
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.shards import Weights
+
+TOWER = "model.vision_tower.vision_tower."
+"""Prefix of the vision tower's weights in the original layout, and here."""
+
+_NO_WEIGHTS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|masked_bias)$")
+"""Buffers that old checkpoints carry along; they follow from the configuration."""
+
+_HF = (
+    (re.compile(r"^(model\.)?language_model\.lm_head\."), "lm_head."),
+    (re.compile(r"^language_model\.model\."), "model."),
+    (re.compile(r"^model\.language_model\."), "model."),
+    (re.compile(r"^(model\.)?vision_tower\."), TOWER),
+    (re.compile(r"^(model\.)?multi_modal_projector\.linear_1\."), "model.mm_projector.0."),
+    (re.compile(r"^(model\.)?multi_modal_projector\.linear_2\."), "model.mm_projector.2."),
+    (re.compile(r"^(model\.)?image_newline$"), "model.image_newline"),
+)
+"""transformers' own layout (``llava-hf/*``) in its three generations of names."""
+
+_TOWER_NAMES = (
+    (re.compile(r"^vision_model\."), ""),
+    (re.compile(r"\.attention\.attention\.query\."), ".attention.q_proj."),
+    (re.compile(r"\.attention\.attention\.key\."), ".attention.k_proj."),
+    (re.compile(r"\.attention\.attention\.value\."), ".attention.v_proj."),
+    (re.compile(r"\.attention\.output\.dense\."), ".attention.o_proj."),
+)
+_OTHER_HALF = re.compile(
+    r"^(text_model\.|text_projection|visual_projection|logit_scale|logit_bias)"
+)
+"""What CLIP and SigLIP repositories hold for text."""
+
+
+def is_weight(name: str) -> bool:
+    """Return whether a stored name is that of a weight, not of a buffer that follows."""
+    return _NO_WEIGHTS.search(name) is None
+
+
+def from_original(weights: Weights) -> Weights:
+    """Return weights of the original layout under the names used here."""
+    return {_original_name(name): tensor for name, tensor in weights.items()}
+
+
+def from_hf(weights: Weights) -> Weights:
+    """Return weights of transformers' LLaVA layout under the names used here."""
+    return {_hf_name(name): tensor for name, tensor in weights.items()}
+
+
+def from_tower(weights: Weights) -> Weights:
+    """Return weights of a tower's own folder under the names used here, its text half left out."""
+    return {
+        TOWER + _tower_name(name): tensor
+        for name, tensor in weights.items()
+        if not _OTHER_HALF.match(name)
+    }
+
+
+def is_tower(name: str) -> bool:
+    """Return whether a name of the original layout belongs to the vision tower."""
+    return name.startswith("model.vision_tower.")
+
+
+def check_complete(weights: Weights, shapes: dict[str, tuple[int, ...]], source: str) -> None:
+    """Raise unless the weights are just those that the model has, in their shapes.
+
+    Raises:
+        CheckpointError: names missing, unknown or of another shape; the message gives some.
+    """
+    missing = [name for name in shapes if name not in weights]
+    if missing:
+        raise CheckpointError(f"{source} lacks {_some(missing)}")
+    unexpected = [name for name in weights if name not in shapes]
+    if unexpected:
+        raise CheckpointError(f"{source} holds {_some(unexpected)}, which the model does not have")
+    for name, shape in shapes.items():
+        if tuple(weights[name].shape) != shape:
+            raise CheckpointError(
+                f"{source} holds {name} of shape {tuple(weights[name].shape)}, "
+                f"its config.json means {shape}"
+            )
+
+
+def shapes_of(named: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in named}
+
+
+def stored_name(name: str, clip_like: bool) -> str:
+    """Return the original layout's name of a weight; CLIP and SigLIP have ``vision_model.``."""
+    if clip_like and name.startswith(TOWER):
+        return f"{TOWER}vision_model.{name.removeprefix(TOWER)}"
+    return name
+
+
+def _original_name(name: str) -> str:
+    if name.startswith(TOWER):
+        return TOWER + _tower_name(name.removeprefix(TOWER))
+    return name
+
+
+def _hf_name(name: str) -> str:
+    for pattern, replacement in _HF:
+        if pattern.match(name):
+            return _original_name(pattern.sub(replacement, name))
+    return name
+
+
+def _tower_name(name: str) -> str:
+    for pattern, replacement in _TOWER_NAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,104 @@
+"""Read weights: safetensors or ``.bin``, one file or many with an index."""
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointFiles
+
+_SOURCES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+"""In the order of preference; an index names the shards."""
+
+Weights = dict[str, Tensor]
+
+
+def read_weights(files: CheckpointFiles, wanted: Callable[[str], bool] = lambda _: True) -> Weights:
+    """Return the weights of a checkpoint by their stored names, on the CPU.
+
+    Files are mapped into memory where their format allows it, so that reading costs little until
+    weights are copied to where they belong. ``.bin`` files are read with ``weights_only``.
+
+    Args:
+        files: the checkpoint.
+        wanted: which names to return; the others need not be readable one by one.
+
+    Raises:
+        CheckpointError: no weights, a shard that the index names missing or damaged, a name that
+            the index promises and its shard lacks, or one in two shards.
+    """
+    for source in _SOURCES:
+        path = files.find(source)
+        if path is None:
+            continue
+        if source.endswith(".index.json"):
+            return _read_shards(files, source, wanted)
+        return _read_file(path, wanted)
+    raise CheckpointError(f"{files.name} holds no weights: none of {', '.join(_SOURCES)}")
+
+
+def _read_shards(files: CheckpointFiles, index: str, wanted: Callable[[str], bool]) -> Weights:
+    names = (files.json(index) or {}).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{index} of {files.name} has no weight_map")
+    weights: Weights = {}
+    for shard in sorted(set(names.values())):
+        path = files.find(shard)
+        if path is None:
+            raise CheckpointError(f"{shard} of {files.name} is missing; {index} names it")
+        for name, tensor in _read_file(path, wanted).items():
+            if name in weights:
+                raise CheckpointError(f"{path} holds {name}, which another shard holds as well")
+            weights[name] = tensor
+    for name, shard in names.items():
+        if wanted(name) and name not in weights:
+            raise CheckpointError(f"{shard} of {files.name} lacks {name}, which {index} promises")
+    return weights
+
+
+def _read_file(path: Path, wanted: Callable[[str], bool]) -> Weights:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, wanted)
+    return {name: tensor for name, tensor in read_bin(path).items() if wanted(name)}
+
+
+def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Weights:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def read_bin(path: Path) -> Weights:
+    """Return the tensors of a file written by ``torch.save``.
+
+    Raises:
+        CheckpointError: damaged, or it holds anything but tensors by name.
+    """
+    try:
+        # Files older than torch 1.6 are no zip archives and cannot be mapped.
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or no file of weights: {reason}") from None
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise CheckpointError(f"{path} must hold tensors by name")
+    return content

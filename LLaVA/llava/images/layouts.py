@@ -1,0 +1,136 @@
+"""Which tiles an image becomes: padded to a square, cut into a grid, or as it is."""
+
+import ast
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from llava.images.processor import ImageProcessor
+from llava.images.reading import as_rgb
+
+Size = tuple[int, int]
+"""Width and height, in this order, as PIL has it."""
+
+_PLAIN = (None, "square", "original")
+
+
+def process_images(
+    images: Sequence[Image.Image], image_processor: ImageProcessor, model_cfg: Any
+) -> Tensor | list[Tensor]:
+    """Return the pixel values of images under the model's ``image_aspect_ratio``, float32.
+
+    - "pad": the image in the middle of a square of the mean colour; [b 3 s s].
+    - "anyres": the whole image squeezed into one tile, then the tiles of its best resolution in
+      raster order (LLaVA-1.6); [b t 3 s s] if all have as many tiles, else a list of [t_i 3 s s].
+    - none, "square", "original": shorter side scaled, middle cropped; [b 3 s s].
+
+    Raises:
+        ValueError: another ``image_aspect_ratio``, no images.
+        ImageError: an image without pixels; the message says its number.
+    """
+    ratio = getattr(model_cfg, "image_aspect_ratio", None)
+    if ratio not in (*_PLAIN, "pad", "anyres"):
+        raise ValueError(
+            f"image_aspect_ratio must be pad, anyres, square or original, got {ratio!r}"
+        )
+    if len(images) == 0:
+        raise ValueError("images must hold at least one image, got none")
+    pictures = [as_rgb(image, f"image {i}") for i, image in enumerate(images)]
+    if ratio == "pad":
+        background = image_processor.background
+        tiles = [image_processor.tile(expand2square(one, background)) for one in pictures]
+    elif ratio == "anyres":
+        pinpoints = model_cfg.image_grid_pinpoints
+        tiles = [process_anyres_image(one, image_processor, pinpoints) for one in pictures]
+    else:
+        tiles = [image_processor.tile(one) for one in pictures]
+    if all(tile.shape == tiles[0].shape for tile in tiles):
+        return torch.stack(tiles)
+    return tiles
+
+
+def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
+    """Return the image in the middle of a square of its longer side."""
+    width, height = pil_img.size
+    if width == height:
+        return pil_img
+    side = max(width, height)
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def process_anyres_image(
+    image: Image.Image, processor: ImageProcessor, grid_pinpoints: str | Sequence[Sequence[int]]
+) -> Tensor:
+    """Return the whole image as one tile, then the tiles of its best resolution: [t 3 s s]."""
+    best = select_best_resolution(image.size, _resolutions(grid_pinpoints))
+    # The first tile is squeezed without regard to its aspect ratio.
+    edge = processor.size["shortest_edge"]
+    whole = image.resize((edge, edge))
+    cut = divide_to_patches(resize_and_pad_image(image, best), processor.crop_size["height"])
+    return torch.stack([processor.tile(tile) for tile in [whole, *cut]])
+
+
+def select_best_resolution(
+    original_size: Size, possible_resolutions: Sequence[Sequence[int]]
+) -> Size:
+    """Return the resolution that keeps most of the image's pixels; ties go to the least waste.
+
+    Raises:
+        ValueError: none of the resolutions can hold a pixel of the image.
+    """
+    width, height = original_size
+    best, most, least_waste = None, 0, math.inf
+    for wide, high in possible_resolutions:
+        scale = min(wide / width, high / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        waste = wide * high - kept
+        if kept > most or (kept == most and waste < least_waste):
+            best, most, least_waste = (wide, high), kept, waste
+    if best is None:
+        raise ValueError(
+            f"no resolution of {list(possible_resolutions)} fits an image of {width} x {height}"
+        )
+    return best
+
+
+def resize_and_pad_image(image: Image.Image, target_resolution: Size) -> Image.Image:
+    """Return the image as large as it fits, in the middle of a black canvas."""
+    width, height = image.size
+    wide, high = target_resolution
+    if wide / width < high / height:
+        fitted = (wide, min(math.ceil(height * (wide / width)), high))
+    else:
+        fitted = (min(math.ceil(width * (high / height)), wide), high)
+    canvas = Image.new("RGB", (wide, high), (0, 0, 0))
+    canvas.paste(image.resize(fitted), ((wide - fitted[0]) // 2, (high - fitted[1]) // 2))
+    return canvas
+
+
+def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
+    """Return square tiles in raster order."""
+    width, height = image.size
+    return [
+        image.crop((left, top, left + patch_size, top + patch_size))
+        for top in range(0, height, patch_size)
+        for left in range(0, width, patch_size)
+    ]
+
+
+def get_anyres_image_grid_shape(
+    image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]], patch_size: int
+) -> Size:
+    """Return how many tiles wide and high the best resolution of an image is."""
+    width, height = select_best_resolution(image_size, _resolutions(grid_pinpoints))
+    return width // patch_size, height // patch_size
+
+
+def _resolutions(grid_pinpoints: str | Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+    if isinstance(grid_pinpoints, str):
+        return ast.literal_eval(grid_pinpoints)
+    return grid_pinpoints

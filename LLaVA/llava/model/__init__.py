@@ -1,0 +1,1 @@
+"""The model: language model, vision tower, projector, and the seam between them."""

@@ -1,0 +1,230 @@
+"""Load a checkpoint: tokenizer, model, image processor and context length."""
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig, GenerationConfig
+
+from llava.checkpoint.assemble import assemble
+from llava.checkpoint.config import CheckpointConfig, read_config
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.layouts import check_complete, shapes_of
+from llava.checkpoint.shards import Weights
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_PATCH_TOKEN,
+)
+from llava.images.processor import ImageProcessor
+from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.pruning.settings import Pruning
+from llava.tokenizer import LlavaTokenizer
+
+__all__ = ["CheckpointError", "load_pretrained_model"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_SPARE_ROWS = 128
+"""Rows by which an embedding may be longer than its vocabulary: checkpoints are padded to 64."""
+
+_WITHOUT_EFFECT = {"multimodal", "low_cpu_mem_usage"}
+"""Arguments that other loaders know and that ask for what happens here anyway."""
+
+DeviceMap = str | int | torch.device | Mapping[str, Any] | None
+
+
+def load_pretrained_model(
+    model_path: str | Path,
+    model_base: str | Path | None = None,
+    model_name: str | None = None,
+    load_8bit: bool = False,
+    load_4bit: bool = False,
+    device_map: DeviceMap = "auto",
+    device: str | torch.device = "cuda",
+    use_flash_attn: bool = False,
+    *,
+    attn_implementation: str | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+    pruning: Pruning | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    **kwargs: Any,
+) -> tuple[LlavaTokenizer, LlavaLlamaForCausalLM, ImageProcessor, int]:
+    """Return (tokenizer, model, image_processor, context_len) of a LLaVA checkpoint.
+
+    Reads LLaVA's original layout (``liuhaotian/llava-v1.5-7b``, ``-13b``,
+    ``liuhaotian/llava-v1.6-vicuna-7b`` and what was trained like them) and transformers' own
+    (``llava-hf/llava-1.5-*-hf``, ``llava-hf/llava-v1.6-vicuna-*-hf``), from a folder or from the
+    hub. Either everything is there and fits, or nothing is returned.
+
+    Args:
+        model_path: a folder or a hub id.
+        model_base: the language model below a projector-only checkpoint or a LoRA adapter.
+        model_name: not needed; the checkpoint says what it is.
+        load_8bit: 8-bit weights through bitsandbytes.
+        load_4bit: 4-bit weights (nf4, double quantisation) through bitsandbytes.
+        device_map: "auto" spreads the model over the GPUs; or one device; or accelerate's map.
+        device: anything but "cuda" overrides ``device_map``. Without a GPU "auto" means the CPU.
+        use_flash_attn: short for ``attn_implementation="flash_attention_2"``.
+        attn_implementation: eager, sdpa (default), flash_attention_2, ...
+        torch_dtype: dtype of the weights; float16 on GPUs (as the original) and float32 on a CPU by
+            default.
+        pruning: what every call prunes; see `llava.pruning.prune`.
+        revision: branch, tag or commit on the hub.
+        cache_dir: folder of the hub's cache.
+        local_files_only: do not ask the hub.
+        **kwargs: ``multimodal``, ``low_cpu_mem_usage`` are accepted and mean nothing here.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete, damaged or of another kind.
+        ValueError: impossible settings.
+        TypeError: an unknown argument.
+    """
+    _check_arguments(kwargs, load_8bit, load_4bit)
+    files = _files(model_path, revision, cache_dir, local_files_only)
+    base = None if model_base is None else _files(model_base, None, cache_dir, local_files_only)
+    config = read_config(files)
+    tokenizer = LlavaTokenizer((base or files).need("tokenizer.model"))
+    _check_vocabulary(tokenizer, config.model, base or files)
+    placement = _placement(device_map, device)
+    weights = assemble(files, base, config)
+    model = _model(
+        files,
+        config,
+        weights,
+        device_map=placement,
+        dtype=_dtype(torch_dtype, placement),
+        attn_implementation="flash_attention_2" if use_flash_attn else attn_implementation,
+        quantization_config=_quantization(load_8bit, load_4bit, torch_dtype),
+    )
+    model.generation_config = _generation(files, model)
+    _add_tokens(tokenizer, model)
+    model.check_pruning(pruning)
+    model.pruning = pruning
+    context = getattr(model.config, "max_sequence_length", 2048)
+    return tokenizer, model, model.get_vision_tower().image_processor, context
+
+
+def _files(
+    name: str | Path, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
+) -> CheckpointFiles:
+    return CheckpointFiles(str(name), revision, cache_dir, local_files_only)
+
+
+def _check_arguments(kwargs: dict[str, Any], load_8bit: bool, load_4bit: bool) -> None:
+    for name, value in kwargs.items():
+        if name == "customized_config" and value is None:
+            continue
+        if name not in _WITHOUT_EFFECT:
+            raise TypeError(f"load_pretrained_model has no argument {name!r}")
+    if load_8bit and load_4bit:
+        raise ValueError("load_8bit and load_4bit exclude each other")
+    if (load_8bit or load_4bit) and importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "load_8bit and load_4bit need bitsandbytes: pip install 'otprune-llava[quantized]'"
+        )
+
+
+def _check_vocabulary(
+    tokenizer: LlavaTokenizer, config: LlavaConfig, files: CheckpointFiles
+) -> None:
+    spare = config.vocab_size - tokenizer.vocab_size
+    if not 0 <= spare < _MOST_SPARE_ROWS:
+        raise CheckpointError(
+            f"tokenizer.model of {files.name} has {tokenizer.vocab_size} pieces, config.json says "
+            f"vocab_size {config.vocab_size}: the vocabulary of another model"
+        )
+
+
+def _placement(device_map: DeviceMap, device: str | torch.device) -> Any:
+    if str(device) != "cuda":
+        return {"": device}
+    if device_map is None or device_map == "auto":
+        return "auto" if torch.cuda.is_available() else {"": "cpu"}
+    return dict(device_map) if isinstance(device_map, Mapping) else {"": device_map}
+
+
+def _dtype(wanted: torch.dtype | str | None, placement: Any) -> torch.dtype:
+    if isinstance(wanted, str):
+        found = getattr(torch, wanted.removeprefix("torch."), None)
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise ValueError(f"torch_dtype must name a floating-point dtype, got {wanted!r}")
+        return found
+    if wanted is not None:
+        return wanted
+    devices = set(map(str, placement.values())) if isinstance(placement, dict) else {"cuda"}
+    return torch.float32 if devices <= {"cpu", "disk"} else torch.float16
+
+
+def _quantization(
+    load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str | None
+) -> BitsAndBytesConfig | None:
+    # What feeds the language model, and its output, stay as they are: the tower and the projector
+    # are small, and their features decide what is kept.
+    skip = ["vision_tower", "mm_projector", "lm_head"]
+    if load_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    if load_4bit:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_compute_dtype=dtype or torch.float16,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_quant_type="nf4",
+            llm_int8_skip_modules=skip,
+        )
+    return None
+
+
+def _model(
+    files: CheckpointFiles, config: CheckpointConfig, weights: Weights, **settings: Any
+) -> LlavaLlamaForCausalLM:
+    try:
+        with torch.device("meta"):
+            shapes = shapes_of(LlavaLlamaForCausalLM(config.model).state_dict().items())
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"config.json of {files.name} is not usable: {reason}") from error
+    if config.model.tie_word_embeddings and "lm_head.weight" not in weights:
+        del shapes["lm_head.weight"]
+    check_complete(weights, shapes, files.name)
+    given = {name: value for name, value in settings.items() if value is not None}
+    # The weights are complete and checked; transformers places, casts and quantises them.
+    return LlavaLlamaForCausalLM.from_pretrained(
+        None, config=config.model, state_dict=weights, **given
+    )
+
+
+def _generation(files: CheckpointFiles, model: LlavaLlamaForCausalLM) -> GenerationConfig:
+    """Return the checkpoint's own generation settings, without its limit of total length.
+
+    The limit (4096 in LLaVA-1.5) would count against the new tokens alone here.
+    """
+    stored = files.json("generation_config.json") or {}
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    known = {name: getattr(model.config, name) for name in ids}
+    known |= {name: stored[name] for name in ids if stored.get(name) is not None}
+    # Sampling settings that contradict do_sample are in some checkpoints by accident.
+    if stored.get("do_sample"):
+        known |= {
+            n: stored[n] for n in ("do_sample", "temperature", "top_p", "top_k") if n in stored
+        }
+    return GenerationConfig(**known)
+
+
+def _add_tokens(tokenizer: LlavaTokenizer, model: LlavaLlamaForCausalLM) -> None:
+    """Add the tokens that the configuration asks for, and rows for them if there are none."""
+    tokens = []
+    if getattr(model.config, "mm_use_im_patch_token", True):
+        tokens.append(DEFAULT_IMAGE_PATCH_TOKEN)
+    if getattr(model.config, "mm_use_im_start_end", False):
+        tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    if len(tokenizer) > model.model.embed_tokens.num_embeddings:
+        logger.warning("embeddings grown to %s rows for %s", len(tokenizer), ", ".join(tokens))
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

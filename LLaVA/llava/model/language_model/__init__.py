@@ -1,0 +1,1 @@
+"""Language models that images can be spliced into."""

@@ -1,0 +1,314 @@
+"""The seam: images become visual tokens, visual tokens are pruned, and both join the text.
+
+Pruning happens per image inside the splice: wherever ``<image>`` stands in a prompt, for any batch,
+with several images in a row, rows without images, labels and left padding. What the released forks
+prune is a fixed block of the finished batch instead; see `llava.pruning.reference`.
+
+`OTPrune` is the method that this repository is named after, `greedy_select` its greedy rule under
+the name and with the arguments that the released code has.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llava.images.layouts import Size
+from llava.model.encoding import encode_visual, project
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.multimodal_encoder.tower import VisionTower
+from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.splice import Prompt, Spliced, splice, split_prompts
+from llava.model.visual_tokens import ImageTokens
+from llava.pruning.choose import Candidates, choose
+from llava.pruning.prefill import LayerPlan
+from llava.pruning.reference import prune_as_released
+from llava.pruning.rows import Side
+from llava.pruning.settings import Positions, Pruning, Stage
+from llava.pruning.trace import Trace
+from otprune.greedy.reference import greedy_reference
+from otprune.pruners.otprune import OTPrune
+
+__all__ = ["LlavaMetaForCausalLM", "LlavaMetaModel", "OTPrune", "Prepared", "greedy_select"]
+
+logger = logging.getLogger(__name__)
+
+
+def greedy_select(
+    kernel_matrix: Tensor,
+    max_length: int,
+    item_size: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    epsilon: float | None = None,
+) -> list[int]:
+    """Return ``max_length`` greedy picks of a kernel in full, in the order of picking.
+
+    The released code's function with its arguments: ``dtype`` is that of the Cholesky rows;
+    ``item_size``, ``device`` and ``epsilon`` follow from the kernel. Picks never repeat.
+    """
+    return greedy_reference(kernel_matrix, max_length, dtype).order.tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch ready for the language model.
+
+    Attributes:
+        batch: what enters layer 0.
+        plan: what is still to be pruned inside; None if nothing.
+    """
+
+    batch: Spliced
+    plan: LayerPlan | None
+
+
+class LlavaMetaModel:
+    """Vision tower, projector and newline token beside a language model's decoder."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        self.vision_tower = build_vision_tower(config)
+        self.mm_projector = build_vision_projector(config)
+        if "unpad" in getattr(config, "mm_patch_merge_type", ""):
+            scale = config.hidden_size**-0.5
+            self.image_newline = nn.Parameter(torch.randn(config.hidden_size) * scale)
+
+    def get_vision_tower(self) -> VisionTower:
+        """Return the vision tower."""
+        return self.vision_tower
+
+
+class LlavaMetaForCausalLM:
+    """What turns prompts and images into the input of the language model."""
+
+    pruning: Pruning | None
+
+    def get_model(self) -> Any:
+        """Return the decoder with vision tower and projector."""
+        raise NotImplementedError
+
+    def get_vision_tower(self) -> VisionTower:
+        """Return the vision tower."""
+        return self.get_model().get_vision_tower()
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return projected features [b n d] of a batch of tiles [b 3 s s]."""
+        return project(self.get_model(), self.get_vision_tower().encode(images))
+
+    def encode_visual(
+        self,
+        images: Tensor | Sequence[Tensor],
+        image_sizes: Sequence[Size] | None = None,
+        signals: frozenset[str] = frozenset(),
+    ) -> list[ImageTokens]:
+        """Return the visual tokens of each image; all tiles go through the tower at once.
+
+        What `forward` and `generate` take as ``visual``: a sweep encodes an image once and prunes
+        it many times.
+
+        Args:
+            images: [b 3 s s], one tile an image; [b t 3 s s]; or a list of [t_i 3 s s] or [3 s s].
+            image_sizes: width and height of each image in pixels; needed under anyres.
+            signals: names of `otprune.Signals` fields to compute as well; those that no tower gives
+                are left to the seam.
+
+        Raises:
+            ValueError: shapes that do not fit, a signal that this tower cannot give.
+        """
+        return encode_visual(self.get_model(), images, image_sizes, signals)
+
+    def prepare(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        visual: Sequence[ImageTokens],
+        *,
+        pruning: Pruning | None,
+        side: Side,
+        image_ids: Sequence[int | None] | None = None,
+        trace: Trace | None = None,
+    ) -> Prepared:
+        """Return the batch that enters the language model, pruned as far as that happens before it.
+
+        Args:
+            input_ids: [b t] with `IMAGE_TOKEN_INDEX` where an image goes; padding on either side.
+            attention_mask: which ids are no padding.
+            labels: one for each id.
+            visual: tokens of each image, in order of the prompts.
+            pruning: what to prune; None for nothing.
+            side: where the batch is padded.
+            image_ids: names of the images for seeded methods.
+            trace: filled if given.
+
+        Raises:
+            ValueError: see `split_prompts`; a layer that the model does not have; image_ids not one
+                for each image.
+        """
+        prompts = split_prompts(input_ids, attention_mask, labels, len(visual))
+        names = list(image_ids) if image_ids is not None else [None] * len(visual)
+        if len(names) != len(visual):
+            raise ValueError(
+                f"image_ids must have one entry for each of {len(visual)} images, got {len(names)}"
+            )
+        self.check_pruning(pruning)
+        if pruning is not None and pruning.compat == "reference" and visual:
+            batch, kept = self._prepare_as_released(prompts, visual, pruning)
+            plan = None
+        else:
+            batch, kept, plan = self._prepare(prompts, visual, pruning, side, names, trace)
+        if any(batch.truncated):
+            logger.warning(
+                "prompts cut to tokenizer_model_max_length: %s positions lost", batch.truncated
+            )
+        if trace is not None:
+            self._note(trace, visual, batch, kept, plan)
+        return Prepared(batch, plan)
+
+    def _prepare(
+        self,
+        prompts: Sequence[Prompt],
+        visual: Sequence[ImageTokens],
+        pruning: Pruning | None,
+        side: Side,
+        names: Sequence[int | None],
+        trace: Trace | None,
+    ) -> tuple[Spliced, list[Tensor] | None, LayerPlan | None]:
+        """Return the batch, what was kept before the language model, and what is still to do."""
+        kept = None
+        if pruning is not None and pruning.before is not None and visual:
+            kept = self._choose(pruning.before, prompts, visual, names, pruning.keep_newlines)
+        positions = "compact" if pruning is None else pruning.positions_at(0)
+        batch = self._splice(prompts, visual, kept, positions, side)
+        plan = None
+        if pruning is not None and pruning.inside and visual:
+            plan = LayerPlan(pruning, batch, visual, names, trace)
+        return batch, kept, plan
+
+    def _prepare_as_released(
+        self, prompts: Sequence[Prompt], visual: Sequence[ImageTokens], pruning: Pruning
+    ) -> tuple[Spliced, list[Tensor] | None]:
+        batch = self._splice(prompts, visual, None, "compact", "right")
+        if pruning.before is None:
+            logger.warning("compat='reference': a layer other than 0 prunes nothing, as released")
+            return batch, None
+        batch, kept = prune_as_released(batch, pruning.before, len(visual[0]))
+        return batch, [kept]
+
+    def _splice(
+        self,
+        prompts: Sequence[Prompt],
+        visual: Sequence[ImageTokens],
+        kept: Sequence[Tensor] | None,
+        positions: Positions,
+        side: Side,
+    ) -> Spliced:
+        embed = self.get_model().embed_tokens
+        everything = [torch.arange(len(image)) for image in visual]
+        return splice(
+            prompts,
+            embed,
+            [image.tokens for image in visual],
+            everything if kept is None else kept,
+            positions=positions,
+            side=side,
+            max_length=getattr(self.config, "tokenizer_model_max_length", None),  # type: ignore[attr-defined]
+            device=embed.weight.device,
+        )
+
+    def check_pruning(self, pruning: Pruning | None) -> None:
+        """Raise ``ValueError`` if the model has no layer that a stage names."""
+        layers = self.config.num_hidden_layers  # type: ignore[attr-defined]
+        for stage in () if pruning is None else pruning.stages:
+            if stage.layer >= layers:
+                raise ValueError(
+                    f"layer must be in 0..{layers - 1} for a model of {layers} layers, "
+                    f"got {stage.layer}"
+                )
+
+    def _choose(
+        self,
+        stage: Stage,
+        prompts: Sequence[Prompt],
+        visual: Sequence[ImageTokens],
+        names: Sequence[int | None],
+        keep_newlines: bool,
+    ) -> list[Tensor]:
+        candidates = []
+        for prompt in prompts:
+            text = None
+            if prompt.images and "text_embeddings" in stage.selector.needs:
+                embed = self.get_model().embed_tokens
+                text = embed(prompt.ids[prompt.question()].to(embed.weight.device))
+            for i in prompt.images:
+                image = visual[i]
+                alive = torch.arange(len(image))
+                candidates.append(Candidates(image, alive, image.tokens, names[i], text))
+        return choose(stage, candidates, keep_newlines)
+
+    def _note(
+        self,
+        trace: Trace,
+        visual: Sequence[ImageTokens],
+        batch: Spliced,
+        kept: list[Tensor] | None,
+        plan: LayerPlan | None,
+    ) -> None:
+        trace.visual[:] = [len(image) for image in visual]
+        trace.truncated[:] = batch.truncated
+        trace.kept.clear()
+        if kept is not None:
+            trace.kept[0] = kept
+        if plan is None:
+            layers = self.config.num_hidden_layers  # type: ignore[attr-defined]
+            trace.lengths[:] = [list(batch.lengths) for _ in range(layers)]
+
+    def prepare_inputs_labels_for_multimodal(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        past_key_values: Any,
+        labels: Tensor | None,
+        images: Tensor | Sequence[Tensor] | None,
+        image_sizes: Sequence[Size] | None = None,
+    ) -> tuple[Any, ...]:
+        """Return the batch as the original function of this name does.
+
+        (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels); input_ids
+        become None once they are embeddings, what was None stays None unless the batch needs it.
+        Prunes as ``self.pruning`` says, before the language model only.
+
+        Raises:
+            ValueError: the pruning has stages inside the language model, which embeddings alone
+                cannot carry out; use `forward` or `generate`.
+        """
+        if images is None or input_ids.shape[1] == 1:
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        pruning = self.pruning
+        if pruning is not None and pruning.inside and pruning.compat is None:
+            raise ValueError(
+                "embeddings alone cannot be pruned inside the language model; "
+                "give images to forward or generate"
+            )
+        signals = frozenset() if pruning is None else pruning.needs
+        side: Side = getattr(self.config, "tokenizer_padding_side", "right")  # type: ignore[attr-defined]
+        batch = self.prepare(
+            input_ids,
+            attention_mask,
+            labels,
+            self.encode_visual(images, image_sizes, signals),
+            pruning=pruning,
+            side=side,
+        ).batch
+        ragged = len(set(batch.lengths)) > 1
+        mask = batch.attention_mask if attention_mask is not None or ragged else None
+        if mask is not None and attention_mask is not None:
+            mask = mask.to(attention_mask.dtype)
+        gaps = pruning is not None and pruning.positions_at(0) == "original"
+        places = batch.position_ids if position_ids is not None or gaps else None
+        return None, places, mask, past_key_values, batch.embeds, batch.labels

@@ -1,0 +1,1 @@
+"""Vision towers: CLIP, SigLIP and DINOv2 behind one builder."""

@@ -1,0 +1,100 @@
+"""Choose and build a vision tower."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llava.images.processor import ImageProcessor, processor_from_config
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.multimodal_encoder.dinov2_encoder import Dinov2VisionTower
+from llava.model.multimodal_encoder.siglip_encoder import SiglipVisionTower
+from llava.model.multimodal_encoder.tower import VisionTower
+
+TOWERS: dict[str, type[VisionTower]] = {
+    "clip": CLIPVisionTower,
+    "clip_vision_model": CLIPVisionTower,
+    "siglip": SiglipVisionTower,
+    "siglip_vision_model": SiglipVisionTower,
+    "dinov2": Dinov2VisionTower,
+}
+
+_CLIP_LARGE = {
+    "model_type": "clip_vision_model",
+    "hidden_act": "quick_gelu",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "layer_norm_eps": 1e-5,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+KNOWN_TOWERS: dict[str, dict[str, Any]] = {
+    "openai/clip-vit-large-patch14-336": {**_CLIP_LARGE, "image_size": 336},
+    "openai/clip-vit-large-patch14": {**_CLIP_LARGE, "image_size": 224},
+}
+"""Configurations of the towers that LLaVA's checkpoints name, so that a checkpoint with the tower's
+weights inside needs nothing from elsewhere."""
+
+_NOT_SETTINGS = ("model_type", "architectures", "torch_dtype", "dtype", "transformers_version")
+"""What stored configurations say beside the tower's shape. The dtype is the whole model's."""
+
+_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
+
+
+def build_vision_tower(config: Any) -> VisionTower:
+    """Return the tower of a model configuration, weights not loaded.
+
+    ``config.mm_vision_config`` holds the tower's own configuration (the ``config.json`` of its
+    folder) and ``config.mm_image_processor`` its ``preprocessor_config.json``; without them
+    ``config.mm_vision_tower`` must be one of `KNOWN_TOWERS`. The image processor defaults to CLIP's
+    at the tower's image size.
+
+    Raises:
+        ValueError: an unknown kind of tower; settings that it does not have.
+    """
+    raw = vision_settings(config)
+    kind = raw.get("model_type")
+    if kind not in TOWERS:
+        raise ValueError(
+            f"vision tower {config.mm_vision_tower} is of type {kind!r}; "
+            f"known: {', '.join(sorted(TOWERS))}"
+        )
+    tower = TOWERS[kind]
+    fields = {key: value for key, value in raw.items() if key not in _NOT_SETTINGS}
+    tower_config = tower.config_class(**fields)
+    attention = getattr(config, "_attn_implementation", None)
+    if attention in _ATTENTION:
+        tower_config._attn_implementation = attention
+    return tower(
+        tower_config,
+        _image_processor(config, tower_config.image_size),
+        select_layer=getattr(config, "mm_vision_select_layer", -2),
+        select_feature=getattr(config, "mm_vision_select_feature", "patch"),
+    )
+
+
+def vision_settings(config: Any) -> dict[str, Any]:
+    """Return the tower's own configuration as a flat dictionary.
+
+    Raises:
+        ValueError: it is neither given nor known by name.
+    """
+    raw = getattr(config, "mm_vision_config", None)
+    if raw is None:
+        name = getattr(config, "mm_vision_tower", None)
+        if name not in KNOWN_TOWERS:
+            raise ValueError(
+                f"mm_vision_config must be given for vision tower {name!r}; "
+                f"known without it: {', '.join(KNOWN_TOWERS)}"
+            )
+        raw = KNOWN_TOWERS[name]
+    # CLIP and SigLIP repositories hold text and vision; only the vision half is wanted.
+    nested = raw.get("vision_config")
+    if isinstance(nested, Mapping):
+        return {**nested, "model_type": raw.get("model_type")}
+    return dict(raw)
+
+
+def _image_processor(config: Any, image_size: int) -> ImageProcessor:
+    raw = getattr(config, "mm_image_processor", None)
+    return ImageProcessor(side=image_size) if raw is None else processor_from_config(raw)

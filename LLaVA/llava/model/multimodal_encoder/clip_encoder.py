@@ -1,0 +1,26 @@
+"""CLIP's vision transformer, the tower of LLaVA-1.5 and 1.6."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from llava.model.multimodal_encoder.tower import VisionTower
+
+
+class CLIPVisionTower(VisionTower):
+    """Patches with a CLS token in front."""
+
+    has_cls = True
+    config_class = CLIPVisionConfig
+    model_class = CLIPVisionModel
+
+    def _embed(self, images: Tensor) -> Tensor:
+        # "layrnorm" is how CLIP itself spells it.
+        return self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(images))
+
+    def _blocks(self) -> nn.ModuleList:
+        return self.vision_tower.encoder.layers
+
+    def _attention_of(self, block: Any, states: Tensor) -> tuple[Any, Tensor]:
+        return block.self_attn, block.layer_norm1(states)

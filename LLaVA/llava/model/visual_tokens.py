@@ -1,0 +1,164 @@
+"""From patch features of tiles to the visual tokens of an image."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from llava.images.layouts import Size, get_anyres_image_grid_shape
+from llava.model.multimodal_encoder.tower import TowerOutput
+
+NEWLINE = -1
+"""Source of a token that stands for the end of a row of patches."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """Visual tokens of one image as they enter the language model, and what is known about them.
+
+    Attributes:
+        tokens: after projector and merge, [n d].
+        newline: which of them are ``image_newline`` tokens, on the CPU; None if there are none.
+        grid: rows and columns if the tokens are one raster.
+        cls_attention: attention of the tower's CLS token, [h n]; 0 at newlines.
+        encoder_keys: keys of the tower, [n c]; 0 at newlines.
+    """
+
+    tokens: Float[Tensor, "n d"]
+    newline: Bool[Tensor, " n"] | None = None
+    grid: tuple[int, int] | None = None
+    cls_attention: Float[Tensor, "h n"] | None = None
+    encoder_keys: Float[Tensor, "n c"] | None = None
+
+    def __len__(self) -> int:
+        """Number of visual tokens."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLayout:
+    """Where each visual token of an image comes from.
+
+    Attributes:
+        source: position in the tiles' patches laid end to end, or `NEWLINE`; [n] on the CPU.
+        grid: rows and columns if the tokens are one raster.
+    """
+
+    source: Int64[Tensor, " n"]
+    grid: tuple[int, int] | None
+
+
+def token_layout(
+    config: Any, tiles: int, size: Size | None, side: int, tile_pixels: int, per_tile: int
+) -> TokenLayout:
+    """Return the layout of an image of several tiles.
+
+    Under ``mm_patch_merge_type`` "flat" all patches follow each other, tile by tile. Under
+    "spatial" the first tile, the whole image, comes first; the others are one raster; with "unpad"
+    the raster is cut to where the image is and each row ends in a newline token.
+
+    Args:
+        config: the model's configuration.
+        tiles: number of tiles.
+        size: width and height of the image in pixels.
+        side: patches along a side of a tile.
+        tile_pixels: pixels along a side of a tile.
+        per_tile: features of a tile; side² patches, and CLS where it is kept.
+
+    Raises:
+        ValueError: an unknown merge type; a raster that the tiles do not fill; no ``size``.
+    """
+    merge = getattr(config, "mm_patch_merge_type", "flat")
+    if merge not in ("flat", "spatial", "spatial_unpad"):
+        raise ValueError(
+            f"mm_patch_merge_type must be flat, spatial or spatial_unpad, got {merge!r}"
+        )
+    if merge == "flat":
+        grid = (side, side) if tiles == 1 and per_tile == side * side else None
+        return TokenLayout(torch.arange(tiles * per_tile), grid)
+    unpad = merge == "spatial_unpad"
+    if tiles == 1:
+        newline = [torch.tensor([NEWLINE])] if unpad else []
+        return TokenLayout(torch.cat([torch.arange(per_tile), *newline]), None)
+    if per_tile != side * side:
+        raise ValueError("mm_patch_merge_type spatial needs mm_vision_select_feature patch")
+    if getattr(config, "image_aspect_ratio", None) != "anyres" or size is None:
+        raise ValueError("several tiles of an image need image_aspect_ratio anyres and image_sizes")
+    wide, high = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, tile_pixels)
+    if tiles != wide * high + 1:
+        raise ValueError(
+            f"an image of {size[0]} x {size[1]} has 1 + {high} x {wide} tiles, got {tiles}: "
+            "image_sizes must be (width, height) of the images that were preprocessed"
+        )
+    return TokenLayout(_spatial(wide, high, side, size, unpad), None)
+
+
+@lru_cache(maxsize=4096)
+@torch.inference_mode(mode=False)
+def _spatial(wide: int, high: int, side: int, size: Size, unpad: bool) -> Tensor:
+    # Kept for later calls, of which some record gradients: it must be no inference tensor.
+    base = torch.arange(side * side)
+    tiles = torch.arange(side * side, (wide * high + 1) * side * side)
+    raster = tiles.view(high, wide, side, side).transpose(1, 2).reshape(high * side, wide * side)
+    if unpad:
+        raster = unpad_image(raster[None], size)[0]
+        ends = torch.full((len(raster), 1), NEWLINE)
+        raster = torch.cat([raster, ends], dim=1)
+    return torch.cat([base, raster.flatten()])
+
+
+def unpad_image(tensor: Tensor, original_size: Size) -> Tensor:
+    """Return a raster [c h w] without the rows or columns that hold padding only.
+
+    ``original_size`` is the image's width and height in pixels. Cuts the same on both sides, so a
+    row or column of padding may stay, as in the original.
+    """
+    width, height = original_size
+    rows, columns = tensor.shape[1:]
+    if width / height > columns / rows:
+        margin = (rows - int(height * (columns / width))) // 2
+        return tensor[:, margin : rows - margin]
+    margin = (columns - int(width * (rows / height))) // 2
+    return tensor[:, :, margin : columns - margin]
+
+
+def gather_tokens(
+    layout: TokenLayout, projected: Tensor, newline: Tensor | None, output: TowerOutput
+) -> ImageTokens:
+    """Return the tokens of one image from the features [t n d] of its tiles.
+
+    A pure selection of rows: nothing is computed. ``output`` holds the signals of the same tiles.
+
+    Raises:
+        ValueError: the layout has newline tokens but the model has no ``image_newline``.
+    """
+    ends = layout.source == NEWLINE
+    has_ends = bool(ends.any())
+    if has_ends and newline is None:
+        raise ValueError(
+            "mm_patch_merge_type spatial_unpad needs image_newline, the model has none"
+        )
+    pool = projected.flatten(0, 1)
+    if has_ends and newline is not None:
+        pool = torch.cat([pool, newline.to(pool)[None]])
+    tokens = _take(pool, layout.source)
+    attention, keys = output.cls_attention, output.encoder_keys
+    if attention is not None:
+        attention = _padded_take(attention.transpose(1, 2).flatten(0, 1), layout.source, has_ends).T
+    if keys is not None:
+        keys = _padded_take(keys.flatten(0, 1), layout.source, has_ends)
+    return ImageTokens(tokens, ends if has_ends else None, layout.grid, attention, keys)
+
+
+def _padded_take(pool: Tensor, source: Tensor, has_ends: bool) -> Tensor:
+    if has_ends:
+        pool = torch.cat([pool, pool.new_zeros(1, pool.shape[1])])
+    return _take(pool, source)
+
+
+def _take(pool: Tensor, source: Tensor) -> Tensor:
+    # NEWLINE is -1, the last row of the pool.
+    return pool[source.to(pool.device)]
