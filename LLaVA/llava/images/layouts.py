@@ -82,20 +82,18 @@ def select_best_resolution(
     """Return the resolution that keeps most of the image's pixels; ties go to the least waste.
 
     Raises:
-        ValueError: none of the resolutions can hold a pixel of the image.
+        ValueError: there are no resolutions.
     """
+    if len(possible_resolutions) == 0:
+        raise ValueError("possible_resolutions must name at least one, got none")
     width, height = original_size
-    best, most, least_waste = None, 0, math.inf
+    best, most, least_waste = (0, 0), 0, math.inf
     for wide, high in possible_resolutions:
         scale = min(wide / width, high / height)
         kept = min(int(width * scale) * int(height * scale), width * height)
         waste = wide * high - kept
         if kept > most or (kept == most and waste < least_waste):
             best, most, least_waste = (wide, high), kept, waste
-    if best is None:
-        raise ValueError(
-            f"no resolution of {list(possible_resolutions)} fits an image of {width} x {height}"
-        )
     return best
 
 

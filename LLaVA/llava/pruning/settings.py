@@ -49,8 +49,9 @@ class Pruning:
     Attributes:
         stages: at most one for each layer, in order.
         positions: rotary positions of what is left: "compact" renumbers it 0, 1, 2, ..., "original"
-            leaves every token the position that it had unpruned. Default: compact before the
-            language model (as released), original inside it.
+            leaves every token the position that it had unpruned (a prompt that ends with an image
+            goes on from its last kept token). Default: compact before the language model (as
+            released), original inside it.
         keep_newlines: `image_newline` tokens of LLaVA-1.6 are kept beside the budget, which then
             counts patches only. Default: they are candidates like any other (as released).
         compat: "reference" re-enacts what the released forks do to prompts other than one image in

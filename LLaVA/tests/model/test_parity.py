@@ -12,8 +12,8 @@ from llava.pruning import Trace, prune
 
 LIMIT = 2e-5
 
-# One token of 229 falls the other way: a near-tie within the rounding of products, which machines and
-# attention kernels sum in other orders.
+# One token of 229 falls the other way: a near-tie within the rounding of products, which machines
+# and attention kernels sum in other orders.
 NEAR_TIES = {"otprune__v1.6_late_r0.098", "otprune__v1.6_land_r0.098_fp16"}
 
 

@@ -1,0 +1,94 @@
+"""What to prune, checked before anything runs."""
+
+import pytest
+
+from helpers import loaded
+from llava.pruning import Pruning, Stage, prune
+from otprune import Selector, make_pruner
+
+FIRST = make_pruner("first_k")
+
+
+def test_one_line_says_what_to_prune():
+    pruning = prune("otprune", keep_ratio=0.098)
+    assert pruning.before == Stage(make_pruner("otprune"), keep_ratio=0.098)
+    assert pruning.inside == ()
+    assert pruning.positions_at(0) == "compact"
+    inside = prune("divprune", k=64, layer=2)
+    assert inside.before is None
+    assert inside.inside[0].layer == 2
+    assert inside.positions_at(2) == "original"
+    assert prune("otprune", k=3, positions="original").positions_at(0) == "original"
+    assert prune(FIRST, k=3).stages[0].selector is FIRST
+
+
+def test_budgets_count_the_tokens_before_any_pruning():
+    assert Stage(FIRST, keep_ratio=0.098).budget(576, 576) == 56
+    assert Stage(FIRST, keep_ratio=0.5).budget(100, 30) == 30
+    assert Stage(FIRST, k=64).budget(576, 576) == 64
+    assert Stage(FIRST, k=64).budget(576, 40) == 40
+    assert Stage(FIRST, keep_ratio=0.001).budget(100, 100) == 1
+
+
+def test_the_fork_s_answers_need_its_own_preset():
+    stage = prune("otprune", keep_ratio=0.1, compat="reference").stages[0]
+    assert stage.selector == make_pruner("otprune", preset="released")
+    stage = prune("otprune", keep_ratio=0.1, compat="reference", preset="paper").stages[0]
+    assert stage.selector == make_pruner("otprune", preset="paper")
+
+
+def test_needs_are_those_of_all_stages():
+    class A(type(FIRST)):
+        needs = frozenset({"cls_attention"})
+
+    class B(type(FIRST)):
+        needs = frozenset({"encoder_keys"})
+
+    stages = (Stage(A(), k=5), Stage(B(), k=2, layer=3))
+    assert Pruning(stages).needs == {"cls_attention", "encoder_keys"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: prune("otprun", k=1), "unknown pruner 'otprun'"),
+        (lambda: prune("otprune", keep_ratio=9.8), r"keep_ratio must be in \(0, 1\], got 9.8"),
+        (lambda: prune("otprune", keep_ratio=0.0), r"keep_ratio must be in \(0, 1\], got 0.0"),
+        (lambda: prune("otprune"), "exactly one of keep_ratio and k must be given, got neither"),
+        (lambda: prune("otprune", keep_ratio=0.1, k=3), "exactly one of keep_ratio and k"),
+        (lambda: prune("otprune", k=0), "k must be an integer >= 1, got 0"),
+        (lambda: prune("otprune", k=True), "k must be an integer >= 1, got True"),
+        (lambda: prune("otprune", k=1.5), "k must be an integer >= 1, got 1.5"),
+        (lambda: prune("otprune", k=1, layer=-1), "layer must be an integer >= 0, got -1"),
+        (lambda: prune("otprune", k=1, layer="2"), "layer must be an integer >= 0, got '2'"),
+        (lambda: prune("otprune", k=1, positions="same"), "positions must be compact or original"),
+        (lambda: prune("otprune", k=1, keep_newlines=1), "keep_newlines must be true or false"),
+        (lambda: prune("otprune", k=1, compat="fork"), "compat must be reference or nothing"),
+        (lambda: prune("otprune", k=1, gama=3), "unknown setting 'gama' of pruner otprune"),
+        (lambda: prune(FIRST, k=1, gamma=3), "preset and settings belong to a method's name"),
+        (lambda: prune(FIRST, k=1, compat="reference", positions="original"), "compat='reference'"),
+        (lambda: prune(FIRST, k=1, compat="reference", keep_newlines=True), "no keep_newlines"),
+        (lambda: Stage("otprune", k=1), "selector must be an otprune Selector, got 'otprune'"),
+        (lambda: Pruning(()), "stages must be a tuple of one or more"),
+        (lambda: Pruning([Stage(FIRST, k=1)]), "stages must be a tuple of one or more"),
+        (lambda: Pruning((Stage(FIRST, k=1),) * 2), r"ascending, distinct layers, got \[0, 0\]"),
+        (
+            lambda: Pruning((Stage(FIRST, k=1, layer=3), Stage(FIRST, k=1, layer=1))),
+            r"ascending, distinct layers, got \[3, 1\]",
+        ),
+    ],
+)
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_layer_that_the_model_lacks_is_refused_before_anything_runs():
+    model = loaded("checkpoints/tiny-llava-v1.5")[1]
+    model.check_pruning(prune("otprune", k=1, layer=3))
+    with pytest.raises(ValueError, match=r"layer must be in 0\.\.3 for a model of 4 layers, got 4"):
+        model.check_pruning(prune("otprune", k=1, layer=4))
+
+
+def test_selectors_are_the_method_room_s():
+    assert issubclass(type(FIRST), Selector)
