@@ -10,7 +10,7 @@ from llava.checkpoint.config import CheckpointConfig
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
 from llava.checkpoint.layouts import from_hf, from_original, from_tower, is_tower, is_weight
-from llava.checkpoint.shards import Weights, read_bin, read_safetensors, read_weights
+from llava.checkpoint.shards import SOURCES, Weights, read_bin, read_safetensors, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ def assemble(
             another kind.
     """
     if base is None:
-        _refuse_parts(files)
         rename = from_hf if config.layout == "hf" else from_original
         weights = rename(read_weights(files, is_weight))
     else:
@@ -64,15 +63,18 @@ def _tower(files: CheckpointFiles, config: CheckpointConfig, inside: Weights) ->
         return inside
 
 
-def _refuse_parts(files: CheckpointFiles) -> None:
-    """Say at once that an adapter or a projector alone is no model."""
-    for part in ("adapter_config.json", "mm_projector.bin"):
-        if files.folder is not None and files.find(part) and not files.find("config.json"):
-            raise CheckpointError(f"{files.name} holds {part} only: give its base as model_base")
-    if files.folder is not None and files.find("adapter_config.json"):
-        raise CheckpointError(
-            f"{files.name} is a LoRA adapter: give the model it adapts as model_base"
-        )
+def refuse_parts(files: CheckpointFiles) -> None:
+    """Say that a folder holds an adapter or a projector, which alone is no model.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if files.folder is None:
+        return
+    if files.find("adapter_config.json"):
+        raise CheckpointError(f"{files.name} is a LoRA adapter: give its base as model_base")
+    if files.find("mm_projector.bin") and not any(map(files.find, SOURCES)):
+        raise CheckpointError(f"{files.name} is a projector: give its base as model_base")
 
 
 def _on_top(files: CheckpointFiles, weights: Weights) -> Weights:
@@ -113,9 +115,7 @@ def _merged(files: CheckpointFiles, settings: dict[str, Any], weights: Weights) 
     merged = {}
     for name, pair in factors.items():
         if name not in weights or set(pair) != {"A", "B"}:
-            raise CheckpointError(
-                f"the adapter {files.name} changes {name}: not both factors and base"
-            )
+            raise CheckpointError(f"{files.name} lacks a factor or the base of {name}")
         delta = pair["B"] @ pair["A"] * scale
         merged[name] = (weights[name].float() + delta).to(weights[name].dtype)
     return merged

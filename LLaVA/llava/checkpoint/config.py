@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from huggingface_hub.errors import StrictDataclassError
+
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
 from llava.model.language_model.llava_llama import LlavaConfig
@@ -179,6 +181,6 @@ def _tower_config(tower: CheckpointFiles, files: CheckpointFiles) -> dict[str, A
 def _model(files: CheckpointFiles, fields: dict[str, Any]) -> LlavaConfig:
     try:
         return LlavaConfig(**{key: value for key, value in fields.items() if value is not None})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"config.json of {files.name} is not usable: {reason}") from None

@@ -12,7 +12,7 @@ from torch import Tensor
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
 
-_SOURCES = (
+SOURCES = (
     "model.safetensors.index.json",
     "model.safetensors",
     "pytorch_model.bin.index.json",
@@ -37,14 +37,18 @@ def read_weights(files: CheckpointFiles, wanted: Callable[[str], bool] = lambda 
         CheckpointError: no weights, a shard that the index names missing or damaged, a name that
             the index promises and its shard lacks, or one in two shards.
     """
-    for source in _SOURCES:
+    for source in SOURCES:
         path = files.find(source)
         if path is None:
             continue
         if source.endswith(".index.json"):
             return _read_shards(files, source, wanted)
         return _read_file(path, wanted)
-    raise CheckpointError(f"{files.name} holds no weights: none of {', '.join(_SOURCES)}")
+    if files.folder is None:
+        raise CheckpointError(
+            f"no weights of {files.name} are cached, and the hub has none or cannot be reached"
+        )
+    raise CheckpointError(f"{files.name} holds no weights: none of {', '.join(SOURCES)}")
 
 
 def _read_shards(files: CheckpointFiles, index: str, wanted: Callable[[str], bool]) -> Weights:

@@ -6,6 +6,6 @@ decides which tiles an image becomes under its ``image_aspect_ratio``.
 
 from llava.images.layouts import process_images
 from llava.images.processor import ImageProcessor
-from llava.images.reading import ImageError, open_image
+from llava.images.reading import ImageError, as_rgb, open_image
 
-__all__ = ["ImageError", "ImageProcessor", "open_image", "process_images"]
+__all__ = ["ImageError", "ImageProcessor", "as_rgb", "open_image", "process_images"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig, GenerationConfig
 
-from llava.checkpoint.assemble import assemble
+from llava.checkpoint.assemble import assemble, refuse_parts
 from llava.checkpoint.config import CheckpointConfig, read_config
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
@@ -54,6 +54,8 @@ def load_pretrained_model(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    max_memory: dict[int | str, int | str] | None = None,
+    offload_folder: str | Path | None = None,
     **kwargs: Any,
 ) -> tuple[LlavaTokenizer, LlavaLlamaForCausalLM, ImageProcessor, int]:
     """Return (tokenizer, model, image_processor, context_len) of a LLaVA checkpoint.
@@ -79,6 +81,8 @@ def load_pretrained_model(
         revision: branch, tag or commit on the hub.
         cache_dir: folder of the hub's cache.
         local_files_only: do not ask the hub.
+        max_memory: how much of each device ``device_map="auto"`` may fill, as accelerate has it.
+        offload_folder: where the parts go that a device map puts on "disk".
         **kwargs: ``multimodal``, ``low_cpu_mem_usage`` are accepted and mean nothing here.
 
     Raises:
@@ -89,6 +93,8 @@ def load_pretrained_model(
     _check_arguments(kwargs, load_8bit, load_4bit)
     files = _files(model_path, revision, cache_dir, local_files_only)
     base = None if model_base is None else _files(model_base, None, cache_dir, local_files_only)
+    if base is None:
+        refuse_parts(files)
     config = read_config(files)
     tokenizer = LlavaTokenizer((base or files).need("tokenizer.model"))
     _check_vocabulary(tokenizer, config.model, base or files)
@@ -102,6 +108,8 @@ def load_pretrained_model(
         dtype=_dtype(torch_dtype, placement),
         attn_implementation="flash_attention_2" if use_flash_attn else attn_implementation,
         quantization_config=_quantization(load_8bit, load_4bit, torch_dtype),
+        max_memory=max_memory,
+        offload_folder=offload_folder,
     )
     model.generation_config = _generation(files, model)
     _add_tokens(tokenizer, model)

@@ -1,0 +1,68 @@
+"""Ask a checkpoint from the command line: ``python -m llava MODEL QUESTION --image FILE``."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from llava.checkpoint import CheckpointError
+from llava.images import ImageError
+from llava.pruning import Trace, prune
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Argument(help="Folder or hub id of a LLaVA checkpoint.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    image: Annotated[list[Path] | None, typer.Option(help="A picture; may be repeated.")] = None,
+    method: Annotated[str | None, typer.Option(help="Pruning method, such as otprune.")] = None,
+    keep_ratio: Annotated[
+        float | None, typer.Option(help="Share of visual tokens to keep.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(help="Or how many of each image.")] = None,
+    layer: Annotated[int, typer.Option(help="0: before the language model; L: inside.")] = 0,
+    template: Annotated[str, typer.Option(help="Conversation template.")] = "vicuna_v1",
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
+    device: Annotated[str, typer.Option(help="cuda, cpu, cuda:1, ...")] = "cuda",
+    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
+) -> None:
+    """Answer a question about pictures, with visual tokens pruned on request."""
+    logging.basicConfig(handlers=[RichHandler(show_path=False)], format="%(message)s")
+    console = Console()
+    if method is None and (keep_ratio is not None or keep is not None or layer):
+        raise typer.BadParameter("--keep-ratio, --keep and --layer need --method")
+    try:
+        pruning = None
+        if method is not None:
+            pruning = prune(method, keep_ratio=keep_ratio, k=keep, layer=layer)
+        # Heavy, and not needed to refuse a mistake.
+        from llava.chat import ask
+        from llava.model.builder import load_pretrained_model
+
+        loaded = load_pretrained_model(model, device=device, torch_dtype=dtype, pruning=pruning)
+        trace = Trace()
+        answer = ask(
+            loaded,
+            question,
+            image or [],
+            template=template,
+            max_new_tokens=max_new_tokens,
+            trace=trace,
+        )
+    except (CheckpointError, ImageError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    console.print(answer, markup=False, highlight=False)
+    for at, kept in trace.kept.items():
+        counts = ", ".join(
+            f"{len(one)} of {total}" for one, total in zip(kept, trace.visual, strict=True)
+        )
+        console.print(f"visual tokens kept at layer {at}: {counts}", style="dim", highlight=False)
+
+
+if __name__ == "__main__":
+    app()
