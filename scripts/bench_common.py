@@ -1,6 +1,10 @@
 """What benchmark scripts share: made tokens, timing, and where a number comes from."""
 
+import ctypes
+import gc
+import json
 import platform
+import resource
 import statistics
 import subprocess
 import time
@@ -102,3 +106,61 @@ def provenance(device: str, command: str) -> dict[str, str]:
         "python": platform.python_version(),
         "command": command,
     }
+
+
+def added_peak_mib(call: Callable[[], object], device: str) -> float:
+    """Return the peak memory in MiB that a call adds to what is held before it."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    # Hand freed memory back, or the call would reuse it unseen.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    # Linux: 5 resets the high-water mark of resident memory to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _high_water_kib()
+    call()
+    return (_high_water_kib() - before) / 1024
+
+
+def _high_water_kib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def markdown(rows: list[dict]) -> str:
+    """Return rows as a Markdown table."""
+
+    def cell(value: object) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    columns = list(rows[0])
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(cell(row[column]) for column in columns)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def write_tables(
+    path: Path, title: str, origin: dict[str, str], tables: dict[str, list[dict]], notes: list[str]
+) -> str:
+    """Write tables by their titles to ``path``.md and ``path``.json; return the page.
+
+    The page opens with where the numbers come from and ends with the notes.
+    """
+    lines = [f"# {title} on {origin['hardware']}", ""]
+    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
+    for heading, rows in tables.items():
+        lines += ["", f"## {heading}", "", markdown(rows)]
+    lines += ["", *notes, ""]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = "\n".join(lines)
+    path.with_suffix(".md").write_text(page)
+    content = {"origin": origin, "tables": tables}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return page

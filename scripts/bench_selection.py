@@ -8,10 +8,7 @@ The plain loop forms V Vᵀ and K = I + γ (V Vᵀ)² in full and reads every pi
 get float32 tokens, validation included on ours. Writes results/selection/<device>.md and .json.
 """
 
-import ctypes
-import gc
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +17,15 @@ from typing import Annotated
 import torch
 import typer
 
-from bench_common import KINDS, ROOT, image_like_tokens, median_ms, provenance
+from bench_common import (
+    KINDS,
+    ROOT,
+    added_peak_mib,
+    image_like_tokens,
+    markdown,
+    median_ms,
+    provenance,
+)
 from otprune import PRUNERS, Signals, make_pruner, resolve_budget
 
 RATIO = 0.098
@@ -54,28 +59,7 @@ def memory(n: int, d: int, k: int, which: str, device: str) -> None:
     tokens = image_like_tokens(n, d).to(device)
     select = plain_loop if which == "plain" else make_pruner("otprune").rank
     select(tokens[:50], 5)
-    gc.collect()
-    if device == "cpu":
-        # Hand freed memory back, or the selection would reuse it unseen.
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        select(tokens, k)
-        print((torch.cuda.max_memory_allocated() - before) / 2**20)
-        return
-    # Linux: 5 resets the high-water mark of resident memory to what is resident now.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _resident("VmHWM")
-    select(tokens, k)
-    print((_resident("VmHWM") - before) / 1024)
-
-
-def _resident(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(added_peak_mib(lambda: select(tokens, k), device))
 
 
 def peak_mib(n: int, d: int, k: int, which: str, device: str) -> float:
@@ -218,20 +202,6 @@ def long_table(device: str) -> list[dict]:
         rows.append(row)
         print(row, file=sys.stderr)
     return rows
-
-
-def markdown(rows: list[dict]) -> str:
-    """Return rows as a Markdown table."""
-
-    def cell(value: object) -> str:
-        if not isinstance(value, float):
-            return str(value)
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-    columns = list(rows[0])
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(cell(row[column]) for column in columns)} |" for row in rows]
-    return "\n".join(lines)
 
 
 TITLES = {

@@ -12,7 +12,13 @@ import pytest
 from otprune import PRUNERS
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "LLaVA/README.md")),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("results/**/*.md"),
+    ]
+)
 README = (ROOT / "README.md").read_text()
 
 
@@ -62,19 +68,43 @@ def test_shell_scripts_parse_and_stop_at_the_first_error(script):
 
 
 def library_files():
-    return sorted((ROOT / "src").rglob("*.py"))
+    return sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "LLaVA" / "llava").rglob("*.py")])
 
 
-@pytest.mark.parametrize("file", library_files(), ids=lambda p: p.name)
-def test_the_method_room_keeps_the_house_rules(file):
+def code_lines(function: ast.FunctionDef) -> int:
+    """Lines of a function's body, its docstring left out."""
+    documented = ast.get_docstring(function) is not None
+    body = function.body[1:] if documented else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("file", library_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_keep_the_house_rules(file):
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         assert not isinstance(node, ast.Assert), "validation raises ValueError"
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None
-        if isinstance(node, ast.FunctionDef) and node.name != "__post_init__":
-            assert node.returns is not None, f"{node.name} lacks a return type"
+        if isinstance(node, ast.FunctionDef):
+            if node.name != "__post_init__":
+                assert node.returns is not None, f"{node.name} lacks a return type"
+            assert code_lines(node) <= 40, f"{node.name} asks to be split"
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("environ", "getenv"), "settings are arguments"
     assert len(file.read_text().splitlines()) <= 300
+
+
+def test_the_method_room_knows_no_model_and_the_model_room_no_harness():
+    forbidden = {"src": {"transformers", "llava", "lmms_eval"}, "LLaVA/llava": {"lmms_eval"}}
+    for folder, names in forbidden.items():
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                modules = []
+                if isinstance(node, ast.Import):
+                    modules = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    modules = [node.module or ""]
+                assert not {module.split(".")[0] for module in modules} & names, file
 
 
 def committed(name: str) -> dict:

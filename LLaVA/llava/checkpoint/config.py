@@ -20,6 +20,9 @@ _ORIGINAL_TYPES = ("llava", "llava_llama")
 _HF_TYPES = {"llava": ("pad", "flat"), "llava_next": ("anyres", "spatial_unpad")}
 """Model types of transformers' layout: their image_aspect_ratio and merge type in the original."""
 
+_HF_FEATURES = {"default": "patch", "full": "cls_patch"}
+"""transformers' names of what is selected from the tower, and the original's."""
+
 _NOT_SETTINGS = (
     "_name_or_path",
     "architectures",
@@ -112,6 +115,30 @@ def _hf(files: CheckpointFiles, raw: dict[str, Any]) -> CheckpointConfig:
             f"config.json of {files.name} is of model_type {kind!r}; of transformers' own layouts "
             f"{' and '.join(_HF_TYPES)} are read"
         )
+    _check_hf(files, raw, text)
+    ratio, merge = _HF_TYPES[str(kind)]
+    fields = {key: value for key, value in text.items() if key not in _NOT_SETTINGS}
+    fields |= {
+        "image_aspect_ratio": ratio,
+        "mm_patch_merge_type": merge,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_hidden_size": vision["hidden_size"],
+        "mm_vision_tower": f"{files.name} (inside)",
+        "mm_vision_config": {"model_type": "clip_vision_model", **vision},
+        "mm_vision_select_feature": _HF_FEATURES[
+            raw.get("vision_feature_select_strategy", "default")
+        ],
+        "mm_vision_select_layer": raw.get("vision_feature_layer", -2),
+        "mm_use_im_patch_token": False,
+        "mm_use_im_start_end": False,
+        "unfreeze_mm_vision_tower": True,
+    }
+    if kind == "llava_next":
+        fields["image_grid_pinpoints"] = _pinpoints(raw["image_grid_pinpoints"])
+    return CheckpointConfig(_model(files, fields), "hf", None, True)
+
+
+def _check_hf(files: CheckpointFiles, raw: dict[str, Any], text: Mapping[str, Any]) -> None:
     if text.get("model_type", "llama") != "llama":
         raise CheckpointError(
             f"config.json of {files.name} has a language model of type {text['model_type']!r}; "
@@ -123,32 +150,13 @@ def _hf(files: CheckpointFiles, raw: dict[str, Any]) -> CheckpointConfig:
             raise CheckpointError(
                 f"config.json of {files.name}: {name} must be {value!r}, got {raw[name]!r}"
             )
-    strategy = {"default": "patch", "full": "cls_patch"}
     select = raw.get("vision_feature_select_strategy", "default")
     layer = raw.get("vision_feature_layer", -2)
-    if select not in strategy or not isinstance(layer, int):
+    if select not in _HF_FEATURES or not isinstance(layer, int):
         raise CheckpointError(
             f"config.json of {files.name}: vision features of layer {layer!r} by strategy "
             f"{select!r} are not known"
         )
-    ratio, merge = _HF_TYPES[str(kind)]
-    fields = {key: value for key, value in text.items() if key not in _NOT_SETTINGS}
-    fields |= {
-        "image_aspect_ratio": ratio,
-        "mm_patch_merge_type": merge,
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_hidden_size": vision["hidden_size"],
-        "mm_vision_tower": f"{files.name} (inside)",
-        "mm_vision_config": {"model_type": "clip_vision_model", **vision},
-        "mm_vision_select_feature": strategy[select],
-        "mm_vision_select_layer": layer,
-        "mm_use_im_patch_token": False,
-        "mm_use_im_start_end": False,
-        "unfreeze_mm_vision_tower": True,
-    }
-    if kind == "llava_next":
-        fields["image_grid_pinpoints"] = _pinpoints(raw["image_grid_pinpoints"])
-    return CheckpointConfig(_model(files, fields), "hf", None, True)
 
 
 def _pinpoints(heights_first: list[list[int]]) -> list[list[int]]:

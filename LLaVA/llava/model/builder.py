@@ -99,15 +99,16 @@ def load_pretrained_model(
     tokenizer = LlavaTokenizer((base or files).need("tokenizer.model"))
     _check_vocabulary(tokenizer, config.model, base or files)
     placement = _placement(device_map, device)
+    dtype = _dtype(torch_dtype, placement)
     weights = assemble(files, base, config)
     model = _model(
         files,
         config,
         weights,
         device_map=placement,
-        dtype=_dtype(torch_dtype, placement),
+        dtype=dtype,
         attn_implementation="flash_attention_2" if use_flash_attn else attn_implementation,
-        quantization_config=_quantization(load_8bit, load_4bit, torch_dtype),
+        quantization_config=_quantization(load_8bit, load_4bit, dtype),
         max_memory=max_memory,
         offload_folder=offload_folder,
     )
@@ -171,17 +172,17 @@ def _dtype(wanted: torch.dtype | str | None, placement: Any) -> torch.dtype:
 
 
 def _quantization(
-    load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str | None
+    load_8bit: bool, load_4bit: bool, dtype: torch.dtype
 ) -> BitsAndBytesConfig | None:
     # What feeds the language model, and its output, stay as they are: the tower and the projector
     # are small, and their features decide what is kept.
-    skip = ["vision_tower", "mm_projector", "lm_head"]
+    skip = ["model.vision_tower", "model.mm_projector", "lm_head"]
     if load_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     if load_4bit:
         return BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_compute_dtype=dtype or torch.float16,
+            bnb_4bit_compute_dtype=dtype,
             bnb_4bit_use_double_quant=True,
             bnb_4bit_quant_type="nf4",
             llm_int8_skip_modules=skip,

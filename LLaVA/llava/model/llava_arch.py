@@ -25,32 +25,15 @@ from llava.model.splice import Prompt, Spliced, splice, split_prompts
 from llava.model.visual_tokens import ImageTokens
 from llava.pruning.choose import Candidates, choose
 from llava.pruning.prefill import LayerPlan
-from llava.pruning.reference import prune_as_released
+from llava.pruning.reference import greedy_select, prune_as_released
 from llava.pruning.rows import Side
 from llava.pruning.settings import Positions, Pruning, Stage
 from llava.pruning.trace import Trace
-from otprune.greedy.reference import greedy_reference
 from otprune.pruners.otprune import OTPrune
 
 __all__ = ["LlavaMetaForCausalLM", "LlavaMetaModel", "OTPrune", "Prepared", "greedy_select"]
 
 logger = logging.getLogger(__name__)
-
-
-def greedy_select(
-    kernel_matrix: Tensor,
-    max_length: int,
-    item_size: int | None = None,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    epsilon: float | None = None,
-) -> list[int]:
-    """Return ``max_length`` greedy picks of a kernel in full, in the order of picking.
-
-    The released code's function with its arguments: ``dtype`` is that of the Cholesky rows;
-    ``item_size``, ``device`` and ``epsilon`` follow from the kernel. Picks never repeat.
-    """
-    return greedy_reference(kernel_matrix, max_length, dtype).order.tolist()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ The forks of OTPrune (3414730) and DivPrune (799e2d9) prune the finished batch:
 - after rows have been cut to ``tokenizer_model_max_length``;
 - at layer 0 only: any other ``LAYER_INDEX`` prunes nothing.
 
-Nothing here is used unless ``compat="reference"`` asks for it.
+`prune_as_released` is not used unless ``compat="reference"`` asks for it.
 """
 
 import dataclasses
@@ -21,8 +21,25 @@ from torch import Tensor
 from llava.model.splice import Spliced
 from llava.pruning.settings import Stage
 from otprune import resolve_budget
+from otprune.greedy.reference import greedy_reference
 
 TEXT_BEFORE_IMAGE = 35
+
+
+def greedy_select(
+    kernel_matrix: Tensor,
+    max_length: int,
+    item_size: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    epsilon: float | None = None,
+) -> list[int]:
+    """Return ``max_length`` greedy picks of a kernel in full, in the order of picking.
+
+    The released code's function with its arguments: ``dtype`` is that of the Cholesky rows;
+    ``item_size``, ``device`` and ``epsilon`` follow from the kernel. Picks never repeat.
+    """
+    return greedy_reference(kernel_matrix, max_length, dtype).order.tolist()
 
 
 def prune_as_released(batch: Spliced, stage: Stage, n: int) -> tuple[Spliced, Int64[Tensor, " k"]]:

@@ -124,6 +124,23 @@ def test_quantised_weights_need_bitsandbytes(bits, monkeypatch):
         load(V15, **{bits: True})
 
 
+@pytest.mark.parametrize("bits", ["load_4bit", "load_8bit"])
+def test_the_language_model_alone_is_quantised(bits):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    model = load(V15, **{bits: True})[1]
+    kinds = {
+        name: type(m).__name__ for name, m in model.named_modules() if "Linear" in repr(type(m))
+    }
+    for name, kind in kinds.items():
+        assert (kind != "Linear") == name.startswith("model.layers."), name
+    distance = largest(logits(model) - logits(loaded("checkpoints/tiny-llava-v1.5")[1]))
+    assert 0 < distance < (4 if bits == "load_4bit" else 1)
+    pruning = prune("otprune", k=9, layer=2)
+    visual = [visual_of("checkpoints/tiny-llava-v1.5", "images/land.png")]
+    ids = torch.tensor([[1, 20, -200, 30, 31]])
+    assert model.generate(ids, visual=visual, pruning=pruning, max_new_tokens=3).shape == (1, 3)
+
+
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     model = load_pretrained_model(V15, None, "llava", device_map="auto")[1]
