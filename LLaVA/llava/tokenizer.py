@@ -109,7 +109,8 @@ class LlavaTokenizer(PreTrainedTokenizer):
         return self._pieces.piece_to_id(token)
 
     def _convert_id_to_token(self, index: int) -> str:
-        return self._pieces.id_to_piece(index)
+        # Embeddings may be longer than the vocabulary, so a model can name ids beyond it.
+        return self._pieces.id_to_piece(index if index < self.vocab_size else 0)
 
 
 def _read(path: Path) -> SentencePieceProcessor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
@@ -86,3 +87,26 @@ def last_logits(model, batch: dict[str, Any], pruning) -> torch.Tensor:
         out = model(**batch, pruning=pruning, trace=trace)
     ends = trace.lengths[-1]
     return torch.stack([out.logits[row, end - 1] for row, end in enumerate(ends)])
+
+
+def load(path, **arguments):
+    """A checkpoint, on the CPU unless an argument says otherwise."""
+    return load_pretrained_model(path, **{"device": "cpu", **arguments})
+
+
+def change(path, **fields):
+    content = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({k: v for k, v in content.items() if v != "REMOVE"}))
+
+
+def same_weights(one, other) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(t, theirs[name]) for name, t in one.state_dict().items())
+
+
+def rewrite(folder, change_weights):
+    """Change what the last shard of a v1.6 checkpoint holds, and its index."""
+    path = folder / "model-00001-of-00003.safetensors"
+    weights = load_file(path)
+    change_weights(weights)
+    save_file(weights, path)

@@ -22,7 +22,7 @@ def assemble(
 ) -> Weights:
     """Return the weights of a model under the names used here, on the CPU.
 
-    With a ``base`` the language model comes from there, and the checkpoint is either a projector
+    With a ``base`` all but what the checkpoint changes comes from there: it is either a projector
     (``mm_projector.bin``) or a LoRA adapter with ``non_lora_trainables.bin``, which is merged.
     The vision tower comes from the checkpoint if its configuration says so, else from its own
     folder; if that cannot be had, from the checkpoint all the same, with a warning: a frozen tower
@@ -37,7 +37,6 @@ def assemble(
         weights = rename(read_weights(files, is_weight))
     else:
         weights = from_original(read_weights(base, is_weight))
-        weights = {name: tensor for name, tensor in weights.items() if not is_tower(name)}
         weights |= _on_top(files, weights)
     inside = {name: tensor for name, tensor in weights.items() if is_tower(name)}
     others = {name: tensor for name, tensor in weights.items() if not is_tower(name)}

@@ -9,12 +9,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llava.checkpoint.layouts import stored_name
+from llava.checkpoint.shards import SOURCES
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_encoder.siglip_encoder import SiglipVisionTower
 from llava.tokenizer import LlavaTokenizer
 
-_NOT_STORED = ("dtype", "id2label", "label2id", "model_type", "rope_parameters", "head_dim")
+_NOT_STORED = ("dtype", "id2label", "label2id", "model_type", "rope_parameters")
+_WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin", *(name for name in SOURCES))
 
 
 def write_checkpoint(
@@ -22,7 +24,7 @@ def write_checkpoint(
     tokenizer: LlavaTokenizer,
     folder: str | Path,
     *,
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype | None = None,
     shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Write config, weights in safetensors shards, and tokenizer, the vision tower inside.
@@ -33,23 +35,30 @@ def write_checkpoint(
     Args:
         model: the model; its ``config.mm_vision_config`` describes the tower.
         tokenizer: its tokenizer.
-        folder: made if need be; files of these names in it are overwritten.
-        dtype: dtype of the stored weights.
+        folder: made if need be; weights in it are removed, other files of these names overwritten.
+        dtype: dtype of the stored weights; the model's own if not given.
         shard_bytes: largest size of a shard.
 
     Raises:
-        ValueError: a weight larger than a shard, shards smaller than a byte.
+        ValueError: a weight larger than a shard; a weight beyond the range of ``dtype``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tower = model.get_vision_tower()
     clip_like = isinstance(tower, CLIPVisionTower | SiglipVisionTower)
+    tied = model.config.tie_word_embeddings
     weights = {
-        stored_name(name, clip_like): tensor.detach().to("cpu", dtype).contiguous()
+        stored_name(name, clip_like): _stored(name, tensor, dtype or model.dtype)
         for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
     }
-    _write_shards(weights, folder, shard_bytes)
-    _write_json(folder / "config.json", _config(model, dtype))
+    shards = _shards(weights, shard_bytes)
+    for pattern in _WEIGHT_FILES:
+        # What is left of an earlier checkpoint would be read instead of the new one.
+        for path in folder.glob(pattern):
+            path.unlink()
+    _write_json(folder / "config.json", _config(model, dtype or model.dtype))
+    _write_shards(shards, folder)
     ids = {name: getattr(model.config, name) for name in ("bos_token_id", "eos_token_id")}
     pad = {"pad_token_id": model.config.pad_token_id or 0}
     _write_json(folder / "generation_config.json", ids | pad)
@@ -62,6 +71,13 @@ def write_checkpoint(
     )
 
 
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = tensor.detach().to("cpu", dtype).contiguous()
+    if not torch.isfinite(stored).all() and torch.isfinite(tensor).all():
+        raise ValueError(f"dtype must hold every weight, but {name} leaves the range of {dtype}")
+    return stored
+
+
 def _config(model: LlavaLlamaForCausalLM, dtype: torch.dtype) -> dict[str, Any]:
     stored = model.config.to_dict()
     rope = stored.get("rope_parameters") or {}
@@ -72,6 +88,8 @@ def _config(model: LlavaLlamaForCausalLM, dtype: torch.dtype) -> dict[str, Any]:
         "torch_dtype": str(dtype).removeprefix("torch."),
         "unfreeze_mm_vision_tower": True,
     }
+    if config.get("head_dim") == config["hidden_size"] // config["num_attention_heads"]:
+        del config["head_dim"]
     if "rope_theta" in rope:
         config["rope_theta"] = rope["rope_theta"]
     if rope.get("rope_type", "default") != "default":
@@ -79,7 +97,7 @@ def _config(model: LlavaLlamaForCausalLM, dtype: torch.dtype) -> dict[str, Any]:
     return config
 
 
-def _write_shards(weights: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:
+def _shards(weights: dict[str, Tensor], shard_bytes: int) -> list[dict[str, Tensor]]:
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name in sorted(weights):
@@ -91,6 +109,10 @@ def _write_shards(weights: dict[str, Tensor], folder: Path, shard_bytes: int) ->
             size = 0
         shards[-1][name] = weights[name]
         size += more
+    return shards
+
+
+def _write_shards(shards: list[dict[str, Tensor]], folder: Path) -> None:
     if len(shards) == 1:
         save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
         return
@@ -99,7 +121,8 @@ def _write_shards(weights: dict[str, Tensor], folder: Path, shard_bytes: int) ->
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})
         where |= dict.fromkeys(shard, file)
-    total = sum(tensor.nbytes for tensor in weights.values())
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+    # Last: an interrupted writing leaves no index, and so nothing that could be read.
     index = {"metadata": {"total_size": total}, "weight_map": where}
     _write_json(folder / "model.safetensors.index.json", index)
 

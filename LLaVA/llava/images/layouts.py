@@ -44,7 +44,7 @@ def process_images(
         background = image_processor.background
         tiles = [image_processor.tile(expand2square(one, background)) for one in pictures]
     elif ratio == "anyres":
-        pinpoints = model_cfg.image_grid_pinpoints
+        pinpoints = getattr(model_cfg, "image_grid_pinpoints", None)
         tiles = [process_anyres_image(one, image_processor, pinpoints) for one in pictures]
     else:
         tiles = [image_processor.tile(one) for one in pictures]
@@ -65,12 +65,14 @@ def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Im
 
 
 def process_anyres_image(
-    image: Image.Image, processor: ImageProcessor, grid_pinpoints: str | Sequence[Sequence[int]]
+    image: Image.Image,
+    processor: ImageProcessor,
+    grid_pinpoints: str | Sequence[Sequence[int]] | None,
 ) -> Tensor:
     """Return the whole image as one tile, then the tiles of its best resolution: [t 3 s s]."""
     best = select_best_resolution(image.size, _resolutions(grid_pinpoints))
     # The first tile is squeezed without regard to its aspect ratio.
-    edge = processor.size["shortest_edge"]
+    edge = processor.size.get("shortest_edge", processor.side)
     whole = image.resize((edge, edge))
     cut = divide_to_patches(resize_and_pad_image(image, best), processor.crop_size["height"])
     return torch.stack([processor.tile(tile) for tile in [whole, *cut]])
@@ -128,7 +130,17 @@ def get_anyres_image_grid_shape(
     return width // patch_size, height // patch_size
 
 
-def _resolutions(grid_pinpoints: str | Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
-    if isinstance(grid_pinpoints, str):
-        return ast.literal_eval(grid_pinpoints)
-    return grid_pinpoints
+def _resolutions(grid_pinpoints: object) -> Sequence[Sequence[int]]:
+    pairs = grid_pinpoints
+    if isinstance(pairs, str):
+        try:
+            pairs = ast.literal_eval(pairs)
+        except (SyntaxError, ValueError):
+            pairs = None
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError(
+            f"image_grid_pinpoints must be a list of [width, height], got {grid_pinpoints!r}"
+        )
+    return pairs

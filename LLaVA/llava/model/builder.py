@@ -35,6 +35,9 @@ _MOST_SPARE_ROWS = 128
 _WITHOUT_EFFECT = {"multimodal", "low_cpu_mem_usage"}
 """Arguments that other loaders know and that ask for what happens here anyway."""
 
+_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+"""How accelerate may spread a model over the devices that there are."""
+
 DeviceMap = str | int | torch.device | Mapping[str, Any] | None
 
 
@@ -71,7 +74,8 @@ def load_pretrained_model(
         model_name: not needed; the checkpoint says what it is.
         load_8bit: 8-bit weights through bitsandbytes.
         load_4bit: 4-bit weights (nf4, double quantisation) through bitsandbytes.
-        device_map: "auto" spreads the model over the GPUs; or one device; or accelerate's map.
+        device_map: "auto" (or another of accelerate's strategies) spreads the model over the GPUs;
+            or one device; or accelerate's map.
         device: anything but "cuda" overrides ``device_map``. Without a GPU "auto" means the CPU.
         use_flash_attn: short for ``attn_implementation="flash_attention_2"``.
         attn_implementation: eager, sdpa (default), flash_attention_2, ...
@@ -112,7 +116,8 @@ def load_pretrained_model(
         max_memory=max_memory,
         offload_folder=offload_folder,
     )
-    model.generation_config = _generation(files, model)
+    model.get_vision_tower().requires_grad_(False)
+    model.generation_config = _generation(files, model, tokenizer)
     _add_tokens(tokenizer, model)
     model.check_pruning(pruning)
     model.pruning = pruning
@@ -154,8 +159,8 @@ def _check_vocabulary(
 def _placement(device_map: DeviceMap, device: str | torch.device) -> Any:
     if str(device) != "cuda":
         return {"": device}
-    if device_map is None or device_map == "auto":
-        return "auto" if torch.cuda.is_available() else {"": "cpu"}
+    if device_map is None or device_map in _STRATEGIES:
+        return (device_map or "auto") if torch.cuda.is_available() else {"": "cpu"}
     return dict(device_map) if isinstance(device_map, Mapping) else {"": device_map}
 
 
@@ -209,13 +214,16 @@ def _model(
     )
 
 
-def _generation(files: CheckpointFiles, model: LlavaLlamaForCausalLM) -> GenerationConfig:
+def _generation(
+    files: CheckpointFiles, model: LlavaLlamaForCausalLM, tokenizer: LlavaTokenizer
+) -> GenerationConfig:
     """Return the checkpoint's own generation settings, without its limit of total length.
 
-    The limit (4096 in LLaVA-1.5) would count against the new tokens alone here.
+    The limit (4096 in LLaVA-1.5) would count against the new tokens alone here. Rows that end early
+    are filled with the tokenizer's padding: llava-hf's own is no piece of the vocabulary.
     """
     stored = files.json("generation_config.json") or {}
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    ids = ("bos_token_id", "eos_token_id")
     known = {name: getattr(model.config, name) for name in ids}
     known |= {name: stored[name] for name in ids if stored.get(name) is not None}
     # Sampling settings that contradict do_sample are in some checkpoints by accident.
@@ -223,7 +231,7 @@ def _generation(files: CheckpointFiles, model: LlavaLlamaForCausalLM) -> Generat
         known |= {
             n: stored[n] for n in ("do_sample", "temperature", "top_p", "top_k") if n in stored
         }
-    return GenerationConfig(**known)
+    return GenerationConfig(**known, pad_token_id=tokenizer.pad_token_id)
 
 
 def _add_tokens(tokenizer: LlavaTokenizer, model: LlavaLlamaForCausalLM) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from llava.images.layouts import Size
+from llava.model.devices import execution_device, fetched
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, TowerOutput, VisionTower
 from llava.model.visual_tokens import ImageTokens, TokenLayout, gather_tokens, token_layout
 
@@ -15,8 +16,9 @@ def project(model: Any, output: TowerOutput) -> Tensor:
     """Return the projected features of a batch of tiles, [b n d]."""
     projector = model.mm_projector
     weight = next(projector.parameters(), None)
-    features = output.features
-    return projector(features if weight is None else features.to(weight.device, weight.dtype))
+    if weight is None:
+        return projector(output.features)
+    return projector(output.features.to(execution_device(projector), weight.dtype))
 
 
 def encode_visual(
@@ -29,6 +31,8 @@ def encode_visual(
 
     ``model`` is the decoder with vision tower and projector.
     """
+    if len(images) == 0:
+        return []
     single = isinstance(images, Tensor) and images.ndim == 4
     groups = [image[None] if image.ndim == 3 else image for image in images]
     if image_sizes is not None and len(image_sizes) != len(groups):
@@ -40,7 +44,7 @@ def encode_visual(
     tiles = torch.cat([group.to(tower.device, tower.dtype) for group in groups])
     output = tower.encode(tiles, signals & TOWER_SIGNALS)
     projected = project(model, output)
-    newline = getattr(model, "image_newline", None)
+    newline = fetched(model, "image_newline")
     found, first = [], 0
     for i, group in enumerate(groups):
         last = first + len(group)

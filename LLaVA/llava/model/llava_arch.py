@@ -1,14 +1,14 @@
 """The seam: images become visual tokens, visual tokens are pruned, and both join the text.
 
-Pruning happens per image inside the splice: wherever ``<image>`` stands in a prompt, for any batch,
-with several images in a row, rows without images, labels and left padding. What the released forks
-prune is a fixed block of the finished batch instead; see `llava.pruning.reference`.
+Pruning happens per image inside the splice: wherever ``<image>`` stands in a prompt, for any batch.
+What the released forks prune is a fixed block of the finished batch; see `llava.pruning.reference`.
 
 `OTPrune` is the method that this repository is named after, `greedy_select` its greedy rule under
 the name and with the arguments that the released code has.
 """
 
 import logging
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from llava.images.layouts import Size
+from llava.model.devices import execution_device
 from llava.model.encoding import encode_visual, project
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.tower import VisionTower
@@ -47,6 +48,16 @@ class Prepared:
 
     batch: Spliced
     plan: LayerPlan | None
+
+
+def _names(image_ids: Sequence[int | None] | None, images: int) -> list[int | None]:
+    """Return one name for each image, as Python's integers."""
+    names = [None] * images if image_ids is None else list(image_ids)
+    if len(names) != images:
+        raise ValueError(
+            f"image_ids must have one entry for each of {images} images, got {len(names)}"
+        )
+    return [None if name is None else operator.index(name) for name in names]
 
 
 class LlavaMetaModel:
@@ -133,11 +144,7 @@ class LlavaMetaForCausalLM:
                 for each image.
         """
         prompts = split_prompts(input_ids, attention_mask, labels, len(visual))
-        names = list(image_ids) if image_ids is not None else [None] * len(visual)
-        if len(names) != len(visual):
-            raise ValueError(
-                f"image_ids must have one entry for each of {len(visual)} images, got {len(names)}"
-            )
+        names = _names(image_ids, len(visual))
         self.check_pruning(pruning)
         if pruning is not None and pruning.compat == "reference" and visual:
             batch, kept = self._prepare_as_released(prompts, visual, pruning)
@@ -149,7 +156,9 @@ class LlavaMetaForCausalLM:
                 "prompts cut to tokenizer_model_max_length: %s positions lost", batch.truncated
             )
         if trace is not None:
-            self._note(trace, visual, batch, kept, plan)
+            layers = 0 if plan is not None else self.config.num_hidden_layers  # type: ignore[attr-defined]
+            trace.begin([len(image) for image in visual], batch.truncated, kept)
+            trace.lengths[:] = [list(batch.lengths) for _ in range(layers)]
         return Prepared(batch, plan)
 
     def _prepare(
@@ -200,7 +209,7 @@ class LlavaMetaForCausalLM:
             positions=positions,
             side=side,
             max_length=getattr(self.config, "tokenizer_model_max_length", None),  # type: ignore[attr-defined]
-            device=embed.weight.device,
+            device=execution_device(embed),
         )
 
     def check_pruning(self, pruning: Pruning | None) -> None:
@@ -226,29 +235,12 @@ class LlavaMetaForCausalLM:
             text = None
             if prompt.images and "text_embeddings" in stage.selector.needs:
                 embed = self.get_model().embed_tokens
-                text = embed(prompt.ids[prompt.question()].to(embed.weight.device))
+                text = embed(prompt.ids[prompt.question()].to(execution_device(embed)))
             for i in prompt.images:
                 image = visual[i]
                 alive = torch.arange(len(image))
                 candidates.append(Candidates(image, alive, image.tokens, names[i], text))
         return choose(stage, candidates, keep_newlines)
-
-    def _note(
-        self,
-        trace: Trace,
-        visual: Sequence[ImageTokens],
-        batch: Spliced,
-        kept: list[Tensor] | None,
-        plan: LayerPlan | None,
-    ) -> None:
-        trace.visual[:] = [len(image) for image in visual]
-        trace.truncated[:] = batch.truncated
-        trace.kept.clear()
-        if kept is not None:
-            trace.kept[0] = kept
-        if plan is None:
-            layers = self.config.num_hidden_layers  # type: ignore[attr-defined]
-            trace.lengths[:] = [list(batch.lengths) for _ in range(layers)]
 
     def prepare_inputs_labels_for_multimodal(
         self,
@@ -289,9 +281,11 @@ class LlavaMetaForCausalLM:
             side=side,
         ).batch
         ragged = len(set(batch.lengths)) > 1
-        mask = batch.attention_mask if attention_mask is not None or ragged else None
+        gaps = pruning is not None and pruning.positions_at(0) == "original"
+        # Without a mask transformers takes gaps in positions for ends of packed sequences.
+        wanted = attention_mask is not None or ragged or gaps
+        mask = batch.attention_mask if wanted else None
         if mask is not None and attention_mask is not None:
             mask = mask.to(attention_mask.dtype)
-        gaps = pruning is not None and pruning.positions_at(0) == "original"
         places = batch.position_ids if position_ids is not None or gaps else None
         return None, places, mask, past_key_values, batch.embeds, batch.labels

@@ -42,6 +42,19 @@ class DecodeRun:
         self.cache = cache
         self.new = new
         self.swapped: dict[str, Any] = {}
+        self.entered = 0
+
+    def finish(self) -> None:
+        """Check that every segment was told.
+
+        Raises:
+            RuntimeError: it was not, as in compiled code.
+        """
+        if self.entered < len(self.segments):
+            raise RuntimeError(
+                "decoding after pruning inside the language model went past its hooks "
+                "(torch.compile?)"
+            )
 
     def enter(
         self, number: int, hidden: Tensor, kwargs: dict[str, Any]
@@ -49,6 +62,7 @@ class DecodeRun:
         """Return the hidden states and the changed arguments of a layer."""
         segment = self.segments.get(number)
         if segment is not None:
+            self.entered += 1
             self.swapped = self._arguments(segment, hidden, kwargs)
         return hidden, self.swapped
 

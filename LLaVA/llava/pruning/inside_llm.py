@@ -18,11 +18,12 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from llava.pruning.decode import DecodeRun
+from llava.pruning.decode import DecodeRun, Segment
 from llava.pruning.prefill import LayerPlan, PrefillRun
 
 _RUN: ContextVar[PrefillRun | DecodeRun | None] = ContextVar("llava_layer_run", default=None)
@@ -38,6 +39,9 @@ def install_hooks(layers: nn.ModuleList) -> None:
 def _enter_layer(
     number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    if torch.compiler.is_compiling():
+        # A run could not be looked up in compiled code; `layer_run` notices if one was under way.
+        return None
     run = _RUN.get()
     if run is None:
         return None
@@ -66,8 +70,17 @@ def layer_run(
         ValueError: a cache that cannot hold layers of unequal length, or that holds something else.
     """
     run: PrefillRun | DecodeRun | None = None
-    segments = getattr(cache, _STATE, None)
-    if segments is not None and cache is not None:
+    state: tuple[object, list[Segment]] | None = None
+    if cache is not None and cache.get_seq_length() > 0:
+        # An emptied cache may still carry what an earlier prompt left.
+        state = getattr(cache, _STATE, None)
+    if state is not None and cache is not None:
+        key, segments = state
+        if plan is not None and plan.key is not key:
+            raise ValueError(
+                "pruning inside the language model needs a cache of its own for each prompt; this "
+                "one holds a pruned prompt already"
+            )
         run = DecodeRun(text_model, segments, cache, new)
     elif plan is not None:
         _check_cache(cache)
@@ -77,10 +90,10 @@ def layer_run(
         yield run
     finally:
         _RUN.reset(token)
-    if isinstance(run, PrefillRun):
+    if run is not None:
         run.finish()
-        if cache is not None:
-            setattr(cache, _STATE, run.segments)
+    if isinstance(run, PrefillRun) and cache is not None:
+        setattr(cache, _STATE, (run.plan.key, run.segments))
 
 
 def _check_cache(cache: Cache | None) -> None:

@@ -29,6 +29,7 @@ class LayerPlan:
         images: visual tokens of each image before any pruning.
         image_ids: names of the images, for seeded methods.
         trace: filled if given.
+        key: tells a cache's own plan from another one without holding on to its tensors.
     """
 
     pruning: Pruning
@@ -36,6 +37,7 @@ class LayerPlan:
     images: Sequence[ImageTokens]
     image_ids: Sequence[int | None]
     trace: Trace | None = None
+    key: object = field(default_factory=object)
 
 
 @dataclass
@@ -83,7 +85,16 @@ class PrefillRun:
         return hidden, self.sequence.swapped
 
     def finish(self) -> None:
-        """Tell the caller what was done."""
+        """Tell the caller what was done.
+
+        Raises:
+            RuntimeError: the layers were not told, as in compiled code: nothing was pruned.
+        """
+        if len(self.segments) < len(self.stages):
+            raise RuntimeError(
+                "pruning inside the language model was not carried out: its layers were called "
+                "without their hooks (torch.compile?)"
+            )
         if self.plan.trace is not None:
             self.plan.trace.lengths[:] = self.lengths
 
@@ -139,7 +150,7 @@ class PrefillRun:
         """Return for each prompt the positions that stay, ascending, on the CPU."""
         batch, plan = self.plan.batch, self.plan
         repeats = len(hidden) // len(batch.lengths)
-        candidates, places = [], []
+        candidates, places, numbers = [], [], []
         stays = self.sequence.origin >= 0
         for row in range(len(stays)):
             origin = self.sequence.origin[row].clamp(min=0)
@@ -156,12 +167,15 @@ class PrefillRun:
                     Candidates(plan.images[image], alive, tokens, plan.image_ids[image], text)
                 )
                 places.append((row, place))
+                numbers.append(image)
         kept = choose(stage, candidates, plan.pruning.keep_newlines) if candidates else []
         for (row, place), keep in zip(places, kept, strict=True):
             stays[row, place] = False
             stays[row, place[keep]] = True
         if plan.trace is not None:
-            plan.trace.kept[stage.layer] = [
-                one.alive[keep.sort().values] for one, keep in zip(candidates, kept, strict=True)
-            ]
+            # An image that was cut off with the end of its prompt has nothing left to keep.
+            per_image = [torch.empty(0, dtype=torch.long) for _ in plan.images]
+            for image, one, keep in zip(numbers, candidates, kept, strict=True):
+                per_image[image] = one.alive[keep.sort().values]
+            plan.trace.kept[stage.layer] = per_image
         return [row.nonzero()[:, 0] for row in stays]

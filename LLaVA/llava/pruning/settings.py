@@ -1,6 +1,8 @@
 """What to prune, where, and how much."""
 
+import operator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from otprune import Selector, make_pruner, resolve_budget
@@ -28,18 +30,30 @@ class Stage:
         """Check the settings."""
         if not isinstance(self.selector, Selector):
             raise ValueError(f"selector must be an otprune Selector, got {self.selector!r}")
+        if isinstance(self.keep_ratio, Real) and not isinstance(self.keep_ratio, bool):
+            object.__setattr__(self, "keep_ratio", float(self.keep_ratio))
         if self.k is None or self.keep_ratio is not None:
             resolve_budget(1, keep_ratio=self.keep_ratio, k=self.k)
-        elif not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
-            raise ValueError(f"k must be an integer >= 1, got {self.k!r}")
-        if not isinstance(self.layer, int) or isinstance(self.layer, bool) or self.layer < 0:
-            raise ValueError(f"layer must be an integer >= 0, got {self.layer!r}")
+        else:
+            object.__setattr__(self, "k", _count("k", self.k, least=1))
+        object.__setattr__(self, "layer", _count("layer", self.layer, least=0))
 
     def budget(self, n: int, alive: int) -> int:
         """Return how many of ``alive`` tokens stay, of ``n`` that the image had at first."""
         if self.k is not None:
             return min(self.k, alive)
         return min(resolve_budget(n, keep_ratio=self.keep_ratio), alive)
+
+
+def _count(name: str, value: object, least: int) -> int:
+    """Return an integer of any kind as Python's."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    return count
 
 
 @dataclass(frozen=True, slots=True)

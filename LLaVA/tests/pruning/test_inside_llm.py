@@ -4,127 +4,21 @@ import threading
 
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, StaticCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.masking_utils import flash_attention_mask
 
-from helpers import V15, largest, loaded, padded, visual_of
-from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from helpers import V15, largest, loaded
+from llava.constants import IGNORE_INDEX
 from llava.model.builder import load_pretrained_model
-from llava.pruning import Pruning, Stage, Trace, prune
+from llava.pruning import Pruning, Trace, prune
+from masked import CKPT, IMAGE, ROWS, STAGES, masked_rows, model_of, request
 from otprune import make_pruner
-
-CKPT = "checkpoints/tiny-llava-v1.5"
-LAYERS = 4
-IMAGE = IMAGE_TOKEN_INDEX
-ROWS = [
-    [1, 20, 21, 22, IMAGE, 30, 31, 32, 33],
-    [1, IMAGE, 40, 41, IMAGE, 42],
-    [1, 50, 51, 52, 53, 54],
-    [1, 60, 61, 62, 63, 64, 65, IMAGE],
-]
-STAGES = {
-    "one": (Stage(make_pruner("otprune"), k=40, layer=2),),
-    "first layer": (Stage(make_pruner("divprune"), keep_ratio=0.05, layer=1),),
-    "last layer": (Stage(make_pruner("uniform"), k=7, layer=3),),
-    "three": (
-        Stage(make_pruner("herding"), keep_ratio=0.5, layer=1),
-        Stage(make_pruner("otprune"), keep_ratio=0.1, layer=2),
-        Stage(make_pruner("random"), k=9, layer=3),
-    ),
-    "before and inside": (
-        Stage(make_pruner("otprune"), k=100),
-        Stage(make_pruner("divprune"), k=20, layer=2),
-    ),
-}
-
-
-def images(count: int):
-    names = ("images/land.png", "images/port.png")
-    return [visual_of(CKPT, names[i % 2]) for i in range(count)]
-
-
-def request(rows=ROWS, side="left"):
-    count = sum(row.count(IMAGE) for row in rows)
-    return padded([torch.tensor(row) for row in rows], side) | {
-        "visual": images(count),
-        "image_ids": list(range(count)),
-    }
-
-
-def model_of(attention: str = "sdpa"):
-    model = loaded(CKPT)[1]
-    model.set_attn_implementation(attention)
-    return model
 
 
 @pytest.fixture(autouse=True)
 def sdpa_afterwards():
     yield
     loaded(CKPT)[1].set_attn_implementation("sdpa")
-
-
-class Masked:
-    """One prompt with nothing dropped: at each layer, dropped tokens are hidden from all others."""
-
-    def __init__(self, model, row, visual, kept_by_layer, positions):
-        self.model = model
-        batch = model.prepare(
-            torch.tensor([row]), None, None, visual, pruning=None, side="left"
-        ).batch
-        self.embeds = batch.embeds
-        image_of, token_of = batch.image_of[0], batch.token_of[0]
-        alive = torch.ones(len(image_of), dtype=torch.bool)
-        self.alive, self.places = [], []
-        place = torch.arange(len(alive))
-        for layer in range(LAYERS):
-            if layer in kept_by_layer:
-                for image, kept in enumerate(kept_by_layer[layer]):
-                    mine = image_of == image
-                    alive &= ~mine | torch.isin(token_of, kept)
-                compact = positions or ("compact" if layer == 0 else "original")
-                if compact == "compact":
-                    place = (alive.cumsum(0) - 1).clamp(min=0)
-            self.alive.append(alive.clone())
-            self.places.append(place)
-
-    @torch.no_grad()
-    def logits(self, new=()):
-        """Logits at the last position that is left, after some decoded tokens."""
-        embed = self.model.model.embed_tokens
-        h = self.embeds
-        if len(new):
-            h = torch.cat([h, embed(torch.tensor([list(new)]))], 1)
-        n = h.shape[1]
-        for layer, block in enumerate(self.model.model.layers):
-            more = torch.arange(1, len(new) + 1)
-            # Of a prompt that ends with an image, what goes on is the last token that entered.
-            end = self.places[layer][self.alive[0]].max()
-            place = torch.cat([self.places[layer], end + more])
-            seen = torch.cat([self.alive[layer], torch.ones(len(new), dtype=torch.bool)])
-            see = torch.ones(n, n, dtype=torch.bool).tril() & seen | torch.eye(n, dtype=torch.bool)
-            bias = torch.zeros(1, 1, n, n).masked_fill(~see, torch.finfo(torch.float32).min)
-            rope = self.model.model.rotary_emb(h, place[None])
-            h = block(h, attention_mask=bias, position_embeddings=rope)
-        last = -1 if len(new) else int(self.alive[-1].nonzero()[-1])
-        return self.model.lm_head(self.model.model.norm(h))[0, last]
-
-    def greedy(self, count: int) -> list[int]:
-        new: list[int] = []
-        for _ in range(count):
-            new.append(int(self.logits(new).argmax()))
-        return new
-
-
-def masked_rows(model, pruning, trace, rows=ROWS):
-    """The masked reference of each row, hiding what the trace says was dropped."""
-    references, first = [], 0
-    for row in rows:
-        count = row.count(IMAGE)
-        mine = {layer: kept[first : first + count] for layer, kept in trace.kept.items()}
-        visual = request(rows)["visual"][first : first + count]
-        references.append(Masked(model, row, visual, mine, pruning.positions))
-        first += count
-    return references
 
 
 SHAPES: list[tuple] = []
@@ -369,30 +263,3 @@ def test_a_pruned_model_can_be_copied_and_saved(tmp_path):
     other = torch.load(tmp_path / "model.pt", weights_only=False)
     with torch.no_grad():
         assert torch.equal(model(**request()).logits, other(**request()).logits)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"cache_implementation": "static"}, "does not go with cache_implementation='static'"),
-        ({"prompt_lookup_num_tokens": 3}, "does not go with prompt_lookup_num_tokens=3"),
-        ({"prefill_chunk_size": 8}, "does not go with prefill_chunk_size=8"),
-        ({"assistant_model": "any"}, "does not go with assistant_model='any'"),
-    ],
-)
-def test_ways_of_generating_that_cut_caches_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        model_of().generate(**request(), pruning=prune("otprune", k=9, layer=2), **arguments)
-
-
-def test_caches_that_cannot_be_ragged_or_are_not_empty_are_refused():
-    model = model_of()
-    pruning = prune("otprune", k=9, layer=2)
-    static = StaticCache(config=model.config, max_cache_len=700)
-    with pytest.raises(ValueError, match="needs a DynamicCache, .* got StaticCache"):
-        model(**request(ROWS[:1]), pruning=pruning, past_key_values=static)
-    used = DynamicCache(config=model.config)
-    with torch.no_grad():
-        model(input_ids=torch.tensor([[1, 2, 3]]), past_key_values=used)
-        with pytest.raises(ValueError, match="the cache holds 3 positions already"):
-            model.generate(**request(ROWS[:1]), pruning=pruning, past_key_values=used)

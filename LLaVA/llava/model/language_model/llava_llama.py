@@ -11,6 +11,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX
 from llava.images.layouts import Size
+from llava.model.language_model.calls import check_continuing, check_generation, with_defaults
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel, Prepared
 from llava.model.multimodal_encoder.builder import TOWERS
 from llava.model.visual_tokens import ImageTokens
@@ -30,18 +31,15 @@ class _ModelsOwn:
 
 OWN: Final = _ModelsOwn()
 
-_NOT_INSIDE = (
-    "assistant_model",
-    "prompt_lookup_num_tokens",
-    "prefill_chunk_size",
-    "cache_implementation",
-    "custom_generate",
-    "penalty_alpha",
-    "dola_layers",
+_LLAMA_ARGUMENTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "past_key_values",
+    "inputs_embeds",
+    "use_cache",
+    "logits_to_keep",
 )
-"""Ways of generating that cut, copy or preallocate caches, or split the prompt."""
-
-_LIMITS = ("max_new_tokens", "max_length", "generation_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +123,8 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         Args:
             input_ids: [b t], `IMAGE_TOKEN_INDEX` where an image goes; padding on either side.
             attention_mask: which ids are no padding.
-            position_ids: used with ``inputs_embeds`` or a cache only.
-            past_key_values: cache; if it holds something the call goes on from it, and images are
-                not looked at.
+            position_ids: with ``inputs_embeds`` or a filled cache only.
+            past_key_values: cache; if it holds something the call goes on from it, without images.
             inputs_embeds: instead of ids, and then without images.
             labels: one for each id, `IGNORE_INDEX` where no loss is taken.
             use_cache: keep keys and values.
@@ -142,43 +139,72 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             **kwargs: as Llama.
 
         Raises:
-            ValueError: see `prepare`; images and visual both given.
+            ValueError: see `prepare`; images and visual both given, or given where a call goes on.
         """
+        call: dict[str, Any] = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "labels": labels,
+            "use_cache": use_cache,
+            "logits_to_keep": logits_to_keep,
+            **kwargs,
+        }
+        asked = _Asked(images, image_sizes, visual, image_ids, self._chosen(pruning), trace)
         cached = past_key_values is not None and past_key_values.get_seq_length() > 0
         if inputs_embeds is None and input_ids is not None and not cached:
-            chosen = self.pruning if isinstance(pruning, _ModelsOwn) else pruning
-            asked = _Asked(images, image_sizes, visual, image_ids, chosen, trace)
-            side: Side = getattr(self.config, "tokenizer_padding_side", "right")
-            prepared = self._prepared(input_ids, attention_mask, labels, asked, side)
-            batch, layer_plan = prepared.batch, prepared.plan
-            input_ids, inputs_embeds, labels = None, batch.embeds, batch.labels
-            attention_mask, position_ids = batch.attention_mask.long(), batch.position_ids
-        wants_cache = self.config.use_cache if use_cache is None else use_cache
-        if layer_plan is not None and past_key_values is None and wants_cache:
+            layer_plan = self._start(call, asked)
+        else:
+            check_continuing(input_ids, images is not None or visual is not None)
+        return self._run(call, layer_plan)
+
+    def _chosen(self, pruning: Pruning | _ModelsOwn | None) -> Pruning | None:
+        return self.pruning if isinstance(pruning, _ModelsOwn) else pruning
+
+    def _start(self, call: dict[str, Any], asked: _Asked) -> LayerPlan | None:
+        """Put embeddings in the place of a call's ids; return what is still to be pruned."""
+        if call["position_ids"] is not None:
+            raise ValueError("position_ids follow from attention_mask and pruning; leave them out")
+        side: Side = getattr(self.config, "tokenizer_padding_side", "right")
+        prepared = self._prepared(
+            call["input_ids"], call["attention_mask"], call["labels"], asked, side
+        )
+        batch = prepared.batch
+        call |= {
+            "input_ids": None,
+            "inputs_embeds": batch.embeds,
+            "attention_mask": batch.attention_mask.long(),
+            "position_ids": batch.position_ids,
+            "labels": batch.labels,
+        }
+        return prepared.plan
+
+    def _run(self, call: dict[str, Any], plan: LayerPlan | None) -> Any:
+        """Call Llama, pruned inside if there is a plan or a cache that was."""
+        use_cache = self.config.use_cache if call["use_cache"] is None else call["use_cache"]
+        if plan is not None and call["past_key_values"] is None and use_cache:
             # What decoding needs to know lives on the cache, so it must exist beforehand.
-            past_key_values = DynamicCache(config=self.config)
-        given = inputs_embeds if inputs_embeds is not None else input_ids
+            call["past_key_values"] = DynamicCache(config=self.config)
+        given = call["input_ids"] if call["inputs_embeds"] is None else call["inputs_embeds"]
+        new = 0 if given is None else given.shape[1]
         llama: Any = super()
-        with layer_run(self.model, layer_plan, past_key_values, _length(given)) as run:
-            late = isinstance(run, PrefillRun) and labels is not None
-            output = llama.forward(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                inputs_embeds=inputs_embeds,
-                labels=None if late else labels,
-                use_cache=use_cache,
-                logits_to_keep=logits_to_keep,
-                **(kwargs | {"return_dict": True} if late else kwargs),
-            )
-        if isinstance(run, PrefillRun) and labels is not None:
-            # Only now is it known which positions are left.
-            left = run.labels(labels, IGNORE_INDEX)
-            output.loss = self.loss_function(
-                logits=output.logits, labels=left, vocab_size=self.config.vocab_size
-            )
-        return output
+        with layer_run(self.model, plan, call["past_key_values"], new) as run:
+            if not isinstance(run, PrefillRun) or call["labels"] is None:
+                return llama.forward(**call)
+            labels, as_object = call.pop("labels"), call.pop("return_dict", None)
+            output = llama.forward(**call, return_dict=True)
+        # Only now is it known which positions are left.
+        others = {name: value for name, value in call.items() if name not in _LLAMA_ARGUMENTS}
+        loss = self.loss_function(
+            logits=output.logits,
+            labels=run.labels(labels, IGNORE_INDEX),
+            vocab_size=self.config.vocab_size,
+            **others,
+        )
+        output = CausalLMOutputWithPast(**{"loss": loss, **output})
+        return output.to_tuple() if as_object is False else output
 
     def _prepared(
         self,
@@ -246,18 +272,12 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             raise ValueError("generate needs token ids; embeddings are made from them here")
         if kwargs.pop("position_ids", None) is not None:
             raise ValueError("position_ids follow from attention_mask and pruning; leave them out")
-        chosen = self.pruning if isinstance(pruning, _ModelsOwn) else pruning
-        asked = _Asked(images, image_sizes, visual, image_ids, chosen, trace)
+        asked = _Asked(images, image_sizes, visual, image_ids, self._chosen(pruning), trace)
         prepared = self._prepared(inputs, attention_mask, None, asked, "left")
+        check_generation(kwargs, self.generation_config, inside=prepared.plan is not None)
         if prepared.plan is not None:
-            _check_generation(kwargs)
             kwargs["layer_plan"] = prepared.plan
-        if all(kwargs.get(name) is None for name in _LIMITS):
-            kwargs["max_new_tokens"] = 1024
-        if kwargs.get("do_sample") is False:
-            for name in ("temperature", "top_p", "top_k"):
-                # lmms-eval passes them along with do_sample=False, and each brings a warning.
-                kwargs.pop(name, None)
+        with_defaults(kwargs)
         batch = prepared.batch
         llama: Any = super()
         return llama.generate(
@@ -266,15 +286,3 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             position_ids=batch.position_ids,
             **kwargs,
         )
-
-
-def _length(given: Tensor | None) -> int:
-    return 0 if given is None else given.shape[1]
-
-
-def _check_generation(kwargs: dict[str, Any]) -> None:
-    config = kwargs.get("generation_config")
-    for name in _NOT_INSIDE:
-        value = kwargs.get(name, getattr(config, name, None))
-        if value is not None and value != "dynamic":
-            raise ValueError(f"pruning inside the language model does not go with {name}={value!r}")

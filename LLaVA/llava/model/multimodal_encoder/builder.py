@@ -46,8 +46,8 @@ def build_vision_tower(config: Any) -> VisionTower:
 
     ``config.mm_vision_config`` holds the tower's own configuration (the ``config.json`` of its
     folder) and ``config.mm_image_processor`` its ``preprocessor_config.json``; without them
-    ``config.mm_vision_tower`` must be one of `KNOWN_TOWERS`. The image processor defaults to CLIP's
-    at the tower's image size.
+    ``config.mm_vision_tower`` must be one of `KNOWN_TOWERS`. The image processor defaults to
+    that of the tower's family at the tower's image size.
 
     Raises:
         ValueError: an unknown kind of tower; settings that it does not have.
@@ -67,7 +67,7 @@ def build_vision_tower(config: Any) -> VisionTower:
         tower_config._attn_implementation = attention
     return tower(
         tower_config,
-        _image_processor(config, tower_config.image_size),
+        _image_processor(config, tower, tower_config.image_size),
         select_layer=getattr(config, "mm_vision_select_layer", -2),
         select_feature=getattr(config, "mm_vision_select_feature", "patch"),
     )
@@ -95,6 +95,6 @@ def vision_settings(config: Any) -> dict[str, Any]:
     return dict(raw)
 
 
-def _image_processor(config: Any, image_size: int) -> ImageProcessor:
+def _image_processor(config: Any, tower: type[VisionTower], image_size: int) -> ImageProcessor:
     raw = getattr(config, "mm_image_processor", None)
-    return ImageProcessor(side=image_size) if raw is None else processor_from_config(raw)
+    return tower.default_processor(image_size) if raw is None else processor_from_config(raw)

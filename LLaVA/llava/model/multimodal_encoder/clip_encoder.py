@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from llava.images.processor import ImageProcessor
 from llava.model.multimodal_encoder.tower import VisionTower
 
 
@@ -14,6 +15,11 @@ class CLIPVisionTower(VisionTower):
     has_cls = True
     config_class = CLIPVisionConfig
     model_class = CLIPVisionModel
+
+    @classmethod
+    def default_processor(cls, side: int) -> ImageProcessor:
+        """Return CLIP's own."""
+        return ImageProcessor(side=side)
 
     def _embed(self, images: Tensor) -> Tensor:
         # "layrnorm" is how CLIP itself spells it.

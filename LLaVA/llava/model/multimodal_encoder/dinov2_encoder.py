@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from llava.images.processor import ImageProcessor
 from llava.model.multimodal_encoder.tower import VisionTower
 
 
@@ -14,6 +15,12 @@ class Dinov2VisionTower(VisionTower):
     has_cls = True
     config_class = Dinov2Config
     model_class = Dinov2Model
+
+    @classmethod
+    def default_processor(cls, side: int) -> ImageProcessor:
+        """Return DINOv2's normalisation, ImageNet's, without its margin around the crop."""
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        return ImageProcessor(side=side, image_mean=mean, image_std=std)
 
     def _embed(self, images: Tensor) -> Tensor:
         return self.vision_tower.embeddings(images)

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from llava.images.processor import ImageProcessor
 from llava.model.multimodal_encoder.tower import VisionTower
 
 
@@ -14,6 +15,12 @@ class SiglipVisionTower(VisionTower):
     has_cls = False
     config_class = SiglipVisionConfig
     model_class = SiglipVisionModel
+
+    @classmethod
+    def default_processor(cls, side: int) -> ImageProcessor:
+        """Return SigLIP's own: squeezed to a square, values from -1 to 1."""
+        half = (0.5, 0.5, 0.5)
+        return ImageProcessor(side=side, fit="exact", image_mean=half, image_std=half)
 
     def _embed(self, images: Tensor) -> Tensor:
         return self.vision_tower.embeddings(images)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from llava.images.processor import ImageProcessor
+from llava.model.devices import execution_device
 
 TOWER_SIGNALS = frozenset({"cls_attention", "encoder_keys"})
 """Side information that a tower can give."""
@@ -116,8 +117,8 @@ class VisionTower(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.vision_tower.parameters()).device
+        """Where tiles are wanted."""
+        return execution_device(self.vision_tower)
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b n c"]:
         """Return the features of a batch of tiles in the dtype of the tiles."""
@@ -176,6 +177,11 @@ class VisionTower(nn.Module, ABC):
             scores = (query @ split.transpose(-1, -2))[:, :, 0] * split.shape[-1] ** -0.5
             found["cls_attention"] = scores.float().softmax(-1).to(states.dtype)[:, :, patches]
         return found
+
+    @classmethod
+    @abstractmethod
+    def default_processor(cls, side: int) -> ImageProcessor:
+        """Return the preprocessing that this family of towers was trained with."""
 
     @abstractmethod
     def _embed(self, images: Tensor) -> Tensor:

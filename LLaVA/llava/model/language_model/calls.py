@@ -1,0 +1,63 @@
+"""What a call may ask for, checked before anything is computed."""
+
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig
+
+from llava.constants import IMAGE_TOKEN_INDEX
+
+_LONGEST_ANSWER = 1024
+
+_NOT_INSIDE = (
+    "assistant_model",
+    "prompt_lookup_num_tokens",
+    "prefill_chunk_size",
+    "cache_implementation",
+    "custom_generate",
+    "penalty_alpha",
+    "dola_layers",
+)
+"""Ways of generating that cut, copy or preallocate caches, or split the prompt."""
+
+_NEVER = ("assistant_early_exit",)
+"""It calls generate() again, with embeddings and a model cut short."""
+
+
+def check_generation(kwargs: dict[str, Any], own: GenerationConfig | None, *, inside: bool) -> None:
+    """Raise ``ValueError`` for ways of generating that images or a pruned cache do not survive.
+
+    Args:
+        kwargs: arguments of `generate`.
+        own: the model's generation settings.
+        inside: whether something is pruned inside the language model.
+    """
+    configs = (kwargs.get("generation_config"), own)
+    for name in _NEVER + (_NOT_INSIDE if inside else ()):
+        values = [kwargs.get(name), *(getattr(config, name, None) for config in configs)]
+        value = next((v for v in values if v is not None and v != "dynamic"), None)
+        if value is not None:
+            what = "generate" if name in _NEVER else "pruning inside the language model"
+            raise ValueError(f"{what} does not go with {name}={value!r}")
+
+
+def with_defaults(kwargs: dict[str, Any]) -> None:
+    """Bound an answer that nothing bounds, and drop sampling settings of greedy decoding."""
+    limits = ("max_new_tokens", "max_length", "generation_config")
+    if all(kwargs.get(name) is None for name in limits):
+        kwargs["max_new_tokens"] = _LONGEST_ANSWER
+    if kwargs.get("do_sample") is False:
+        for name in ("temperature", "top_p", "top_k"):
+            # lmms-eval passes them along with do_sample=False, and each brings a warning.
+            kwargs.pop(name, None)
+
+
+def check_continuing(input_ids: Tensor | None, images: bool) -> None:
+    """Raise ``ValueError`` for images where a call goes on from a cache or from embeddings."""
+    if images:
+        raise ValueError("images go with the prompt's ids, before anything is cached")
+    # Ids are looked at only if there are several: a look costs a wait for the device.
+    if input_ids is None or input_ids.shape[1] == 1:
+        return
+    if bool((input_ids == IMAGE_TOKEN_INDEX).any()):
+        raise ValueError("an <image> must stand in the prompt, before anything is cached")

@@ -1,0 +1,85 @@
+"""Projectors and LoRA adapters on top of a base model."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from helpers import V15, load
+from llava.checkpoint import CheckpointError
+
+
+def test_a_projector_alone_is_put_on_its_base(v15, tmp_path):
+    whole = load(V15)[1]
+    names = [name for name in whole.state_dict() if "mm_projector" in name]
+    folder = tmp_path / "llava-projector"
+    folder.mkdir()
+    change_to = {name: torch.randn_like(whole.state_dict()[name]) for name in names}
+    torch.save(change_to, folder / "mm_projector.bin")
+    shutil.copy(v15 / "config.json", folder)
+    tokenizer, model, _, _ = load(folder, model_base=v15)
+    state = model.state_dict()
+    assert all(torch.equal(state[name], change_to[name]) for name in names)
+    assert torch.equal(state["lm_head.weight"], whole.lm_head.weight)
+    assert tokenizer.vocab_size == 618
+    with pytest.raises(CheckpointError, match="is a projector: give its base as model_base"):
+        load(folder)
+
+
+@pytest.mark.parametrize("rank_stabilised", [False, True])
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+def test_a_lora_adapter_is_merged_into_its_base(v15, tmp_path, form, rank_stabilised):
+    folder = tmp_path / "llava-lora"
+    folder.mkdir()
+    shutil.copy(v15 / "config.json", folder)
+    target = "model.layers.1.self_attn.q_proj"
+    a, b = torch.randn(4, 64), torch.randn(64, 4)
+    factors = {
+        f"base_model.model.{target}.lora_A.weight": a,
+        f"base_model.model.{target}.lora_B.weight": b,
+    }
+    if form == "bin":
+        torch.save(factors, folder / "adapter_model.bin")
+    else:
+        save_file(factors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": rank_stabilised}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    bias = torch.randn(64)
+    torch.save(
+        {"base_model.model.model.mm_projector.2.bias": bias}, folder / "non_lora_trainables.bin"
+    )
+    model, whole = load(folder, model_base=v15)[1], load(V15)[1]
+    scale = 8 / 2 if rank_stabilised else 8 / 4
+    want = (whole.get_submodule(target).weight + scale * b @ a).half().float()
+    assert torch.equal(model.get_submodule(target).weight, want)
+    assert torch.equal(model.model.mm_projector[2].bias, bias)
+    assert torch.equal(model.lm_head.weight, whole.lm_head.weight)
+    with pytest.raises(CheckpointError, match="is a LoRA adapter: give its base as model_base"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "factors", "message"),
+    [
+        ({"peft_type": "IA3", "r": 4, "lora_alpha": 8}, {}, "of a kind other than LoRA"),
+        ({"r": 4, "lora_alpha": 8, "use_dora": True}, {}, "of a kind other than LoRA"),
+        ({"lora_alpha": 8}, {}, "has no r and lora_alpha"),
+        ({"r": 4, "lora_alpha": 8}, {"x.lora_A.weight": 0}, "which is no LoRA factor"),
+        (
+            {"r": 4, "lora_alpha": 8},
+            {"base_model.model.model.norm.lora_A.weight": 0},
+            "lacks a factor or the base of model.norm.weight",
+        ),
+    ],
+)
+def test_adapters_that_cannot_be_merged_are_refused(v15, tmp_path, settings, factors, message):
+    folder = tmp_path / "llava-lora"
+    folder.mkdir()
+    shutil.copy(v15 / "config.json", folder)
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    torch.save({k: torch.zeros(2, 2) for k in factors}, folder / "adapter_model.bin")
+    torch.save({}, folder / "non_lora_trainables.bin")
+    with pytest.raises(CheckpointError, match=message):
+        load(folder, model_base=v15)
