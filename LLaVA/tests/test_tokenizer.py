@@ -76,6 +76,11 @@ def test_added_tokens_stand_for_themselves(name):
     assert tokenizer.vocab_size == size
 
 
+def test_ids_beyond_the_vocabulary_decode_as_unknown(tokenizer):
+    beyond = tokenizer.vocab_size + 19
+    assert tokenizer.decode([5, beyond], skip_special_tokens=False).endswith("<unk>")
+
+
 def test_a_tokenizer_survives_pickling_and_saving(tokenizer, tmp_path):
     (path,) = tokenizer.save_vocabulary(str(tmp_path))
     for other in (pickle.loads(pickle.dumps(tokenizer)), LlavaTokenizer(path)):

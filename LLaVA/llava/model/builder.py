@@ -209,9 +209,15 @@ def _model(
     check_complete(weights, shapes, files.name)
     given = {name: value for name, value in settings.items() if value is not None}
     # The weights are complete and checked; transformers places, casts and quantises them.
-    return LlavaLlamaForCausalLM.from_pretrained(
+    model = LlavaLlamaForCausalLM.from_pretrained(
         None, config=config.model, state_dict=weights, **given
     )
+    newline = getattr(model.model, "image_newline", None)
+    if newline is not None and newline.is_meta and not hasattr(model.model, "_hf_hook"):
+        # Offloaded alone it would be fetched by nobody: hooks are for modules.
+        kept = weights["model.image_newline"].to(newline.dtype)
+        model.model.image_newline = torch.nn.Parameter(kept)
+    return model
 
 
 def _generation(

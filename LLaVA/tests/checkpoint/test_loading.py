@@ -123,31 +123,85 @@ def test_a_device_map_may_name_the_cpu(device_map):
     assert load_pretrained_model(V15, device_map=device_map)[1].device.type == "cpu"
 
 
-def test_a_model_spread_over_devices_answers_the_same(tmp_path):
+PARTS = [
+    "model.embed_tokens",
+    "model.layers.0",
+    "model.layers.1",
+    "model.layers.2",
+    "model.layers.3",
+    "model.norm",
+    "model.rotary_emb",
+    "model.image_newline",
+    "model.vision_tower",
+    "model.mm_projector",
+    "lm_head",
+]
+
+
+@pytest.mark.filterwarnings("ignore:The following device_map keys do not match any submodules")
+@pytest.mark.parametrize(
+    "offloaded", [["model.layers.1", "model.layers.2"], ["model"], *([p] for p in PARTS)]
+)
+def test_a_model_spread_over_devices_answers_the_same(tmp_path, offloaded):
     # Weights on disk are fetched by the hooks with which accelerate spreads a model.
-    places = {
-        "model.embed_tokens": "cpu",
-        "model.vision_tower": "cpu",
-        "model.mm_projector": "cpu",
-        "model.layers.0": "cpu",
-        "model.layers.1": "disk",
-        "model.layers.2": "disk",
-        "model.layers.3": "cpu",
-        "model.norm": "cpu",
-        "model.rotary_emb": "cpu",
-        "lm_head": "disk",
-    }
-    model = load_pretrained_model(V15, device_map=places, offload_folder=tmp_path / "disk")[1]
+    places = dict.fromkeys(PARTS, "cpu") | dict.fromkeys(offloaded, "disk")
+    if offloaded == ["model"]:
+        places = {"model": "disk", "lm_head": "cpu"}
+    model = load(V16, device="cuda", device_map=places, offload_folder=tmp_path / "disk")[1]
     assert set(map(str, model.hf_device_map.values())) == {"cpu", "disk"}
-    plain = loaded("checkpoints/tiny-llava-v1.5")[1]
+    plain = loaded("checkpoints/tiny-llava-v1.6")[1]
     ids = torch.tensor([[1, 20, -200, 30, 31]])
-    visual = [visual_of("checkpoints/tiny-llava-v1.5", "images/land.png")]
+    images, sizes = torch.randn(1, 3, 3, 336, 336), [(333, 512)]
     for pruning in (None, prune("otprune", k=9), prune("otprune", k=9, layer=2)):
         answers = [
-            one.generate(ids, visual=visual, pruning=pruning, max_new_tokens=4)
+            one.generate(ids, images=images, image_sizes=sizes, pruning=pruning, max_new_tokens=4)
             for one in (model, plain)
         ]
         assert torch.equal(*answers)
+
+
+def test_the_vision_tower_is_frozen():
+    model = load(V15)[1]
+    assert not any(p.requires_grad for p in model.get_vision_tower().parameters())
+    assert all(p.requires_grad for p in model.model.layers.parameters())
+
+
+def test_safetensors_are_preferred_to_pickles(v16):
+    torch.save({"lm_head.weight": torch.zeros(2)}, v16 / "pytorch_model.bin")
+    assert same_weights(load(v16)[1], load(V16)[1])
+
+
+def test_settings_reach_the_loader(monkeypatch):
+    seen = {}
+
+    def from_pretrained(*arguments, **settings):
+        seen.update(settings)
+        raise InterruptedError
+
+    monkeypatch.setattr(LlavaLlamaForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(InterruptedError):
+        load(V15, use_flash_attn=True, max_memory={0: "9GiB"}, offload_folder="x")
+    assert seen["attn_implementation"] == "flash_attention_2"
+    assert seen["max_memory"] == {0: "9GiB"}
+    assert seen["offload_folder"] == "x"
+    for strategy in ("auto", "balanced", "sequential"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        with pytest.raises(InterruptedError):
+            load_pretrained_model(V15, device_map=strategy)
+        assert seen["device_map"] == strategy
+        assert seen["dtype"] == torch.float16
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(InterruptedError):
+            load_pretrained_model(V15, device_map=strategy)
+        assert seen["device_map"] == {"": "cpu"}
+        assert seen["dtype"] == torch.float32
+
+
+def test_features_take_the_projector_s_dtype():
+    model = load(V15)[1]
+    model.model.mm_projector.double()
+    with torch.no_grad():
+        assert model.encode_images(torch.zeros(1, 3, 336, 336)).dtype == torch.float64
 
 
 def test_the_tower_inside_is_used_if_the_configuration_says_so():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers import V15, load
+from helpers import CLIP, V15, V16, change, load, same_weights
 from llava.checkpoint import CheckpointError
 
 
@@ -58,6 +58,15 @@ def test_a_lora_adapter_is_merged_into_its_base(v15, tmp_path, form, rank_stabil
     assert torch.equal(model.lm_head.weight, whole.lm_head.weight)
     with pytest.raises(CheckpointError, match="is a LoRA adapter: give its base as model_base"):
         load(folder)
+
+
+def test_an_adapter_of_a_model_with_its_tower_inside_keeps_that_tower(tmp_path):
+    shutil.copy(V16 / "config.json", tmp_path)
+    change(tmp_path / "config.json", mm_vision_tower=str(CLIP))
+    torch.save({}, tmp_path / "adapter_model.bin")
+    torch.save({}, tmp_path / "non_lora_trainables.bin")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    assert same_weights(load(tmp_path, model_base=V16)[1], load(V16)[1])
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,20 @@ def test_pruning_is_dropping_the_rows_from_transformers_own_embeddings(kind, fol
     assert largest(got - reference.lm_head(want)) <= 1e-5
 
 
+def test_rows_that_end_early_are_filled_with_what_can_be_decoded(kind, folder):
+    # llava-hf's padding is an added token, beyond the pieces of tokenizer.model.
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 639}))
+    tokenizer, model, processor, _ = load_pretrained_model(folder, device="cpu")
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id == 0
+    rows = torch.randint(3, 600, (8, 5), generator=torch.Generator().manual_seed(0))
+    first = model.generate(rows, max_new_tokens=1)[:, 0].tolist()
+    answer = model.generate(rows, max_new_tokens=4, eos_token_id=[first[0]])
+    assert answer[0].tolist() == [first[0], 0, 0, 0]
+    assert len(set(first)) > 1
+    assert len(tokenizer.batch_decode(answer, skip_special_tokens=True)) == 8
+
+
 def old_names(name: str) -> str:
     """What transformers before 4.52 called a weight on disk."""
     name = name.removeprefix("model.")

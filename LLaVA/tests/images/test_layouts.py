@@ -98,6 +98,20 @@ def test_other_ratios_scale_and_crop(ratio):
     assert torch.equal(tiles[0], ImageProcessor().tile(image))
 
 
+def test_anyres_serves_towers_that_squeeze_their_tiles():
+    siglip = ImageProcessor(side=336, fit="exact", image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    image = Image.new("RGB", (400, 300), (1, 2, 3))
+    tiles = process_images([image], siglip, config("anyres"))[0]
+    assert torch.equal(tiles[0], siglip.tile(image.resize((336, 336))))
+
+
+@pytest.mark.parametrize("pinpoints", ["(1x1),...,(6x6)", None, "[1, 2]", [[336]], 5])
+def test_resolutions_that_are_no_pairs_are_refused(pinpoints):
+    settings = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=pinpoints)
+    with pytest.raises(ValueError, match="image_grid_pinpoints must be a list of"):
+        process_images([Image.new("RGB", (9, 9))], ImageProcessor(), settings)
+
+
 def test_mistakes_are_told_apart():
     with pytest.raises(ValueError, match="image_aspect_ratio must be .*, got 'anyres_max_9'"):
         process_images([Image.new("RGB", (3, 3))], ImageProcessor(), config("anyres_max_9"))

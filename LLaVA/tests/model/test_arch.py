@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -104,6 +105,36 @@ def test_the_original_s_function_prunes_as_the_model_is_set_to():
         model.pruning = None
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_what_the_original_s_function_returns_can_be_run_as_it_is(use_cache):
+    model = loaded(CKPT)[1]
+    _, processor = loaded(CKPT)[1:3]
+    pixels = process_images([Image.open(PARITY / "images/land.png")], processor, model.config)
+    for positions in ("compact", "original"):
+        model.pruning = prune("uniform", k=9, positions=positions)
+        try:
+            with torch.no_grad():
+                _, places, mask, _, embeds, _ = model.prepare_inputs_labels_for_multimodal(
+                    IDS, None, None, None, None, pixels
+                )
+                got = model(
+                    inputs_embeds=embeds, attention_mask=mask, position_ids=places,
+                    use_cache=use_cache,
+                ).logits  # fmt: skip
+                want = model(IDS, images=pixels).logits
+        finally:
+            model.pruning = None
+        assert largest(got - want) <= 1e-5
+
+
+def test_no_images_are_no_visual_tokens():
+    model = loaded(CKPT)[1]
+    assert model.encode_visual([]) == []
+    with torch.no_grad():
+        out = model.prepare_inputs_labels_for_multimodal(IDS[:, :2], None, None, None, None, [])
+    assert out[4].shape == (1, 2, 64)
+
+
 def test_a_mask_comes_back_where_images_make_rows_unequal():
     _, model, _, _ = loaded(CKPT)
     ids = torch.tensor([[1, -200, 3], [1, 2, 3]])
@@ -145,6 +176,7 @@ def test_seeded_methods_tell_images_apart_by_their_names():
     first, second = kept([3, 8])
     assert first != second
     assert kept([8, 3]) == [second, first]
+    assert kept(np.array([3, 8])) == [first, second]
     with pytest.raises(ValueError, match="image_ids must have one entry for each of 2 images"):
         kept([1])
 

@@ -228,9 +228,37 @@ def test_selectors_are_told_what_they_ask_for(layer):
     text = [signals.text_embeddings for _, signals in method.seen]
     # Text after the row's last image: 4 words, 1, 1, and none after an image at the end.
     assert [len(one) for one in text] == [4, 1, 1, 0]
+    asked = [ROWS[0][5:], ROWS[1][5:], ROWS[1][5:], []]
     if layer == 0:
-        embed = model.model.embed_tokens
-        assert torch.equal(text[0], embed(torch.tensor(ROWS[0][5:])))
+        vectors = [model.model.embed_tokens(torch.tensor(ids, dtype=torch.long)) for ids in asked]
+    else:
+        with torch.no_grad():
+            states = model(**batch, output_hidden_states=True).hidden_states[layer]
+        # forward pads on the right; the question ends each row.
+        ends = [4 + 576 + 4, 1 + 576 + 2 + 576 + 1]
+        vectors = [
+            states[0, ends[0] - 4 : ends[0]],
+            states[1, ends[1] - 1 : ends[1]],
+            states[1, ends[1] - 1 : ends[1]],
+            states[3, :0],
+        ]
+    for mine, want in zip(text, vectors, strict=True):
+        assert torch.allclose(mine, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_an_image_that_was_cut_off_keeps_its_place_in_the_trace(layer):
+    checkpoint = "checkpoints/tiny-llava-v1.6"
+    model = loaded(checkpoint)[1]
+    image = visual_of(checkpoint, "images/land.png")
+    batch = padded([torch.tensor([1, *[IMAGE] * 4, 5]), torch.tensor([1, IMAGE, 7])])
+    trace = Trace()
+    with torch.no_grad():
+        model(
+            **batch, visual=[image] * 5, pruning=prune("uniform", k=2000, layer=layer), trace=trace
+        )
+    kept = [len(one) for one in trace.kept[layer]]
+    assert kept == ([2000] * 5 if layer == 0 else [2000, 4095 - 2340, 0, 0, 2000])
 
 
 def test_signals_shrink_with_the_tokens():

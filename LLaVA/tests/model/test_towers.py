@@ -175,5 +175,15 @@ def test_wrong_tiles_and_unknown_signals_are_refused():
         none.encode(tiles(), {"encoder_keys"})
 
 
+def test_each_family_has_its_own_preprocessing():
+    means = {
+        kind: tuple(build_vision_tower(settings(kind)).image_processor.image_mean)
+        for kind in FAMILIES
+    }
+    assert len(set(means.values())) == 3
+    siglip = build_vision_tower(settings("siglip_vision_model")).image_processor
+    assert (siglip.fit, siglip.side) == ("exact", 28)
+
+
 def test_every_kind_has_a_tower():
     assert set(FAMILIES) < set(TOWERS)

@@ -1,5 +1,6 @@
 """What to prune, checked before anything runs."""
 
+import numpy as np
 import pytest
 
 from helpers import loaded
@@ -28,6 +29,13 @@ def test_budgets_count_the_tokens_before_any_pruning():
     assert Stage(FIRST, k=64).budget(576, 576) == 64
     assert Stage(FIRST, k=64).budget(576, 40) == 40
     assert Stage(FIRST, keep_ratio=0.001).budget(100, 100) == 1
+
+
+def test_numbers_may_be_numpy_s():
+    pruning = prune("otprune", k=np.int64(5), layer=np.int32(1))
+    assert (pruning.stages[0].k, pruning.stages[0].layer) == (5, 1)
+    assert type(pruning.stages[0].k) is int
+    assert prune("otprune", keep_ratio=np.float32(0.5)).stages[0].keep_ratio == 0.5
 
 
 def test_the_fork_s_answers_need_its_own_preset():
