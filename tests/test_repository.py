@@ -107,8 +107,8 @@ def test_the_method_room_knows_no_model_and_the_model_room_no_harness():
                 assert not {module.split(".")[0] for module in modules} & names, file
 
 
-def committed(name: str) -> dict:
-    return json.loads((ROOT / "results" / "selection" / f"{name}.json").read_text())
+def committed(name: str, folder: str = "selection") -> dict:
+    return json.loads((ROOT / "results" / folder / f"{name}.json").read_text())
 
 
 def test_the_distances_of_the_front_page_are_the_committed_ones():
@@ -130,6 +130,33 @@ def test_the_times_of_the_front_page_are_the_committed_ones():
             assert float(plain) == pytest.approx(row["plain ms"], rel=0.02)
             assert float(ours) == pytest.approx(row["ours ms"], rel=0.02)
             assert float(ratio) == pytest.approx(row["speed-up"], abs=0.051)
+
+
+def test_the_model_s_times_of_the_front_page_are_the_committed_ones():
+    rows = committed("cpu", "model")["tables"]["Prefill and decoding"]
+    shown = re.findall(
+        r"^\| (\d+), (\d) \| (\d+) ms \| (\d+) ms \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) % \| "
+        r"([\d.]+) → ([\d.]+) MiB \|$",
+        README,
+        flags=re.M,
+    )
+    assert len(shown) == 3
+    for visual, batch, *numbers in shown:
+        mine = [
+            row for row in rows
+            if row["batch"] == int(batch) and ("anyres" in row["model"]) == (visual == "2340")
+        ]  # fmt: skip
+        whole = next(row for row in mine if row["setting"] == "unpruned")
+        pruned = next(row for row in mine if row["setting"] == "otprune 0.098")
+        assert whole["kept"] == int(visual)
+        want = [
+            whole["prefill ms"], pruned["prefill ms"], pruned["prefill, of unpruned"],
+            pruned["by the formula"], 100 * pruned["selection share"], whole["cache MiB"],
+            pruned["cache MiB"],
+        ]  # fmt: skip
+        for number, value in zip(numbers, want, strict=True):
+            digits = len(number.partition(".")[2])
+            assert float(number) == pytest.approx(value, abs=0.51 * 10.0**-digits)
 
 
 @pytest.mark.parametrize("table", sorted((ROOT / "results").rglob("*.json")), ids=lambda p: p.name)
