@@ -1,0 +1,1 @@
+"""Experiments: a YAML file in, tables with their origin out."""

@@ -1,0 +1,317 @@
+"""Experiments as YAML: every value checked before anything loads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from llava.conversation import conv_templates
+from otprune_lmms.benchmarks import OTPRUNE_11
+from otprune_lmms.cells import Cell
+
+GROUP = "otprune_11"
+"""Stands for all of `OTPRUNE_11` among an experiment's tasks."""
+
+_NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+class ConfigError(ValueError):
+    """An experiment that cannot be: the file, the key, the rule and the value."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _once(name: str) -> Any:
+    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        if twice:
+            raise ValueError(f"{name} must be distinct, got {', '.join(twice)} more than once")
+        return values
+
+    return AfterValidator(check)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Layer = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
+Plain = str | int | float | bool | None
+
+
+class ModelChoice(_Settings):
+    """A model of the experiment.
+
+    Attributes:
+        name: what the table calls it.
+        pretrained: a hub id, or a folder; "./" and "../" start from the experiment's own folder.
+        dtype: of the weights; None for float32 on a CPU, float16 on a GPU.
+        conversation: name of the prompt template.
+        batch_size: prompts at once; halved when memory runs out.
+        model_base: the base model of an adapter or of projector weights.
+        attn_implementation: as in transformers; None for its choice.
+        device: "cuda", "cpu"; None for a GPU where there is one.
+    """
+
+    name: Annotated[str, _NAME]
+    pretrained: Annotated[str, Field(min_length=1)]
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    conversation: str = "vicuna_v1"
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    model_base: str | None = None
+    attn_implementation: str | None = None
+    device: str | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.conversation not in conv_templates:
+            known = ", ".join(conv_templates)
+            raise ValueError(f"conversation must be one of {known}; got {self.conversation!r}")
+        return self
+
+
+class TaskChoice(_Settings):
+    """A task of the experiment.
+
+    Attributes:
+        id: lmms-eval's id, or ``otprune_11`` for the 11 benchmarks.
+        limit: documents from the start; None for the experiment's own limit.
+    """
+
+    id: Annotated[str, Field(min_length=1)]
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class MethodChoice(_Settings):
+    """A pruning method of the experiment.
+
+    Attributes:
+        method: a name of `otprune.PRUNERS`.
+        settings: its own settings, ``preset``, and ``positions``, ``keep_newlines``, ``compat``.
+        seeds: of a random method; the table shows their mean.
+        keep_ratios: shares kept, instead of the experiment's.
+        layers: where it prunes, instead of the experiment's.
+    """
+
+    method: str
+    settings: dict[str, Plain] = {}
+    seeds: (
+        Annotated[tuple[Seed, ...], BeforeValidator(_tuple), Field(min_length=1), _once("seeds")]
+        | None
+    ) = None
+    keep_ratios: (
+        Annotated[
+            tuple[Ratio, ...], BeforeValidator(_tuple), Field(min_length=1), _once("keep_ratios")
+        ]
+        | None
+    ) = None
+    layers: (
+        Annotated[tuple[Layer, ...], BeforeValidator(_tuple), Field(min_length=1), _once("layers")]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if "seed" in self.settings:
+            raise ValueError("seed belongs in seeds, not in settings")
+        self.cells((0.5,), (0,))
+        return self
+
+    def cells(self, keep_ratios: Sequence[float], layers: Sequence[int]) -> list[Cell]:
+        """Return the method's cells, its own ratios and layers before those given."""
+        seeds = [{}] if self.seeds is None else [{"seed": seed} for seed in self.seeds]
+        return [
+            Cell.make(self.method, keep_ratio=ratio, layer=layer, **{**self.settings, **seed})
+            for layer in self.layers or layers
+            for ratio in self.keep_ratios or keep_ratios
+            for seed in seeds
+        ]
+
+
+def _method(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
+def _task(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+class Sweep(_Settings):
+    """The pruning settings of the experiment: methods x keep_ratios x layers.
+
+    Attributes:
+        methods: names, or entries with settings of their own.
+        keep_ratios: shares of the visual tokens kept, in (0, 1].
+        layers: 0 prunes before the language model, L >= 1 at the input of its layer L.
+        unpruned: whether the unpruned model takes part; relative scores need it.
+    """
+
+    methods: Annotated[
+        tuple[Annotated[MethodChoice, BeforeValidator(_method)], ...], BeforeValidator(_tuple)
+    ] = ()
+    keep_ratios: Annotated[
+        tuple[Ratio, ...], BeforeValidator(_tuple), Field(min_length=1), _once("keep_ratios")
+    ] = (0.098,)
+    layers: Annotated[
+        tuple[Layer, ...], BeforeValidator(_tuple), Field(min_length=1), _once("layers")
+    ] = (0,)
+    unpruned: bool = True
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Return all cells, unpruned first."""
+        found = [Cell.make()] if self.unpruned else []
+        for method in self.methods:
+            found += method.cells(self.keep_ratios, self.layers)
+        return tuple(found)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        labels = [cell.label for cell in self.cells()]
+        if not labels:
+            raise ValueError("cells must hold at least one method, or unpruned: true")
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"cells must be distinct, got {', '.join(twice)} more than once")
+        return self
+
+
+class PublishedRow(_Settings):
+    """A row of numbers from a paper, shown apart from ours and never mixed with them.
+
+    Attributes:
+        source: paper and table.
+        row: what the paper calls it.
+        model: which of the experiment's models it is about.
+        scores: by task id, in the units of the table's columns.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    row: Annotated[str, Field(min_length=1)]
+    model: str
+    scores: Annotated[dict[str, float], Field(min_length=1)]
+
+
+class Experiment(_Settings):
+    """One table: models x cells x tasks.
+
+    Attributes:
+        name: of the folders ``results/<name>`` and ``logs/<name>``.
+        title: of the table.
+        suite: "mini" for the embedded data, "hub" for the benchmarks' own.
+        models: at least one.
+        tasks: task ids.
+        cells: pruning settings.
+        limit: documents of each task, from the start; None for all.
+        java: "required": without Java nothing runs where captions are scored; "optional": caption
+            metrics are then marked as missing.
+        seed_video: frames of SEED-Bench's videos: the first as in the released fork, or all.
+        workers: threads that read and prepare images.
+        picture: whether a picture of kept patches is made.
+        published: numbers from papers, shown below the table.
+    """
+
+    name: Annotated[str, _NAME]
+    title: Annotated[str, Field(min_length=1)]
+    suite: Literal["mini", "hub"]
+    models: Annotated[tuple[ModelChoice, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    tasks: Annotated[
+        tuple[Annotated[TaskChoice, BeforeValidator(_task)], ...],
+        BeforeValidator(_tuple),
+        Field(min_length=1),
+    ]
+    cells: Sweep
+    limit: Annotated[int, Field(ge=1)] | None = None
+    java: Literal["required", "optional"] = "required"
+    seed_video: Literal["first_frame", "all_frames"] = "first_frame"
+    workers: Annotated[int, Field(ge=1)] = 2
+    picture: bool = False
+    published: Annotated[tuple[PublishedRow, ...], BeforeValidator(_tuple)] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _distinct("models", [model.name for model in self.models])
+        _distinct("tasks", list(self.task_limits()))
+        names = {model.name for model in self.models}
+        for row in self.published:
+            if row.model not in names:
+                raise ValueError(f"published: model must be one of the models, got {row.model!r}")
+        return self
+
+    def task_limits(self) -> dict[str, int | None]:
+        """Return the limit of each task, the group ``otprune_11`` spelt out."""
+        named = [
+            (task, choice.limit or self.limit)
+            for choice in self.tasks
+            for task in (OTPRUNE_11 if choice.id == GROUP else [choice.id])
+        ]
+        _distinct("tasks", [task for task, _ in named])
+        return {task: _even(limit) if task == "mme" else limit for task, limit in named}
+
+
+def _even(limit: int | None) -> int | None:
+    """Return a limit that splits no pair of MME's questions."""
+    return None if limit is None else limit + limit % 2
+
+
+def _distinct(name: str, values: list[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{name} must be distinct, got {', '.join(twice)} more than once")
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Return the experiment of a YAML file, checkpoint folders resolved.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key, an impossible value, a folder that is
+            not there; the message names file and key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(content).__name__}")
+    try:
+        experiment = Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    for model in experiment.models:
+        folder = checkpoint(model, path.parent)
+        if model.pretrained.startswith(".") and not Path(folder).is_dir():
+            raise ConfigError(f"{path}: models: pretrained of {model.name}: no folder {folder}")
+    return experiment
+
+
+def checkpoint(model: ModelChoice, folder: Path) -> str:
+    """Return the hub id or folder of a model, relative folders taken from ``folder``."""
+    named = model.pretrained
+    return str((folder / named).resolve()) if named.startswith(".") else named
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for one in error.errors():
+        key = ".".join(str(part) for part in one["loc"] if "-" not in str(part)) or "experiment"
+        message = one["msg"].removeprefix("Value error, ")
+        shown = "" if one["type"] in ("missing", "value_error") else f", got {one['input']!r}"
+        if one["type"] == "extra_forbidden":
+            message, shown = "unknown key", ""
+        problems.append(f"{key}: {message}{shown}")
+    return "; ".join(problems)

@@ -1,0 +1,241 @@
+"""Caption metrics with the work shared between metrics, settings and tasks; numbers unchanged.
+
+lmms-eval's caption tasks start Java three times for each of seven metrics: the tokeniser for
+references, again for candidates, and METEOR, even where the metric is not METEOR. Inside
+`shared_captions` the tokeniser runs once for each new text, METEOR is one process that scores each
+sentence once, and BLEU is computed once for its four orders. All else stays lmms-eval's and
+pycocoevalcap's code. A text is all captions of a call, never a single line: Stanford's tokeniser
+looks ahead over line ends, so a line's tokens can depend on the next one.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pycocoevalcap.meteor.meteor as stock_meteor
+import pycocoevalcap.tokenizer.ptbtokenizer as stock_tokenizer
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+Captions = Mapping[Any, Sequence[Mapping[str, str]]]
+"""Captions of each image, each under "caption"."""
+
+Tokenised = Mapping[Any, Sequence[str]]
+"""Tokenised captions of each image."""
+
+_TOKENIZER_JAR = Path(stock_tokenizer.__file__).parent / stock_tokenizer.STANFORD_CORENLP_3_4_1_JAR
+_METEOR_JAR = Path(stock_meteor.__file__).parent / stock_meteor.METEOR_JAR
+
+
+class JavaError(RuntimeError):
+    """Java is missing, or a Java tool did not do its work."""
+
+
+def java() -> str | None:
+    """Return the path of the Java runtime, or None."""
+    return shutil.which("java")
+
+
+def _java() -> str:
+    found = java()
+    if found is None:
+        raise JavaError("caption metrics need Java (tokeniser, METEOR), which is not on the PATH")
+    return found
+
+
+def _text(captions: Captions) -> str:
+    return "\n".join(
+        one["caption"].replace("\n", " ") for many in captions.values() for one in many
+    )
+
+
+class SharedTokenizer:
+    """Stanford's tokeniser, run once for each new text, many texts in one run."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+        self.runs = 0
+
+    def prime(self, texts: Iterable[str]) -> None:
+        """Tokenise texts that will be asked for, in one run.
+
+        A text that is not primed costs a run of its own when it comes; nothing else differs.
+
+        Args:
+            texts: captions of one image a line, as a call to `tokenize` will join them.
+
+        Raises:
+            JavaError: Java is missing, or the tokeniser failed.
+        """
+        new = [text for text in dict.fromkeys(texts) if text not in self._lines]
+        if not new:
+            return
+        command = [_java(), "-cp", str(_TOKENIZER_JAR), "edu.stanford.nlp.process.PTBTokenizer"]
+        command += ["-preserveLines", "-lowerCase", "-ioFileList", "files"]
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            pairs = []
+            for number, text in enumerate(new):
+                (folder / f"{number}.in").write_bytes(text.encode())
+                pairs.append(f"{number}.in\t{number}.out\n")
+            (folder / "files").write_text("".join(pairs))
+            done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+            made = [folder / f"{number}.out" for number in range(len(new))]
+            if done.returncode or not all(file.exists() for file in made):
+                raise JavaError(f"the caption tokeniser failed: {_tail(done.stderr)}")
+            self.runs += 1
+            for text, file in zip(new, made, strict=True):
+                self._lines[text] = file.read_bytes().decode().split("\n")
+
+    def tokenize(self, captions: Captions) -> dict[Any, list[str]]:
+        """Return the tokens of each image's captions without punctuation, joined by spaces."""
+        text = _text(captions)
+        self.prime([text])
+        images = [image for image, many in captions.items() for _ in many]
+        tokenised: dict[Any, list[str]] = {}
+        for image, line in zip(images, self._lines[text], strict=False):
+            words = [w for w in line.rstrip().split(" ") if w not in stock_tokenizer.PUNCTUATIONS]
+            tokenised.setdefault(image, []).append(" ".join(words))
+        return tokenised
+
+
+class SharedMeteor:
+    """METEOR in one process that starts when first needed; each sentence is scored once."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._statistics: dict[str, str] = {}
+
+    def compute_score(self, references: Tokenised, found: Tokenised) -> tuple[float, list[float]]:
+        """Return the corpus score and the score of each image.
+
+        Raises:
+            JavaError: Java is missing, or METEOR has ended.
+        """
+        questions = []
+        for image, refs in references.items():
+            candidate = found[image][0].replace("|||", "").replace("  ", " ")
+            questions.append(" ||| ".join(["SCORE", *refs, candidate]))
+        for question in questions:
+            if question not in self._statistics:
+                self._write(question)
+                self._statistics[question] = self._read()
+        self._write(" ||| ".join(["EVAL", *(self._statistics[q] for q in questions)]))
+        scores = [float(self._read()) for _ in questions]
+        return float(self._read()), scores
+
+    def close(self) -> None:
+        """End the process, if it runs."""
+        if self._process is not None:
+            with self._process:
+                self._process.kill()
+            self._process = None
+
+    def _write(self, line: str) -> None:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [
+                    _java(),
+                    "-jar",
+                    "-Xmx2G",
+                    _METEOR_JAR.name,
+                    "-",
+                    "-",
+                    "-stdio",
+                    "-l",
+                    "en",
+                    "-norm",
+                ],
+                cwd=_METEOR_JAR.parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="utf-8",
+            )
+        pipe = self._process.stdin
+        if pipe is None or self._process.poll() is not None:
+            raise JavaError(f"METEOR has ended with code {self._process.poll()}")
+        pipe.write(line + "\n")
+        pipe.flush()
+
+    def _read(self) -> str:
+        pipe = self._process.stdout if self._process else None
+        line = pipe.readline() if pipe else ""
+        if not line:
+            raise JavaError("METEOR has ended without an answer")
+        return line.strip()
+
+
+class CaptionTools:
+    """What one `shared_captions` shares.
+
+    Attributes:
+        tokenizer: see `SharedTokenizer`; `prime` it with all candidates of a task at once.
+        meteor: see `SharedMeteor`.
+    """
+
+    def __init__(self) -> None:
+        self.tokenizer = SharedTokenizer()
+        self.meteor = SharedMeteor()
+        self._bleu: dict[tuple[Any, ...], Any] = {}
+
+    def bleu(self, scorer: Bleu, references: Tokenised, found: Tokenised) -> Any:
+        """Return what BLEU returns for its orders, computed once for equal captions."""
+        key = (scorer._n, _frozen(references), _frozen(found))
+        if key not in self._bleu:
+            # One entry: the four orders of a cell are asked one after another.
+            self._bleu.clear()
+            self._bleu[key] = _stock_bleu(scorer, references, found, verbose=0)
+        return self._bleu[key]
+
+
+_stock_bleu = Bleu.compute_score
+
+
+def _frozen(captions: Tokenised) -> tuple[Any, ...]:
+    return tuple((image, tuple(many)) for image, many in captions.items())
+
+
+@contextmanager
+def shared_captions() -> Iterator[CaptionTools]:
+    """Let pycocoevalcap's tokeniser, METEOR and BLEU share their work in this context.
+
+    Yields:
+        The shared tools. METEOR's process ends with the context.
+    """
+    tools = CaptionTools()
+
+    def tokenize(_: PTBTokenizer, captions: Captions) -> dict[Any, list[str]]:
+        return tools.tokenizer.tokenize(captions)
+
+    def meteor(_: Meteor, references: Tokenised, found: Tokenised) -> tuple[float, list[float]]:
+        return tools.meteor.compute_score(references, found)
+
+    def bleu(scorer: Bleu, references: Tokenised, found: Tokenised, verbose: int = 1) -> Any:
+        return tools.bleu(scorer, references, found)
+
+    def nothing(_: Meteor) -> None:
+        return None
+
+    with ExitStack() as stack:
+        stack.callback(tools.meteor.close)
+        for owner, name, shared in (
+            (PTBTokenizer, "tokenize", tokenize),
+            (Meteor, "__init__", nothing),
+            (Meteor, "__del__", nothing),
+            (Meteor, "compute_score", meteor),
+            (Bleu, "compute_score", bleu),
+        ):
+            stack.enter_context(patch.object(owner, name, shared))
+        yield tools
+
+
+def _tail(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no message"

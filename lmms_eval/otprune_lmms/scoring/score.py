@@ -1,0 +1,241 @@
+"""Score stored answers with lmms-eval's own task code.
+
+Filters, `process_results`, aggregation and their bookkeeping (`TaskOutput`) are lmms-eval's; here
+is only the loop over documents. Its evaluator is not called for it: that reads the launcher's
+environment, so that one process of several could not score alone, and it decodes every image
+again for every setting. A test holds the numbers to those of `simple_evaluate`.
+"""
+
+import io
+import json
+import math
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from lmms_eval.evaluator_utils import TaskOutput
+
+from otprune_lmms.scoring.captions import CaptionTools, java
+
+Response = str | tuple[float, bool]
+"""What a model answers: a text, or the loss of a continuation and whether it is the greedy one."""
+
+_SIDE_METRICS = ("submission",)
+"""Metrics whose aggregation writes a file and has no value."""
+
+
+class ScoringError(RuntimeError):
+    """A task's own code could not score the answers."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the task's code says about one document.
+
+    Attributes:
+        doc_id: number of the document in its split.
+        target: the expected answer as text.
+        answer: what was scored, after the task's filters.
+        scores: the document's value for each metric that has one by document.
+    """
+
+    doc_id: int
+    target: str
+    answer: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Scores of one setting on one task.
+
+    Attributes:
+        task: its id.
+        documents: how many were scored.
+        metrics: value of each metric as lmms-eval aggregates it; a filter other than "none" stands
+            behind a comma.
+        samples: by document, in their order.
+        missing: metrics that could not be computed, with the reason.
+    """
+
+    task: str
+    documents: int
+    metrics: Mapping[str, float]
+    samples: tuple[Sample, ...]
+    missing: Mapping[str, str]
+
+
+class TaskScorer:
+    """One task, ready to score any number of settings.
+
+    Args:
+        task: lmms-eval's task object (`load_tasks`).
+        name: its id.
+        limit: documents from the start that are scored; None for all.
+
+    Raises:
+        ValueError: MME without both questions of an image among the documents.
+    """
+
+    def __init__(self, task: Any, name: str, limit: int | None = None) -> None:
+        self.task = task
+        self.name = name
+        with redirect_stderr(io.StringIO()):
+            task.build_all_requests(limit=limit, rank=0, world_size=1)
+        self._instances: dict[int, list[Any]] = defaultdict(list)
+        for instance in task.instances:
+            self._instances[instance.doc_id].append(instance)
+        for instances in self._instances.values():
+            instances.sort(key=lambda instance: instance.idx)
+        if name == "mme":
+            _check_pairs(list(self._documents()))
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    @property
+    def needs_java(self) -> bool:
+        """Whether the task's metrics run Java."""
+        functions = self.task.aggregation().values()
+        return any("PTBTokenizer" in getattr(f, "__globals__", {}) for f in functions)
+
+    def score(
+        self,
+        answers: Mapping[int, Sequence[Response]],
+        *,
+        without_java: bool = False,
+    ) -> TaskScore:
+        """Return the scores of one setting.
+
+        Random guesses in a task's own code (MMMU: unreadable letters) start from the same seed each
+        time.
+
+        Args:
+            answers: for each document the answers to its requests, in their order.
+            without_java: mark caption metrics as missing instead of computing them.
+
+        Raises:
+            ValueError: a document lacks an answer, or has too many.
+            ScoringError: a metric has no value, or the task's code failed.
+        """
+        self._fill(answers)
+        output = TaskOutput.from_taskdict(self.name, self.task)
+        missing: dict[str, str] = {}
+        with _own_corner(self.task), _seeded():
+            samples = self._process(output)
+            if without_java and self.needs_java:
+                missing = {metric: "needs Java" for metric in self.task.aggregation()}
+            else:
+                self._aggregate(output)
+        return TaskScore(self.name, len(self), self._metrics(output), tuple(samples), missing)
+
+    def prime(self, tools: CaptionTools, many: Sequence[Mapping[int, Sequence[Response]]]) -> None:
+        """Tokenise the captions of several settings in one run; a saving, never a condition."""
+        if not self.needs_java or java() is None:
+            return
+        texts = []
+        for answers in many:
+            lines = [str(answers[doc_id][0]).replace("\n", " ") for doc_id in self._instances]
+            texts.append("\n".join(lines))
+        tools.tokenizer.prime(texts)
+
+    def _documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        documents = self.task.eval_docs_no_media
+        for doc_id in self._instances:
+            # Read anew each time: OK-VQA's code changes the document.
+            yield doc_id, documents[doc_id]
+
+    def _fill(self, answers: Mapping[int, Sequence[Response]]) -> None:
+        for doc_id, instances in self._instances.items():
+            given = answers.get(doc_id, ())
+            if len(given) != len(instances):
+                raise ValueError(
+                    f"task {self.name}: document {doc_id} needs {len(instances)} answers, "
+                    f"got {len(given)}"
+                )
+            for instance, answer in zip(instances, given, strict=True):
+                instance.resps = [answer]
+                instance.filtered_resps = {}
+
+    def _process(self, output: TaskOutput) -> list[Sample]:
+        self.task.apply_filters()
+        first = next(iter(self._instances.values()))[0]
+        samples = []
+        for filter_name in first.filtered_resps:
+            for doc_id, document in self._documents():
+                target = str(self.task.doc_to_target(document))
+                found = [i.filtered_resps[filter_name] for i in self._instances[doc_id]]
+                result = self.task.process_results(document, found)
+                for metric, value in result.items():
+                    output.sample_metrics[(metric, filter_name)].append(value)
+                text = found[0] if len(found) == 1 else json.dumps(found)
+                samples.append(Sample(doc_id, target, str(text), _numbers(result)))
+        return samples
+
+    def _aggregate(self, output: TaskOutput) -> None:
+        try:
+            output.calculate_aggregate_metric(bootstrap_iters=0)
+        except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise ScoringError(
+                f"lmms-eval's code for task {self.name} failed: {type(error).__name__}: {error}"
+            ) from error
+
+    def _metrics(self, output: TaskOutput) -> dict[str, float]:
+        metrics = {}
+        for (metric, filter_name), _ in output.sample_metrics.items():
+            key = f"{metric},{filter_name}"
+            if key not in output.agg_metrics or metric in _SIDE_METRICS:
+                continue
+            value = output.agg_metrics[key]
+            if value is None or not math.isfinite(value):
+                raise ScoringError(f"metric {metric} of task {self.name} has no value: {value}")
+            metrics[metric if filter_name == "none" else key] = float(value)
+        return metrics
+
+
+def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {}
+    for metric, value in result.items():
+        inner = value.get("score") if isinstance(value, dict) else value
+        if isinstance(inner, (bool, int, float)):
+            numbers[metric] = float(inner)
+    return numbers
+
+
+def _check_pairs(documents: Sequence[tuple[int, dict[str, Any]]]) -> None:
+    seen: dict[tuple[str, str], int] = defaultdict(int)
+    for _, document in documents:
+        seen[document["category"], document["question_id"]] += 1
+    for (category, question), count in seen.items():
+        if count != 2:
+            raise ValueError(
+                f"mme asks two questions about every image, {category} {question} has {count} "
+                f"among the {len(documents)} documents; choose an even limit"
+            )
+
+
+@contextmanager
+def _own_corner(task: Any) -> Iterator[None]:
+    """Let files that a task's code writes land in a folder that goes away, its prints nowhere."""
+    before = getattr(task, "args", None)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        task.args = SimpleNamespace(output_path=folder)
+        try:
+            yield
+        finally:
+            task.args = before
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
