@@ -1,0 +1,83 @@
+"""What a run gives back."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from otprune_lmms.cells import Cell
+from otprune_lmms.engine.requests import Answer, Request, RequestKey
+
+
+@dataclass
+class Counts:
+    """What a run did.
+
+    Attributes:
+        requests: requests times cells that were asked for.
+        generated: answers computed; equal questions are answered once.
+        reused: answers that the journal had.
+        encoded: images that went through the vision tower.
+        images: different images among all requests.
+        halvings: how often a batch was halved for want of memory.
+        seconds: wall time by phase: "survey" (reading and hashing images), "load" (waiting for
+            preprocessed images), "encode", "generate", "journal".
+    """
+
+    requests: int = 0
+    generated: int = 0
+    reused: int = 0
+    encoded: int = 0
+    images: int = 0
+    halvings: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Count time to a phase."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+
+class Answers(Mapping[tuple[Cell, Request], Answer]):
+    """Answers by (cell, request): ``answers[cell, request]``.
+
+    Args:
+        digests: hash of each request's question, by `Request.key`, in the order asked.
+        found: answers by (fingerprint of the cell, hash of the question).
+        cells: the cells that were asked for.
+        requests: the requests.
+        counts: what the run did.
+    """
+
+    def __init__(
+        self,
+        digests: Mapping[RequestKey, str],
+        found: Mapping[tuple[str, str], Answer],
+        cells: tuple[Cell, ...],
+        requests: tuple[Request, ...],
+        counts: Counts,
+    ) -> None:
+        self._digests = digests
+        self._found = found
+        self._fingerprints = {cell: cell.fingerprint for cell in cells}
+        self.cells = cells
+        self.requests = requests
+        self.counts = counts
+
+    def __getitem__(self, key: tuple[Cell, Request]) -> Answer:
+        """Return the answer to a request under a cell.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        cell, request = key
+        return self._found[self._fingerprints[cell], self._digests[request.key]]
+
+    def __iter__(self) -> Iterator[tuple[Cell, Request]]:
+        """Iterate over what was asked, cell by cell."""
+        return ((cell, request) for cell in self.cells for request in self.requests)
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.cells) * len(self.requests)
+
+    def question(self, request: Request) -> str:
+        """Return the hash of a request's question: what the journal finds its answers by."""
+        return self._digests[request.key]

@@ -1,0 +1,118 @@
+"""From questions and visual tokens to answers."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llava.model.visual_tokens import ImageTokens
+from llava.pruning import Pruning
+from otprune_lmms.engine.generation import Row, write
+from otprune_lmms.engine.identity import image_number
+from otprune_lmms.engine.loglikelihood import likelihoods
+from otprune_lmms.engine.prompts import prompt_of, token_ids
+from otprune_lmms.engine.requests import Answer, RequestError
+from otprune_lmms.engine.survey import Question
+from otprune_lmms.engine.visual import ImageKey
+
+Respond = Callable[[Sequence[Question]], list[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Responder:
+    """The language model's side of the engine.
+
+    Attributes:
+        model: the model.
+        tokenizer: its tokenizer.
+        template: name of the conversation template.
+        use_cache: keep keys and values while decoding.
+    """
+
+    model: Any
+    tokenizer: Any
+    template: str
+    use_cache: bool = True
+
+    def bind(self, pruning: Pruning | None, visual: Mapping[ImageKey, ImageTokens]) -> Respond:
+        """Return the function that answers questions of one batch under one pruning."""
+
+        def respond(questions: Sequence[Question]) -> list[Answer]:
+            begin = time.perf_counter()
+            rows = [self._row(question, visual) for question in questions]
+            answers = self._respond(questions, rows, pruning)
+            share = (time.perf_counter() - begin) / len(questions)
+            return [_with_seconds(answer, share) for answer in answers]
+
+        return respond
+
+    def _respond(
+        self, questions: Sequence[Question], rows: Sequence[Row], pruning: Pruning | None
+    ) -> list[Answer]:
+        first = questions[0]
+        if first.request.kind == "loglikelihood":
+            try:
+                found = likelihoods(self.model, rows, pruning)
+            except ValueError as error:
+                names = ", ".join(question.request.name for question in questions)
+                raise RequestError(f"{names}: {error}") from error
+            return [
+                Answer(None, one.loss, one.greedy, one.kept, one.candidates, one.tokens)
+                for one in found
+            ]
+        if not first.generation.samples:
+            return self._write(rows, pruning, first)
+        device = self.model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(rows[0].seed)
+            return self._write(rows, pruning, first)
+
+    def _write(
+        self, rows: Sequence[Row], pruning: Pruning | None, question: Question
+    ) -> list[Answer]:
+        written = write(
+            self.model,
+            self.tokenizer,
+            rows,
+            pruning,
+            question.generation,
+            use_cache=self.use_cache,
+        )
+        return [
+            Answer(text=one.text, kept=one.kept, candidates=one.candidates, new_tokens=one.tokens)
+            for one in written
+        ]
+
+    def _row(self, question: Question, visual: Mapping[ImageKey, ImageTokens]) -> Row:
+        ids = token_ids(question.prompt, self.tokenizer)
+        answer = 0
+        if question.request.kind == "loglikelihood":
+            whole = prompt_of(
+                question.request,
+                len(question.images),
+                self.template,
+                question.request.continuation,
+            )
+            begin, ids = len(ids), token_ids(whole, self.tokenizer)
+            answer = len(ids) - begin
+        return Row(
+            ids=ids,
+            visual=tuple(visual[image, question.generation.aspect] for image in question.images),
+            image_ids=tuple(image_number(image) for image in question.images),
+            seed=int(question.digest[:15], 16),
+            answer=answer,
+        )
+
+
+def _with_seconds(answer: Answer, seconds: float) -> Answer:
+    return Answer(
+        answer.text,
+        answer.loss,
+        answer.greedy,
+        answer.kept,
+        answer.candidates,
+        answer.new_tokens,
+        seconds,
+    )

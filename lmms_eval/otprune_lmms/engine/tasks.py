@@ -1,0 +1,105 @@
+"""From lmms-eval's tasks and instances to requests."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from otprune_lmms.engine.requests import Request, RequestError
+
+_SEED = ("seedbench", "seedbench_lite", "seedbench_ppl")
+"""Tasks whose documents say in ``data_type`` whether their images are frames of a video."""
+
+
+def requests_of(
+    task: Any, task_name: str, rank: int = 0, world: int = 1, limit: int | None = None
+) -> list[Request]:
+    """Return the requests of an lmms-eval task that fall to one of ``world`` processes.
+
+    Builds the task's instances, which it then holds (``task.instances``), as lmms-eval's evaluator
+    does; no model is needed.
+
+    Raises:
+        RequestError: a kind of request that is no question about images.
+    """
+    task.build_all_requests(limit=limit, rank=rank, world_size=world)
+    return requests_from(task.instances, {task_name: task.dataset})
+
+
+def requests_from(
+    instances: Sequence[Any], datasets: Mapping[str, Mapping[str, Any]]
+) -> list[Request]:
+    """Return the requests of lmms-eval instances, one each, in order.
+
+    An instance that is there several times stands for repeated samples; what lmms-eval clones to
+    give all processes as many requests is one request with what it was cloned from.
+
+    Args:
+        instances: with ``args`` as lmms-eval 0.7 lays them out for "simple" models.
+        datasets: for each task, its splits.
+
+    Raises:
+        RequestError: a kind of request that is no question about images.
+    """
+    videos: dict[tuple[str, str], Sequence[str] | None] = {}
+    repeats: dict[int, int] = {}
+    found = []
+    for instance in instances:
+        repeat = repeats.get(id(instance), -1) + 1
+        repeats[id(instance)] = repeat
+        *_, task, split = instance.args
+        if (task, split) not in videos:
+            videos[task, split] = _data_types(task, datasets[task][split])
+        found.append(_request(instance, datasets[task][split], repeat, videos[task, split]))
+    return found
+
+
+def _request(instance: Any, dataset: Any, repeat: int, data_types: Sequence[str] | None) -> Request:
+    kind = instance.request_type
+    context, second, doc_to_visual, doc_id, task, split = _arguments(instance)
+    continuation, generation = None, {}
+    if kind == "loglikelihood":
+        continuation = second if isinstance(second, str) else second(dataset[doc_id])
+    else:
+        generation = dict(second)
+    return Request(
+        task=task,
+        split=split,
+        doc_id=doc_id,
+        index=instance.idx,
+        context=context[0] if isinstance(context, list) else context,
+        generation=generation,
+        images=partial(_images, dataset, doc_id, doc_to_visual),
+        kind="loglikelihood" if kind == "loglikelihood" else "generate",
+        continuation=None if continuation is None else str(continuation),
+        video=data_types is not None and data_types[doc_id] == "video",
+        repeat=repeat,
+    )
+
+
+def _arguments(instance: Any) -> tuple[Any, ...]:
+    known = ("generate_until", "loglikelihood")
+    if instance.request_type not in known or len(instance.args) != 6:
+        raise RequestError(
+            f"requests must be one of {', '.join(known)} about a document, got "
+            f"{instance.request_type} with {len(instance.args)} arguments"
+        )
+    return instance.args
+
+
+def _images(
+    dataset: Any, doc_id: int, doc_to_visual: Callable[[Any], Any] | None
+) -> list[Image.Image]:
+    images = None if doc_to_visual is None else doc_to_visual(dataset[doc_id])
+    # Tasks say in several ways that a document has no image.
+    if not images or any(image is None for image in images):
+        return []
+    return list(images)
+
+
+def _data_types(task: str, dataset: Any) -> Sequence[str] | None:
+    """Return the column that tells videos from images, without reading any image."""
+    if task not in _SEED or "data_type" not in getattr(dataset, "column_names", ()):
+        return None
+    return list(dataset["data_type"])

@@ -1,0 +1,124 @@
+"""The one file of a journal that this process writes."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from otprune_lmms.journal.lines import Content, read
+from otprune_lmms.journal.records import JournalError
+
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+
+
+class Writer:
+    """An append-only file, locked for as long as it is open.
+
+    Takes the first ``part-NNN.jsonl`` of the folder that no living process holds, so a journal has
+    as many files as it had writers at one time.
+
+    Raises:
+        JournalError: no such folder can be made, it cannot be written to, or it knows no locks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"journal {folder} cannot be made: {error.strerror}") from error
+        self.path, self._descriptor = _first_free(folder)
+        self._size = 0
+
+    def load(self) -> Content:
+        """Return what the file says, after cutting what is not whole at its end."""
+        content = read(self.path)
+        if content.good < content.size:
+            os.ftruncate(self._descriptor, content.good)
+        self._size = content.good
+        return content
+
+    def write(self, lines: bytes) -> None:
+        """Append lines; they survive the end of this process from here on.
+
+        Raises:
+            JournalError: they could not be written in full (disk full, quota); the file then ends
+                where it did before.
+        """
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
+        self._size += len(lines)
+
+    def flush(self) -> None:
+        """Have what was written survive a loss of power.
+
+        Raises:
+            JournalError: the device refuses.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file, which unlocks it; an empty one is removed."""
+        if self._size == 0:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        os.close(self._descriptor)
+
+
+def _first_free(folder: Path) -> tuple[Path, int]:
+    number = 0
+    while True:
+        path = folder / f"part-{number:03d}.jsonl"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise JournalError(f"{path} cannot be written: {error.strerror}") from error
+        if _lock(descriptor, path) and _still_there(descriptor, path):
+            return path, descriptor
+        os.close(descriptor)
+        number += 1
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            os.close(descriptor)
+            raise JournalError(
+                f"{path} is on a file system without locks: {error.strerror}"
+            ) from error
+        return False
+    return True
+
+
+def _still_there(descriptor: int, path: Path) -> bool:
+    # Its last holder may have removed it, empty, between our opening and our locking.
+    try:
+        return os.stat(path).st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def is_live(path: Path) -> bool:
+    """Return whether a process holds a file of a journal at present."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _UNSUPPORTED
+    finally:
+        os.close(descriptor)
+    return False
