@@ -87,7 +87,7 @@ class Cell:
         names = {field.name for field in dataclasses.fields(cls)} - {"settings"}
         fields = {name: rest.pop(name) for name in names & rest.keys()}
         own = {**_settings(rest.pop("settings", ())), **rest}
-        return cls(method, keep_ratio, k, layer, settings=_settings(own.items()), **fields)
+        return cls(method, keep_ratio, k, layer, settings=tuple(own.items()), **fields)
 
     @property
     def label(self) -> str:

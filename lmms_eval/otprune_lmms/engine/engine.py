@@ -70,14 +70,15 @@ class Engine:
         self.model_name = model_name
         self.batch_size, self.workers = batch_size, workers
         self.journal, self.progress = journal, progress
-        self.fingerprint = "" if journal is None else model_fingerprint(*loaded[1::-1], loaded[2])
+        self.fingerprint = ""
         if journal is not None:
+            self.fingerprint = model_fingerprint(self.model, self.tokenizer, self.image_processor)
             journal.header.setdefault("model", {})[self.fingerprint] = model_name
         self.surveyor = Surveyor(self.model.config, self.fingerprint, conversation, seed_video)
         self.responder = Responder(self.model, self.tokenizer, conversation, use_cache)
         self.halving = Halving()
         self._store = VisualStore(_STORE_BYTES)
-        self._known: dict[Key, Answer] = {}
+        self._known: dict[tuple[str, str], Answer] = {}
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request], cells: Sequence[Cell]) -> Answers:

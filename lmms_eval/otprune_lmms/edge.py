@@ -1,0 +1,142 @@
+"""The one place that reads the environment, and makes settings of it.
+
+``BASELINE``, ``LAYER_INDEX`` and ``SUBSET_RATIO`` are how the released code is told what to prune.
+They become ``method``, ``layer`` and ``keep_ratio``, the same that YAML files and ``--model_args``
+give.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from otprune import PRUNERS
+
+_OURS = {"ours": "otprune"}
+_NOTHING = {"orig", "none"}
+
+VARIABLES = {"method": "BASELINE", "layer": "LAYER_INDEX", "keep_ratio": "SUBSET_RATIO"}
+"""The variable that each setting comes from."""
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be meant; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the environment says; None where it says nothing.
+
+    Attributes:
+        method: name of a method, or "none" for the unpruned model.
+        layer: where to prune.
+        keep_ratio: share of the visual tokens to keep.
+        rank: number of this process among those of a launcher.
+    """
+
+    method: str | None = None
+    layer: int | None = None
+    keep_ratio: float | None = None
+    rank: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """Return the pruning settings that are given."""
+        known = {name: getattr(self, name) for name in VARIABLES}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def read_environment() -> Environment:
+    """Return what the environment says about pruning.
+
+    Raises:
+        SettingsError: an unknown ``BASELINE``, a ``SUBSET_RATIO`` outside (0, 1], a ``LAYER_INDEX``
+            that is no layer's number or comes without ``SUBSET_RATIO``.
+    """
+    given = {variable: os.environ.get(variable, "").strip() for variable in VARIABLES.values()}
+    method, layer, ratio = given["BASELINE"], given["LAYER_INDEX"], given["SUBSET_RATIO"]
+    if layer and not ratio:
+        raise SettingsError(
+            f"LAYER_INDEX={layer} needs SUBSET_RATIO, the share of visual tokens to keep"
+        )
+    rank = os.environ.get("RANK", "")
+    return Environment(
+        method=method_named(method, "BASELINE") if method else None,
+        layer=_layer(layer) if layer else None,
+        keep_ratio=_ratio(ratio) if ratio else None,
+        rank=int(rank) if rank.isdecimal() else 0,
+    )
+
+
+def method_named(value: str, source: str) -> str:
+    """Return the method that a name means, in any case; "none" for no pruning.
+
+    ``OURS`` is OTPrune, ``ORIG`` and ``NONE`` the unpruned model, as in the released scripts.
+
+    Raises:
+        SettingsError: unknown; the message says ``source``.
+    """
+    name = str(value).strip().lower()
+    if name in _NOTHING:
+        return "none"
+    name = _OURS.get(name, name)
+    if name not in PRUNERS:
+        known = ", ".join(["OURS", "ORIG", *sorted(PRUNERS)])
+        raise SettingsError(f"{source} must be one of {known} (in any case), got {value!r}")
+    return name
+
+
+def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
+    """Return arguments with the environment's pruning settings among them.
+
+    ``arguments`` uses the names of `otprune_lmms.cells.Cell`. Of an unpruned model
+    ``LAYER_INDEX`` and ``SUBSET_RATIO`` say nothing.
+
+    Raises:
+        SettingsError: both give a setting, and not the same; a method in the environment without
+            a budget anywhere.
+    """
+    given = dict(environment.settings())
+    asked = arguments.get("method")
+    if asked is not None:
+        asked = method_named(asked, "method")
+        arguments = {**arguments, "method": asked}
+    for name, value in given.items():
+        theirs = arguments.get(name)
+        if theirs is not None and theirs != value:
+            raise SettingsError(
+                f"{VARIABLES[name]} in the environment says {name}={value}, model_args say "
+                f"{name}={theirs}: give one of them"
+            )
+    method = given.get("method") or asked
+    if method in (None, "none"):
+        given = {"method": method} if given.get("method") else {}
+    elif given.get("method") and not _budget({**arguments, **given}):
+        raise SettingsError(
+            f"BASELINE={method} needs SUBSET_RATIO, the share of visual tokens to keep, in (0, 1]"
+        )
+    if "keep_ratio" in given and arguments.get("k") is not None:
+        raise SettingsError(
+            f"SUBSET_RATIO in the environment says keep_ratio={given['keep_ratio']}, model_args "
+            f"say k={arguments['k']}: give one of them"
+        )
+    return {**arguments, **given}
+
+
+def _budget(arguments: Mapping[str, Any]) -> bool:
+    return arguments.get("keep_ratio") is not None or arguments.get("k") is not None
+
+
+def _layer(text: str) -> int:
+    if not text.isdecimal():
+        raise SettingsError(f"LAYER_INDEX must be an integer >= 0, got {text!r}")
+    return int(text)
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = float("nan")
+    if not 0 < ratio <= 1:
+        raise SettingsError(f"SUBSET_RATIO must be in (0, 1], got {text!r}")
+    return ratio

@@ -1,0 +1,120 @@
+"""lmms-eval's command line, before lmms-eval reads it.
+
+Its response cache and its results know a model by ``--model_args`` alone. So what the environment
+says about pruning is written there, and two runs that differ in it are different runs everywhere.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lmms_eval.utils import simple_parse_args_string
+from loguru import logger as eval_logger
+
+from otprune_lmms.arguments import parse, renamed
+from otprune_lmms.edge import VARIABLES, Environment, SettingsError, merged, read_environment
+from otprune_lmms.launch.guard import end_on_failure
+from otprune_lmms.launch.installation import check_installation
+
+IDS = ("llava", "otprune_llava")
+"""Ids of our model, the first one lmms-eval's own."""
+
+_PROGRAMS = ("lmms-eval", "lmms_eval")
+
+
+def prepare_command_line() -> None:
+    """Check and complete the command line if this process is lmms-eval's and the model is ours.
+
+    Raises:
+        SystemExit: settings that cannot be meant; the message says which.
+    """
+    if not _is_lmms_eval():
+        return
+    try:
+        asked = _asked(sys.argv[1:])
+        if asked.model not in IDS:
+            return
+        end_on_failure()
+        check_installation()
+        if asked.config is None:
+            sys.argv[1:] = translated(sys.argv[1:], read_environment())
+    except (SettingsError, RuntimeError) as error:
+        raise SystemExit(f"otprune_lmms: {error}") from None
+
+
+def translated(argv: Sequence[str], environment: Environment) -> list[str]:
+    """Return lmms-eval's arguments with the environment's settings in ``--model_args``.
+
+    Raises:
+        SettingsError: see `merged` and `parse`.
+    """
+    text = _asked(argv).model_args
+    complete = completed(text, environment)
+    if complete == text:
+        return list(argv)
+    if environment.rank == 0:
+        # lmms-eval shows INFO only once it has read its arguments.
+        eval_logger.warning("from the environment: --model_args {}", complete)
+    return [*argv, "--model_args", complete]
+
+
+def completed(text: str, environment: Environment) -> str:
+    """Return the text of ``--model_args`` with the environment's settings at its end.
+
+    Raises:
+        SettingsError: an unknown argument, an impossible value, a conflict.
+    """
+    given = renamed(arguments_of(text))
+    whole = merged(given, environment)
+    parse(whole)
+    if environment.method is None and environment.settings() and "method" not in whole:
+        names = " and ".join(VARIABLES[name] for name in environment.settings())
+        eval_logger.warning("BASELINE is not set: nothing is pruned, {} say nothing", names)
+    added = [f"{name}={whole[name]}" for name in VARIABLES if name in whole and name not in given]
+    return ",".join([text, *added] if text.strip() else added)
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """Return ``--model_args`` as lmms-eval reads them.
+
+    Raises:
+        SettingsError: an argument without a value.
+    """
+    try:
+        return simple_parse_args_string(text)
+    except ValueError:
+        raise SettingsError(f"model_args must be name=value,name=value,...; got {text!r}") from None
+
+
+def _is_lmms_eval() -> bool:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name == "lmms_eval.__main__":
+        return True
+    return bool(sys.argv) and Path(sys.argv[0]).name in _PROGRAMS
+
+
+def _asked(argv: Sequence[str]) -> argparse.Namespace:
+    """Return what matters here of lmms-eval's arguments."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model")
+    parser.add_argument("--model_args", default="")
+    parser.add_argument("--config")
+    asked, _ = parser.parse_known_args(list(argv))
+    if asked.config is not None and asked.model is None:
+        asked.model = _configured_model(Path(asked.config))
+    return asked
+
+
+def _configured_model(config: Path) -> str | None:
+    """Return our model's id if one of a file's runs is ours."""
+    try:
+        content = yaml.safe_load(config.read_text())
+    except (OSError, yaml.YAMLError):
+        # lmms-eval says so itself, and ends with a status of its own.
+        return None
+    runs = content if isinstance(content, list) else [content]
+    models = [run.get("model") for run in runs if isinstance(run, dict)]
+    return next((model for model in models if model in IDS), None)

@@ -1,0 +1,29 @@
+"""Messages of our packages, where lmms-eval's own go."""
+
+import logging
+
+from loguru import logger as eval_logger
+
+_PACKAGES = ("otprune_lmms", "llava", "otprune")
+
+
+class _Forward(logging.Handler):
+    """Hands records on to loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record on, with the place that it comes from."""
+
+        def placed(message: dict) -> None:
+            message.update(name=record.name, function=record.funcName, line=record.lineno)
+
+        eval_logger.patch(placed).log(record.levelname, "{}", record.getMessage())  # type: ignore[arg-type]
+
+
+def forward_messages(level: int = logging.INFO) -> None:
+    """Send what our packages log to loguru, which lmms-eval configures; at most once."""
+    for name in _PACKAGES:
+        log = logging.getLogger(name)
+        if not any(isinstance(handler, _Forward) for handler in log.handlers):
+            log.addHandler(_Forward())
+            log.setLevel(level)
+            log.propagate = False
