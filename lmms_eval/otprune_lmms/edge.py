@@ -31,13 +31,13 @@ class Environment:
         method: name of a method, or "none" for the unpruned model.
         layer: where to prune.
         keep_ratio: share of the visual tokens to keep.
-        rank: number of this process among those of a launcher.
+        rank: number of this process among those of a launcher; None without one.
     """
 
     method: str | None = None
     layer: int | None = None
     keep_ratio: float | None = None
-    rank: int = 0
+    rank: int | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return the pruning settings that are given."""
@@ -63,7 +63,7 @@ def read_environment() -> Environment:
         method=method_named(method, "BASELINE") if method else None,
         layer=_layer(layer) if layer else None,
         keep_ratio=_ratio(ratio) if ratio else None,
-        rank=int(rank) if rank.isdecimal() else 0,
+        rank=int(rank) if rank.isdecimal() else None,
     )
 
 

@@ -10,6 +10,8 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 
+from llava.checkpoint.config import read_config
+from llava.checkpoint.files import CheckpointFiles
 from llava.model.builder import load_pretrained_model
 from otprune_lmms.arguments import Arguments, parse, renamed
 from otprune_lmms.edge import SettingsError, merged, read_environment
@@ -131,6 +133,7 @@ class Llava(lmms):
 
     def _load(self) -> None:
         given = self.arguments
+        _check_layer(given)
         if given.journal is not None:
             self._journal = Journal(given.journal, {"arguments": repr(given)})
         loaded = load_pretrained_model(
@@ -164,6 +167,20 @@ class Llava(lmms):
         answers = self.answers = self._engine.run(asked, [self.cell])
         _report(answers, asked, self._rank)
         return asked, answers
+
+
+def _check_layer(arguments: Arguments) -> None:
+    """Raise ``SettingsError`` if the checkpoint has no layer to prune at, before it is loaded."""
+    layer = arguments.cell.layer
+    if layer == 0:
+        return
+    files = CheckpointFiles(arguments.pretrained, arguments.revision)
+    layers = read_config(files).model.num_hidden_layers
+    if layer >= layers:
+        raise SettingsError(
+            f"layer must be in 0..{layers - 1} for {arguments.pretrained} of {layers} layers, "
+            f"got {layer}"
+        )
 
 
 def _device(arguments: Arguments, accelerator: Accelerator) -> torch.device:

@@ -1,7 +1,7 @@
 """Work done ahead of its use, on threads, a bounded number of items at a time."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 def ahead(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield ``function`` of each item, in order, with up to ``depth`` results waiting.
 
     With ``workers=0`` nothing is done ahead. An error comes out where its item's turn is; when the

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.prompts import check_template
 from otprune_lmms.engine.requests import Answer, Request, RequestError, RequestKey
 from otprune_lmms.engine.responder import Responder
-from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, survey
+from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
 from otprune_lmms.engine.visual import ImageKey, Pixels, VisualStore, encode, preprocess
 from otprune_lmms.journal import Journal, Key, Record, model_fingerprint
 
@@ -81,6 +81,7 @@ class Engine:
         self._known: dict[tuple[str, str], Answer] = {}
 
     @torch.inference_mode()
+    @whole_images()
     def run(self, requests: Sequence[Request], cells: Sequence[Cell]) -> Answers:
         """Return the answer to every request under every cell.
 
@@ -103,8 +104,11 @@ class Engine:
         left = self._unanswered(questions, cells, counts)
         total = sum(len(missing) for missing in left.values())
         work = list(batches([q for q in questions if left[q.digest]], self.batch_size))
-        loads = ahead(self._load, work, self.workers, self.workers + 1)
-        with Progress(f"{self.model_name}: answers", total, self.progress) as progress:
+        what = f"{self.model_name}: answers"
+        with (
+            closing(ahead(self._load, work, self.workers, self.workers + 1)) as loads,
+            Progress(what, total, self.progress) as progress,
+        ):
             for batch in work:
                 with _timed(counts, "load"):
                     pixels = next(loads)
@@ -127,11 +131,13 @@ class Engine:
         unique = list({request.key: request for request in requests}.values())
         digests: dict[RequestKey, str] = {}
         questions: dict[str, Question] = {}
-        what = f"{self.model_name}: reading images"
-        with _timed(counts, "survey"), Progress(what, len(unique), self.progress) as progress:
-            for request, question in zip(
-                unique, survey(self.surveyor, unique, self.workers), strict=True
-            ):
+        what, depth = f"{self.model_name}: reading images", 2 * self.workers
+        with (
+            _timed(counts, "survey"),
+            Progress(what, len(unique), self.progress) as progress,
+            closing(ahead(self.surveyor.question, unique, self.workers, depth)) as found,
+        ):
+            for request, question in zip(unique, found, strict=True):
                 digests[request.key] = question.digest
                 questions.setdefault(question.digest, question)
                 progress.advance(1)

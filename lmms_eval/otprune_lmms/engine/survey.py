@@ -1,14 +1,13 @@
 """Read what all requests need once, before the first token: which images, which questions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from llava.images import as_rgb
-from otprune_lmms.engine.ahead import ahead
 from otprune_lmms.engine.identity import Generation, generation_of, image_hash, request_hash
 from otprune_lmms.engine.prompts import prompt_of
 from otprune_lmms.engine.requests import Request, RequestError
@@ -76,11 +75,6 @@ class Surveyor:
             return [as_rgb(image, f"image {number}") for number, image in enumerate(images)]
 
 
-def survey(surveyor: Surveyor, requests: Sequence[Request], workers: int) -> Iterator[Question]:
-    """Yield the question of each request, in order; images are read on ``workers`` threads."""
-    yield from ahead(surveyor.question, requests, workers, 2 * workers)
-
-
 @contextmanager
 def named(request: Request) -> Iterator[None]:
     """Turn the ways in which an image can be broken into an error that names the document.
@@ -94,3 +88,14 @@ def named(request: Request) -> Iterator[None]:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise RequestError(f"{request.name}: {error}") from error
+
+
+@contextmanager
+def whole_images() -> Iterator[None]:
+    """Let truncated images be errors; lmms-eval's tasks have them filled with grey."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

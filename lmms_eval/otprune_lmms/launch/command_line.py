@@ -37,10 +37,11 @@ def prepare_command_line() -> None:
         asked = _asked(sys.argv[1:])
         if asked.model not in IDS:
             return
-        end_on_failure()
+        environment = read_environment()
+        end_on_failure(environment.rank)
         check_installation()
         if asked.config is None:
-            sys.argv[1:] = translated(sys.argv[1:], read_environment())
+            sys.argv[1:] = translated(sys.argv[1:], environment)
     except (SettingsError, RuntimeError) as error:
         raise SystemExit(f"otprune_lmms: {error}") from None
 
@@ -55,7 +56,7 @@ def translated(argv: Sequence[str], environment: Environment) -> list[str]:
     complete = completed(text, environment)
     if complete == text:
         return list(argv)
-    if environment.rank == 0:
+    if not environment.rank:
         # lmms-eval shows INFO only once it has read its arguments.
         eval_logger.warning("from the environment: --model_args {}", complete)
     return [*argv, "--model_args", complete]

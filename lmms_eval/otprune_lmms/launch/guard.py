@@ -6,6 +6,7 @@ that is where this listens.
 """
 
 import sys
+from functools import partial
 from typing import Any
 
 from loguru import logger as eval_logger
@@ -14,15 +15,17 @@ _MAIN = "lmms_eval.__main__"
 _TRACKER = "lmms_eval.loggers.evaluation_tracker"
 
 
-def end_on_failure() -> None:
+def end_on_failure(rank: int | None = None) -> None:
     """Let the process end with status 1 as soon as lmms-eval's command line logs a failure.
 
-    Under torchrun or accelerate that ends the other processes too.
+    Under torchrun or accelerate that ends the other processes too; ``rank`` says in the message
+    which one it was.
     """
-    eval_logger.configure(patcher=_listen)
+    name = "lmms_eval" if rank is None else f"lmms_eval, rank {rank}"
+    eval_logger.configure(patcher=partial(_listen, name))
 
 
-def _listen(record: Any) -> None:
+def _listen(name: str, record: Any) -> None:
     failed = record["name"] == _MAIN and record["level"].name in ("ERROR", "CRITICAL")
     # Results that could not be written are a warning there.
     lost = record["name"] == _TRACKER and record["message"].startswith("Could not save")
@@ -32,4 +35,4 @@ def _listen(record: Any) -> None:
     reason = record["message"]
     if error is not None and str(error) not in reason:
         reason = f"{reason}: {error!r}"
-    raise SystemExit(f"lmms_eval: {reason}")
+    raise SystemExit(f"{name}: {reason}")

@@ -1,0 +1,29 @@
+"""Marks, a quiet start, and nothing of ours in the environment."""
+
+import warnings
+
+import pytest
+import torch
+import transformers
+
+transformers.logging.disable_progress_bar()
+torch.set_num_threads(1)
+
+with warnings.catch_warnings():
+    # lmms-eval switches warnings off and on while it is imported.
+    warnings.simplefilter("ignore")
+    import lmms_eval.tasks  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    for name in ("BASELINE", "LAYER_INDEX", "SUBSET_RATIO"):
+        monkeypatch.delenv(name, raising=False)
