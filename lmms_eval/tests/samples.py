@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset, Image, List
 from PIL import Image as Pictures
 
-from otprune_lmms.scoring import SUITES
+from otprune_lmms.experiments.config import TASKS
 
 SPLITS = {
     "coco2017_cap_val": "val",
@@ -200,22 +200,7 @@ def make_suite(folder: Path, tasks: list[str]) -> Path:
                 kind: Any = List(Image()) if task == "seedbench" else Image()
                 made = made.cast_column(column, kind)
         made.to_parquet(data)
-        mini = SUITES["mini"]
-        assert mini is not None
-        override = yaml.safe_load((mini / f"{task}.yaml").read_text())
+        override = yaml.safe_load((TASKS / "mini" / f"{task}.yaml").read_text())
         override["dataset_kwargs"]["data_files"] = {split: str(data)}
         (folder / "tasks" / f"{task}.yaml").write_text(yaml.safe_dump(override))
     return folder / "tasks"
-
-
-__all__ = [
-    "CAPTIONS",
-    "Features",
-    "ROWS",
-    "Value",
-    "make_suite",
-    "picture",
-    "right",
-    "rows",
-    "wrong",
-]

@@ -1,15 +1,11 @@
 """Experiments as YAML: every value checked before anything loads."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -17,7 +13,10 @@ from pydantic import (
 
 from llava.conversation import conv_templates
 from otprune_lmms.benchmarks import OTPRUNE_11
-from otprune_lmms.cells import Cell
+from otprune_lmms.experiments.sweep import Settings, Sweep, as_tuple
+
+TASKS = Path(__file__).parent.parent / "tasks"
+"""The package's own task files."""
 
 GROUP = "otprune_11"
 """Stands for all of `OTPRUNE_11` among an experiment's tasks."""
@@ -29,31 +28,7 @@ class ConfigError(ValueError):
     """An experiment that cannot be: the file, the key, the rule and the value."""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _once(name: str) -> Any:
-    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        twice = sorted({str(value) for value in values if values.count(value) > 1})
-        if twice:
-            raise ValueError(f"{name} must be distinct, got {', '.join(twice)} more than once")
-        return values
-
-    return AfterValidator(check)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Ratio = Annotated[float, Field(gt=0, le=1)]
-Layer = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0)]
-Plain = str | int | float | bool | None
-
-
-class ModelChoice(_Settings):
+class ModelChoice(Settings):
     """A model of the experiment.
 
     Attributes:
@@ -84,7 +59,7 @@ class ModelChoice(_Settings):
         return self
 
 
-class TaskChoice(_Settings):
+class TaskChoice(Settings):
     """A task of the experiment.
 
     Attributes:
@@ -96,100 +71,11 @@ class TaskChoice(_Settings):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class MethodChoice(_Settings):
-    """A pruning method of the experiment.
-
-    Attributes:
-        method: a name of `otprune.PRUNERS`.
-        settings: its own settings, ``preset``, and ``positions``, ``keep_newlines``, ``compat``.
-        seeds: of a random method; the table shows their mean.
-        keep_ratios: shares kept, instead of the experiment's.
-        layers: where it prunes, instead of the experiment's.
-    """
-
-    method: str
-    settings: dict[str, Plain] = {}
-    seeds: (
-        Annotated[tuple[Seed, ...], BeforeValidator(_tuple), Field(min_length=1), _once("seeds")]
-        | None
-    ) = None
-    keep_ratios: (
-        Annotated[
-            tuple[Ratio, ...], BeforeValidator(_tuple), Field(min_length=1), _once("keep_ratios")
-        ]
-        | None
-    ) = None
-    layers: (
-        Annotated[tuple[Layer, ...], BeforeValidator(_tuple), Field(min_length=1), _once("layers")]
-        | None
-    ) = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if "seed" in self.settings:
-            raise ValueError("seed belongs in seeds, not in settings")
-        self.cells((0.5,), (0,))
-        return self
-
-    def cells(self, keep_ratios: Sequence[float], layers: Sequence[int]) -> list[Cell]:
-        """Return the method's cells, its own ratios and layers before those given."""
-        seeds = [{}] if self.seeds is None else [{"seed": seed} for seed in self.seeds]
-        return [
-            Cell.make(self.method, keep_ratio=ratio, layer=layer, **{**self.settings, **seed})
-            for layer in self.layers or layers
-            for ratio in self.keep_ratios or keep_ratios
-            for seed in seeds
-        ]
-
-
-def _method(value: Any) -> Any:
-    return {"method": value} if isinstance(value, str) else value
-
-
 def _task(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
 
-class Sweep(_Settings):
-    """The pruning settings of the experiment: methods x keep_ratios x layers.
-
-    Attributes:
-        methods: names, or entries with settings of their own.
-        keep_ratios: shares of the visual tokens kept, in (0, 1].
-        layers: 0 prunes before the language model, L >= 1 at the input of its layer L.
-        unpruned: whether the unpruned model takes part; relative scores need it.
-    """
-
-    methods: Annotated[
-        tuple[Annotated[MethodChoice, BeforeValidator(_method)], ...], BeforeValidator(_tuple)
-    ] = ()
-    keep_ratios: Annotated[
-        tuple[Ratio, ...], BeforeValidator(_tuple), Field(min_length=1), _once("keep_ratios")
-    ] = (0.098,)
-    layers: Annotated[
-        tuple[Layer, ...], BeforeValidator(_tuple), Field(min_length=1), _once("layers")
-    ] = (0,)
-    unpruned: bool = True
-
-    def cells(self) -> tuple[Cell, ...]:
-        """Return all cells, unpruned first."""
-        found = [Cell.make()] if self.unpruned else []
-        for method in self.methods:
-            found += method.cells(self.keep_ratios, self.layers)
-        return tuple(found)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        labels = [cell.label for cell in self.cells()]
-        if not labels:
-            raise ValueError("cells must hold at least one method, or unpruned: true")
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"cells must be distinct, got {', '.join(twice)} more than once")
-        return self
-
-
-class PublishedRow(_Settings):
+class PublishedRow(Settings):
     """A row of numbers from a paper, shown apart from ours and never mixed with them.
 
     Attributes:
@@ -205,13 +91,14 @@ class PublishedRow(_Settings):
     scores: Annotated[dict[str, float], Field(min_length=1)]
 
 
-class Experiment(_Settings):
+class Experiment(Settings):
     """One table: models x cells x tasks.
 
     Attributes:
         name: of the folders ``results/<name>`` and ``logs/<name>``.
         title: of the table.
-        suite: "mini" for the embedded data, "hub" for the benchmarks' own.
+        suite: "mini" for the embedded data, "hub" for the benchmarks' own, or a folder of lmms-eval
+            task files (``./my_tasks``) whose entries replace those of the stock tasks.
         models: at least one.
         tasks: task ids.
         cells: pruning settings.
@@ -226,11 +113,11 @@ class Experiment(_Settings):
 
     name: Annotated[str, _NAME]
     title: Annotated[str, Field(min_length=1)]
-    suite: Literal["mini", "hub"]
-    models: Annotated[tuple[ModelChoice, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    suite: Annotated[str, Field(pattern=r"^(mini|hub|\.\.?/.*)$")]
+    models: Annotated[tuple[ModelChoice, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     tasks: Annotated[
         tuple[Annotated[TaskChoice, BeforeValidator(_task)], ...],
-        BeforeValidator(_tuple),
+        BeforeValidator(as_tuple),
         Field(min_length=1),
     ]
     cells: Sweep
@@ -239,7 +126,7 @@ class Experiment(_Settings):
     seed_video: Literal["first_frame", "all_frames"] = "first_frame"
     workers: Annotated[int, Field(ge=1)] = 2
     picture: bool = False
-    published: Annotated[tuple[PublishedRow, ...], BeforeValidator(_tuple)] = ()
+    published: Annotated[tuple[PublishedRow, ...], BeforeValidator(as_tuple)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -296,7 +183,17 @@ def load_experiment(path: Path) -> Experiment:
         folder = checkpoint(model, path.parent)
         if model.pretrained.startswith(".") and not Path(folder).is_dir():
             raise ConfigError(f"{path}: models: pretrained of {model.name}: no folder {folder}")
+    tasks = task_folder(experiment, path.parent)
+    if tasks is not None and not tasks.is_dir():
+        raise ConfigError(f"{path}: suite: no folder {tasks}")
     return experiment
+
+
+def task_folder(experiment: Experiment, folder: Path) -> Path | None:
+    """Return the folder of task files of an experiment; None for the stock tasks' own data."""
+    if experiment.suite.startswith("."):
+        return (folder / experiment.suite).resolve()
+    return {"mini": TASKS / "mini", "hub": None}[experiment.suite]
 
 
 def checkpoint(model: ModelChoice, folder: Path) -> str:

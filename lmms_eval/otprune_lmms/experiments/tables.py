@@ -1,9 +1,9 @@
 """Tidy records of an experiment, and the tables made of them: terminal, Markdown, CSV."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from rich import box
@@ -38,6 +38,7 @@ why. ``kept_tokens`` and ``visual_tokens`` are means over the images of the task
 
 RULE = "mean over tasks of score / unpruned score"
 _EMPTY = "–"
+_Lines = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,11 @@ def read_records(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise ValueError(f"no records at {path}")
-    records = pd.read_csv(path, float_precision="round_trip", keep_default_na=True)
+    # As text first: not every version of pandas reads the last digit of a number right.
+    records = pd.read_csv(path, dtype={"value": str})
     if list(records.columns) != COLUMNS:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
-    return records
+    return records.astype({"value": float})
 
 
 def wide(records: pd.DataFrame, title: str) -> Wide:
@@ -87,31 +89,32 @@ def wide(records: pd.DataFrame, title: str) -> Wide:
     Raises:
         ValueError: no records.
     """
-    if records.empty:
+    lines = _lines(records)
+    if not lines:
         raise ValueError("a table needs records")
     tasks = {
-        task: headline(task, list(dict.fromkeys(some["metric"])))
-        for task, some in records.groupby("task", sort=False)
+        task: headline(task, _distinct(line["metric"] for line in some))
+        for (task,), some in _groups(lines, "task").items()
     }
-    scores = _scores(records, tasks)
-    several = records["model"].nunique() > 1
+    scores = _scores(lines, tasks)
+    several = len(_groups(lines, "model")) > 1
     rows = []
-    for (model, row), cells in records.groupby(["model", "row"], sort=False):
+    for (model, row), some in _groups(lines, "model", "row").items():
         base = scores.get((model, "unpruned"), {})
         own = scores[model, row]
         shown = [None if task not in own else own[task] * h.scale for task, h in tasks.items()]
-        budget = cells.drop_duplicates(["cell", "task"])
-        kept = [_mean(budget["kept_tokens"]), *shown, relative(own, base)]
-        rows.append(tuple([model, row, *kept] if several else [row, *kept]))
+        kept = [many[0]["kept_tokens"] for many in _groups(some, "cell", "task").values()]
+        cells = [_mean(kept), *shown, relative(own, base)]
+        rows.append(tuple([model, row, *cells] if several else [row, *cells]))
     heads = [h.column for h in tasks.values()]
     names = (["model"] if several else []) + ["setting", "tokens", *heads, "relative %"]
     digits = dict(zip(heads, (h.digits for h in tasks.values()), strict=True))
     return Wide(
-        _title(records, title),
+        _title(lines, title),
         tuple(names),
         tuple(rows),
         {**digits, "tokens": 1, "relative %": 1},
-        tuple(_notes(records, tasks, scores)),
+        tuple(_notes(lines, tasks, scores)),
     )
 
 
@@ -157,8 +160,6 @@ def terminal(table: Wide) -> Table:
         drawn.add_column(column, justify="left" if text else "right", no_wrap=True)
     for cells in _shown(table):
         drawn.add_row(*cells)
-    drawn.caption = "\n".join(table.notes)
-    drawn.caption_justify = "left"
     return drawn
 
 
@@ -174,55 +175,74 @@ def _shown(table: Wide) -> list[list[str]]:
     ]
 
 
+def _lines(records: pd.DataFrame) -> _Lines:
+    """Return records as plain dicts, None where they are empty."""
+    plain = records.astype(object).where(records.notna(), None)
+    return cast(_Lines, plain.to_dict("records"))
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _groups(lines: _Lines, *columns: str) -> dict[tuple[Any, ...], _Lines]:
+    """Return the lines by their values in some columns, in order of first appearance."""
+    found: dict[tuple[Any, ...], _Lines] = {}
+    for line in lines:
+        found.setdefault(tuple(line[column] for column in columns), []).append(line)
+    return found
+
+
 def _scores(
-    records: pd.DataFrame, tasks: Mapping[str, Headline]
+    lines: _Lines, tasks: Mapping[str, Headline]
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Return each row's headline value of each task, seeds averaged."""
+    """Return each row's headline value of each task, seeds averaged; none unless all have one."""
     scores: dict[tuple[str, str], dict[str, float]] = {}
-    for (model, row), some in records.groupby(["model", "row"], sort=False):
-        found = scores.setdefault((str(model), str(row)), {})
-        for task, head in tasks.items():
-            values = some[(some["task"] == task) & (some["metric"] == head.metric)]["value"]
-            mean = _mean(values)
-            if mean is not None and not values.isna().any():
-                found[task] = mean
+    for (model, row), some in _groups(lines, "model", "row").items():
+        found = scores.setdefault((model, row), {})
+        for (task,), many in _groups(some, "task").items():
+            metric = tasks[task].metric
+            values = [line["value"] for line in many if line["metric"] == metric]
+            if values and None not in values:
+                found[task] = sum(values) / len(values)
     return scores
 
 
-def _mean(values: pd.Series) -> float | None:
-    return None if values.dropna().empty else float(values.mean())
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found else None
 
 
-def _title(records: pd.DataFrame, title: str) -> str:
-    if (records["suite"] == "mini").all():
+def _title(lines: _Lines, title: str) -> str:
+    if all(line["suite"] == "mini" for line in lines):
         return f"{title} (mini suite: embedded data and model, not the paper's benchmarks)"
     return title
 
 
 def _notes(
-    records: pd.DataFrame, tasks: Mapping[str, Headline], scores: Mapping[Any, Mapping[str, float]]
+    lines: _Lines,
+    tasks: Mapping[str, Headline],
+    scores: Mapping[tuple[str, str], Mapping[str, float]],
 ) -> list[str]:
     def unit(task: str, head: Headline) -> str:
         return f"{head.column} = {task} {head.metric}" + (" x 100" if head.scale == 100 else "")
 
     notes = ["; ".join(unit(task, head) for task, head in tasks.items())]
     notes.append(f"relative %: {RULE} of the same model; tokens: kept a picture, mean")
-    seeds = records.dropna(subset=["seed"]).groupby("row")["seed"].nunique()
-    notes += [f"{row}: mean of {count} seeds" for row, count in seeds.items() if count > 1]
-    for reason, some in records.dropna(subset=["missing"]).groupby("missing"):
-        names = ", ".join(dict.fromkeys(some["task"]))
-        notes.append(f"not computed ({reason}): {names}; relative % leaves them out")
-    documents = records.groupby("task", sort=False)["documents"].max()
-    notes.append("documents: " + ", ".join(f"{task} {count}" for task, count in documents.items()))
-    zero = sorted(
-        {
-            task
-            for row in scores
-            if row[1] == "unpruned"
-            for task in scores[row]
-            if not scores[row][task]
-        }
-    )
+    for (row,), some in _groups(lines, "row").items():
+        seeds = len(_distinct(line["seed"] for line in some if line["seed"] is not None))
+        notes += [f"{row}: mean of {seeds} seeds"] if seeds > 1 else []
+    for (reason,), some in _groups(lines, "missing").items():
+        if reason is not None:
+            names = ", ".join(_distinct(line["task"] for line in some))
+            notes.append(f"not computed ({reason}): {names}; relative % leaves them out")
+    counts = [
+        f"{task} {max(line['documents'] for line in some)}"
+        for (task,), some in _groups(lines, "task").items()
+    ]
+    notes.append("documents: " + ", ".join(counts))
+    whole = [found for (_, row), found in scores.items() if row == "unpruned"]
+    zero = _distinct(task for found in whole for task, value in found.items() if not value)
     if zero:
         notes.append(f"unpruned scores 0 on {', '.join(zero)}; relative % leaves them out")
     return notes

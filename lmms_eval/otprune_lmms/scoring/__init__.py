@@ -1,13 +1,14 @@
 """Scores by lmms-eval's own task code, from stored answers."""
 
+from otprune_lmms.scoring.cache import ScoreCache
 from otprune_lmms.scoring.captions import JavaError, java, shared_captions
 from otprune_lmms.scoring.score import Sample, ScoringError, TaskScore, TaskScorer
-from otprune_lmms.scoring.tasks import SUITES, data_files, fingerprint, load_tasks
+from otprune_lmms.scoring.tasks import data_files, fingerprint, load_tasks
 
 __all__ = [
-    "SUITES",
     "JavaError",
     "Sample",
+    "ScoreCache",
     "ScoringError",
     "TaskScore",
     "TaskScorer",

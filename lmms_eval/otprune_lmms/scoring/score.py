@@ -6,6 +6,7 @@ environment, so that one process of several could not score alone, and it decode
 again for every setting. A test holds the numbers to those of `simple_evaluate`.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -15,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +28,7 @@ Response = str | tuple[float, bool]
 """What a model answers: a text, or the loss of a continuation and whether it is the greedy one."""
 
 _SIDE_METRICS = ("submission",)
-"""Metrics whose aggregation writes a file and has no value."""
+"""Metrics whose aggregation has no value, but writes a file (and fails on odd characters)."""
 
 
 class ScoringError(RuntimeError):
@@ -87,8 +89,9 @@ class TaskScorer:
         self.name = name
         with redirect_stderr(io.StringIO()):
             task.build_all_requests(limit=limit, rank=0, world_size=1)
+        self._all = list(task.instances)
         self._instances: dict[int, list[Any]] = defaultdict(list)
-        for instance in task.instances:
+        for instance in self._all:
             self._instances[instance.doc_id].append(instance)
         for instances in self._instances.values():
             instances.sort(key=lambda instance: instance.idx)
@@ -97,6 +100,15 @@ class TaskScorer:
 
     def __len__(self) -> int:
         return len(self._instances)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the documents that are scored, without their images."""
+        total = hashlib.sha256()
+        for doc_id, document in self._documents():
+            text = json.dumps([doc_id, document], sort_keys=True, default=str)
+            total.update(hashlib.sha256(text.encode()).digest())
+        return total.hexdigest()
 
     @property
     def needs_java(self) -> bool:
@@ -163,6 +175,8 @@ class TaskScorer:
                 instance.filtered_resps = {}
 
     def _process(self, output: TaskOutput) -> list[Sample]:
+        # The task holds what was built last, which may be one process's share.
+        self.task._instances = self._all
         self.task.apply_filters()
         first = next(iter(self._instances.values()))[0]
         samples = []
@@ -172,7 +186,8 @@ class TaskScorer:
                 found = [i.filtered_resps[filter_name] for i in self._instances[doc_id]]
                 result = self.task.process_results(document, found)
                 for metric, value in result.items():
-                    output.sample_metrics[(metric, filter_name)].append(value)
+                    if metric not in _SIDE_METRICS:
+                        output.sample_metrics[(metric, filter_name)].append(value)
                 text = found[0] if len(found) == 1 else json.dumps(found)
                 samples.append(Sample(doc_id, target, str(text), _numbers(result)))
         return samples
@@ -189,9 +204,9 @@ class TaskScorer:
         metrics = {}
         for (metric, filter_name), _ in output.sample_metrics.items():
             key = f"{metric},{filter_name}"
-            if key not in output.agg_metrics or metric in _SIDE_METRICS:
+            if key not in output.agg_metrics:
                 continue
-            value = output.agg_metrics[key]
+            value: Any = output.agg_metrics[key]
             if value is None or not math.isfinite(value):
                 raise ScoringError(f"metric {metric} of task {self.name} has no value: {value}")
             metrics[metric if filter_name == "none" else key] = float(value)

@@ -14,10 +14,6 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from lmms_eval.utils import load_yaml_config
 from tenacity import RetryError
 
-TASKS = Path(__file__).parent.parent / "tasks"
-SUITES: dict[str, Path | None] = {"mini": TASKS / "mini", "hub": None}
-"""Folders of task files that replace the data of stock tasks; None: the data that they name."""
-
 _FOLDERS = {
     "coco2017_cap_val": "coco_cap",
     "flickr30k_test": "flickr30k",

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from lmms_eval.api.model import lmms
 from lmms_eval.evaluator import simple_evaluate
-from samples import make_suite, right, wrong
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from otprune_lmms.benchmarks import HEADLINES, OTPRUNE_11, headline
 from otprune_lmms.scoring import (
@@ -20,6 +22,7 @@ from otprune_lmms.scoring import (
 )
 from otprune_lmms.scoring.captions import SharedTokenizer
 from otprune_lmms.scoring.tasks import task_manager
+from samples import make_suite, right, wrong
 
 CAPTIONS = ("coco2017_cap_val", "flickr30k_test", "nocaps_val")
 needs_java = pytest.mark.skipif(java() is None, reason="caption metrics need Java")
@@ -142,18 +145,21 @@ def test_lines_are_tokenised_with_what_follows_them():
 
 @needs_java
 def test_the_stock_classes_are_as_before_after_sharing():
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.meteor.meteor import Meteor
+    before = (Meteor.__init__, Meteor.compute_score, Bleu.compute_score, PTBTokenizer.tokenize)
+    kept = []
 
-    before = (Meteor.__init__, Meteor.compute_score, Bleu.compute_score)
-    with pytest.raises(KeyError), shared_captions() as tools:
-        assert Meteor.__init__ is not before[0]
-        tools.meteor.compute_score({0: ["a b"]}, {0: ["a b"]})
-        process = tools.meteor._process
-        raise KeyError
-    assert process is not None
-    assert process.poll() is not None, "METEOR must have ended"
-    assert (Meteor.__init__, Meteor.compute_score, Bleu.compute_score) == before
+    def fail_inside():
+        with shared_captions() as tools:
+            assert Meteor.__init__ is not before[0]
+            tools.meteor.compute_score({0: ["a b"]}, {0: ["a b"]})
+            kept.append(tools.meteor._process)
+            raise KeyError("in the middle")
+
+    with pytest.raises(KeyError, match="in the middle"):
+        fail_inside()
+    assert kept[0].poll() is not None, "METEOR must have ended"
+    after = (Meteor.__init__, Meteor.compute_score, Bleu.compute_score, PTBTokenizer.tokenize)
+    assert after == before
 
 
 def test_without_java_captions_are_marked_and_nothing_is_run(tasks, monkeypatch):

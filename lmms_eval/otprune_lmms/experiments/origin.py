@@ -1,0 +1,96 @@
+"""Where numbers come from: hardware, code, versions, memory."""
+
+import platform
+import resource
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "lmms_eval",
+    "numpy",
+    "otprune",
+    "otprune-llava",
+    "otprune-lmms",
+    "pandas",
+    "pillow",
+    "pycocoevalcap",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""Packages whose version can change a number."""
+
+
+def origin(command: str) -> dict[str, str]:
+    """Return what a reader needs to make the numbers again: five fields, none of them empty."""
+    return {
+        "hardware": hardware(),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "command": command,
+    }
+
+
+def hardware() -> str:
+    """Return the name of the machine's GPU, else of its processor and the threads in use."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        name = models[0] if models else name
+        name += " with AVX-512" if "avx512f" in flags else ""
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def commit() -> str:
+    """Return the commit of this code, " + changes" where files outside results/ differ from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.rstrip()
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        changed = [line for line in git("status", "--porcelain").splitlines() if line]
+    except FileNotFoundError:
+        return "unknown (no git)"
+    if not head:
+        return "unknown (not a git repository)"
+    return head + (" + changes" if any("results/" not in line for line in changed) else "")
+
+
+def versions() -> dict[str, str]:
+    """Return the version of every package that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def peak_memory_mib() -> dict[str, float]:
+    """Return the peak memory so far in MiB: of this process, of the largest child, of the GPU."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    found = {"process": round(own, 1), "largest child": round(child, 1)}
+    if torch.cuda.is_available():
+        found["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return found

@@ -1,0 +1,102 @@
+"""Files of an experiment: records, tables, and where they come from."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from otprune_lmms.experiments import tables
+from otprune_lmms.experiments.config import Experiment
+from otprune_lmms.experiments.origin import origin, peak_memory_mib, versions
+from otprune_lmms.experiments.run import Outcome
+from otprune_lmms.experiments.tables import Wide
+
+RECORDS, MANIFEST, PAGE, TABLE = "records.csv", "manifest.json", "table.md", "table.csv"
+
+
+def write_results(
+    experiment: Experiment, outcome: Outcome, output: Path, command: str, seconds: float
+) -> Wide:
+    """Write records, manifest and tables of a run; return the table.
+
+    Raises:
+        ValueError: a run without records.
+    """
+    content = manifest(experiment, outcome, command, seconds)
+    output.mkdir(parents=True, exist_ok=True)
+    content = _continued(content, output / MANIFEST)
+    _write(output / RECORDS, tables.frame(outcome.records).to_csv(index=False))
+    _write(output / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return remake(output)
+
+
+def manifest(
+    experiment: Experiment, outcome: Outcome, command: str, seconds: float
+) -> dict[str, Any]:
+    """Return what a run was: origin, experiment, versions, data, counts, time and memory."""
+    where = origin(command)
+    run = {
+        "commit": where["commit"],
+        "command": command,
+        "counts": outcome.counts,
+        "seconds": outcome.seconds | {"all": round(seconds, 2)},
+        "peak memory MiB": peak_memory_mib(),
+    }
+    return {
+        "origin": where,
+        "experiment": experiment.model_dump(mode="json"),
+        "versions": versions(),
+        "models": outcome.models,
+        "data": outcome.data,
+        "runs": [run],
+    }
+
+
+def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the manifest of a run, after those of earlier runs of the same experiment.
+
+    A run that took all its answers from the journal leaves the origin as it was: that of the run
+    that generated them.
+    """
+    try:
+        before = json.loads(path.read_text())
+        same = all(before[name] == content[name] for name in ("experiment", "models", "data"))
+        runs, where = before["runs"], before["origin"]
+    except (OSError, ValueError, KeyError):
+        return content
+    if not same:
+        return content
+    generated = sum(count["generated"] for count in content["runs"][0]["counts"].values())
+    kept = {} if generated else {"origin": where, "versions": before["versions"]}
+    return content | kept | {"runs": [*runs, *content["runs"]]}
+
+
+def remake(output: Path) -> Wide:
+    """Make the tables of a results folder anew from its records; return the table.
+
+    Raises:
+        ValueError: the folder has no records or manifest, or not of this format.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads((output / MANIFEST).read_text())
+        experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
+        where = content["origin"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{output / MANIFEST} is no manifest of a run: {error}") from error
+    records = tables.read_records(output / RECORDS)
+    table = tables.wide(records, experiment.title)
+    picture = "\n![kept patches](kept_patches.png)\n"
+    page = tables.markdown(table, where) + tables.published(experiment.published, records)
+    if (output / "kept_patches.png").is_file():
+        page += picture
+    _write(output / PAGE, page)
+    _write(output / TABLE, tables.csv(table))
+    return table
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    half = path.with_name(path.name + ".part")
+    half.write_text(text)
+    os.replace(half, path)

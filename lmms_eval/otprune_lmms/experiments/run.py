@@ -1,0 +1,290 @@
+"""Run an experiment: answers, scores, records."""
+
+import contextlib
+import gc
+import io
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from llava.model.builder import load_pretrained_model
+from otprune_lmms.cells import Cell
+from otprune_lmms.engine import Engine, Request, requests_of
+from otprune_lmms.experiments import pictures
+from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
+from otprune_lmms.experiments.records import Answered, records_of, values_of
+from otprune_lmms.journal import Journal
+from otprune_lmms.scoring import (
+    JavaError,
+    ScoreCache,
+    TaskScorer,
+    data_files,
+    fingerprint,
+    java,
+    load_tasks,
+    shared_captions,
+)
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = timedelta(days=14)
+"""How long a process waits for the others: as long as their documents may take."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an experiment reads and writes.
+
+    Attributes:
+        config: folder of the experiment's file; its relative folders start there.
+        journal: folder of finished answers and scores.
+        output: folder of the tables.
+    """
+
+    config: Path
+    journal: Path
+    output: Path
+
+
+@dataclass
+class Outcome:
+    """What a run found.
+
+    Attributes:
+        records: one for each model, cell, task and metric (`tables.COLUMNS`).
+        data: documents and fingerprint of each task.
+        models: fingerprint of each model.
+        counts: what the engine did for each model.
+        seconds: wall time by phase.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the time of a block to a phase."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - begin
+            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + spent, 2)
+
+
+def process() -> PartialState:
+    """Return this process's place among those of a launcher (accelerate, torchrun).
+
+    The first call decides how the processes talk to each other.
+    """
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+
+
+def run_experiment(experiment: Experiment, places: Places, progress: bool = True) -> Outcome | None:
+    """Answer, score and record an experiment; what the journal has is not done again.
+
+    Every process answers its own documents; the first one scores all of them.
+
+    Returns:
+        What was found; None in every process but the first.
+
+    Raises:
+        JavaError: caption metrics are asked for, need Java, and the experiment insists on them.
+        ValueError: an unknown task, data or a checkpoint that is not there or does not fit.
+        RuntimeError: see `Engine`, `Journal` and `TaskScorer`.
+    """
+    state = process()
+    outcome = Outcome()
+    datasets.disable_progress_bars()
+    folder = task_folder(experiment, places.config)
+    limits = experiment.task_limits()
+    with outcome.timed("load data"):
+        # The first process fills the cache of prepared data, the others read it.
+        with state.main_process_first():
+            tasks = load_tasks(list(limits), folder)
+        scorers = {name: TaskScorer(tasks[name], name, limit) for name, limit in limits.items()}
+        for name, scorer in scorers.items():
+            outcome.data[name] = _data(scorer, name, folder)
+    without_java = _without_java(experiment, scorers)
+    requests = _requests(tasks, limits, state)
+    for model in experiment.models:
+        answers = _answer(experiment, model, places, requests, outcome, state, progress)
+        if state.is_main_process:
+            with outcome.timed("score"):
+                outcome.records += _score(experiment, model, scorers, answers, places, without_java)
+    return outcome if state.is_main_process else None
+
+
+def _without_java(experiment: Experiment, scorers: Mapping[str, TaskScorer]) -> bool:
+    captions = [name for name, scorer in scorers.items() if scorer.needs_java]
+    if not captions or java() is not None:
+        return False
+    if experiment.java == "required":
+        raise JavaError(
+            f"{', '.join(captions)} need Java for their metrics (tokeniser, METEOR), and there is "
+            "none on the PATH; install a Java runtime, or leave these metrics out with "
+            "--without-java (java: optional)"
+        )
+    logger.warning(
+        "no Java: captions of %s are generated, their metrics are left out", ", ".join(captions)
+    )
+    return True
+
+
+def _data(scorer: TaskScorer, name: str, folder: Path | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"documents": len(scorer), "documents sha256": scorer.fingerprint}
+    files = data_files(name, folder)
+    return found | ({"files sha256": fingerprint(files)} if files else {})
+
+
+def _requests(
+    tasks: Mapping[str, Any], limits: Mapping[str, int | None], state: PartialState
+) -> list[Request]:
+    """Return this process's share of all tasks' requests."""
+    found: list[Request] = []
+    place = (state.process_index, state.num_processes)
+    with _quiet_tqdm():
+        for name, limit in limits.items():
+            found += requests_of(tasks[name], name, *place, limit)
+    return found
+
+
+@contextlib.contextmanager
+def _quiet_tqdm() -> Iterator[None]:
+    """Send lmms-eval's own progress bars nowhere."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def load(model: ModelChoice, folder: Path, local: int = 0) -> tuple[Any, Any, Any, int]:
+    """Return a model of an experiment, on the GPU of this process if there is one.
+
+    Raises:
+        CheckpointError: see `load_pretrained_model`.
+        ValueError: impossible settings.
+    """
+    device = model.device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+    return load_pretrained_model(
+        checkpoint(model, folder),
+        model.model_base,
+        device=device,
+        torch_dtype=model.dtype,
+        attn_implementation=model.attn_implementation,
+    )
+
+
+def _answer(
+    experiment: Experiment,
+    model: ModelChoice,
+    places: Places,
+    requests: Sequence[Request],
+    outcome: Outcome,
+    state: PartialState,
+    progress: bool,
+) -> dict[Cell, dict[str, list[Answered]]]:
+    """Return the answers of all processes by cell and task; in the first process only."""
+    cells = experiment.cells.cells()
+    with outcome.timed("load model"):
+        loaded = load(model, places.config, state.local_process_index)
+    header = {"experiment": experiment.name}
+    with Journal(places.journal, header) as journal, outcome.timed("answer"):
+        engine = Engine(
+            loaded,
+            model_name=model.name,
+            conversation=model.conversation,
+            batch_size=model.batch_size,
+            workers=experiment.workers,
+            journal=journal,
+            seed_video=experiment.seed_video,
+            progress=progress and state.is_main_process,
+        )
+        answers = engine.run(requests, cells)
+    outcome.models[model.name] = engine.fingerprint
+    share = [
+        (number, request.key, answers[cell, request])
+        for number, cell in enumerate(cells)
+        for request in requests
+    ]
+    counts = [_plain(answers.counts)]
+    if state.num_processes > 1:
+        with outcome.timed("wait for other processes"):
+            share, counts = gather_object(share), gather_object(counts)
+    outcome.counts[model.name] = _total(counts)
+    picture = places.output / "kept_patches.png"
+    new = answers.counts.generated > 0 or not picture.exists()
+    if experiment.picture and new and state.is_main_process:
+        with outcome.timed("picture"):
+            _picture(loaded, requests, cells, picture)
+    del engine, loaded
+    gc.collect()
+    found: dict[Cell, Any] = {cell: defaultdict(list) for cell in cells}
+    for number, key, answer in share:
+        found[cells[number]][key[0]].append((key, answer))
+    return found
+
+
+def _picture(loaded: Any, requests: Sequence[Request], cells: Sequence[Cell], path: Path) -> None:
+    shown = pictures.cells_to_show(cells)
+    first = next((request for request in requests if request.images()), None)
+    if first is None or not shown:
+        logger.warning("no picture of kept patches: no image, or no method before the model")
+        return
+    try:
+        pictures.draw(loaded, first, shown, path)
+    except ValueError as error:
+        logger.warning("no picture of kept patches: %s", error)
+
+
+def _score(
+    experiment: Experiment,
+    model: ModelChoice,
+    scorers: Mapping[str, TaskScorer],
+    answers: Mapping[Cell, Mapping[str, Sequence[Answered]]],
+    places: Places,
+    without_java: bool,
+) -> list[dict[str, Any]]:
+    cache = ScoreCache(places.journal / "scores")
+    records = []
+    with shared_captions() as tools:
+        for name, scorer in scorers.items():
+            values = {cell: values_of(answers[cell][name]) for cell in answers}
+            keys = {cell: cache.key(scorer, given) for cell, given in values.items()}
+            scores = {cell: cache.find(key) for cell, key in keys.items()}
+            new = [values[cell] for cell, score in scores.items() if score is None]
+            if new and not without_java:
+                scorer.prime(tools, new)
+            for cell, found in scores.items():
+                score = found or scorer.score(values[cell], without_java=without_java)
+                if found is None and not score.missing:
+                    cache.keep(keys[cell], score)
+                answered = answers[cell][name]
+                records += records_of(experiment, model, cell, score, answered)
+    return records
+
+
+def _plain(counts: Any) -> dict[str, Any]:
+    return dict(vars(counts))
+
+
+def _total(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return counts added up over processes; times of the slowest."""
+    numbers = [name for name in counts[0] if name != "seconds"]
+    total: dict[str, Any] = {name: sum(one[name] for one in counts) for name in numbers}
+    phases = dict.fromkeys(phase for one in counts for phase in one["seconds"])
+    total["seconds"] = {
+        phase: round(max(one["seconds"].get(phase, 0.0) for one in counts), 2) for phase in phases
+    }
+    return total

@@ -1,0 +1,59 @@
+"""Scores of answers that were scored before."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from otprune_lmms.scoring.score import Response, Sample, TaskScore, TaskScorer
+
+FORMAT = 1
+"""Version of the files; others are not read."""
+
+
+class ScoreCache:
+    """A folder of scores, each found by everything that decides it.
+
+    Args:
+        folder: made when the first score is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def key(self, scorer: TaskScorer, answers: Mapping[int, Sequence[Response]]) -> str:
+        """Return SHA-256 over the documents, the answers, and the versions of the scoring code."""
+        known = {
+            "format": FORMAT,
+            "code": {name: version(name) for name in ("lmms_eval", "pycocoevalcap")},
+            "task": scorer.name,
+            "documents": scorer.fingerprint,
+            "answers": sorted((doc_id, list(many)) for doc_id, many in answers.items()),
+        }
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+    def find(self, key: str) -> TaskScore | None:
+        """Return the score of a key; None if there is none, or its file cannot be used."""
+        try:
+            content = json.loads((self.folder / f"{key}.json").read_text())
+            samples = tuple(Sample(**sample) for sample in content.pop("samples"))
+            return TaskScore(**content, samples=samples)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def keep(self, key: str, score: TaskScore) -> None:
+        """Write a score under its key, whole or not at all.
+
+        Raises:
+            ValueError: a score that lacks metrics, which could be had later.
+        """
+        if score.missing:
+            raise ValueError(f"the score of task {score.task} is incomplete and cannot be kept")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=self.folder, delete=False) as file:
+            json.dump(dataclasses.asdict(score), file)
+        os.replace(file.name, self.folder / f"{key}.json")

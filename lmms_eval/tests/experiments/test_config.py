@@ -1,0 +1,161 @@
+"""What an experiment file may say, and what it is told when it may not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from otprune_lmms.benchmarks import OTPRUNE_11
+from otprune_lmms.experiments.config import ConfigError, load_experiment
+
+ROOT = Path(__file__).parents[3]
+PLAIN = {
+    "name": "try",
+    "title": "A try",
+    "suite": "mini",
+    "models": [{"name": "tiny", "pretrained": "someone/tiny", "batch_size": 2}],
+    "tasks": ["gqa", {"id": "pope", "limit": 3}],
+    "cells": {"methods": ["otprune"], "keep_ratios": [0.1, 0.5]},
+}
+
+
+def written(folder, content):
+    path = folder / "try.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def changed(*keys, value):
+    """PLAIN with one entry changed."""
+    content = yaml.safe_load(yaml.safe_dump(PLAIN))
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return content
+
+
+def test_a_plain_experiment(tmp_path):
+    experiment = load_experiment(written(tmp_path, PLAIN))
+    labels = [cell.label for cell in experiment.cells.cells()]
+    assert labels == ["unpruned", "otprune-0.1", "otprune-0.5"]
+    assert experiment.task_limits() == {"gqa": None, "pope": 3}
+    assert experiment.java == "required"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_experiment_of_the_repository_is_one(path):
+    # The checkpoint of the embedded default is a folder; all else must hold without it.
+    folder = path.parent
+    text = path.read_text().replace("pretrained: ../", "pretrained: someone/")
+    experiment = load_experiment(written_beside(folder, path.name, text))
+    assert experiment.name == path.stem
+    assert set(experiment.task_limits()) == set(OTPRUNE_11)
+    cells = experiment.cells.cells()
+    assert cells[0].method is None
+    assert {cell.keep_ratio for cell in cells[1:]} >= {0.098}
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path):
+    written_beside.folder = tmp_path  # type: ignore[attr-defined]
+
+
+def written_beside(_, name, text):
+    path = written_beside.folder / name  # type: ignore[attr-defined]
+    path.write_text(text)
+    return path
+
+
+def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
+    text = (ROOT / "configs" / "mini.yaml").read_text().replace(": ../LLaVA", ": someone")
+    cells = load_experiment(written(tmp_path, text)).cells.cells()
+    assert len(cells) == 16
+    methods = {cell.method for cell in cells}
+    assert methods == {None, "otprune", "divprune", "random", "uniform", "w2greedy"}
+    assert {cell.keep_ratio for cell in cells} == {None, 0.098, 0.2, 0.4}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed("cells", "keep_ratios", value=[1.5]), r"cells.keep_ratios.0: .*1.*got 1.5"),
+        (changed("cells", "keep_ratios", value=[0]), r"cells.keep_ratios.0"),
+        (changed("cells", "keep_ratios", value=[]), r"cells.keep_ratios"),
+        (changed("cells", "keep_ratios", value=[0.5, 0.5]), r"keep_ratios must be distinct.*0.5"),
+        (changed("cells", "keep_ratios", value=["0.5"]), r"keep_ratios.0.*got '0.5'"),
+        (changed("cells", "layers", value=[-1]), r"cells.layers.0.*got -1"),
+        (changed("cells", "methods", value=["otprun"]), r"cells.methods.0: method must be one of"),
+        (changed("cells", "methods", value=["otprune", "otprune"]), r"cells must be distinct"),
+        (
+            changed("cells", "methods", value=[{"method": "otprune", "settings": {"gama": 1}}]),
+            r"unknown setting 'gama' of pruner otprune",
+        ),
+        (
+            changed("cells", "methods", value=[{"method": "otprune", "seeds": [1]}]),
+            r"unknown setting 'seed' of pruner otprune",
+        ),
+        (
+            changed("cells", "methods", value=[{"method": "random", "seeds": [1, 1]}]),
+            r"seeds must be distinct",
+        ),
+        (
+            changed("cells", "methods", value=[{"method": "random", "settings": {"seed": 1}}]),
+            r"seed belongs in seeds",
+        ),
+        (changed("cells", value={"unpruned": False}), r"cells must hold at least one method"),
+        (changed("models", value=[]), r"models"),
+        (changed("models", 0, "dtype", value="float8"), r"models.0.dtype: .*got 'float8'"),
+        (changed("models", 0, "batch_size", value=0), r"models.0.batch_size: .*got 0"),
+        (changed("models", 0, "batch_size", value=True), r"models.0.batch_size"),
+        (changed("models", 0, "conversation", value="x"), r"conversation must be one of .*got 'x'"),
+        (changed("models", 0, "name", value="a/b"), r"models.0.name: .*got 'a/b'"),
+        (changed("models", value=PLAIN["models"] * 2), r"models must be distinct, got tiny"),
+        (changed("models", 0, "pretrained", value="./none"), r"pretrained of tiny: no folder"),
+        (changed("tasks", value=["gqa", "gqa"]), r"tasks must be distinct, got gqa"),
+        (changed("tasks", value=["otprune_11", "pope"]), r"tasks must be distinct, got pope"),
+        (changed("tasks", value=[]), r"tasks"),
+        (changed("limit", value=0), r"limit: .*got 0"),
+        (changed("suite", value="paper"), r"suite: .*got 'paper'"),
+        (changed("keep_ratio", value=0.1), r"keep_ratio: unknown key"),
+        (changed("cells", "ratios", value=[0.1]), r"cells.ratios: unknown key"),
+        (changed("name", value="../x"), r"name: .*got '../x'"),
+        (changed("seed_video", value="some"), r"seed_video: .*got 'some'"),
+        (
+            changed(
+                "published",
+                value=[{"source": "a", "row": "b", "model": "other", "scores": {"gqa": 1.0}}],
+            ),
+            r"model must be one of the models, got 'other'",
+        ),
+        ({"name": "x"}, r"title: Field required"),
+        ("- a\n- b\n", r"must hold keys and values, got list"),
+        ("a: [", r"is no YAML"),
+    ],
+)
+def test_impossible_experiments_are_named(content, message, tmp_path):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_experiment(written(tmp_path, content))
+    assert "try.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none.yaml: No such file"):
+        load_experiment(tmp_path / "none.yaml")
+
+
+def test_seeds_layers_and_own_ratios_make_cells(tmp_path):
+    methods = [
+        {"method": "random", "seeds": [0, 1, 2], "keep_ratios": [0.25]},
+        {"method": "divprune", "layers": [2], "settings": {"positions": "compact"}},
+    ]
+    experiment = load_experiment(written(tmp_path, changed("cells", "methods", value=methods)))
+    labels = [cell.label for cell in experiment.cells.cells()]
+    assert labels[:4] == ["unpruned", "random-0.25", "random-0.25-seed1", "random-0.25-seed2"]
+    assert labels[4:] == ["divprune-0.1-layer2-compact", "divprune-0.5-layer2-compact"]
+
+
+def test_mme_s_pairs_stay_together(tmp_path):
+    content = changed("tasks", value=["mme", "gqa"]) | {"limit": 5}
+    assert load_experiment(written(tmp_path, content)).task_limits() == {"mme": 6, "gqa": 5}

@@ -1,0 +1,224 @@
+"""A whole experiment on a tiny checkpoint: run, resume, several processes, failures."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from helpers import TINY
+from otprune_lmms.experiments.config import load_experiment
+from otprune_lmms.experiments.output import remake, write_results
+from otprune_lmms.experiments.run import Places, run_experiment
+from samples import make_suite
+
+TASKS = ["pope", "mme"]
+RUN = [sys.executable, "-m", "otprune_lmms", "run"]
+ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if not k.startswith(("WORLD", "RANK", "MASTER"))},
+    "HF_HUB_OFFLINE": "1",
+    "COLUMNS": "200",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def experiment_of(folder, **changes):
+    random = {"method": "random", "seeds": [0, 1]}
+    content = {
+        "name": "try",
+        "title": "A try",
+        "suite": "./suite/tasks",
+        "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 3}],
+        "tasks": TASKS,
+        "cells": {"keep_ratios": [0.25], "methods": ["otprune", random]},
+        "picture": True,
+    }  # fmt: skip
+    path = folder / "try.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+def prepared(folder, tasks=TASKS):
+    make_suite(folder / "suite", list(tasks))
+    return folder
+
+
+def run_here(folder, path):
+    experiment = load_experiment(path)
+    places = Places(folder, folder / "logs", folder / "results")
+    outcome = run_experiment(experiment, places, progress=False)
+    assert outcome is not None
+    return outcome, write_results(experiment, outcome, places.output, "python -m x", 1.0)
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory):
+    folder = prepared(tmp_path_factory.mktemp("first"))
+    outcome, table = run_here(folder, experiment_of(folder))
+    return folder, outcome, table
+
+
+def test_a_run_leaves_records_tables_manifest_and_picture(first):
+    folder, outcome, table = first
+    output = folder / "results"
+    assert outcome.counts["tiny"]["generated"] == 8 * 4
+    assert [row[0] for row in table.rows] == ["unpruned", "otprune-0.25", "random-0.25"]
+    assert [row[1] for row in table.rows] == [576.0, 144.0, 144.0]
+    records = pd.read_csv(output / "records.csv")
+    assert set(records["task"]) == set(TASKS)
+    assert set(records["documents"]) == {4}
+    assert set(records["cell"]) == {"unpruned", "otprune-0.25", "random-0.25", "random-0.25-seed1"}
+    assert records["value"].between(0, 2000).all()
+    content = json.loads((output / "manifest.json").read_text())
+    assert set(content["origin"]) == {"hardware", "commit", "torch", "python", "command"}
+    assert all(content["origin"].values())
+    assert content["runs"][0]["seconds"]["answer"] > 0
+    assert content["data"]["pope"]["files sha256"] != content["data"]["mme"]["files sha256"]
+    assert str(folder) not in (output / "manifest.json").read_text()
+    with Image.open(output / "kept_patches.png") as picture:
+        assert picture.width > 500
+    assert "kept_patches.png" in (output / "table.md").read_text()
+
+
+def test_a_second_run_does_nothing_twice_and_says_the_same(first):
+    folder, _, table = first
+    before = (folder / "results" / "records.csv").read_text()
+    outcome, again = run_here(folder, folder / "try.yaml")
+    assert outcome.counts["tiny"]["generated"] == 0
+    assert outcome.counts["tiny"]["encoded"] == 0
+    assert again == table
+    assert (folder / "results" / "records.csv").read_text() == before
+    content = json.loads((folder / "results" / "manifest.json").read_text())
+    assert [run["counts"]["tiny"]["generated"] for run in content["runs"][:2]] == [32, 0]
+
+
+def test_new_settings_generate_only_themselves(first, tmp_path):
+    folder = tmp_path / "more"
+    shutil.copytree(first[0], folder)
+    sweep = {"methods": ["otprune", "divprune"], "keep_ratios": [0.25]}
+    outcome, table = run_here(folder, experiment_of(folder, cells=sweep))
+    assert outcome.counts["tiny"]["generated"] == 8
+    assert outcome.counts["tiny"]["reused"] == 16
+    assert table.rows[:2] == first[2].rows[:2]
+    runs = json.loads((folder / "results" / "manifest.json").read_text())["runs"]
+    assert len(runs) == 1, "another experiment's runs are not this one's"
+
+
+def test_tables_are_made_anew_from_records_alone(first, tmp_path):
+    folder, _, table = first
+    shutil.copytree(folder / "results", tmp_path / "results")
+    page = (tmp_path / "results" / "table.md").read_text()
+    (tmp_path / "results" / "table.md").unlink()
+    (tmp_path / "results" / "table.csv").unlink()
+    assert remake(tmp_path / "results") == table
+    assert (tmp_path / "results" / "table.md").read_text() == page
+    (tmp_path / "results" / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"manifest.json is no manifest of a run"):
+        remake(tmp_path / "results")
+
+
+def test_other_answers_are_scored_anew(first, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(first[0], folder)
+    (score, *_) = (folder / "logs" / "scores").iterdir()
+    score.write_text("{ damaged")
+    _, table = run_here(folder, folder / "try.yaml")
+    assert table == first[2]
+    assert json.loads(score.read_text())["documents"] == 4
+
+
+def test_the_command_line_survives_a_kill(first, tmp_path):
+    folder = prepared(tmp_path)
+    path = experiment_of(folder, picture=False)
+    log = tmp_path / "logs" / "try"
+    running = subprocess.Popen(
+        [*RUN, path.name], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(1200):
+            parts = list(log.glob("part-*.jsonl"))
+            if (
+                parts and len(parts[0].read_bytes().splitlines()) > 4
+            ) or running.poll() is not None:
+                break
+            time.sleep(0.1)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    before = len(list(log.glob("part-*.jsonl"))[0].read_bytes().splitlines()) - 1
+    done = subprocess.run(
+        [*RUN, path.name], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "otprune-0.25" in done.stdout
+    content = json.loads((folder / "results" / "try" / "manifest.json").read_text())
+    counts = content["runs"][0]["counts"]["tiny"]
+    assert counts["reused"] >= before - 1 > 0
+    assert counts["generated"] + counts["reused"] == 32
+    assert pd.read_csv(folder / "results" / "try" / "records.csv").equals(
+        pd.read_csv(first[0] / "results" / "records.csv")
+    )
+
+
+def test_two_processes_find_what_one_finds(first, tmp_path):
+    folder = prepared(tmp_path)
+    path = experiment_of(folder)
+    launcher = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+        "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [*launcher, *RUN[1:], path.name], cwd=folder, env=ENVIRONMENT, capture_output=True,
+        text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(folder / "results" / "try" / "records.csv")
+    assert found.equals(pd.read_csv(first[0] / "results" / "records.csv"))
+    content = json.loads((folder / "results" / "try" / "manifest.json").read_text())
+    assert content["runs"][0]["counts"]["tiny"]["requests"] == 32
+    assert len(list((folder / "logs" / "try").glob("part-*.jsonl"))) == 2
+    assert done.stdout.count("otprune-0.25") == 1, "one process prints"
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message", "code"),
+    [
+        ({"tasks": ["no_such_task"]}, [], "unknown task 'no_such_task'", 1),
+        ({"suite": "./none"}, [], "suite: no folder", 2),
+        ({"models": [{"name": "x", "pretrained": "./suite"}]}, [], "config.json", 1),
+        ({}, ["--limit", "0"], "Invalid value for '--limit'", 2),
+        ({}, ["--bach-size", "2"], "No such option", 2),
+        ({}, ["other.yaml"], "other.yaml: No such file", 2),
+    ],
+)
+def test_a_mistake_is_answered_in_a_sentence(changes, arguments, message, code, tmp_path, first):
+    (tmp_path / "suite").symlink_to(first[0] / "suite")
+    path = experiment_of(tmp_path, **changes)
+    done = subprocess.run(
+        [*RUN, path.name, *arguments], cwd=tmp_path, env=ENVIRONMENT, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_java_captions_are_refused_or_marked(tmp_path, monkeypatch):
+    folder = prepared(tmp_path, ["flickr30k_test", "pope"])
+    changes = {"tasks": ["flickr30k_test", "pope"], "limit": 2, "cells": {"methods": []}}
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="flickr30k_test need Java .* --without-java"):
+        run_here(folder, experiment_of(folder, **changes))
+    assert not (folder / "logs").exists(), "refused before anything is answered"
+    outcome, table = run_here(folder, experiment_of(folder, java="optional", **changes))
+    assert outcome.counts["tiny"]["generated"] == 4
+    assert table.rows[0][2] is None
+    assert "needs Java" in (folder / "results" / "table.md").read_text()
