@@ -21,11 +21,22 @@ for room in . LLaVA lmms_eval; do
   if [ -f "$room/pyproject.toml" ]; then rooms+=("$room"); fi
 done
 
+# The published torchvision, and timm above it, cannot be loaded with a CPU build of torch, and
+# transformers and accelerate import them where they are. What can be loaded stays.
+remove_broken_torchvision() {
+  local found
+  found=$(find .venv/lib -maxdepth 3 -type d \( -name torchvision -o -name timm \) 2> /dev/null)
+  if [ -z "$found" ] || .venv/bin/python -c 'import torchvision' 2> /dev/null; then return 0; fi
+  echo "removing torchvision and timm from .venv: this torch cannot load them" >&2
+  .venv/bin/python -m pip uninstall --quiet --disable-pip-version-check -y torchvision timm
+}
+
 # An environment cannot be moved, nor change its interpreter: either makes a new one.
 base=$("$python" -c 'import os, sys; print(sys.version, sys.base_prefix, os.getcwd())' | cksum)
 wanted="$base $(for room in "${rooms[@]}"; do cat "$room/pyproject.toml"; done | cat - constraints.txt scripts/setup.sh | cksum)"
 stamp=.venv/.installed
 if [ "${1:-}" != --force ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+  remove_broken_torchvision
   exit 0
 fi
 
@@ -48,6 +59,7 @@ install "${targets[@]}"
 # Without its requirements: they pull in a torchvision that no CPU build of torch can load. What of them
 # is used stands in the rooms' own requirements.
 install --no-deps lmms_eval
+remove_broken_torchvision
 
 # Written last: an interrupted run installs again.
 echo "$wanted" > "$stamp"
