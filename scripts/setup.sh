@@ -25,7 +25,7 @@ done
 # transformers and accelerate import them where they are. What can be loaded stays.
 remove_broken_torchvision() {
   local found
-  found=$(find .venv/lib -maxdepth 3 -type d \( -name torchvision -o -name timm \) 2> /dev/null)
+  found=$(find .venv/lib -maxdepth 3 -type d \( -name torchvision -o -name timm \) 2> /dev/null || true)
   if [ -z "$found" ] || .venv/bin/python -c 'import torchvision' 2> /dev/null; then return 0; fi
   echo "removing torchvision and timm from .venv: this torch cannot load them" >&2
   .venv/bin/python -m pip uninstall --quiet --disable-pip-version-check -y torchvision timm
