@@ -32,7 +32,8 @@ def loaded(checkpoint: Path = TINY):
 
 
 def picture(name: str) -> Image.Image:
-    return Image.open(PARITY / "images" / name)
+    with Image.open(PARITY / "images" / name) as image:
+        return image.convert("RGB")
 
 
 def request(

@@ -19,7 +19,8 @@ from otprune_lmms.engine.requests import Answer, Request, RequestError, RequestK
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
 from otprune_lmms.engine.visual import ImageKey, Pixels, VisualStore, encode, preprocess
-from otprune_lmms.journal import Journal, Key, Record, model_fingerprint
+from otprune_lmms.journal import Journal, Key, Record
+from otprune_lmms.journal.fingerprint import model_fingerprint
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,248 @@
+"""A run: the same answers whatever the batch, the order and the journal."""
+
+import random
+from io import BytesIO
+
+import pytest
+import torch
+from PIL import Image, ImageFile
+
+from helpers import PICTURES, TINY_ANYRES, loaded, picture, request
+from otprune_lmms.cells import Cell
+from otprune_lmms.engine import Engine, RequestError
+from otprune_lmms.journal import Journal
+
+CELLS = [
+    Cell(),
+    Cell.make("otprune", 0.098),
+    Cell.make("random", 0.2),
+    Cell.make("divprune", 0.25, layer=2),
+]
+QUESTIONS = (
+    "What is in this image?",
+    "Is it a dog? Answer yes or no.",
+    "How many are there, and of what colour is the largest of them?",
+)
+
+
+def many():
+    """Questions about single images, several images, and none."""
+    pictures = [*([name] for name in PICTURES), ["land.png", "port.png"], []]
+    return [
+        request(10 * i + j, question, names)
+        for i, names in enumerate(pictures)
+        for j, question in enumerate(QUESTIONS)
+    ]
+
+
+def engine(parts=None, **settings) -> Engine:
+    given = {"model_name": "tiny", "workers": 0, "progress": False, **settings}
+    return Engine(parts or loaded(), **given)
+
+
+def texts(answers) -> dict:
+    return {(c.label, r.doc_id): (a.text, a.kept, a.candidates) for (c, r), a in answers.items()}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Answers of a run without batches, threads or journal."""
+    return engine(batch_size=1).run(many(), CELLS)
+
+
+def test_the_answers_say_what_was_kept(alone):
+    requests = {one.doc_id: one for one in many()}
+    two, none = requests[40], requests[50]
+    assert alone[CELLS[0], two].kept == alone[CELLS[0], two].candidates == (576, 576)
+    assert alone[CELLS[1], two].kept == (56, 56)
+    assert alone[CELLS[3], two].kept == (144, 144)
+    assert alone[CELLS[3], two].candidates == (576, 576)
+    assert alone[CELLS[1], none].kept == ()
+    assert alone[CELLS[1], none].text == alone[CELLS[0], none].text
+    assert len({alone[cell, two].text for cell in CELLS}) == 4
+    assert all(0 < answer.new_tokens <= 6 for answer in alone.values())
+
+
+@pytest.mark.parametrize(("size", "workers"), [(4, 2), (18, 1)])
+def test_neither_batch_nor_order_nor_threads_decide_an_answer(alone, size, workers):
+    requests = many()
+    random.Random(size).shuffle(requests)
+    answers = engine(batch_size=size, workers=workers).run(requests, CELLS[::-1])
+    assert texts(answers) == texts(alone)
+    assert [key[1] for key in answers][: len(requests)] == requests
+
+
+def test_each_image_is_encoded_once_for_all_cells_and_questions(alone):
+    assert alone.counts.images == 4
+    assert alone.counts.encoded == 4
+    assert alone.counts.generated == alone.counts.requests == len(many()) * len(CELLS)
+
+
+def test_equal_questions_are_answered_once():
+    requests = [request(i, QUESTIONS[0]) for i in range(3)] + [request(0, QUESTIONS[0])]
+    answers = engine().run(requests, [Cell()])
+    assert answers.counts.generated == 1
+    assert len({answers[Cell(), one].text for one in requests}) == 1
+
+
+def test_a_second_run_takes_everything_from_the_journal(alone, tmp_path):
+    with Journal(tmp_path) as journal:
+        first = engine(journal=journal, batch_size=4).run(many(), CELLS[:2])
+    assert first.counts.generated == 36
+    with Journal(tmp_path) as journal:
+        again = engine(journal=journal).run(many(), CELLS[:3])
+        assert (again.counts.reused, again.counts.generated) == (36, 18)
+        assert texts(again) == {key: v for key, v in texts(alone).items() if "layer" not in key[0]}
+        settings = [one.settings for one in journal if one.cell == CELLS[1].fingerprint]
+        assert settings[0] == {"method": "otprune", "keep_ratio": 0.098}
+        assert len(settings) == 18
+    with Journal(tmp_path) as journal:
+        last = engine(journal=journal).run(many(), CELLS[:3])
+    assert (last.counts.generated, last.counts.encoded) == (0, 0)
+
+
+def test_another_model_template_or_video_rule_takes_nothing_from_the_journal(tmp_path):
+    asked = [request(1, pictures=("land.png", "port.png"), video=True)]
+    tokenizer, model, processor, length = loaded()
+
+    def reused(**settings) -> int:
+        with Journal(tmp_path) as journal:
+            return engine(journal=journal, **settings).run(asked, [Cell()]).counts.reused
+
+    assert reused() == 0
+    assert reused() == 1
+    assert reused(conversation="llava_v1") == 0
+    assert reused(seed_video="all_frames") == 0
+    weight = model.model.layers[0].mlp.up_proj.weight
+    before = weight[0, 0].item()
+    with torch.no_grad():
+        weight[0, 0] += 1
+    assert reused(parts=(tokenizer, model, processor, length)) == 0
+    with torch.no_grad():
+        weight[0, 0] = before
+    assert reused() == 1
+
+
+def test_videos_are_their_first_frame_unless_asked_otherwise():
+    frames = request(1, pictures=("land.png", "port.png", "square.png"), video=True)
+    images = request(2, pictures=("land.png", "port.png", "square.png"))
+    first = engine().run([frames, images], [Cell()])
+    assert first[Cell(), frames].candidates == (576,)
+    assert first[Cell(), images].candidates == (576, 576, 576)
+    alone = engine().run([request(3, pictures=("land.png",))], [Cell()])
+    assert [a.text for a in alone.values()] == [first[Cell(), frames].text]
+    every = engine(seed_video="all_frames").run([frames, images], [Cell()])
+    assert every[Cell(), frames].text == first[Cell(), images].text
+
+
+def test_anyres_images_of_several_shapes_go_together():
+    parts = loaded(TINY_ANYRES)
+    requests = [request(i, pictures=(name,)) for i, name in enumerate(PICTURES)]
+    cells = [Cell(), Cell.make("otprune", 0.1, keep_newlines=True)]
+    one = engine(parts).run(requests, cells)
+    assert texts(engine(parts, batch_size=4, workers=2).run(requests, cells)) == texts(one)
+    assert len({one[cells[0], r].candidates for r in requests}) > 1
+
+
+def test_the_released_forks_mistakes_do_not_reach_a_neighbour():
+    cell = Cell.make("otprune", 0.1, compat="reference")
+    requests = [request(i, pictures=(name,)) for i, name in enumerate(PICTURES)]
+    one, several = engine().run(requests, [cell]), engine(batch_size=4).run(requests, [cell])
+    assert texts(one) == texts(several)
+
+
+def test_drawn_answers_depend_on_the_request_alone():
+    hot = {"temperature": 1.5, "max_new_tokens": 8}
+    requests = [request(i, QUESTIONS[i], generation=hot) for i in range(3)]
+    repeats = [request(0, QUESTIONS[0], generation=hot, repeat=n) for n in (1, 2)]
+    one = engine().run(requests + repeats, [Cell()])
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    several = engine(batch_size=3).run((requests + repeats)[::-1], [Cell()])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert {r.key: one[Cell(), r].text for r in requests + repeats} == {
+        r.key: several[Cell(), r].text for r in requests + repeats
+    }
+    assert len({one[Cell(), r].text for r in [requests[0], *repeats]}) == 3
+
+
+def test_generation_settings_of_a_task_stay_with_it():
+    requests = [
+        request(0, generation={"max_new_tokens": 2}, task="short"),
+        request(1, QUESTIONS[1], generation={"max_new_tokens": 5, "num_beams": 2}, task="beams"),
+        request(2, QUESTIONS[2], task="plain"),
+    ]
+    together = engine(batch_size=8).run(requests, [Cell()])
+    for one in requests:
+        assert engine().run([one], [Cell()])[Cell(), one].text == together[Cell(), one].text
+    assert together[Cell(), requests[0]].new_tokens <= 2
+
+
+def test_an_aspect_ratio_that_a_task_asks_for_does_not_stay(monkeypatch):
+    parts = loaded()
+    wide = {"pictures": ("wide.png",)}
+    square = request(0, generation={"image_aspect_ratio": "square"}, task="a", **wide)
+    padded = request(1, generation={"image_aspect_ratio": "pad"}, task="b", **wide)
+    neither = request(2, task="c", **wide)
+    own = engine(parts).run([square, padded, neither], [Cell()])
+    assert len({answer.text for answer in own.values()}) == 1, "the checkpoint's own rule holds"
+    monkeypatch.delattr(parts[1].config, "image_aspect_ratio")
+    answers = engine(parts).run([padded, square, neither], [Cell()])
+    assert answers[Cell(), padded].text == own[Cell(), neither].text
+    assert answers[Cell(), square].text == answers[Cell(), neither].text
+    assert answers[Cell(), square].text != answers[Cell(), padded].text
+    assert answers.counts.encoded == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (lambda: [Image.open(BytesIO(content()[:2000]))], "truncated"),
+        (lambda: [Image.open(BytesIO(b"nothing"))], "cannot identify image file"),
+        (lambda: [picture("land.png"), "a path"], "image 1 must be a PIL image, got str"),
+        (lambda: [picture("none.png")], "none.png"),
+    ],
+)
+def test_a_broken_image_is_named(images, reason):
+    assert ImageFile.LOAD_TRUNCATED_IMAGES, "lmms-eval lets truncated images pass"
+    bad = request(7, task="pope")
+    object.__setattr__(bad, "images", images)
+    for workers in (0, 2):
+        with pytest.raises(RequestError, match=rf"document 7 of pope \(test\): .*{reason}"):
+            engine(workers=workers).run([request(1), bad], [Cell()])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def content() -> bytes:
+    """A whole image file."""
+    with BytesIO() as file:
+        picture("land.png").save(file, "PNG")
+        return file.getvalue()
+
+
+def test_a_context_that_places_other_images_is_named():
+    bad = request(3, "<image> and <image>", ("land.png",), task="mmmu_val")
+    with pytest.raises(RequestError, match="document 3 of mmmu_val .* places 2 images"):
+        engine().run([bad], [Cell()])
+    placed = request(4, "Look at <image> well.")
+    assert engine().run([placed], [Cell()])[Cell(), placed].candidates == (576,)
+
+
+def test_a_layer_that_the_model_lacks_is_refused_before_any_answer(tmp_path):
+    with Journal(tmp_path) as journal, pytest.raises(ValueError, match="layer must be in 0"):
+        engine(journal=journal).run([request(1)], [Cell(), Cell.make("otprune", 0.1, layer=99)])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be >= 1"),
+        ({"workers": -1}, "workers >= 0"),
+        ({"conversation": "gpt"}, "conv_template must be one of"),
+        ({"seed_video": "last"}, "seed_video must be first_frame or all_frames"),
+    ],
+)
+def test_impossible_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        engine(**settings)
