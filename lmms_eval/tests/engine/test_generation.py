@@ -1,0 +1,183 @@
+"""Answers end where the task says, and likelihoods are those of the continuation."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from helpers import PICTURES, loaded, request
+from otprune_lmms.cells import Cell
+from otprune_lmms.engine import Engine, RequestError
+from otprune_lmms.engine.generation import Row, cut, write
+from otprune_lmms.engine.identity import Generation, generation_of
+from otprune_lmms.engine.loglikelihood import likelihoods
+from otprune_lmms.engine.prompts import prompt_of, token_ids
+
+QUESTION = "What is in this image?"
+CELLS = [Cell(), Cell.make("otprune", 0.098), Cell.make("divprune", 0.25, layer=2)]
+
+
+def engine(**settings) -> Engine:
+    return Engine(loaded(), model_name="tiny", workers=0, progress=False, **settings)
+
+
+def said(requests, **settings):
+    answers = engine(**settings).run(requests, [Cell()])
+    return [answers[Cell(), one] for one in requests]
+
+
+@pytest.mark.parametrize(
+    ("text", "until", "want"),
+    [
+        ("yes\n\nno", ["\n\n"], "yes"),
+        ("yes", ["\n\n"], "yes"),
+        ("a b c", ["c", "b"], "a "),
+        ("STOP", ["STOP"], ""),
+        ("any", [], "any"),
+    ],
+)
+def test_an_answer_is_cut_at_the_first_text_that_ends_it(text, until, want):
+    assert cut(text, until) == want
+
+
+def test_until_ends_an_answer_early_in_its_own_row_only():
+    def requests(until):
+        settings = {"generation": {"max_new_tokens": 24, "until": until}}
+        questions = (QUESTION, "Is it a dog? Answer yes or no.", "How many?", "Say it.")
+        return [request(i, questions[i], (PICTURES[i],), **settings) for i in range(4)]
+
+    plain = said(requests([]))
+    stop = "W n"
+    hit = [stop in one.text for one in plain]
+    assert set(hit) == {True, False}
+    for size in (1, 4):
+        ended = said(requests([stop, ""]), batch_size=size)
+        for before, after, met in zip(plain, ended, hit, strict=True):
+            assert after.text == before.text.split(stop)[0]
+            assert (after.new_tokens < before.new_tokens) == met
+
+
+def test_generation_stops_when_all_rows_have_ended(monkeypatch):
+    text = said([request(0, QUESTION, generation={"max_new_tokens": 24})])[0].text
+    stop = text.split()[1]
+    model, calls = loaded()[1], []
+    forward = type(model).forward
+    monkeypatch.setattr(
+        type(model),
+        "forward",
+        lambda self, *args, **kwargs: calls.append(1) or forward(self, *args, **kwargs),
+    )
+    said([request(0, QUESTION, generation={"max_new_tokens": 1000, "until": stop})])
+    assert len(calls) < 24
+
+
+def test_the_defaults_are_those_of_the_stock_wrapper():
+    config = SimpleNamespace(image_aspect_ratio="pad")
+    empty = request(0)
+    object.__setattr__(empty, "generation", {"do_sample": True, "unknown": 1})
+    assert generation_of(empty, config) == Generation(1024, 0, None, 1, (), None)
+    asked = {"until": "ASSISTANT:", "image_aspect_ratio": "original", "max_new_tokens": 16}
+    object.__setattr__(empty, "generation", asked)
+    assert generation_of(empty, config).aspect is None
+    assert generation_of(empty, SimpleNamespace()).aspect == "original"
+    assert generation_of(empty, config).until == ("ASSISTANT:",)
+    object.__setattr__(empty, "generation", {"until": 5})
+    with pytest.raises(ValueError, match="until of document 0 of task .* got 5"):
+        generation_of(empty, config)
+
+
+def test_prompts_are_the_stock_wrapper_s():
+    def question(context: str, images: int) -> str:
+        whole = prompt_of(request(0, context), images, "vicuna_v1")
+        assert whole.endswith(" ASSISTANT:")
+        return whole.split("USER: ")[1].removesuffix(" ASSISTANT:")
+
+    assert question("Is it?", 0) == "Is it?"
+    assert question("Is it?", 1) == "<image>\nIs it?"
+    assert question("Is it?", 3) == "<image> <image> <image>\nIs it?"
+    assert question("See <image>: is it?", 1) == "See <image>: is it?"
+    assert question("<image 1> Is it?", 1) == "<image>\n<image 1> Is it?"
+
+
+WORDS = ("yes", "no", "A large dog")
+
+
+def asked(word: str, doc_id: int = 0, **others):
+    return request(doc_id, QUESTION, kind="loglikelihood", continuation=word, **others)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.label)
+def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
+    tokenizer, model, _, _ = loaded()
+    requests = [asked(word, index=i) for i, word in enumerate(WORDS)]
+    found = engine(batch_size=3).run(requests, [cell])
+    runner = engine()
+    question = runner.surveyor.question(requests[0])
+    batch = [question]
+    runner._encode(batch, runner._load(batch), [cell], found.counts)
+    for word, one in zip(WORDS, requests, strict=True):
+        begin = token_ids(question.prompt, tokenizer)
+        ids = token_ids(prompt_of(one, 1, "vicuna_v1", word), tokenizer)
+        labels = ids.clone()
+        labels[: len(begin)] = -100
+        visual = list(runner._store.take([(question.images[0], None)]).values())
+        with torch.no_grad():
+            want = model(
+                input_ids=ids[None], labels=labels[None], visual=visual, pruning=cell.pruning()
+            )
+        answer = found[cell, one]
+        assert answer.loss == pytest.approx(float(want.loss), abs=1e-4)
+        assert answer.new_tokens == len(ids) - len(begin)
+        assert answer.text is None
+        assert answer.value == (answer.loss, answer.greedy)
+        assert answer.candidates == (576,)
+    assert len({found[cell, one].loss for one in requests}) == 3
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.label)
+def test_greedy_is_what_the_model_would_have_said(cell):
+    tokenizer, model, _, _ = loaded()
+    runner = engine()
+    question = runner.surveyor.question(request(0, QUESTION))
+    runner._encode([question], runner._load([question]), [cell], runner.run([], []).counts)
+    visual = tuple(runner._store.take([(question.images[0], None)]).values())
+    ids = token_ids(question.prompt, tokenizer)
+    with torch.no_grad():
+        output = model.generate(
+            ids[None], visual=list(visual), pruning=cell.pruning(), max_new_tokens=5
+        )[0]
+    row = Row(torch.cat([ids, output]), visual, (0,), answer=len(output))
+    wrong = Row(torch.cat([ids, output[:-1], output[-1:] + 1]), visual, (0,), answer=len(output))
+    with torch.no_grad():
+        (right,), (other,) = (likelihoods(model, [one], cell.pruning()) for one in (row, wrong))
+    assert right.greedy
+    assert not other.greedy
+    assert other.loss > right.loss
+
+
+def test_likelihoods_need_no_image_and_go_through_the_journal(tmp_path):
+    from otprune_lmms.journal import Journal
+
+    requests = [asked(word, index=i, pictures=()) for i, word in enumerate(WORDS)]
+    with Journal(tmp_path) as journal:
+        first = engine(journal=journal).run(requests, CELLS[:2])
+    with Journal(tmp_path) as journal:
+        again = engine(journal=journal).run(requests, CELLS[:2])
+    assert again.counts.generated == 0
+    assert [a.value for a in again.values()] == [a.value for a in first.values()]
+    assert first[CELLS[0], requests[0]].loss == first[CELLS[1], requests[0]].loss
+
+
+def test_a_continuation_that_is_cut_off_is_named(monkeypatch):
+    monkeypatch.setattr(loaded()[1].config, "tokenizer_model_max_length", 600, raising=False)
+    long = asked("word " * 30, doc_id=9)
+    with pytest.raises(RequestError, match="document 9 of task .* continuation at its end is cut"):
+        engine().run([long], [Cell()])
+
+
+def test_written_tokens_are_counted_without_padding():
+    tokenizer, model, _, _ = loaded()
+    row = Row(token_ids("Say yes.", tokenizer), (), ())
+    (one,) = write(model, tokenizer, [row], None, Generation(max_new_tokens=3))
+    assert one.tokens == 3
+    assert one.kept == one.candidates == ()
