@@ -1,0 +1,59 @@
+"""The room's front page does what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers import TINY
+from otprune_lmms.experiments.config import load_experiment
+from samples import make_suite
+
+PAGE = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def block(language, number=0):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.S)[number]
+
+
+def test_the_example_experiment_is_one(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(block("yaml"))
+    experiment = load_experiment(path)
+    assert experiment.task_limits() == {"pope": None, "gqa": 2000}
+    labels = [cell.label for cell in experiment.cells.cells()]
+    assert len(labels) == len(set(labels)) == 1 + 2 * 3 * (1 + 1 + 3)
+    assert "otprune-0.098-layer2-gamma0.05" in labels
+
+
+def test_the_python_runs(tmp_path, capsys):
+    suite = make_suite(tmp_path / "suite", ["pope"])
+    code = block("python").replace('"liuhaotian/llava-v1.5-7b"', repr(str(TINY)))
+    code = code.replace('load_tasks(["pope"])', f'load_tasks(["pope"], Path({str(suite)!r}))')
+    code = code.replace("limit=100", "limit=2").replace("keep_ratio=0.098", "keep_ratio=0.25")
+    exec(compile(code, "README.md", "exec"), {"Path": Path})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["unpruned", "otprune-0.25"]
+    assert all(0 <= float(line.split()[1]) <= 1 for line in lines)
+
+
+@pytest.mark.parametrize("command", re.findall(r"-m otprune_lmms (\w+) ", PAGE))
+def test_its_commands_exist(command):
+    from otprune_lmms.__main__ import app
+
+    assert command in {one.callback.__name__ for one in app.registered_commands if one.callback}
+
+
+def test_its_model_arguments_are_those_that_are_read():
+    import dataclasses
+
+    from otprune_lmms.arguments import Arguments
+
+    named = set(re.findall(r"`(\w+)`", PAGE.split("| `--model_args`")[1].split("\n\n")[0]))
+    fields = {field.name for field in dataclasses.fields(Arguments)} - {"cell"}
+    assert fields - {"max_batch_size"} <= named
+
+
+def test_the_yaml_of_the_page_is_yaml():
+    assert yaml.safe_load(block("yaml"))["suite"] == "hub"
