@@ -1,0 +1,80 @@
+"""What is trained: the projector and the language model, on features of the frozen tower."""
+
+import torch
+from packing import IGNORED, Packed
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+HIDDEN, LAYERS, HEADS, FFN = 128, 8, 4, 384
+
+
+def language_config(vocabulary: int) -> LlamaConfig:
+    """Return the configuration of the language model."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=HIDDEN,
+        intermediate_size=FFN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.02,
+        attn_implementation="sdpa",
+    )
+
+
+class Learner(nn.Module):
+    """Projector and language model.
+
+    The tower's channels differ in size by two orders of magnitude, so the projector sees them
+    standardised; `projector_weights` folds that into its first layer.
+
+    Args:
+        vocabulary: number of pieces.
+        mean: mean of each channel of the features, [384].
+        deviation: standard deviation of each channel, [384].
+    """
+
+    def __init__(self, vocabulary: int, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.projector = nn.Sequential(
+            nn.Linear(len(mean), HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN)
+        )
+        self.language = LlamaForCausalLM(language_config(vocabulary))
+
+    def forward(self, features: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
+        """Return logits where something is taught, [a v], and the labels there, [a]."""
+        visual = self.projector((features - self.mean) / self.deviation)
+        text = self.language.model.embed_tokens(batch.ids)
+        start, stop = batch.visual.start, batch.visual.stop
+        embeds = torch.cat([text[:, :start], visual, text[:, stop:]], dim=1)
+        states = self.language.model(
+            inputs_embeds=embeds,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            use_cache=False,
+        ).last_hidden_state
+        taught = batch.labels != IGNORED
+        return self.language.lm_head(states[taught]), batch.labels[taught]
+
+    def loss(self, features: Tensor, batch: Packed) -> Tensor:
+        """Return the mean cross-entropy of the taught tokens."""
+        return F.cross_entropy(*self(features, batch))
+
+    def projector_weights(self) -> dict[str, Tensor]:
+        """Return the projector's weights for features as the tower gives them."""
+        weights = {
+            name: tensor.detach().clone() for name, tensor in self.projector.state_dict().items()
+        }
+        scaled = weights["0.weight"] / self.deviation
+        weights["0.bias"] -= scaled @ self.mean
+        weights["0.weight"] = scaled
+        return weights

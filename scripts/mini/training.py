@@ -1,0 +1,161 @@
+"""The training loop; a step depends on the seed and its number alone, so it can be resumed."""
+
+import json
+import os
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from features import Features
+from formats import Turn, lesson
+from llava.tokenizer import LlavaTokenizer
+from network import Learner
+from optimisers import Optimisers
+from packing import Packer
+from scenes import make_scene
+from torch import nn
+
+FULL = 256
+"""Visual tokens of an image at 224 pixels, the size that is evaluated."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training.
+
+    Attributes:
+        name: of the stage, in the log.
+        side: pixels of the pictures; their features are read from ``<split><side>.npy``.
+        steps: optimiser steps.
+        batch: scenes in a step.
+        short: questions drawn per scene; some fall away.
+        letters: questions with options drawn per scene.
+        captions: whether a caption is taught.
+        first_rate: learning rate at the first step.
+        last_rate: learning rate at the last step; between them it changes linearly.
+    """
+
+    name: str
+    side: int
+    steps: int
+    batch: int
+    short: int
+    letters: int
+    captions: int
+    first_rate: float
+    last_rate: float
+
+
+class Trainer:
+    """Trains a learner in stages and writes what is needed to go on after each fifty steps."""
+
+    def __init__(self, tokenizer: LlavaTokenizer, features: Path, out: Path, seed: int) -> None:
+        self.tokenizer, self.folder, self.out, self.seed = tokenizer, features, out, seed
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        sample = Features(features / "check224.npy").rows(np.arange(200)).flatten(0, 1)
+        self.model = Learner(len(tokenizer.get_vocab()), sample.mean(0), sample.std(0))
+        self.optimisers = Optimisers(self.model)
+        self.step = 0
+        self.spent = 0.0
+        self.started = time.perf_counter()
+
+    def resume(self, file: Path) -> None:
+        """Go on from a state that `save` wrote."""
+        state = torch.load(file, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for part, saved in zip(self.optimisers.parts, state["optimisers"], strict=True):
+            part.load_state_dict(saved)
+        self.step, self.spent = state["step"], state["seconds"]
+
+    def save(self) -> None:
+        """Write the state; an interrupted writing leaves the one before it."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimisers": [part.state_dict() for part in self.optimisers.parts],
+            "step": self.step,
+            "seconds": self._seconds(),
+        }
+        fresh = self.out / "state.new"
+        torch.save(state, fresh)
+        os.replace(fresh, self.out / "state.pt")
+
+    def _seconds(self) -> float:
+        return self.spent + time.perf_counter() - self.started
+
+    def _lessons(self, stage: Stage, ready: int, most: int) -> tuple[np.ndarray, list[list[Turn]]]:
+        rng = np.random.default_rng([self.seed, self.step])
+        numbers = rng.choice(ready, stage.batch, replace=False)
+        made = []
+        for number in numbers:
+            scene = make_scene("train", int(number), most=most)
+            made.append(lesson(scene, rng, stage.short, stage.letters, stage.captions))
+        return numbers, made
+
+    def run(self, stage: Stage, first: int) -> None:
+        """Train until the stage, which begins at step ``first``, has had all its steps."""
+        table = Features(self.folder / f"train{stage.side}.npy")
+        packer = Packer(self.tokenizer, table.table.shape[1], FULL)
+        compiled = torch.compile(self.model.loss, dynamic=True)
+        losses: list[float] = []
+        while self.step < first + stage.steps:
+            numbers, lessons = self._lessons(stage, table.ready, table.meta["most"])
+            loss = compiled(table.rows(numbers), packer.pack(lessons))
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            done = (self.step - first) / stage.steps
+            warm = min(1.0, (self.step + 1) / 100)
+            self.optimisers.step(
+                warm * (stage.first_rate + done * (stage.last_rate - stage.first_rate))
+            )
+            self.step += 1
+            losses.append(loss.item())
+            if self.step % 50 == 0 or self.step == first + stage.steps:
+                self._report(stage, packer, losses)
+                losses.clear()
+                self.save()
+
+    def _report(self, stage: Stage, packer: Packer, losses: list[float]) -> None:
+        line = {
+            "step": self.step,
+            "stage": stage.name,
+            "minutes": round(self._seconds() / 60, 1),
+            "loss": round(float(np.mean(losses)), 4),
+            "check": self.check(packer, stage.side),
+        }
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    @torch.no_grad()
+    def check(self, packer: Packer, side: int, scenes: int = 200) -> dict[str, float]:
+        """Return the share of right answers by family on scenes that training never shows.
+
+        An answer is right when each of its tokens is the likeliest after those before it, which is
+        when greedy decoding gives it.
+        """
+        table = Features(self.folder / f"check{side}.npy")
+        rng = np.random.default_rng(7)
+        right: dict[str, list[bool]] = defaultdict(list)
+        for numbers in np.array_split(np.arange(scenes), scenes // 20):
+            made = [make_scene("check", int(i), most=table.meta["most"]) for i in numbers]
+            lessons = [lesson(scene, rng, 10, 3, 1) for scene in made]
+            batch = packer.pack(lessons)
+            logits, labels = self.model(table.rows(numbers), batch)
+            hits = torch.zeros_like(batch.labels, dtype=torch.bool)
+            hits[batch.labels >= 0] = logits.argmax(-1) == labels
+            for row, spans in zip(hits, batch.families, strict=True):
+                for family, span in spans:
+                    right[family].append(bool(row[span].all()))
+        return {family: round(float(np.mean(hit)), 3) for family, hit in sorted(right.items())}
+
+
+def train(trainer: Trainer, stages: list[Stage]) -> None:
+    """Run the stages one after another; those that were finished are passed over."""
+    (trainer.out / "stages.json").write_text(json.dumps([asdict(s) for s in stages], indent=1))
+    first = 0
+    for stage in stages:
+        trainer.run(stage, first)
+        first += stage.steps
