@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from PIL import Image
 
 from llava.model.builder import load_pretrained_model
@@ -54,10 +53,11 @@ def request(
     )
 
 
-def noise(seed: int, width: int = 48, height: int = 36) -> Image.Image:
+def crop(seed: int) -> Image.Image:
     """An image of its own for every seed."""
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
+    whole = picture(PICTURES[seed % 4])
+    left, top = (7 * seed) % (whole.width // 2), (5 * seed) % (whole.height // 2)
+    return whole.crop((left, top, left + whole.width // 2, top + whole.height // 2))
 
 
 def pope_rows(documents: int) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def pope_rows(documents: int) -> list[dict[str, Any]]:
             "question": f"Is there {things[i % 4]} in the image?",
             "answer": ("yes", "no")[i % 2],
             "image_source": f"image_{i // 2}",
-            "image": noise(i // 2),
+            "image": crop(i // 2),
             "category": "adversarial",
         }
         for i in range(documents)
@@ -88,13 +88,26 @@ def seed_rows(documents: int) -> list[dict[str, Any]]:
             "choice_d": "four",
             "data_id": str(i),
             "data_type": ("image", "video")[i % 2],
-            "image": [noise(100 + i + j) for j in range(1 + 2 * (i % 2))],
+            "image": [crop(10 + i + j) for j in range(1 + 2 * (i % 2))],
             "question": f"How many are there, of kind {i}?",
             "question_id": str(i),
             "question_type_id": 1,
             "segment": [0, 1],
         }
         for i in range(documents)
+    ]
+
+
+def mme_rows() -> list[dict[str, Any]]:
+    """One question of a pair; scoring needs both."""
+    return [
+        {
+            "question_id": "existence/0.jpg",
+            "image": crop(0),
+            "question": "Is there a dog? Please answer yes or no.",
+            "answer": "Yes",
+            "category": "existence",
+        }
     ]
 
 
@@ -158,11 +171,13 @@ def command(
     model_args: str,
     *more: str,
     launcher: Sequence[str] = ("-m", "lmms_eval"),
+    model: str | None = "llava",
 ) -> list[str]:
     """lmms-eval's command line for a tiny checkpoint."""
+    named = [] if model is None else ["--model", model, "--model_args", model_args]
     return [
-        *(sys.executable, *launcher, "--model", "llava"),
-        *("--model_args", model_args, "--tasks", str(tasks), "--process-docs-parallel", "1"),
+        *(sys.executable, *launcher, *named),
+        *("--tasks", str(tasks), "--process-docs-parallel", "1"),
         *("--log_samples", "--output_path", str(output), "--device", "cpu", *more),
     ]
 
@@ -174,12 +189,13 @@ def run(
     *more: str,
     variables: Mapping[str, str] | None = None,
     launcher: Sequence[str] = ("-m", "lmms_eval"),
+    model: str | None = "llava",
     timeout: float = 300,
 ) -> Done:
     """Run lmms-eval as a user would, in a folder of its own."""
     output.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        command(tasks, output, model_args, *more, launcher=launcher),
+        command(tasks, output, model_args, *more, launcher=launcher, model=model),
         cwd=output,
         env=environment(**(variables or {})),
         stdout=subprocess.PIPE,
@@ -189,21 +205,6 @@ def run(
         check=False,
     )
     return Done(done.returncode, done.stdout, output)
-
-
-def start(
-    tasks: Path | str, output: Path, model_args: str, *more: str
-) -> "subprocess.Popen[bytes]":
-    """Start lmms-eval and do not wait for it."""
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / "log.txt").open("wb") as log:
-        return subprocess.Popen(
-            command(tasks, output, model_args, *more),
-            cwd=output,
-            env=environment(),
-            stdout=log,
-            stderr=log,
-        )
 
 
 def wait_until(condition, seconds: float = 120) -> None:

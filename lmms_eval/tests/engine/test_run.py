@@ -78,6 +78,17 @@ def test_each_image_is_encoded_once_for_all_cells_and_questions(alone):
     assert alone.counts.generated == alone.counts.requests == len(many()) * len(CELLS)
 
 
+def test_two_questions_about_one_document_are_two():
+    requests = [request(0, question) for question in QUESTIONS]
+    answers = engine(batch_size=3).run(requests, [Cell()])
+    for one in requests:
+        assert answers[Cell(), one].text == engine().run([one], [Cell()])[Cell(), one].text
+    assert answers.counts.generated == 3
+    again = request(0, QUESTIONS[0], generation={"max_new_tokens": 1})
+    with pytest.raises(RequestError, match="document 0 of task .* other generation settings"):
+        engine().run([*requests, again], [Cell()])
+
+
 def test_equal_questions_are_answered_once():
     requests = [request(i, QUESTIONS[0]) for i in range(3)] + [request(0, QUESTIONS[0])]
     answers = engine().run(requests, [Cell()])

@@ -1,0 +1,156 @@
+"""The commands of the front page, as a user types them: in processes of their own."""
+
+import json
+import socket
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from helpers import TINY, mme_rows, pope_rows, run, seed_rows, write_task
+
+PRUNED = {"BASELINE": "OURS", "LAYER_INDEX": "0", "SUBSET_RATIO": "0.098"}
+SHORT = ("--gen_kwargs", "max_new_tokens=5", "--batch_size", "3")
+ARGUMENTS = f"pretrained={TINY},method=otprune,keep_ratio=0.098,layer=0"
+ONE = ("-m", "accelerate.commands.launch", "--num_processes=1", "-m", "lmms_eval")
+TASKS = ("pope", "seedbench")
+
+
+def two() -> tuple[str, ...]:
+    """Launcher of two processes, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", f"{port}")
+    return (*launcher, "-m", "lmms_eval")
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory):
+    """Seven documents of pope, four of seedbench: two processes need padding."""
+    folder = tmp_path_factory.mktemp("tasks")
+    write_task(folder, "pope", "test", pope_rows(7))
+    write_task(folder, "seedbench", "test", seed_rows(4))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def by_environment(tasks, cache, tmp_path_factory):
+    """The first command: one process, settings from the environment."""
+    folder = tmp_path_factory.mktemp("environment")
+    more = (*SHORT, "--use_cache", str(cache))
+    return run(tasks, folder, f"pretrained={TINY}", *more, variables=PRUNED, launcher=ONE)
+
+
+@pytest.fixture(scope="session")
+def journal(tmp_path_factory):
+    return tmp_path_factory.mktemp("journal")
+
+
+@pytest.fixture(scope="session")
+def by_arguments(tasks, journal, tmp_path_factory):
+    """The second and the third command: settings in model_args, here with two processes."""
+    folder = tmp_path_factory.mktemp("arguments")
+    given = f"{ARGUMENTS},journal={journal}"
+    cpu = {"ACCELERATE_USE_CPU": "true"}
+    return run(tasks, folder, given, *SHORT, variables=cpu, launcher=two())
+
+
+def test_the_environment_s_settings_are_shown_and_recorded(by_environment):
+    assert by_environment.status == 0, by_environment.text
+    want = f"pretrained={TINY},method=otprune,layer=0,keep_ratio=0.098"
+    assert f"from the environment: --model_args {want}" in by_environment.text
+    assert "pruning: otprune-0.098" in by_environment.text
+    config = by_environment.results["config"]
+    assert config["model_args"] == config["resolved_cli_args"]["model_args"] == want
+    assert config["model_backend"] == "otprune_lmms.vlm.Llava (simple)"
+    assert by_environment.results["throughput"]["avg_visual_tokens_kept"] == 56
+    assert by_environment.results["throughput"]["avg_images_encoded"] == 8
+
+
+def test_two_processes_and_arguments_give_the_answers_of_one_and_the_environment(
+    by_environment, by_arguments
+):
+    assert by_arguments.status == 0, by_arguments.text
+    for task in TASKS:
+        found, want = by_arguments.answers(task), by_environment.answers(task)
+        assert found == want
+        assert len(found) == {"pope": 7, "seedbench": 4}[task]
+        assert len(set(found.values())) > 1
+    for task in TASKS:
+        numbers = [
+            {k: v for k, v in done.results["results"][task].items() if "stderr" not in k}
+            for done in (by_arguments, by_environment)
+        ]
+        assert numbers[0] == numbers[1]
+
+
+def test_padding_is_in_no_journal(by_arguments, journal):
+    said = [
+        json.loads(line)["says"]
+        for path in journal.glob("part-*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    answers = [one["answer"] for one in said if one["kind"] == "answer"]
+    assert sum(one["kind"] == "session" for one in said) == 2
+    documents = [(one["task"], one["doc_id"]) for one in answers]
+    assert sorted(documents) == [
+        *(("pope", number) for number in range(7)),
+        *(("seedbench", number) for number in range(4)),
+    ]
+    assert {tuple(one["kept"]) for one in answers} == {(56,)}
+
+
+def test_a_cache_never_gives_another_ratio_s_answers(tasks, cache, by_environment, tmp_path):
+    other = {**PRUNED, "SUBSET_RATIO": "0.5"}
+    more = (*SHORT, "--use_cache", str(cache))
+    done = run(tasks, tmp_path, f"pretrained={TINY}", *more, variables=other)
+    assert done.status == 0, done.text
+    assert "ResponseCache stats: 0 hits" in done.text
+    assert done.results["throughput"]["avg_visual_tokens_kept"] == 288
+    for task in TASKS:
+        assert done.answers(task) != by_environment.answers(task)
+
+
+def test_one_rank_s_failure_ends_all_with_its_message(tmp_path):
+    write_task(tmp_path / "tasks", "pope", "test", pope_rows(6))
+    path = tmp_path / "tasks" / "pope.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:500]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    cpu = {"ACCELERATE_USE_CPU": "true"}
+    given = f"{ARGUMENTS},journal={tmp_path / 'journal'}"
+    done = run(path.parent, tmp_path, given, *SHORT, variables=cpu, launcher=two(), timeout=120)
+    assert done.status != 0
+    assert "lmms_eval, rank 1: " in done.text
+    assert "document 5 of pope (test): image file is truncated" in done.text
+
+
+def test_a_failure_in_scoring_is_a_failure_from_a_configuration_file_too(tmp_path):
+    write_task(tmp_path / "tasks", "mme", "test", mme_rows())
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps([{"model": "llava", "model_args": ARGUMENTS}]))
+    more = ("--config", str(config), *SHORT)
+    done = run(tmp_path / "tasks", tmp_path, "", *more, model=None)
+    assert "pruning: otprune-0.098" in done.text
+    assert "Running generate_until requests" in done.text
+    assert done.status == 1
+    assert "lmms_eval: Error during evaluation" in done.text
+
+
+def test_a_mistake_is_one_sentence_before_anything_is_loaded(tmp_path):
+    wrong = {"BASELINE": "DIVPRUNE", "SUBSET_RATIO": "0.098"}
+    done = run("pope", tmp_path, ARGUMENTS, variables=wrong)
+    assert done.status == 1
+    assert (
+        "otprune_lmms: BASELINE in the environment says method=divprune, "
+        "model_args say method=otprune: give one of them"
+    ) in done.text
+    assert "Traceback" not in done.text
+    assert "Loading weights" not in done.text
