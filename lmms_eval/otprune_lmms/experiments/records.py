@@ -2,16 +2,26 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Answer
-from otprune_lmms.engine.requests import RequestKey
 from otprune_lmms.experiments.config import Experiment, ModelChoice
 from otprune_lmms.scoring import TaskScore
 
-Answered = tuple[RequestKey, Answer]
-"""An answer and the key of its request."""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an answer belongs: fields of its request."""
+
+    task: str
+    doc_id: int
+    index: int
+    repeat: int
+
+
+Answered = tuple[Place, Answer]
 
 Values = dict[int, tuple[Any, ...]]
 """Answers of one cell to one task, by document, in the order of its requests."""
@@ -20,8 +30,8 @@ Values = dict[int, tuple[Any, ...]]
 def values_of(answers: Sequence[Answered]) -> Values:
     """Return the answers by document, in the order of each document's requests."""
     found: dict[int, dict[tuple[int, int], Any]] = defaultdict(dict)
-    for (_, _, doc_id, index, _, repeat), answer in answers:
-        found[doc_id][index, repeat] = answer.value
+    for place, answer in answers:
+        found[place.doc_id][place.index, place.repeat] = answer.value
     return {
         doc_id: tuple(value for _, value in sorted(many.items())) for doc_id, many in found.items()
     }

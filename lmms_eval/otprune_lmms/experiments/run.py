@@ -22,7 +22,7 @@ from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
 from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
-from otprune_lmms.experiments.records import Answered, records_of, values_of
+from otprune_lmms.experiments.records import Answered, Place, records_of, values_of
 from otprune_lmms.journal import Journal
 from otprune_lmms.scoring import (
     JavaError,
@@ -214,9 +214,9 @@ def _answer(
         answers = engine.run(requests, cells)
     outcome.models[model.name] = engine.fingerprint
     share = [
-        (number, request.key, answers[cell, request])
+        (number, Place(r.task, r.doc_id, r.index, r.repeat), answers[cell, r])
         for number, cell in enumerate(cells)
-        for request in requests
+        for r in requests
     ]
     counts = [_plain(answers.counts)]
     if state.num_processes > 1:
@@ -231,8 +231,8 @@ def _answer(
     del engine, loaded
     gc.collect()
     found: dict[Cell, Any] = {cell: defaultdict(list) for cell in cells}
-    for number, key, answer in share:
-        found[cells[number]][key[0]].append((key, answer))
+    for number, place, answer in share:
+        found[cells[number]][place.task].append((place, answer))
     return found
 
 

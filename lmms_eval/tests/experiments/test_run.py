@@ -17,9 +17,10 @@ from helpers import TINY
 from otprune_lmms.experiments.config import load_experiment
 from otprune_lmms.experiments.output import remake, write_results
 from otprune_lmms.experiments.run import Places, run_experiment
-from samples import make_suite
+from samples import ROWS, make_suite
 
 TASKS = ["pope", "mme"]
+pope = ROWS["pope"]
 RUN = [sys.executable, "-m", "otprune_lmms", "run"]
 ENVIRONMENT = {
     **{k: v for k, v in os.environ.items() if not k.startswith(("WORLD", "RANK", "MASTER"))},
@@ -168,17 +169,20 @@ def test_the_command_line_survives_a_kill(first, tmp_path):
     )
 
 
+def torchrun(path, timeout):
+    """Two processes."""
+    launcher = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+    ]  # fmt: skip
+    return subprocess.run(
+        [*launcher, *RUN[1:], path.name], cwd=path.parent, env=ENVIRONMENT, capture_output=True,
+        text=True, check=False, timeout=timeout,
+    )  # fmt: skip
+
+
 def test_two_processes_find_what_one_finds(first, tmp_path):
     folder = prepared(tmp_path)
-    path = experiment_of(folder)
-    launcher = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-        "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-    ]  # fmt: skip
-    done = subprocess.run(
-        [*launcher, *RUN[1:], path.name], cwd=folder, env=ENVIRONMENT, capture_output=True,
-        text=True, check=False, timeout=300,
-    )  # fmt: skip
+    done = torchrun(experiment_of(folder), 300)
     assert done.returncode == 0, done.stderr
     found = pd.read_csv(folder / "results" / "try" / "records.csv")
     assert found.equals(pd.read_csv(first[0] / "results" / "records.csv"))
@@ -194,9 +198,7 @@ def test_two_processes_find_what_one_finds(first, tmp_path):
         ({"tasks": ["no_such_task"]}, [], "unknown task 'no_such_task'", 1),
         ({"suite": "./none"}, [], "suite: no folder", 2),
         ({"models": [{"name": "x", "pretrained": "./suite"}]}, [], "config.json", 1),
-        ({}, ["--limit", "0"], "Invalid value for '--limit'", 2),
-        ({}, ["--bach-size", "2"], "No such option", 2),
-        ({}, ["other.yaml"], "other.yaml: No such file", 2),
+        ({}, ["try.yaml", "--journal", "x"], "go with one experiment", 2),
     ],
 )
 def test_a_mistake_is_answered_in_a_sentence(changes, arguments, message, code, tmp_path, first):
@@ -222,3 +224,13 @@ def test_without_java_captions_are_refused_or_marked(tmp_path, monkeypatch):
     assert outcome.counts["tiny"]["generated"] == 4
     assert table.rows[0][2] is None
     assert "needs Java" in (folder / "results" / "table.md").read_text()
+
+
+def test_one_process_s_failure_ends_all_with_its_message(tmp_path, monkeypatch):
+    broken = {"bytes": b"no picture", "path": None}
+    monkeypatch.setitem(ROWS, "pope", lambda n: pope(n) | ({"image": broken} if n == 3 else {}))
+    path = experiment_of(prepared(tmp_path, ["pope"]), tasks=["pope"])
+    done = torchrun(path, 300)
+    assert done.returncode != 0
+    assert "document 3 of pope (test)" in done.stderr
+    assert not (tmp_path / "results" / "try" / "table.md").exists()
