@@ -1,0 +1,85 @@
+"""lmms-eval's command line and our experiments: the same answers, the same scores."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from helpers import ROOT, TINY, run
+from otprune_lmms.benchmarks import OTPRUNE_11
+from otprune_lmms.experiments.config import TASKS, load_experiment
+from otprune_lmms.experiments.output import write_results
+from otprune_lmms.experiments.run import Places, run_experiment
+from otprune_lmms.scoring import java
+from samples import make_suite
+
+MINI = ROOT / "LLaVA" / "checkpoints" / "llava-mini"
+SMALL = ["gqa", "mme", "pope", "scienceqa_img"]
+
+
+def experiment(folder: Path, checkpoint: Path, suite: str, tasks: list[str], limit: int | None):
+    """Records of unpruned and otprune 0.25, and the journal."""
+    path = folder / "doors.yaml"
+    content = {
+        "name": "doors",
+        "title": "Two doors",
+        "suite": suite,
+        "models": [{"name": "model", "pretrained": str(checkpoint), "dtype": "float32"}],
+        "tasks": tasks,
+        "cells": {"methods": ["otprune"], "keep_ratios": [0.25]},
+        "java": "optional",
+    }
+    path.write_text(yaml.safe_dump(content | ({"limit": limit} if limit else {})))
+    places = Places(folder, folder / "journal", folder / "results")
+    read = load_experiment(path)
+    outcome = run_experiment(read, places, progress=False)
+    assert outcome is not None
+    write_results(read, outcome, places.output, "python", 1.0)
+    return pd.read_csv(places.output / "records.csv")
+
+
+def from_the_command_line(results: dict, task: str) -> dict[str, float]:
+    """Metrics of a task in a results file."""
+    return {
+        name.removesuffix(",none"): value
+        for name, value in results["results"][task].items()
+        if name.endswith(",none") and "stderr" not in name and isinstance(value, int | float)
+    }
+
+
+def check(folder, checkpoint, suite, tasks_folder, tasks, limit):
+    records = experiment(folder, checkpoint, suite, tasks, limit)
+    arguments = {"unpruned": "", "otprune-0.25": ",method=otprune,keep_ratio=0.25"}
+    more = [] if limit is None else ["--limit", str(limit)]
+    for label, pruning in arguments.items():
+        done = run(
+            tasks_folder,
+            folder / label,
+            f"pretrained={checkpoint},dtype=float32,journal={folder / 'journal'}{pruning}",
+            *more,
+            timeout=900,
+        )
+        assert done.status == 0, done.text
+        # Another door, the same requests: everything was in the journal.
+        assert "generated=0" in done.text
+        for task in tasks:
+            ours = records[(records["cell"] == label) & (records["task"] == task)]
+            theirs = from_the_command_line(done.results, task)
+            assert theirs
+            assert dict(zip(ours["metric"], ours["value"], strict=True)) == theirs, task
+    assert (folder / "otprune-0.25").exists()
+
+
+def test_both_doors_lead_to_the_same_numbers(tmp_path):
+    suite = make_suite(tmp_path / "suite", SMALL)
+    check(tmp_path, TINY, "./suite/tasks", suite, SMALL, None)
+
+
+@pytest.mark.skipif(not MINI.exists(), reason="the embedded checkpoint is not there")
+@pytest.mark.skipif(java() is None, reason="caption metrics need Java")
+def test_the_embedded_default_answers_all_eleven_benchmarks(tmp_path):
+    check(tmp_path, MINI, "mini", TASKS / "mini", list(OTPRUNE_11), 2)
+    content = json.loads((tmp_path / "results" / "manifest.json").read_text())
+    assert content["data"].keys() == set(OTPRUNE_11)
