@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,7 +151,7 @@ class Llava(lmms):
         loaded[1].eval()
         self._engine = Engine(
             loaded,
-            model_name=given.pretrained,
+            model_name=Path(given.pretrained).name,
             conversation=given.conv_template,
             batch_size=given.batch_size,
             workers=given.workers,

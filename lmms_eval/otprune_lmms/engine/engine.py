@@ -12,6 +12,8 @@ from otprune_lmms.cells import Cell
 from otprune_lmms.engine.ahead import ahead
 from otprune_lmms.engine.answers import Answers, Counts
 from otprune_lmms.engine.batches import batches
+from otprune_lmms.engine.entries import answer_of, record_of
+from otprune_lmms.engine.header import describe
 from otprune_lmms.engine.memory import Halving, TooLargeError
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.prompts import check_template
@@ -19,7 +21,7 @@ from otprune_lmms.engine.requests import Answer, Request, RequestError, RequestK
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
 from otprune_lmms.engine.visual import ImageKey, Pixels, VisualStore, encode, preprocess
-from otprune_lmms.journal import Journal, Key, Record
+from otprune_lmms.journal import Journal, Key
 from otprune_lmms.journal.fingerprint import model_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class Engine:
         self.fingerprint = ""
         if journal is not None:
             self.fingerprint = model_fingerprint(self.model, self.tokenizer, self.image_processor)
-            journal.header.setdefault("model", {})[self.fingerprint] = model_name
+            describe(journal, model_name, self.fingerprint, self.model)
         self.surveyor = Surveyor(self.model.config, self.fingerprint, conversation, seed_video)
         self.responder = Responder(self.model, self.tokenizer, conversation, use_cache)
         self.halving = Halving()
@@ -129,7 +131,7 @@ class Engine:
         self, requests: Sequence[Request], counts: Counts
     ) -> tuple[dict[RequestKey, str], list[Question]]:
         """Return the question of each request, and the different questions."""
-        unique = list({request.key: request for request in requests}.values())
+        unique = _unique(requests)
         digests: dict[RequestKey, str] = {}
         questions: dict[str, Question] = {}
         what, depth = f"{self.model_name}: reading images", 2 * self.workers
@@ -160,7 +162,7 @@ class Engine:
                 if record is None:
                     left[question.digest].add(cell)
                 else:
-                    self._known[key] = _answer_of(record)
+                    self._known[key] = answer_of(record)
                     counts.reused += 1
         return left
 
@@ -198,7 +200,7 @@ class Engine:
             return encode(self.model, [pixels[key] for key in keys], signals)
 
         with _timed(counts, "encode"), _named_if_too_large(batch):
-            for keys, tokens in self.halving.run("images", missing, work):
+            for keys, tokens in self.halving.run("images", missing, work, self.batch_size):
                 self._store.put(dict(zip(keys, tokens, strict=True)))
         counts.encoded += len(missing)
 
@@ -227,7 +229,20 @@ class Engine:
             self._known[Key(fingerprint, question.digest)] = answer
         if self.journal is not None:
             pairs = zip(questions, answers, strict=True)
-            self.journal.append(*(_record(q, a, cell, fingerprint) for q, a in pairs))
+            self.journal.append(*(record_of(q, a, cell, fingerprint) for q, a in pairs))
+
+
+def _unique(requests: Sequence[Request]) -> list[Request]:
+    """Return the different requests, in order.
+
+    Raises:
+        RequestError: one is there twice with different generation settings.
+    """
+    found: dict[RequestKey, Request] = {}
+    for request in requests:
+        if found.setdefault(request.key, request).generation != request.generation:
+            raise RequestError(f"{request.name} is asked twice with other generation settings")
+    return list(found.values())
 
 
 def _keys(question: Question) -> list[ImageKey]:
@@ -252,36 +267,3 @@ def _named_if_too_large(questions: Sequence[Question]) -> Iterator[None]:
         raise RequestError(
             f"{culprits[0].request.name} alone does not fit into memory: {error}"
         ) from error
-
-
-def _answer_of(record: Record) -> Answer:
-    return Answer(
-        text=record.text,
-        loss=record.loss,
-        greedy=record.greedy,
-        kept=record.kept,
-        candidates=record.candidates,
-        new_tokens=record.new_tokens,
-        seconds=record.seconds.get("generate", 0.0),
-    )
-
-
-def _record(question: Question, answer: Answer, cell: Cell, fingerprint: str) -> Record:
-    request = question.request
-    return Record(
-        cell=fingerprint,
-        request=question.digest,
-        settings=cell.settings_dict(),
-        task=request.task,
-        split=request.split,
-        doc_id=request.doc_id,
-        index=request.index,
-        kind=request.kind,
-        text=answer.text,
-        loss=answer.loss,
-        greedy=answer.greedy,
-        kept=answer.kept,
-        candidates=answer.candidates,
-        new_tokens=answer.new_tokens,
-        seconds={"generate": round(answer.seconds, 6)},
-    )

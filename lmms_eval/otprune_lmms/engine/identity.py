@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -75,6 +76,11 @@ def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
     return default if value is None else value
 
 
+@cache
+def _code() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
+
+
 def image_hash(image: Image.Image) -> str:
     """Return SHA-256 over size and RGB pixels.
 
@@ -103,7 +109,7 @@ def request_hash(
     """
     known = {
         "format": FORMAT,
-        "code": {name: version(name) for name in _PACKAGES},
+        "code": _code(),
         "model": model,
         "kind": request.kind,
         "prompt": prompt,

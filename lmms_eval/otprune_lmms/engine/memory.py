@@ -49,18 +49,23 @@ class Halving:
         kind: Hashable,
         items: Sequence[Item],
         work: Callable[[Sequence[Item]], list[Result]],
+        most: int | None = None,
     ) -> Iterator[tuple[Sequence[Item], list[Result]]]:
         """Yield (items, results) piece by piece, all items in order.
 
-        ``kind`` names work whose pieces are alike: a size that does not fit once is not tried
-        again for it.
+        Args:
+            kind: names work whose pieces are alike: a size that does not fit once is not tried
+                again for it.
+            items: what is worked on.
+            work: returns one result for each item.
+            most: size of a piece at first; all items if not given.
 
         Raises:
             TooLargeError: one item alone does not fit.
         """
         start = 0
         while start < len(items):
-            size = min(self._fits.get(kind, len(items)), len(items) - start)
+            size = min(self._fits.get(kind, most or len(items)), len(items) - start)
             piece = items[start : start + size]
             results, reason = _attempt(work, piece)
             if results is not None:

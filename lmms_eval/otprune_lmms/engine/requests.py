@@ -8,8 +8,9 @@ from PIL import Image
 
 Kind = Literal["generate", "loglikelihood"]
 
-RequestKey = tuple[str, str, int, int, str, int]
-"""Task, split, document, index, kind, repeat: what names a request within a run."""
+RequestKey = tuple[str, str, int, int, str, int, str, str | None]
+"""Task, split, document, index, kind, repeat, context, continuation: what names a request within a
+run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +37,19 @@ class Request:
     split: str
     doc_id: int
     index: int
-    context: str = field(compare=False)
+    context: str
     generation: Mapping[str, Any] = field(compare=False)
     images: Callable[[], list[Image.Image]] = field(compare=False, repr=False)
     kind: Kind = "generate"
-    continuation: str | None = field(default=None, compare=False)
+    continuation: str | None = None
     video: bool = field(default=False, compare=False)
     repeat: int = 0
 
     @property
     def key(self) -> RequestKey:
         """What names this request within a run."""
-        return (self.task, self.split, self.doc_id, self.index, self.kind, self.repeat)
+        place = (self.task, self.split, self.doc_id, self.index)
+        return (*place, self.kind, self.repeat, self.context, self.continuation)
 
     @property
     def name(self) -> str:

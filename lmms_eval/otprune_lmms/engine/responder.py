@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -20,21 +20,21 @@ from otprune_lmms.engine.visual import ImageKey
 Respond = Callable[[Sequence[Question]], list[Answer]]
 
 
-@dataclass(frozen=True, slots=True)
 class Responder:
     """The language model's side of the engine.
 
-    Attributes:
+    Args:
         model: the model.
         tokenizer: its tokenizer.
         template: name of the conversation template.
         use_cache: keep keys and values while decoding.
     """
 
-    model: Any
-    tokenizer: Any
-    template: str
-    use_cache: bool = True
+    def __init__(self, model: Any, tokenizer: Any, template: str, use_cache: bool = True) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.template, self.use_cache = template, use_cache
+        # A prompt comes once for every cell.
+        self._ids = lru_cache(maxsize=1024)(partial(token_ids, tokenizer=tokenizer))
 
     def bind(self, pruning: Pruning | None, visual: Mapping[ImageKey, ImageTokens]) -> Respond:
         """Return the function that answers questions of one batch under one pruning."""
@@ -86,7 +86,7 @@ class Responder:
         ]
 
     def _row(self, question: Question, visual: Mapping[ImageKey, ImageTokens]) -> Row:
-        ids = token_ids(question.prompt, self.tokenizer)
+        ids = self._ids(question.prompt)
         answer = 0
         if question.request.kind == "loglikelihood":
             whole = prompt_of(
@@ -95,7 +95,7 @@ class Responder:
                 self.template,
                 question.request.continuation,
             )
-            begin, ids = len(ids), token_ids(whole, self.tokenizer)
+            begin, ids = len(ids), self._ids(whole)
             answer = len(ids) - begin
         return Row(
             ids=ids,

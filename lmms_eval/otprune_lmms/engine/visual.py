@@ -86,10 +86,6 @@ class VisualStore:
             _, tokens = self._held.popitem(last=False)
             size -= _bytes(tokens)
 
-    def clear(self) -> None:
-        """Let go of everything."""
-        self._held.clear()
-
 
 def _bytes(tokens: ImageTokens) -> int:
     parts = (tokens.tokens, tokens.cls_attention, tokens.encoder_keys)

@@ -1,7 +1,7 @@
 """What a line of a journal says."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 
@@ -67,7 +67,7 @@ class Record:
 
     def plain(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
-        return asdict(self)
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @classmethod
     def from_plain(cls, content: Mapping[str, Any]) -> "Record":

@@ -26,4 +26,3 @@ def forward_messages(level: int = logging.INFO) -> None:
         if not any(isinstance(handler, _Forward) for handler in log.handlers):
             log.addHandler(_Forward())
             log.setLevel(level)
-            log.propagate = False

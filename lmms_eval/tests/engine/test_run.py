@@ -112,6 +112,22 @@ def test_a_second_run_takes_everything_from_the_journal(alone, tmp_path):
     assert (last.counts.generated, last.counts.encoded) == (0, 0)
 
 
+def test_a_journal_says_what_wrote_it_and_that_the_code_has_changed(tmp_path, monkeypatch, caplog):
+    for source in ("one", "one", "two"):
+        monkeypatch.setattr("otprune_lmms.engine.header.source_hash", lambda s=source: s)
+        assert "other source code" not in caplog.text
+        with Journal(tmp_path) as journal:
+            runner = engine(journal=journal)
+            runner.run([request(len(journal.sessions), f"And {source}?")], [Cell()])
+            header = journal.header
+    assert "other source code" in caplog.text
+    assert header["models"] == {runner.fingerprint: "tiny"}
+    assert header["versions"]["torch"] == torch.__version__
+    assert (header["device"], header["dtype"]) == ("cpu", "torch.float32")
+    with Journal(tmp_path, readonly=True) as journal:
+        assert [one["source"] for one in journal.sessions] == ["one", "two"]
+
+
 def test_another_model_template_or_video_rule_takes_nothing_from_the_journal(tmp_path):
     asked = [request(1, pictures=("land.png", "port.png"), video=True)]
     tokenizer, model, processor, length = loaded()

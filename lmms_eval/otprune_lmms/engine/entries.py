@@ -1,0 +1,41 @@
+"""Answers as the journal has them."""
+
+from otprune_lmms.cells import Cell
+from otprune_lmms.engine.requests import Answer
+from otprune_lmms.engine.survey import Question
+from otprune_lmms.journal import Record
+
+
+def answer_of(record: Record) -> Answer:
+    """Return the answer that a record holds."""
+    return Answer(
+        text=record.text,
+        loss=record.loss,
+        greedy=record.greedy,
+        kept=record.kept,
+        candidates=record.candidates,
+        new_tokens=record.new_tokens,
+        seconds=record.seconds.get("generate", 0.0),
+    )
+
+
+def record_of(question: Question, answer: Answer, cell: Cell, fingerprint: str) -> Record:
+    """Return the record of an answer; ``fingerprint`` is the cell's."""
+    request = question.request
+    return Record(
+        cell=fingerprint,
+        request=question.digest,
+        settings=cell.settings_dict(),
+        task=request.task,
+        split=request.split,
+        doc_id=request.doc_id,
+        index=request.index,
+        kind=request.kind,
+        text=answer.text,
+        loss=answer.loss,
+        greedy=answer.greedy,
+        kept=answer.kept,
+        candidates=answer.candidates,
+        new_tokens=answer.new_tokens,
+        seconds={"generate": round(answer.seconds, 6)},
+    )

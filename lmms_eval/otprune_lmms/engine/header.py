@@ -1,0 +1,70 @@
+"""What a journal says about the run that writes into it."""
+
+import hashlib
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otprune_lmms.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("otprune", "llava", "otprune_lmms")
+_DISTRIBUTIONS = (
+    *("otprune", "otprune-llava", "otprune-lmms", "lmms_eval", "torch", "transformers"),
+    *("tokenizers", "pillow", "numpy"),
+)
+
+
+def describe(journal: Journal, name: str, fingerprint: str, model: Any) -> None:
+    """Fill in a journal's header: model, device, dtype, versions, source code.
+
+    Answers are found again whatever the source code, since most changes of it change none; that it
+    has changed since they were written is said once.
+    """
+    source = source_hash()
+    earlier = {one.get("source") for one in journal.sessions} - {source, None}
+    if earlier:
+        logger.warning(
+            "%s holds answers that other source code has written; if that code answers otherwise, "
+            "begin a new journal",
+            journal.folder,
+        )
+    journal.header.setdefault("models", {})[fingerprint] = name
+    journal.header |= {
+        "source": source,
+        "versions": _versions(),
+        "device": _device_name(model.device),
+        "dtype": str(model.dtype),
+    }
+
+
+def source_hash() -> str:
+    """Return SHA-256 over the Python files of our packages."""
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        spec = find_spec(package)
+        folders = [] if spec is None else spec.submodule_search_locations or []
+        for folder in map(Path, folders):
+            for file in sorted(folder.rglob("*.py")):
+                digest.update(f"{package}/{file.relative_to(folder)}\0".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
