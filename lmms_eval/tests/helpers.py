@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 from PIL import Image
 
 from llava.model.builder import load_pretrained_model
@@ -113,6 +112,8 @@ def mme_rows() -> list[dict[str, Any]]:
 
 def write_task(folder: Path, task: str, split: str, rows: list[dict[str, Any]]) -> None:
     """Write documents and the YAML that puts them under a stock task."""
+    import datasets  # slow, and not every process needs it
+
     data = datasets.Dataset.from_list(rows)
     kind: Any = datasets.Image()
     if isinstance(rows[0]["image"], list):

@@ -2,12 +2,16 @@
 
 import json
 import socket
+import sys
+import warnings
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from loguru import logger as eval_logger
 
-from helpers import TINY, mme_rows, pope_rows, run, seed_rows, write_task
+from helpers import TINY, Done, command, mme_rows, pope_rows, run, seed_rows, write_task
+from otprune_lmms.launch import prepare_command_line
 
 PRUNED = {"BASELINE": "OURS", "LAYER_INDEX": "0", "SUBSET_RATIO": "0.098"}
 SHORT = ("--gen_kwargs", "max_new_tokens=5", "--batch_size", "3")
@@ -106,15 +110,42 @@ def test_padding_is_in_no_journal(by_arguments, journal):
     assert {tuple(one["kept"]) for one in answers} == {(56,)}
 
 
-def test_a_cache_never_gives_another_ratio_s_answers(tasks, cache, by_environment, tmp_path):
+@pytest.fixture
+def main(monkeypatch, tmp_path):
+    """lmms-eval's command line in this process, which has imported everything already."""
+    from lmms_eval.__main__ import cli_evaluate
+
+    def called(*argv: str, **variables: str) -> Done:
+        for name, value in {"HF_HUB_OFFLINE": "1", "VERBOSITY": "INFO", **variables}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["lmms-eval", *argv])
+        monkeypatch.chdir(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            prepare_command_line()
+            cli_evaluate()
+        return Done(0, "", tmp_path)
+
+    yield called
+    eval_logger.configure(patcher=lambda record: None)
+    eval_logger.remove()
+
+
+def test_a_cache_never_gives_another_ratio_s_answers(tasks, cache, by_environment, main, capsys):
+    folder = cache / "other"
+    given = command(tasks, folder, f"pretrained={TINY}", *SHORT)[3:]
     other = {**PRUNED, "SUBSET_RATIO": "0.5"}
-    more = (*SHORT, "--use_cache", str(cache))
-    done = run(tasks, tmp_path, f"pretrained={TINY}", *more, variables=other)
-    assert done.status == 0, done.text
-    assert "ResponseCache stats: 0 hits" in done.text
+    main(*given, "--use_cache", str(cache), **other)
+    assert "ResponseCache stats: 0 hits" in capsys.readouterr().out
+    done = Done(0, "", folder)
     assert done.results["throughput"]["avg_visual_tokens_kept"] == 288
     for task in TASKS:
         assert done.answers(task) != by_environment.answers(task)
+    again = command(tasks, cache / "again", f"pretrained={TINY}", *SHORT)[3:]
+    main(*again, "--use_cache", str(cache), **PRUNED)
+    assert "ResponseCache stats: 11 hits" in capsys.readouterr().out
+    for task in TASKS:
+        assert Done(0, "", cache / "again").answers(task) == by_environment.answers(task)
 
 
 def test_one_rank_s_failure_ends_all_with_its_message(tmp_path):
@@ -132,16 +163,24 @@ def test_one_rank_s_failure_ends_all_with_its_message(tmp_path):
     assert "document 5 of pope (test): image file is truncated" in done.text
 
 
-def test_a_failure_in_scoring_is_a_failure_from_a_configuration_file_too(tmp_path):
+def test_a_failure_in_scoring_is_a_failure_from_a_configuration_file_too(tmp_path, main, capsys):
     write_task(tmp_path / "tasks", "mme", "test", mme_rows())
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps([{"model": "llava", "model_args": ARGUMENTS}]))
     more = ("--config", str(config), *SHORT)
-    done = run(tmp_path / "tasks", tmp_path, "", *more, model=None)
-    assert "pruning: otprune-0.098" in done.text
-    assert "Running generate_until requests" in done.text
-    assert done.status == 1
-    assert "lmms_eval: Error during evaluation" in done.text
+    with pytest.raises(SystemExit) as ended:
+        main(*command(tmp_path / "tasks", tmp_path, "", *more, model=None)[3:])
+    assert "lmms_eval: Error during evaluation" in str(ended.value.code)
+    said = capsys.readouterr().out
+    assert "pruning: otprune-0.098" in said
+    assert "Running generate_until requests" in said
+
+
+def test_results_that_cannot_be_written_are_a_failure(tasks, tmp_path, main):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit) as ended:
+        main(*command(tasks, tmp_path / "file", ARGUMENTS, "--limit", "1", *SHORT)[3:])
+    assert "lmms_eval: Could not save" in str(ended.value.code)
 
 
 def test_a_mistake_is_one_sentence_before_anything_is_loaded(tmp_path):
