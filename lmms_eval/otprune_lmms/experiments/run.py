@@ -22,7 +22,8 @@ from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
 from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
-from otprune_lmms.experiments.records import Answered, Place, records_of, values_of
+from otprune_lmms.experiments.records import Answered, Place
+from otprune_lmms.experiments.scores import score_cells
 from otprune_lmms.journal import Journal
 from otprune_lmms.scoring import (
     JavaError,
@@ -32,7 +33,6 @@ from otprune_lmms.scoring import (
     fingerprint,
     java,
     load_tasks,
-    shared_captions,
 )
 
 logger = logging.getLogger(__name__)
@@ -120,11 +120,14 @@ def run_experiment(experiment: Experiment, places: Places, progress: bool = True
             outcome.data[name] = _data(scorer, name, folder)
     without_java = _without_java(experiment, scorers)
     requests = _requests(tasks, limits, state)
+    cache = ScoreCache(places.journal / "scores")
     for model in experiment.models:
         answers = _answer(experiment, model, places, requests, outcome, state, progress)
         if state.is_main_process:
             with outcome.timed("score"):
-                outcome.records += _score(experiment, model, scorers, answers, places, without_java)
+                outcome.records += score_cells(
+                    experiment, model, scorers, answers, cache, without_java
+                )
     return outcome if state.is_main_process else None
 
 
@@ -230,6 +233,7 @@ def _answer(
             _picture(loaded, requests, cells, picture)
     del engine, loaded
     gc.collect()
+    torch.cuda.empty_cache()
     found: dict[Cell, Any] = {cell: defaultdict(list) for cell in cells}
     for number, place, answer in share:
         found[cells[number]][place.task].append((place, answer))
@@ -246,33 +250,6 @@ def _picture(loaded: Any, requests: Sequence[Request], cells: Sequence[Cell], pa
         pictures.draw(loaded, first, shown, path)
     except ValueError as error:
         logger.warning("no picture of kept patches: %s", error)
-
-
-def _score(
-    experiment: Experiment,
-    model: ModelChoice,
-    scorers: Mapping[str, TaskScorer],
-    answers: Mapping[Cell, Mapping[str, Sequence[Answered]]],
-    places: Places,
-    without_java: bool,
-) -> list[dict[str, Any]]:
-    cache = ScoreCache(places.journal / "scores")
-    records = []
-    with shared_captions() as tools:
-        for name, scorer in scorers.items():
-            values = {cell: values_of(answers[cell][name]) for cell in answers}
-            keys = {cell: cache.key(scorer, given) for cell, given in values.items()}
-            scores = {cell: cache.find(key) for cell, key in keys.items()}
-            new = [values[cell] for cell, score in scores.items() if score is None]
-            if new and not without_java:
-                scorer.prime(tools, new)
-            for cell, found in scores.items():
-                score = found or scorer.score(values[cell], without_java=without_java)
-                if found is None and not score.missing:
-                    cache.keep(keys[cell], score)
-                answered = answers[cell][name]
-                records += records_of(experiment, model, cell, score, answered)
-    return records
 
 
 def _plain(counts: Any) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _title(lines: _Lines, title: str) -> str:
     if all(line["suite"] == "mini" for line in lines):
-        return f"{title} (mini suite: embedded data and model, not the paper's benchmarks)"
+        return f"{title} (mini suite: embedded data, not the paper's benchmarks)"
     return title
 
 

@@ -137,30 +137,28 @@ class SharedMeteor:
                 self._process.kill()
             self._process = None
 
-    def _write(self, line: str) -> None:
+    def start(self) -> None:
+        """Start the process, unless it runs; it takes seconds until it answers.
+
+        Raises:
+            JavaError: Java is missing.
+        """
         if self._process is None:
+            command = [_java(), "-jar", "-Xmx2G", _METEOR_JAR.name, "-", "-", "-stdio"]
             self._process = subprocess.Popen(
-                [
-                    _java(),
-                    "-jar",
-                    "-Xmx2G",
-                    _METEOR_JAR.name,
-                    "-",
-                    "-",
-                    "-stdio",
-                    "-l",
-                    "en",
-                    "-norm",
-                ],
+                [*command, "-l", "en", "-norm"],
                 cwd=_METEOR_JAR.parent,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 encoding="utf-8",
             )
-        pipe = self._process.stdin
-        if pipe is None or self._process.poll() is not None:
-            raise JavaError(f"METEOR has ended with code {self._process.poll()}")
+
+    def _write(self, line: str) -> None:
+        self.start()
+        pipe = self._process.stdin if self._process else None
+        if self._process is None or pipe is None or self._process.poll() is not None:
+            raise JavaError("METEOR has ended")
         pipe.write(line + "\n")
         pipe.flush()
 

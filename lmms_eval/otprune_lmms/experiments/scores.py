@@ -1,0 +1,75 @@
+"""Score all cells of a model, each set of answers once."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from otprune_lmms.cells import Cell
+from otprune_lmms.experiments.config import Experiment, ModelChoice
+from otprune_lmms.experiments.records import Answered, records_of, values_of
+from otprune_lmms.scoring import ScoreCache, TaskScore, TaskScorer, shared_captions
+
+logger = logging.getLogger(__name__)
+
+
+def score_cells(
+    experiment: Experiment,
+    model: ModelChoice,
+    scorers: Mapping[str, TaskScorer],
+    answers: Mapping[Cell, Mapping[str, Sequence[Answered]]],
+    cache: ScoreCache,
+    without_java: bool,
+) -> list[dict[str, Any]]:
+    """Return the records of one model: each cell's answers to each task, scored once.
+
+    Args:
+        experiment: whose records they are.
+        model: what answered.
+        scorers: the tasks, by name.
+        answers: by cell and task.
+        cache: scores of answers that were scored before.
+        without_java: mark caption metrics as missing.
+
+    Raises:
+        ScoringError: a task's own code could not score the answers.
+        JavaError: a Java tool did not do its work.
+    """
+    scores: dict[str, dict[Cell, TaskScore]] = {}
+    with shared_captions() as tools:
+        captions = [scorer for scorer in scorers.values() if scorer.needs_java]
+        if captions and not without_java and not _all_scored(cache, captions, answers):
+            tools.meteor.start()
+        # Captions last: METEOR takes seconds to start, which it does meanwhile.
+        for name, scorer in sorted(scorers.items(), key=lambda item: item[1].needs_java):
+            values = {cell: values_of(answers[cell][name]) for cell in answers}
+            keys = {cell: cache.key(scorer, given) for cell, given in values.items()}
+            found = {cell: cache.find(key) for cell, key in keys.items()}
+            new = [values[cell] for cell, score in found.items() if score is None]
+            logger.info("%s: scoring %s, %s of %s new", model.name, name, len(new), len(values))
+            if new and not without_java:
+                scorer.prime(tools, new)
+            scores[name] = {
+                cell: score or scorer.score(values[cell], without_java=without_java)
+                for cell, score in found.items()
+            }
+            for cell, score in scores[name].items():
+                if found[cell] is None and not score.missing:
+                    cache.keep(keys[cell], score)
+    return [
+        record
+        for name in scorers
+        for cell, score in scores[name].items()
+        for record in records_of(experiment, model, cell, score, answers[cell][name])
+    ]
+
+
+def _all_scored(
+    cache: ScoreCache,
+    scorers: Sequence[TaskScorer],
+    answers: Mapping[Cell, Mapping[str, Sequence[Answered]]],
+) -> bool:
+    return all(
+        cache.find(cache.key(scorer, values_of(given[scorer.name]))) is not None
+        for scorer in scorers
+        for given in answers.values()
+    )
