@@ -1,6 +1,7 @@
 """What is trained: the projector and the language model, on features of the frozen tower."""
 
 import torch
+from naming import naming_loss
 from packing import IGNORED, Packed
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,9 +51,15 @@ class Learner(nn.Module):
         )
         self.language = LlamaForCausalLM(language_config(vocabulary))
 
+    def projected(self, features: Tensor) -> Tensor:
+        """Return the visual tokens of features [b n 384], [b n d]."""
+        return self.projector((features - self.mean) / self.deviation)
+
     def forward(self, features: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         """Return logits where something is taught, [a v], and the labels there, [a]."""
-        visual = self.projector((features - self.mean) / self.deviation)
+        return self._read(self.projected(features), batch)
+
+    def _read(self, visual: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         text = self.language.model.embed_tokens(batch.ids)
         start, stop = batch.visual.start, batch.visual.stop
         embeds = torch.cat([text[:, :start], visual, text[:, stop:]], dim=1)
@@ -65,9 +72,21 @@ class Learner(nn.Module):
         taught = batch.labels != IGNORED
         return self.language.lm_head(states[taught]), batch.labels[taught]
 
-    def loss(self, features: Tensor, batch: Packed) -> Tensor:
-        """Return the mean cross-entropy of the taught tokens."""
-        return F.cross_entropy(*self(features, batch))
+    def loss(self, features: Tensor, batch: Packed, words: Tensor, naming: float) -> Tensor:
+        """Return the mean cross-entropy of the taught tokens and of the patches' words.
+
+        Args:
+            features: [b n 384].
+            batch: the lessons.
+            words: of the patches, [b n 2]; see `naming.patch_words`.
+            naming: weight of the patches' words.
+        """
+        visual = self.projected(features)
+        return F.cross_entropy(*self._read(visual, batch)) + naming * self.named(visual, words)
+
+    def named(self, visual: Tensor, words: Tensor) -> Tensor:
+        """Return the loss of naming what the patches show."""
+        return naming_loss(visual, words, self.language.lm_head.weight)
 
     def projector_weights(self) -> dict[str, Tensor]:
         """Return the projector's weights for features as the tower gives them."""

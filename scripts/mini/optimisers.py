@@ -41,7 +41,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for matrix in group["params"]:
-                shapes[matrix.shape].append(matrix)
+                if matrix.grad is not None:
+                    shapes[matrix.shape].append(matrix)
             for shape, same in shapes.items():
                 moved = []
                 for matrix in same:

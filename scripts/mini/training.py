@@ -12,6 +12,7 @@ import torch
 from features import Features
 from formats import Turn, lesson
 from llava.tokenizer import LlavaTokenizer
+from naming import naming_accuracy, patch_words, word_ids
 from network import Learner
 from optimisers import Optimisers
 from packing import Packer
@@ -34,6 +35,7 @@ class Stage:
         short: questions drawn per scene; some fall away.
         letters: questions with options drawn per scene.
         captions: whether a caption is taught.
+        naming: weight of naming the patches; without any questions that is all that is taught.
         first_rate: learning rate at the first step.
         last_rate: learning rate at the last step; between them it changes linearly.
     """
@@ -45,6 +47,7 @@ class Stage:
     short: int
     letters: int
     captions: int
+    naming: float
     first_rate: float
     last_rate: float
 
@@ -59,6 +62,7 @@ class Trainer:
         sample = Features(features / "check224.npy").rows(np.arange(200)).flatten(0, 1)
         self.model = Learner(len(tokenizer.get_vocab()), sample.mean(0), sample.std(0))
         self.optimisers = Optimisers(self.model)
+        self.words = word_ids(tokenizer)
         self.step = 0
         self.spent = 0.0
         self.started = time.perf_counter()
@@ -95,6 +99,13 @@ class Trainer:
             made.append(lesson(scene, rng, stage.short, stage.letters, stage.captions))
         return numbers, made
 
+    def _words(self, numbers: np.ndarray, table: Features) -> torch.Tensor:
+        visual, most = table.table.shape[1], table.meta["most"]
+        scenes = [make_scene(table.meta["split"], int(number), most=most) for number in numbers]
+        return torch.from_numpy(
+            np.stack([patch_words(scene, visual, self.words) for scene in scenes])
+        )
+
     def run(self, stage: Stage, first: int) -> None:
         """Train until the stage, which begins at step ``first``, has had all its steps."""
         table = Features(self.folder / f"train{stage.side}.npy")
@@ -103,7 +114,11 @@ class Trainer:
         losses: list[float] = []
         while self.step < first + stage.steps:
             numbers, lessons = self._lessons(stage, table.ready, table.meta["most"])
-            loss = compiled(table.rows(numbers), packer.pack(lessons))
+            features, words = table.rows(numbers), self._words(numbers, table)
+            if stage.short:
+                loss = compiled(features, packer.pack(lessons), words, stage.naming)
+            else:
+                loss = self.model.named(self.model.projected(features), words)
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             done = (self.step - first) / stage.steps
@@ -137,6 +152,11 @@ class Trainer:
         when greedy decoding gives it.
         """
         table = Features(self.folder / f"check{side}.npy")
+        named = naming_accuracy(
+            self.model.projected(table.rows(np.arange(50))),
+            self._words(np.arange(50), table),
+            self.model.language.lm_head.weight,
+        )
         rng = np.random.default_rng(7)
         right: dict[str, list[bool]] = defaultdict(list)
         for numbers in np.array_split(np.arange(scenes), scenes // 20):
@@ -149,7 +169,8 @@ class Trainer:
             for row, spans in zip(hits, batch.families, strict=True):
                 for family, span in spans:
                     right[family].append(bool(row[span].all()))
-        return {family: round(float(np.mean(hit)), 3) for family, hit in sorted(right.items())}
+        shares = {family: float(np.mean(hit)) for family, hit in sorted(right.items())}
+        return {name: round(share, 3) for name, share in {**shares, "patches": named}.items()}
 
 
 def train(trainer: Trainer, stages: list[Stage]) -> None:
