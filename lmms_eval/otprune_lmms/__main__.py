@@ -12,6 +12,7 @@ import typer
 from loguru import logger as lmms_eval_log
 from rich.console import Console
 
+from otprune_lmms.edge import VARIABLES, SettingsError, read_environment
 from otprune_lmms.experiments.config import ConfigError, Experiment, load_experiment
 from otprune_lmms.launch import check_installation
 
@@ -57,9 +58,15 @@ def run(
     _log(quiet)
     try:
         check_installation()
+        environment = read_environment()
         loaded = [load_experiment(path) for path in configs]
-    except (ConfigError, RuntimeError) as error:
+    except (ConfigError, SettingsError, RuntimeError) as error:
         _fail(error, 2)
+    if environment.rank:
+        logger.setLevel(logging.WARNING)
+    elif environment.settings():
+        names = ", ".join(VARIABLES[name] for name in environment.settings())
+        logger.warning("%s in the environment: not used, an experiment is its file", names)
     experiments = [_override(one, limit, batch_size, without_java) for one in loaded]
     if len(experiments) > 1 and (output_dir or journal):
         _fail("--output-dir and --journal go with one experiment", 2)

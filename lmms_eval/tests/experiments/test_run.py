@@ -190,6 +190,7 @@ def test_two_processes_find_what_one_finds(first, tmp_path):
     assert content["runs"][0]["counts"]["tiny"]["requests"] == 32
     assert len(list((folder / "logs" / "try").glob("part-*.jsonl"))) == 2
     assert done.stdout.count("otprune-0.25") == 1, "one process prints"
+    assert done.stderr.count("2 tasks; answers in") == 1
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,22 @@ def test_a_mistake_is_answered_in_a_sentence(changes, arguments, message, code, 
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_environment_s_settings_have_no_say_in_an_experiment(first, tmp_path):
+    shutil.copytree(first[0], tmp_path / "copy")
+    done = subprocess.run(
+        [*RUN, "try.yaml", "--journal", "logs", "--output-dir", "again"],
+        cwd=tmp_path / "copy",
+        env=ENVIRONMENT | {"BASELINE": "DIVPRUNE", "SUBSET_RATIO": "0.5"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "BASELINE, SUBSET_RATIO in the environment: not used" in " ".join(done.stderr.split())
+    again = pd.read_csv(tmp_path / "copy" / "again" / "records.csv")
+    assert again.equals(pd.read_csv(first[0] / "results" / "records.csv"))
 
 
 def test_without_java_captions_are_refused_or_marked(tmp_path, monkeypatch):
