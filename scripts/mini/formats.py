@@ -60,6 +60,20 @@ def described(scene: Scene) -> Turn:
     return Turn("caption", CAPTION, caption(scene, 0))
 
 
+def listed(scene: Scene, rng: np.random.Generator) -> Turn:
+    """A list of all objects, in training only.
+
+    No benchmark asks for it, but it teaches quickly what all of them need: each word after an
+    object's first is found by looking for the object that the words before it name.
+    """
+    fields = [("color", "colour"), ("kind", "kind"), ("place", "place")]
+    order = [fields[i] for i in rng.permutation(3)]
+    objects = [scene.things[i] for i in rng.permutation(len(scene.things))]
+    names = ", ".join(word for word, _ in order)
+    told = ", ".join(" ".join(getattr(o, field) for _, field in order) for o in objects)
+    return Turn("list", f"List every object by {names}.", told)
+
+
 def choose(question: Question, rng: np.random.Generator, style: str) -> Turn:
     """MMBench, SEED-Bench, ScienceQA, MMMU."""
     choices, place = options(question, rng)
@@ -74,8 +88,8 @@ def choose(question: Question, rng: np.random.Generator, style: str) -> Turn:
 
 
 DIRECT = {
-    "exists": 4, "exists_kind": 1, "exists_fact": 1, "colour": 2, "colour_fact": 1,
-    "colour_yes": 1, "kind": 2, "count": 2, "count_yes": 1, "more_yes": 0.5, "where": 2,
+    "exists": 4, "exists_kind": 3, "exists_fact": 1, "colour": 2, "colour_fact": 1,
+    "colour_yes": 2, "kind": 2, "count": 2, "count_yes": 1, "more_yes": 0.5, "where": 2,
     "relation": 1.5, "relation_yes": 1, "size": 0.7, "ground": 0.6, "ground_yes": 0.6,
 }  # fmt: skip
 """How often a family is asked of a training scene, relative to the others."""
@@ -90,10 +104,19 @@ def _draw(weights: dict[str, float], scene: Scene, rng: np.random.Generator) -> 
 
 
 def lesson(
-    scene: Scene, rng: np.random.Generator, short: int, letters: int, captions: int
+    scene: Scene, rng: np.random.Generator, short: int, letters: int, captions: int, lists: int = 0
 ) -> list[Turn]:
     """Return different turns about one scene, at most so many of each sort."""
-    turns: dict[str, Turn] = {}
+    turns: dict[str, Turn] = {CAPTION: described(scene)} if captions else {}
+    for _ in range(lists):
+        asked = listed(scene, rng)
+        turns.setdefault(asked.prompt, asked)
+    for _ in range(letters):
+        question = _draw(LETTERED, scene, rng)
+        style = str(rng.choice(["mmbench", "seedbench", "scienceqa", "mmmu"]))
+        if question is not None and question.choices != YES_NO:
+            asked = choose(question, rng, style)
+            turns.setdefault(asked.prompt, asked)
     for _ in range(short):
         question = _draw(DIRECT, scene, rng)
         if question is not None:
@@ -101,12 +124,4 @@ def lesson(
             if letters and rng.random() < 0.05:
                 asked = open_ended(question)
             turns.setdefault(asked.prompt, asked)
-    for _ in range(letters):
-        question = _draw(LETTERED, scene, rng)
-        style = str(rng.choice(["mmbench", "seedbench", "scienceqa", "mmmu"]))
-        if question is not None and question.choices != YES_NO:
-            asked = choose(question, rng, style)
-            turns.setdefault(asked.prompt, asked)
-    if captions:
-        turns[CAPTION] = described(scene)
     return list(turns.values())

@@ -1,5 +1,8 @@
 """What is trained: the projector and the language model, on features of the frozen tower."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from naming import naming_loss
 from packing import IGNORED, Packed
@@ -7,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+Decoder = Callable[..., Any]
 HIDDEN, LAYERS, HEADS, FFN = 128, 8, 4, 384
 
 
@@ -30,6 +34,25 @@ def language_config(vocabulary: int) -> LlamaConfig:
     )
 
 
+@torch.no_grad()
+def look_for_the_like(attention: nn.Module, copied: float = 0.5) -> None:
+    """Let an attention begin by looking for tokens like its own and adding what they hold.
+
+    After mimetic initialisation (Trockman & Kolter, arXiv 2305.09828): each head's product of
+    queries and keys is a projection, and so is that of values and output, on a part of the channels
+    that no other head has. A word then finds the patches that show it from the first step, where
+    ordinary weights take thousands of steps to begin to.
+    """
+    channels = attention.q_proj.weight.shape[1]
+    for asks, finds, scale in (
+        (attention.q_proj, attention.k_proj, 1.0),
+        (attention.v_proj, attention.o_proj, copied**0.5),
+    ):
+        basis = torch.linalg.qr(torch.randn(channels, channels)).Q * scale
+        asks.weight.copy_(basis)
+        finds.weight.copy_(basis.T if finds is attention.o_proj else basis)
+
+
 class Learner(nn.Module):
     """Projector and language model.
 
@@ -50,6 +73,8 @@ class Learner(nn.Module):
             nn.Linear(len(mean), HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN)
         )
         self.language = LlamaForCausalLM(language_config(vocabulary))
+        for layer in self.language.model.layers[1:6]:
+            look_for_the_like(layer.self_attn)
 
     def projected(self, features: Tensor) -> Tensor:
         """Return the visual tokens of features [b n 384], [b n d]."""
@@ -57,13 +82,13 @@ class Learner(nn.Module):
 
     def forward(self, features: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
         """Return logits where something is taught, [a v], and the labels there, [a]."""
-        return self._read(self.projected(features), batch)
+        return self._read(self.projected(features), batch, self.language.model)
 
-    def _read(self, visual: Tensor, batch: Packed) -> tuple[Tensor, Tensor]:
+    def _read(self, visual: Tensor, batch: Packed, decoder: Decoder) -> tuple[Tensor, Tensor]:
         text = self.language.model.embed_tokens(batch.ids)
         start, stop = batch.visual.start, batch.visual.stop
         embeds = torch.cat([text[:, :start], visual, text[:, stop:]], dim=1)
-        states = self.language.model(
+        states = decoder(
             inputs_embeds=embeds,
             attention_mask=batch.mask,
             position_ids=batch.positions,
@@ -72,7 +97,9 @@ class Learner(nn.Module):
         taught = batch.labels != IGNORED
         return self.language.lm_head(states[taught]), batch.labels[taught]
 
-    def loss(self, features: Tensor, batch: Packed, words: Tensor, naming: float) -> Tensor:
+    def loss(
+        self, features: Tensor, batch: Packed, words: Tensor, naming: float, decoder: Decoder
+    ) -> Tensor:
         """Return the mean cross-entropy of the taught tokens and of the patches' words.
 
         Args:
@@ -80,9 +107,12 @@ class Learner(nn.Module):
             batch: the lessons.
             words: of the patches, [b n 2]; see `naming.patch_words`.
             naming: weight of the patches' words.
+            decoder: the language model's decoder, or its compiled twin.
         """
         visual = self.projected(features)
-        return F.cross_entropy(*self._read(visual, batch)) + naming * self.named(visual, words)
+        return F.cross_entropy(*self._read(visual, batch, decoder)) + naming * self.named(
+            visual, words
+        )
 
     def named(self, visual: Tensor, words: Tensor) -> Tensor:
         """Return the loss of naming what the patches show."""

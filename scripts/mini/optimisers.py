@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimisers:
-    """Both, at one learning rate."""
+    """Both together."""
 
     def __init__(self, model: nn.Module) -> None:
         named = list(model.named_parameters())
@@ -68,10 +68,15 @@ class Optimisers:
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
-    def step(self, rate: float) -> None:
-        """Take a step and clear the gradients."""
-        for part in self.parts:
+    def step(self, rate: float, others: float) -> None:
+        """Take a step and clear the gradients.
+
+        Args:
+            rate: learning rate of the matrices.
+            others: that of everything else, relative to it.
+        """
+        for part, share in zip(self.parts, (1.0, others), strict=True):
             for group in part.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * share
             part.step()
             part.zero_grad(set_to_none=True)

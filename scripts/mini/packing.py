@@ -80,11 +80,22 @@ class Packer:
         end = self.tokenizer.eos_token_id
         return [*asked, *answer, end], len(answer) + 1
 
-    def pack(self, lessons: list[list[Turn]]) -> Packed:
-        """Return one batch, a row for each lesson."""
+    def _fitting(self, turns: list[Turn], text: int) -> list[Turn]:
+        lengths = np.cumsum([len(self._turn(turn)[0]) for turn in turns])
+        return turns[: int((lengths <= text).sum())]
+
+    def pack(self, lessons: list[list[Turn]], text: int | None = None) -> Packed:
+        """Return one batch, a row for each lesson.
+
+        Args:
+            lessons: turns of each row.
+            text: tokens of text in each row; turns that do not fit are left out. Without it rows
+                are as long as the longest. A fixed length is compiled once.
+        """
+        lessons = lessons if text is None else [self._fitting(turns, text) for turns in lessons]
         rows = [[self._turn(turn) for turn in lesson] for lesson in lessons]
         head = len(self.head)
-        length = head + max(sum(len(ids) for ids, _ in row) for row in rows)
+        length = head + (text or max(sum(len(ids) for ids, _ in row) for row in rows))
         ids = np.zeros((len(rows), length), dtype=np.int64)
         labels = np.full_like(ids, IGNORED)
         positions = np.zeros_like(ids)

@@ -155,8 +155,7 @@ def where(scene: Scene, rng: np.random.Generator) -> Question | None:
     if not clear:
         return None
     thing: Thing = _one(clear, rng)  # type: ignore[assignment]
-    corner = f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
-    return Question("position", f"Where is the {thing.name}?", corner, CORNERS)
+    return Question("position", f"Where is the {thing.name}?", thing.place, CORNERS)
 
 
 def pair_apart(scene: Scene, rng: np.random.Generator, axis: str) -> tuple[Thing, Thing] | None:

@@ -41,6 +41,11 @@ class Thing:
         """Colour and kind."""
         return f"{self.colour} {self.kind}"
 
+    @property
+    def place(self) -> str:
+        """The quarter of the picture that the centre is in."""
+        return f"{'top' if self.y < 0.5 else 'bottom'} {'left' if self.x < 0.5 else 'right'}"
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -35,9 +35,12 @@ class Stage:
         short: questions drawn per scene; some fall away.
         letters: questions with options drawn per scene.
         captions: whether a caption is taught.
+        lists: lists of all objects taught.
+        text: tokens of text for each scene; questions that do not fit are left out.
         naming: weight of naming the patches; without any questions that is all that is taught.
         first_rate: learning rate at the first step.
         last_rate: learning rate at the last step; between them it changes linearly.
+        others: learning rate of embeddings, norms and biases, relative to that of the matrices.
     """
 
     name: str
@@ -47,9 +50,12 @@ class Stage:
     short: int
     letters: int
     captions: int
+    lists: int
+    text: int
     naming: float
     first_rate: float
     last_rate: float
+    others: float
 
 
 class Trainer:
@@ -96,7 +102,7 @@ class Trainer:
         made = []
         for number in numbers:
             scene = make_scene("train", int(number), most=most)
-            made.append(lesson(scene, rng, stage.short, stage.letters, stage.captions))
+            made.append(lesson(scene, rng, stage.short, stage.letters, stage.captions, stage.lists))
         return numbers, made
 
     def _words(self, numbers: np.ndarray, table: Features) -> torch.Tensor:
@@ -110,13 +116,15 @@ class Trainer:
         """Train until the stage, which begins at step ``first``, has had all its steps."""
         table = Features(self.folder / f"train{stage.side}.npy")
         packer = Packer(self.tokenizer, table.table.shape[1], FULL)
-        compiled = torch.compile(self.model.loss, dynamic=True)
+        # Of a fixed shape: what is dynamic is compiled for minutes, and again and again.
+        decoder = torch.compile(self.model.language.model, dynamic=False)
         losses: list[float] = []
         while self.step < first + stage.steps:
             numbers, lessons = self._lessons(stage, table.ready, table.meta["most"])
             features, words = table.rows(numbers), self._words(numbers, table)
             if stage.short:
-                loss = compiled(features, packer.pack(lessons), words, stage.naming)
+                batch = packer.pack(lessons, stage.text)
+                loss = self.model.loss(features, batch, words, stage.naming, decoder)
             else:
                 loss = self.model.named(self.model.projected(features), words)
             loss.backward()
@@ -124,7 +132,8 @@ class Trainer:
             done = (self.step - first) / stage.steps
             warm = min(1.0, (self.step + 1) / 100)
             self.optimisers.step(
-                warm * (stage.first_rate + done * (stage.last_rate - stage.first_rate))
+                warm * (stage.first_rate + done * (stage.last_rate - stage.first_rate)),
+                stage.others,
             )
             self.step += 1
             losses.append(loss.item())
@@ -161,7 +170,7 @@ class Trainer:
         right: dict[str, list[bool]] = defaultdict(list)
         for numbers in np.array_split(np.arange(scenes), scenes // 20):
             made = [make_scene("check", int(i), most=table.meta["most"]) for i in numbers]
-            lessons = [lesson(scene, rng, 10, 3, 1) for scene in made]
+            lessons = [lesson(scene, rng, 10, 3, 1, 1) for scene in made]
             batch = packer.pack(lessons)
             logits, labels = self.model(table.rows(numbers), batch)
             hits = torch.zeros_like(batch.labels, dtype=torch.bool)

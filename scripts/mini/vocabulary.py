@@ -37,7 +37,7 @@ def _sentences(scenes: int) -> Iterator[str]:
     rng = np.random.default_rng(0)
     for number in range(scenes):
         scene = make_scene("train", number)
-        for turn in lesson(scene, rng, short=10, letters=3, captions=1):
+        for turn in lesson(scene, rng, short=10, letters=3, captions=1, lists=1):
             # A line of a prompt follows a line break, so it does not begin with a space.
             yield from (BORDER + line for line in f"{turn.prompt} ASSISTANT:".split("\n"))
             yield f" {turn.answer}"
