@@ -17,7 +17,7 @@ import torch
 import typer
 from captions import captions
 from features import picture
-from formats import Turn, choose, described, direct
+from formats import Turn, choose, described, direct, unsure
 from llava.chat import Loaded, make_prompt
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
@@ -46,7 +46,8 @@ def turns_of(scene: Scene, rng: np.random.Generator) -> list[tuple[str, Turn]]:
     for group, families in GROUPS.items():
         question = FAMILIES[str(rng.choice(families))](scene, rng)
         if question is not None:
-            asked.append((group, direct(question)))
+            ask = unsure if group == "knowledge" else direct
+            asked.append((group, ask(question)))
     style = str(rng.choice(["mmbench", "seedbench", "scienceqa", "mmmu"]))
     lettered = FAMILIES[str(rng.choice(["colour", "kind", "count", "where"]))](scene, rng)
     if lettered is not None:
