@@ -41,6 +41,7 @@ FEATURES = (
     {"split": "check", "side": 112, "scenes": 300, "most": 4},
     {"split": "train", "side": 224, "scenes": 5600, "most": 6},
     {"split": "check", "side": 224, "scenes": 300, "most": 6},
+    {"split": "train", "side": 168, "scenes": 3000, "most": 6},
 )
 """At 112 pixels a scene has a quarter of the visual tokens; training begins there."""
 

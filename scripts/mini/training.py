@@ -29,7 +29,10 @@ class Stage:
 
     Attributes:
         name: of the stage, in the log.
-        side: pixels of the pictures; their features are read from ``<split><side>.npy``.
+        sides: pixels of the pictures, drawn anew for each step; their features are read from
+            ``<split><side>.npy``.
+        compact: whether fewer visual tokens stand close together, as kept tokens do after pruning,
+            or spread over the positions of all.
         steps: optimiser steps.
         batch: scenes in a step.
         short: questions drawn per scene; some fall away.
@@ -44,7 +47,8 @@ class Stage:
     """
 
     name: str
-    side: int
+    sides: list[int]
+    compact: bool
     steps: int
     batch: int
     short: int
@@ -114,12 +118,16 @@ class Trainer:
 
     def run(self, stage: Stage, first: int) -> None:
         """Train until the stage, which begins at step ``first``, has had all its steps."""
-        table = Features(self.folder / f"train{stage.side}.npy")
-        packer = Packer(self.tokenizer, table.table.shape[1], FULL)
+        tables = {side: Features(self.folder / f"train{side}.npy") for side in stage.sides}
+        packers = {side: self._packer(tables[side], stage) for side in stage.sides}
         # Of a fixed shape: what is dynamic is compiled for minutes, and again and again.
         decoder = torch.compile(self.model.language.model, dynamic=False)
         losses: list[float] = []
         while self.step < first + stage.steps:
+            side = stage.sides[
+                np.random.default_rng([self.seed, self.step, 1]).integers(len(tables))
+            ]
+            table, packer = tables[side], packers[side]
             numbers, lessons = self._lessons(stage, table.ready, table.meta["most"])
             features, words = table.rows(numbers), self._words(numbers, table)
             if stage.short:
@@ -138,17 +146,22 @@ class Trainer:
             self.step += 1
             losses.append(loss.item())
             if self.step % 50 == 0 or self.step == first + stage.steps:
-                self._report(stage, packer, losses)
+                self._report(stage, packers, losses)
                 losses.clear()
                 self.save()
 
-    def _report(self, stage: Stage, packer: Packer, losses: list[float]) -> None:
+    def _packer(self, table: Features, stage: Stage) -> Packer:
+        visual = table.table.shape[1]
+        return Packer(self.tokenizer, visual, visual if stage.compact else FULL)
+
+    def _report(self, stage: Stage, packers: dict[int, Packer], losses: list[float]) -> None:
+        side = max(stage.sides)
         line = {
             "step": self.step,
             "stage": stage.name,
             "minutes": round(self._seconds() / 60, 1),
             "loss": round(float(np.mean(losses)), 4),
-            "check": self.check(packer, stage.side),
+            "check": self.check(packers[side], side),
         }
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
