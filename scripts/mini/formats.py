@@ -89,8 +89,8 @@ def choose(question: Question, rng: np.random.Generator, style: str) -> Turn:
 
 DIRECT = {
     "exists": 4, "exists_kind": 3, "exists_fact": 1, "colour": 2, "colour_fact": 1,
-    "colour_yes": 2, "kind": 2, "count": 2, "count_yes": 1, "more_yes": 0.5, "where": 2,
-    "relation": 1.5, "relation_yes": 1, "size": 0.7, "ground": 0.6, "ground_yes": 0.6,
+    "colour_yes": 2, "kind": 2, "count": 2, "count_yes": 1, "more_yes": 0.5, "where": 3,
+    "relation": 3, "relation_yes": 2, "size": 1.5, "ground": 0.6, "ground_yes": 0.6,
 }  # fmt: skip
 """How often a family is asked of a training scene, relative to the others."""
 

@@ -210,7 +210,7 @@ def test_fewer_visual_tokens_are_spread_over_the_places_of_all(tokenizer):
     shift = 256 - 64
     assert torch.equal(few.positions[0, few.visual.stop :], many.positions[0, many.visual.stop :])
     assert torch.equal(few.labels[0, few.visual.stop :], many.labels[0, few.visual.stop + shift :])
-    assert (few.labels != IGNORED).sum() > 8
+    assert (few.labels != IGNORED).sum() >= 2 * len(turns)
 
 
 def test_newton_schulz_gives_nearly_orthogonal_matrices():
