@@ -141,8 +141,8 @@ class Done:
 
     @property
     def results(self) -> dict[str, Any]:
-        """The one results file."""
-        (path,) = self.folder.rglob("*_results.json")
+        """The one results file; tasks leave others, of other names, under submissions."""
+        (path,) = self.folder.rglob("????????_??????_results.json")
         return json.loads(path.read_text())
 
     def answers(self, task: str) -> dict[int, str]:
