@@ -17,6 +17,8 @@ class Counts:
         reused: answers that the journal had.
         encoded: images that went through the vision tower.
         images: different images among all requests.
+        ranked: images ranked, over all methods, for all budgets and questions that they serve; 0
+            where each answer ranks for itself.
         halvings: how often a batch was halved for want of memory.
         seconds: wall time by phase: "survey" (reading and hashing images), "load" (waiting for
             preprocessed images), "encode", "generate", "journal".
@@ -27,6 +29,7 @@ class Counts:
     reused: int = 0
     encoded: int = 0
     images: int = 0
+    ranked: int = 0
     halvings: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -44,6 +47,7 @@ class Answers(Mapping[tuple[Cell, Request], Answer]):
         cells: the cells that were asked for.
         requests: the requests.
         counts: what the run did.
+        images: hashes of each request's images, by `Request.key`.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class Answers(Mapping[tuple[Cell, Request], Answer]):
         cells: tuple[Cell, ...],
         requests: tuple[Request, ...],
         counts: Counts,
+        images: Mapping[RequestKey, tuple[str, ...]],
     ) -> None:
         self._digests = digests
+        self._images = images
         self._found = found
         self._fingerprints = {cell: cell.fingerprint for cell in cells}
         self.cells = cells
@@ -81,3 +87,7 @@ class Answers(Mapping[tuple[Cell, Request], Answer]):
     def question(self, request: Request) -> str:
         """Return the hash of a request's question: what the journal finds its answers by."""
         return self._digests[request.key]
+
+    def images(self, request: Request) -> tuple[str, ...]:
+        """Return the hash of each of a request's images: their content, as it is shown."""
+        return self._images[request.key]

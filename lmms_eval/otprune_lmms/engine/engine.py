@@ -15,8 +15,10 @@ from otprune_lmms.engine.batches import batches
 from otprune_lmms.engine.entries import answer_of, record_of
 from otprune_lmms.engine.header import describe
 from otprune_lmms.engine.memory import Halving, TooLargeError
+from otprune_lmms.engine.phases import Watch, clock_for, log_times
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.prompts import check_template
+from otprune_lmms.engine.rankings import Rankings
 from otprune_lmms.engine.requests import Answer, Request, RequestError, RequestKey
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
@@ -44,6 +46,10 @@ class Engine:
             code does; "all_frames" shows all.
         progress: whether to show how far a run is.
         use_cache: keep keys and values while decoding.
+        eval_time: take each answer's times by phase (`Answer.phases`), and log them.
+        rank_once: rank an image once for all budgets of a nested method and all questions about it,
+            not for each answer; but for near-ties within rounding the answers are the same. Under
+            ``eval_time`` each answer has its own ranking, to be timed.
 
     Raises:
         ValueError: an unknown template, a batch size below 1, a negative number of workers.
@@ -61,6 +67,8 @@ class Engine:
         seed_video: SeedVideo = "first_frame",
         progress: bool = True,
         use_cache: bool = True,
+        eval_time: bool = False,
+        rank_once: bool = True,
     ) -> None:
         check_template(conversation)
         if batch_size < 1 or workers < 0:
@@ -78,9 +86,11 @@ class Engine:
             self.fingerprint = model_fingerprint(self.model, self.tokenizer, self.image_processor)
             describe(journal, model_name, self.fingerprint, self.model)
         self.surveyor = Surveyor(self.model.config, self.fingerprint, conversation, seed_video)
-        self.responder = Responder(self.model, self.tokenizer, conversation, use_cache)
+        self._watch = Watch(clock_for(self.model)) if eval_time else None
+        self.responder = Responder(self.model, self.tokenizer, conversation, use_cache, self._watch)
         self.halving = Halving()
         self._store = VisualStore(_STORE_BYTES)
+        self._rankings = Rankings(active=rank_once and not eval_time)
         self._known: dict[tuple[str, str], Answer] = {}
 
     @torch.inference_mode()
@@ -102,8 +112,9 @@ class Engine:
         for cell in cells:
             self.model.check_pruning(cell.pruning())
         counts = Counts(requests=len(requests) * len(cells))
-        halvings = self.halving.halvings
+        halvings, ranked = self.halving.halvings, self._rankings.ranked
         digests, questions = self._survey(requests, counts)
+        seen = {question.digest: question for question in questions}
         left = self._unanswered(questions, cells, counts)
         total = sum(len(missing) for missing in left.values())
         work = list(batches([q for q in questions if left[q.digest]], self.batch_size))
@@ -116,6 +127,8 @@ class Engine:
                 with _timed(counts, "load"):
                     pixels = next(loads)
                 self._encode(batch, pixels, cells, counts)
+                wanted = set().union(*(left[question.digest] for question in batch))
+                self._rankings.expect(cell.pruning() for cell in wanted)
                 for cell in cells:
                     rows = [question for question in batch if cell in left[question.digest]]
                     for done in self._answer(rows, cell, counts):
@@ -125,7 +138,12 @@ class Engine:
                     if self.journal is not None:
                         self.journal.flush()
         counts.halvings = self.halving.halvings - halvings
-        return Answers(digests, dict(self._known), cells, tuple(requests), counts)
+        counts.ranked = self._rankings.ranked - ranked
+        images = {key: seen[digest].images for key, digest in digests.items()}
+        answers = Answers(digests, dict(self._known), cells, tuple(requests), counts, images)
+        if self._watch is not None:
+            log_times(answers)
+        return answers
 
     def _survey(
         self, requests: Sequence[Request], counts: Counts
@@ -197,7 +215,10 @@ class Engine:
         signals = frozenset().union(*(p.needs for p in prunings if p is not None))
 
         def work(keys: Sequence[ImageKey]) -> list[Any]:
-            return encode(self.model, [pixels[key] for key in keys], signals)
+            images = [pixels[key] for key in keys]
+            if self._watch is None:
+                return encode(self.model, images, signals)
+            return self._watch.encode(keys, lambda: encode(self.model, images, signals))
 
         with _timed(counts, "encode"), _named_if_too_large(batch):
             for keys, tokens in self.halving.run("images", missing, work, self.batch_size):
@@ -210,7 +231,9 @@ class Engine:
         # The forks let a batch's first row decide for all; drawn answers need a seed each.
         size = 1 if alone or any(q.generation.samples for q in questions) else len(questions)
         visual = self._store.take(key for question in questions for key in _keys(question))
-        respond = self.responder.bind(cell.pruning(), visual)
+        aspect = questions[0].generation.aspect if questions else None
+        pruning = self._rankings.bind(cell.pruning(), aspect)
+        respond = self.responder.bind(pruning, visual)
         for start in range(0, len(questions), max(size, 1)):
             part = questions[start : start + size]
             begin = time.perf_counter()

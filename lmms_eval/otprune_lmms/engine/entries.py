@@ -16,12 +16,14 @@ def answer_of(record: Record) -> Answer:
         candidates=record.candidates,
         new_tokens=record.new_tokens,
         seconds=record.seconds.get("generate", 0.0),
+        phases={name: spent for name, spent in record.seconds.items() if name != "generate"},
     )
 
 
 def record_of(question: Question, answer: Answer, cell: Cell, fingerprint: str) -> Record:
     """Return the record of an answer; ``fingerprint`` is the cell's."""
     request = question.request
+    seconds = {"generate": answer.seconds, **answer.phases}
     return Record(
         cell=fingerprint,
         request=question.digest,
@@ -37,5 +39,5 @@ def record_of(question: Question, answer: Answer, cell: Cell, fingerprint: str) 
         kept=answer.kept,
         candidates=answer.candidates,
         new_tokens=answer.new_tokens,
-        seconds={"generate": round(answer.seconds, 6)},
+        seconds={name: round(spent, 6) for name, spent in seconds.items()},
     )

@@ -7,7 +7,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from llava.mm_utils import tokenizer_image_token
 from llava.tokenizer import LlavaTokenizer
-from otprune_lmms.engine.requests import Request, RequestError
+from otprune_lmms.engine.requests import DocumentError, Request
 
 
 def check_template(name: str) -> None:
@@ -30,13 +30,13 @@ def prompt_of(request: Request, images: int, template: str, answer: str | None =
         answer: the assistant's turn; None leaves it open.
 
     Raises:
-        RequestError: another number of ``<image>`` in the context than images.
+        DocumentError: another number of ``<image>`` in the context than images.
     """
     question = request.context
     placed = question.count(DEFAULT_IMAGE_TOKEN)
     if placed and placed != images:
-        raise RequestError(
-            f"{request.name}: the context places {placed} images, the document has {images}"
+        raise DocumentError(
+            request, f"the context places {placed} images, the document has {images}"
         )
     if images and not placed:
         question = " ".join([DEFAULT_IMAGE_TOKEN] * images) + "\n" + question

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from otprune_lmms.documents import Failure
+
 Kind = Literal["generate", "loglikelihood"]
 
 RequestKey = tuple[str, str, int, int, str, int, str, str | None]
@@ -69,6 +71,7 @@ class Answer:
         candidates: visual tokens of each image before any pruning.
         new_tokens: tokens written, or those of the continuation.
         seconds: this request's share of its batch's time in the language model, pruning included.
+        phases: seconds by phase (`otprune_lmms.engine.phases.PHASES`); empty unless asked for.
     """
 
     text: str | None = None
@@ -78,6 +81,7 @@ class Answer:
     candidates: tuple[int, ...] = ()
     new_tokens: int = 0
     seconds: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def value(self) -> str | tuple[float, bool]:
@@ -89,3 +93,15 @@ class Answer:
 
 class RequestError(ValueError):
     """A request that cannot be answered; the message names task and document."""
+
+
+class DocumentError(RequestError):
+    """A document that cannot be asked about: broken images, or a context that does not fit them.
+
+    Attributes:
+        failure: what is wrong with which document.
+    """
+
+    def __init__(self, request: Request, reason: str) -> None:
+        super().__init__(f"{request.name}: {reason}")
+        self.failure = Failure(request.task, request.doc_id, request.split, reason)

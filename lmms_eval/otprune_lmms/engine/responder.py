@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from llava.pruning import Pruning
 from otprune_lmms.engine.generation import Row, write
 from otprune_lmms.engine.identity import image_number
 from otprune_lmms.engine.loglikelihood import likelihoods
+from otprune_lmms.engine.phases import Watch
 from otprune_lmms.engine.prompts import prompt_of, token_ids
 from otprune_lmms.engine.requests import Answer, RequestError
 from otprune_lmms.engine.survey import Question
@@ -28,11 +30,19 @@ class Responder:
         tokenizer: its tokenizer.
         template: name of the conversation template.
         use_cache: keep keys and values while decoding.
+        watch: takes the times of each batch by phase; None for nothing but its seconds.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, template: str, use_cache: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        template: str,
+        use_cache: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.template, self.use_cache = template, use_cache
+        self.template, self.use_cache, self.watch = template, use_cache, watch
         # A prompt comes once for every cell.
         self._ids = lru_cache(maxsize=1024)(partial(token_ids, tokenizer=tokenizer))
 
@@ -42,11 +52,28 @@ class Responder:
         def respond(questions: Sequence[Question]) -> list[Answer]:
             begin = time.perf_counter()
             rows = [self._row(question, visual) for question in questions]
-            answers = self._respond(questions, rows, pruning)
+            if self.watch is None:
+                answers = self._respond(questions, rows, pruning)
+            else:
+                answers = self._watched(self.watch, questions, rows, pruning)
             share = (time.perf_counter() - begin) / len(questions)
-            return [_with_seconds(answer, share) for answer in answers]
+            return [replace(answer, seconds=share) for answer in answers]
 
         return respond
+
+    def _watched(
+        self,
+        watch: Watch,
+        questions: Sequence[Question],
+        rows: Sequence[Row],
+        pruning: Pruning | None,
+    ) -> list[Answer]:
+        writes = questions[0].request.kind == "generate"
+        with watch.answer(self.model, pruning, writes) as run:
+            answers = self._respond(questions, rows, run.pruning)
+        images = [[(one, q.generation.aspect) for one in q.images] for q in questions]
+        shares = watch.shares(images)
+        return [replace(a, phases=share) for a, share in zip(answers, shares, strict=True)]
 
     def _respond(
         self, questions: Sequence[Question], rows: Sequence[Row], pruning: Pruning | None
@@ -104,15 +131,3 @@ class Responder:
             seed=int(question.digest[:15], 16),
             answer=answer,
         )
-
-
-def _with_seconds(answer: Answer, seconds: float) -> Answer:
-    return Answer(
-        answer.text,
-        answer.loss,
-        answer.greedy,
-        answer.kept,
-        answer.candidates,
-        answer.new_tokens,
-        seconds,
-    )

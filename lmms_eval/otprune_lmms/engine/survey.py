@@ -8,9 +8,10 @@ from typing import Any, Literal
 from PIL import Image, ImageFile
 
 from llava.images import as_rgb
+from otprune_lmms.documents import BROKEN, reason_of
 from otprune_lmms.engine.identity import Generation, generation_of, image_hash, request_hash
 from otprune_lmms.engine.prompts import prompt_of
-from otprune_lmms.engine.requests import Request, RequestError
+from otprune_lmms.engine.requests import DocumentError, Request, RequestError
 
 SeedVideo = Literal["first_frame", "all_frames"]
 
@@ -54,7 +55,7 @@ class Surveyor:
         """Return what a request asks.
 
         Raises:
-            RequestError: its images cannot be read, or do not go with its context.
+            DocumentError: its images cannot be read, or do not go with its context.
         """
         images = tuple(image_hash(image) for image in self.pictures(request))
         prompt = prompt_of(request, len(images), self.template)
@@ -66,7 +67,7 @@ class Surveyor:
         """Return a request's images as RGB.
 
         Raises:
-            RequestError: one cannot be read; the message says which.
+            DocumentError: one cannot be read; the message says which.
         """
         with named(request):
             images = request.images()
@@ -80,14 +81,14 @@ def named(request: Request) -> Iterator[None]:
     """Turn the ways in which an image can be broken into an error that names the document.
 
     Raises:
-        RequestError: in place of the image library's own errors.
+        DocumentError: in place of the errors of the image library and of the task's own code.
     """
     try:
         yield
     except RequestError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise RequestError(f"{request.name}: {error}") from error
+    except (*BROKEN, Image.DecompressionBombError) as error:
+        raise DocumentError(request, reason_of(error)) from error
 
 
 @contextmanager

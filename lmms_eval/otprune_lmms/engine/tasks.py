@@ -1,34 +1,61 @@
 """From lmms-eval's tasks and instances to requests."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from PIL import Image
 
-from otprune_lmms.engine.requests import Request, RequestError
+from otprune_lmms.documents import Failure, build_requests
+from otprune_lmms.engine.requests import DocumentError, Request, RequestError
+from otprune_lmms.engine.survey import named
 
 _SEED = ("seedbench", "seedbench_lite", "seedbench_ppl")
 """Tasks whose documents say in ``data_type`` whether their images are frames of a video."""
 
 
 def requests_of(
-    task: Any, task_name: str, rank: int = 0, world: int = 1, limit: int | None = None
+    task: Any,
+    task_name: str,
+    rank: int = 0,
+    world: int = 1,
+    limit: int | None = None,
+    *,
+    failed: list[Failure] | None = None,
 ) -> list[Request]:
     """Return the requests of an lmms-eval task that fall to one of ``world`` processes.
 
     Builds the task's instances, which it then holds (``task.instances``), as lmms-eval's evaluator
     does; no model is needed.
 
+    Args:
+        task: lmms-eval's task object.
+        task_name: its id.
+        rank: number of this process.
+        world: number of processes.
+        limit: documents from the start; None for all.
+        failed: takes the documents whose requests cannot be built; None: the first is an error.
+
     Raises:
-        RequestError: a kind of request that is no question about images.
+        RequestError: a kind of request that is no question about images; without ``failed`` a
+            document whose requests cannot be built.
+        ValueError: the task has no documents, or none that can be asked about.
     """
-    task.build_all_requests(limit=limit, rank=rank, world_size=world)
-    return requests_from(task.instances, {task_name: task.dataset})
+    broken = build_requests(task, limit, rank, world)
+    split = task.config.test_split if task.has_test_docs() else task.config.validation_split
+    found = [Failure(task_name, doc_id, split, reason) for doc_id, reason in broken.items()]
+    if failed is None and found:
+        raise RequestError(f"document {found[0].doc_id} of {task_name} ({split}): {found[0].reason}")
+    if failed is not None:
+        failed += found
+    return requests_from(task.instances, {task_name: task.dataset}, failed)
 
 
 def requests_from(
-    instances: Sequence[Any], datasets: Mapping[str, Mapping[str, Any]]
+    instances: Sequence[Any],
+    datasets: Mapping[str, Mapping[str, Any]],
+    failed: list[Failure] | None = None,
 ) -> list[Request]:
     """Return the requests of lmms-eval instances, one each, in order.
 
@@ -38,9 +65,11 @@ def requests_from(
     Args:
         instances: with ``args`` as lmms-eval 0.7 lays them out for "simple" models.
         datasets: for each task, its splits.
+        failed: takes the documents whose continuation cannot be read; None: the first is an error.
 
     Raises:
-        RequestError: a kind of request that is no question about images.
+        RequestError: a kind of request that is no question about images; without ``failed`` a
+            document whose continuation cannot be read.
     """
     videos: dict[tuple[str, str], Sequence[str] | None] = {}
     repeats: dict[int, int] = {}
@@ -51,19 +80,20 @@ def requests_from(
         *_, task, split = instance.args
         if (task, split) not in videos:
             videos[task, split] = _data_types(task, datasets[task][split])
-        found.append(_request(instance, datasets[task][split], repeat, videos[task, split]))
+        try:
+            found.append(_request(instance, datasets[task][split], repeat, videos[task, split]))
+        except DocumentError as error:
+            if failed is None:
+                raise
+            failed.append(error.failure)
     return found
 
 
 def _request(instance: Any, dataset: Any, repeat: int, data_types: Sequence[str] | None) -> Request:
     kind = instance.request_type
     context, second, doc_to_visual, doc_id, task, split = _arguments(instance)
-    continuation, generation = None, {}
-    if kind == "loglikelihood":
-        continuation = second if isinstance(second, str) else second(dataset[doc_id])
-    else:
-        generation = dict(second)
-    return Request(
+    generation = {} if kind == "loglikelihood" else dict(second)
+    request = Request(
         task=task,
         split=split,
         doc_id=doc_id,
@@ -72,10 +102,14 @@ def _request(instance: Any, dataset: Any, repeat: int, data_types: Sequence[str]
         generation=generation,
         images=partial(_images, dataset, doc_id, doc_to_visual),
         kind="loglikelihood" if kind == "loglikelihood" else "generate",
-        continuation=None if continuation is None else str(continuation),
         video=data_types is not None and data_types[doc_id] == "video",
         repeat=repeat,
     )
+    if kind != "loglikelihood":
+        return request
+    with named(request):
+        continuation = second if isinstance(second, str) else second(dataset[doc_id])
+    return replace(request, continuation=str(continuation))
 
 
 def _arguments(instance: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.origin import origin, peak_memory_mib, versions
 from otprune_lmms.experiments.run import Outcome
 from otprune_lmms.experiments.tables import Wide
+from otprune_lmms.samples import SAMPLES, write_samples
 
 RECORDS, MANIFEST, PAGE, TABLE = "records.csv", "manifest.json", "table.md", "table.csv"
 
@@ -27,6 +28,7 @@ def write_results(
     output.mkdir(parents=True, exist_ok=True)
     content = _continued(content, output / MANIFEST)
     _write(output / RECORDS, tables.frame(outcome.records).to_csv(index=False))
+    write_samples(output / SAMPLES, outcome.samples)
     _write(output / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return remake(output)
 

@@ -1,14 +1,17 @@
 """From answers and scores to tidy records."""
 
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from otprune_lmms.cells import Cell
-from otprune_lmms.engine import Answer
+from otprune_lmms.engine import Answer, Request
 from otprune_lmms.experiments.config import Experiment, ModelChoice
-from otprune_lmms.scoring import TaskScore
+from otprune_lmms.samples import SCHEMA
+from otprune_lmms.scoring import Sample, TaskScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,24 @@ class Place:
     doc_id: int
     index: int
     repeat: int
+
+
+def place_of(request: Request) -> Place:
+    """Return the place of a request."""
+    return Place(request.task, request.doc_id, request.index, request.repeat)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked at a place.
+
+    Attributes:
+        prompt: the task's text, without the conversation template.
+        images: hashes of the images' content.
+    """
+
+    prompt: str
+    images: tuple[str, ...]
 
 
 Answered = tuple[Place, Answer]
@@ -45,18 +66,10 @@ def records_of(
     answers: Sequence[Answered],
 ) -> list[dict[str, Any]]:
     """Return one record for each metric of a cell on a task; see `tables.COLUMNS`."""
-    seed = dict(cell.settings).get("seed", 0) if cell.method == "random" else None
     common = {
         "experiment": experiment.name,
         "suite": experiment.suite,
-        "model": model.name,
-        "cell": cell.label,
-        "method": cell.method,
-        "keep_ratio": cell.keep_ratio,
-        "k": cell.k,
-        "layer": cell.layer,
-        "seed": seed,
-        "row": row_label(cell),
+        **_setting(model, cell),
         "task": score.task,
         "documents": score.documents,
         "kept_tokens": _mean([n for _, answer in answers for n in answer.kept]),
@@ -65,6 +78,72 @@ def records_of(
     found = [(m, value, None) for m, value in score.metrics.items()]
     found += [(m, None, reason) for m, reason in score.missing.items()]
     return [common | {"metric": m, "value": v, "missing": reason} for m, v, reason in found]
+
+
+def samples_of(
+    model: ModelChoice,
+    cell: Cell,
+    score: TaskScore,
+    answers: Sequence[Answered],
+    asked: Mapping[Place, Asked],
+) -> dict[str, list[Any]]:
+    """Return one sample for each document of a cell on a task, by column; see `samples.SCHEMA`."""
+    given: dict[int, list[Answered]] = defaultdict(list)
+    for place, answer in answers:
+        given[place.doc_id].append((place, answer))
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    setting = _setting(model, cell) | {"task": score.task}
+    for sample in _first_filter(score):
+        many = sorted(given[sample.doc_id], key=lambda one: (one[0].index, one[0].repeat))
+        line = setting | _line(sample, many, asked[many[0][0]])
+        for name, column in columns.items():
+            column.append(line[name])
+    return columns
+
+
+def _line(sample: Sample, many: Sequence[Answered], asked: Asked) -> dict[str, Any]:
+    values = [answer.value for _, answer in many]
+    return {
+        "doc_id": sample.doc_id,
+        "cluster": cluster_of(asked.images) or f"{many[0][0].task} {sample.doc_id}",
+        "prompt": asked.prompt,
+        "target": sample.target,
+        "answers": [value if isinstance(value, str) else json.dumps(value) for value in values],
+        "answer": sample.answer,
+        "value": sample.value,
+        "detail": json.dumps(dict(sample.detail)),
+        "kept": sum(n for _, answer in many[:1] for n in answer.kept),
+        "candidates": sum(n for _, answer in many[:1] for n in answer.candidates),
+        "new_tokens": sum(answer.new_tokens for _, answer in many),
+        "seconds": sum(answer.seconds for _, answer in many),
+    }
+
+
+def cluster_of(images: Sequence[str]) -> str:
+    """Return the name that documents with these images share, "" without any."""
+    return hashlib.sha256(" ".join(images).encode()).hexdigest()[:16] if images else ""
+
+
+def _first_filter(score: TaskScore) -> Iterator[Sample]:
+    """Return each document's first sample: a task with several filters has several."""
+    seen: set[int] = set()
+    for sample in score.samples:
+        if sample.doc_id not in seen:
+            seen.add(sample.doc_id)
+            yield sample
+
+
+def _setting(model: ModelChoice, cell: Cell) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "cell": cell.label,
+        "method": cell.method,
+        "keep_ratio": cell.keep_ratio,
+        "k": cell.k,
+        "layer": cell.layer,
+        "seed": dict(cell.settings).get("seed", 0) if cell.method == "random" else None,
+        "row": row_label(cell),
+    }
 
 
 def row_label(cell: Cell) -> str:

@@ -22,7 +22,7 @@ from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
 from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
-from otprune_lmms.experiments.records import Answered, Place
+from otprune_lmms.experiments.records import Answered, Asked, Place, place_of
 from otprune_lmms.experiments.scores import score_cells
 from otprune_lmms.journal import Journal
 from otprune_lmms.scoring import (
@@ -62,6 +62,7 @@ class Outcome:
 
     Attributes:
         records: one for each model, cell, task and metric (`tables.COLUMNS`).
+        samples: columns of the samples of each model, cell and task (`samples.SCHEMA`).
         data: documents and fingerprint of each task.
         models: fingerprint of each model.
         counts: what the engine did for each model.
@@ -69,6 +70,7 @@ class Outcome:
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, list[Any]]] = field(default_factory=list)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -122,12 +124,14 @@ def run_experiment(experiment: Experiment, places: Places, progress: bool = True
     requests = _requests(tasks, limits, state)
     cache = ScoreCache(places.journal / "scores")
     for model in experiment.models:
-        answers = _answer(experiment, model, places, requests, outcome, state, progress)
+        answers, asked = _answer(experiment, model, places, requests, outcome, state, progress)
         if state.is_main_process:
             with outcome.timed("score"):
-                outcome.records += score_cells(
-                    experiment, model, scorers, answers, cache, without_java
+                records, samples = score_cells(
+                    experiment, model, scorers, answers, asked, cache, without_java
                 )
+                outcome.records += records
+                outcome.samples += samples
     return outcome if state.is_main_process else None
 
 
@@ -197,8 +201,11 @@ def _answer(
     outcome: Outcome,
     state: PartialState,
     progress: bool,
-) -> dict[Cell, dict[str, list[Answered]]]:
-    """Return the answers of all processes by cell and task; in the first process only."""
+) -> tuple[dict[Cell, dict[str, list[Answered]]], dict[Place, Asked]]:
+    """Return the answers of all processes by cell and task, and what was asked.
+
+    They are whole in the first process only.
+    """
     cells = experiment.cells.cells()
     with outcome.timed("load model"):
         loaded = load(model, places.config, state.local_process_index)
@@ -217,14 +224,15 @@ def _answer(
         answers = engine.run(requests, cells)
     outcome.models[model.name] = engine.fingerprint
     share = [
-        (number, Place(r.task, r.doc_id, r.index, r.repeat), answers[cell, r])
+        (number, place_of(r), answers[cell, r])
         for number, cell in enumerate(cells)
         for r in requests
     ]
+    asked = [(place_of(r), Asked(r.context, answers.images(r))) for r in requests]
     counts = [_plain(answers.counts)]
     if state.num_processes > 1:
         with outcome.timed("wait for other processes"):
-            share, counts = gather_object(share), gather_object(counts)
+            share, asked, counts = map(gather_object, (share, asked, counts))
     outcome.counts[model.name] = _total(counts)
     picture = places.output / "kept_patches.png"
     new = answers.counts.generated > 0 or not picture.exists()
@@ -237,7 +245,7 @@ def _answer(
     found: dict[Cell, Any] = {cell: defaultdict(list) for cell in cells}
     for number, place, answer in share:
         found[cells[number]][place.task].append((place, answer))
-    return found
+    return found, dict(asked)
 
 
 def _picture(loaded: Any, requests: Sequence[Request], cells: Sequence[Cell], path: Path) -> None:

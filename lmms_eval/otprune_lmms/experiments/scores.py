@@ -6,7 +6,14 @@ from typing import Any
 
 from otprune_lmms.cells import Cell
 from otprune_lmms.experiments.config import Experiment, ModelChoice
-from otprune_lmms.experiments.records import Answered, records_of, values_of
+from otprune_lmms.experiments.records import (
+    Answered,
+    Asked,
+    Place,
+    records_of,
+    samples_of,
+    values_of,
+)
 from otprune_lmms.scoring import ScoreCache, TaskScore, TaskScorer, shared_captions
 
 logger = logging.getLogger(__name__)
@@ -17,16 +24,18 @@ def score_cells(
     model: ModelChoice,
     scorers: Mapping[str, TaskScorer],
     answers: Mapping[Cell, Mapping[str, Sequence[Answered]]],
+    asked: Mapping[Place, Asked],
     cache: ScoreCache,
     without_java: bool,
-) -> list[dict[str, Any]]:
-    """Return the records of one model: each cell's answers to each task, scored once.
+) -> tuple[list[dict[str, Any]], list[dict[str, list[Any]]]]:
+    """Return records and samples of one model: each cell's answers to each task, scored once.
 
     Args:
         experiment: whose records they are.
         model: what answered.
         scorers: the tasks, by name.
         answers: by cell and task.
+        asked: what was asked at each place.
         cache: scores of answers that were scored before.
         without_java: mark caption metrics as missing.
 
@@ -49,18 +58,20 @@ def score_cells(
             if new and not without_java:
                 scorer.prime(tools, new)
             scores[name] = {
-                cell: score or scorer.score(values[cell], without_java=without_java)
+                cell: score or scorer.score(values[cell], without_java=without_java, tools=tools)
                 for cell, score in found.items()
             }
             for cell, score in scores[name].items():
                 if found[cell] is None and not score.missing:
                     cache.keep(keys[cell], score)
-    return [
-        record
-        for name in scorers
-        for cell, score in scores[name].items()
-        for record in records_of(experiment, model, cell, score, answers[cell][name])
-    ]
+    records: list[dict[str, Any]] = []
+    samples: list[dict[str, list[Any]]] = []
+    for name in scorers:
+        for cell, score in scores[name].items():
+            given = answers[cell][name]
+            records += records_of(experiment, model, cell, score, given)
+            samples.append(samples_of(model, cell, score, given, asked))
+    return records, samples
 
 
 def _all_scored(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from otprune_lmms.scoring.score import Response, Sample, TaskScore, TaskScorer
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; others are not read."""
 
 

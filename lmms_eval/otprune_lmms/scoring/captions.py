@@ -20,6 +20,7 @@ from unittest.mock import patch
 import pycocoevalcap.meteor.meteor as stock_meteor
 import pycocoevalcap.tokenizer.ptbtokenizer as stock_tokenizer
 from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
@@ -176,11 +177,13 @@ class CaptionTools:
     Attributes:
         tokenizer: see `SharedTokenizer`; `prime` it with all candidates of a task at once.
         meteor: see `SharedMeteor`.
+        cider: CIDEr of each image, by its id, of the captions scored last.
     """
 
     def __init__(self) -> None:
         self.tokenizer = SharedTokenizer()
         self.meteor = SharedMeteor()
+        self.cider: dict[Any, float] = {}
         self._bleu: dict[tuple[Any, ...], Any] = {}
 
     def bleu(self, scorer: Bleu, references: Tokenised, found: Tokenised) -> Any:
@@ -194,6 +197,7 @@ class CaptionTools:
 
 
 _stock_bleu = Bleu.compute_score
+_stock_cider = Cider.compute_score
 
 
 def _frozen(captions: Tokenised) -> tuple[Any, ...]:
@@ -218,6 +222,11 @@ def shared_captions() -> Iterator[CaptionTools]:
     def bleu(scorer: Bleu, references: Tokenised, found: Tokenised, verbose: int = 1) -> Any:
         return tools.bleu(scorer, references, found)
 
+    def cider(scorer: Cider, references: Tokenised, found: Tokenised) -> Any:
+        total, scores = _stock_cider(scorer, references, found)
+        tools.cider = dict(zip(references, map(float, scores), strict=True))
+        return total, scores
+
     def nothing(_: Meteor) -> None:
         return None
 
@@ -229,6 +238,7 @@ def shared_captions() -> Iterator[CaptionTools]:
             (Meteor, "__del__", nothing),
             (Meteor, "compute_score", meteor),
             (Bleu, "compute_score", bleu),
+            (Cider, "compute_score", cider),
         ):
             stack.enter_context(patch.object(owner, name, shared))
         yield tools

@@ -7,22 +7,25 @@ again for every setting. A test holds the numbers to those of `simple_evaluate`.
 """
 
 import hashlib
+import inspect
 import io
 import json
 import math
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
 from lmms_eval.evaluator_utils import TaskOutput
 
+from otprune_lmms.benchmarks import headline
 from otprune_lmms.scoring.captions import CaptionTools, java
+from otprune_lmms.scoring.values import Results, shares
 
 Response = str | tuple[float, bool]
 """What a model answers: a text, or the loss of a continuation and whether it is the greedy one."""
@@ -44,12 +47,16 @@ class Sample:
         target: the expected answer as text.
         answer: what was scored, after the task's filters.
         scores: the document's value for each metric that has one by document.
+        value: the document's share of the headline metric (`values.Share`); None without one.
+        detail: what the headline metric needs beside it.
     """
 
     doc_id: int
     target: str
     answer: str
     scores: Mapping[str, float]
+    value: float | None = None
+    detail: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class TaskScorer:
         answers: Mapping[int, Sequence[Response]],
         *,
         without_java: bool = False,
+        tools: CaptionTools | None = None,
     ) -> TaskScore:
         """Return the scores of one setting.
 
@@ -130,6 +138,7 @@ class TaskScorer:
         Args:
             answers: for each document the answers to its requests, in their order.
             without_java: mark caption metrics as missing instead of computing them.
+            tools: of the `shared_captions` around this call; without them captions have no shares.
 
         Raises:
             ValueError: a document lacks an answer, or has too many.
@@ -139,12 +148,31 @@ class TaskScorer:
         output = TaskOutput.from_taskdict(self.name, self.task)
         missing: dict[str, str] = {}
         with _own_corner(self.task), _seeded():
-            samples = self._process(output)
+            samples, results = self._process(output)
             if without_java and self.needs_java:
                 missing = {metric: "needs Java" for metric in self.task.aggregation()}
             else:
                 self._aggregate(output)
+                samples = self._with_shares(samples, results, tools)
         return TaskScore(self.name, len(self), self._metrics(output), tuple(samples), missing)
+
+    def _with_shares(
+        self, samples: Sequence[Sample], results: Results, tools: CaptionTools | None
+    ) -> list[Sample]:
+        """Return samples with their shares of the headline metric."""
+        metric = headline(self.name, [name for name in self.task.aggregation()]).metric
+        captions = None if tools is None else tools.cider
+        found = shares(metric, results, self._aggregation(metric), captions)
+        return [
+            replace(one, value=found[one.doc_id].value, detail=found[one.doc_id].detail)
+            for one in samples
+        ]
+
+    def _aggregation(self, metric: str) -> Callable[[list[Any]], float] | None:
+        function = self.task.aggregation().get(metric)
+        if function is None or "args" not in inspect.signature(function).parameters:
+            return function
+        return partial(function, args=self.task.args)
 
     def prime(self, tools: CaptionTools, many: Sequence[Mapping[int, Sequence[Response]]]) -> None:
         """Tokenise the captions of several settings in one run; a saving, never a condition."""
@@ -174,12 +202,14 @@ class TaskScorer:
                 instance.resps = [answer]
                 instance.filtered_resps = {}
 
-    def _process(self, output: TaskOutput) -> list[Sample]:
+    def _process(self, output: TaskOutput) -> tuple[list[Sample], Results]:
+        """Return samples, and what the task's code said of each document under its first filter."""
         # The task holds what was built last, which may be one process's share.
         self.task._instances = self._all
         self.task.apply_filters()
         first = next(iter(self._instances.values()))[0]
         samples = []
+        said: dict[int, Mapping[str, Any]] = {}
         for filter_name in first.filtered_resps:
             for doc_id, document in self._documents():
                 target = str(self.task.doc_to_target(document))
@@ -190,7 +220,8 @@ class TaskScorer:
                         output.sample_metrics[(metric, filter_name)].append(value)
                 text = found[0] if len(found) == 1 else json.dumps(found)
                 samples.append(Sample(doc_id, target, str(text), _numbers(result)))
-        return samples
+                said.setdefault(doc_id, result)
+        return samples, said
 
     def _aggregate(self, output: TaskOutput) -> None:
         try:

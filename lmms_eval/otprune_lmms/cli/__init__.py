@@ -1,0 +1,1 @@
+"""The command ``otprune``, one file for each of its commands."""

@@ -1,0 +1,261 @@
+"""Where an answer's time goes: vision, selection, prefill, decoding.
+
+Nothing here runs unless it is asked for. A run is watched from outside: selection through a
+selector that stands in front of the method's own, the end of the prefill and the steps of decoding
+through a hook on the model. On a GPU the points in time are CUDA events, which wait for nothing
+until they are read.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from llava.pruning import Pruning
+from otprune import Selector, Signals
+from otprune_lmms.engine.answers import Answers
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+PHASES = ("vision", "select", "prefill", "decode")
+"""Times of an answer: encoding its images (tower and projector), choosing tokens, from ids and
+visual tokens to the first logits without the choosing, and everything after these."""
+
+
+class Clock(Protocol):
+    """Points in time, and the seconds between two."""
+
+    def mark(self) -> Any:
+        """Return the point in time that the work given so far has reached."""
+        ...
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Return the seconds between two points; waits until the second is reached."""
+        ...
+
+
+class HostClock:
+    """Clock of work that is done when its call returns: the CPU's."""
+
+    def mark(self) -> float:
+        """Return the time now."""
+        return time.perf_counter()
+
+    def seconds(self, begin: float, end: float) -> float:
+        """Return the difference."""
+        return end - begin
+
+
+class DeviceClock:
+    """Clock of one GPU: events in its current stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def mark(self) -> torch.cuda.Event:
+        """Return an event at the end of the work given so far."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def seconds(self, begin: torch.cuda.Event, end: torch.cuda.Event) -> float:
+        """Return the GPU's seconds between two events."""
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3
+
+
+class WaitingClock(HostClock):
+    """Clock of several GPUs, whose streams have no time in common: waits for all of them."""
+
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self.devices = tuple(devices)
+
+    def mark(self) -> float:
+        """Return the time at which all devices are done."""
+        for device in self.devices:
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+
+def clock_for(model: Any) -> Clock:
+    """Return the clock of the devices that a model's weights are on."""
+    devices = {weight.device for weight in model.parameters()}
+    gpus = sorted((one for one in devices if one.type == "cuda"), key=str)
+    if not gpus:
+        return HostClock()
+    return DeviceClock(gpus[0]) if len(devices) == 1 else WaitingClock(gpus)
+
+
+@dataclass(frozen=True)
+class Watched(Selector):
+    """A method whose selections are timed; picks what the method picks.
+
+    Attributes:
+        selector: the method.
+        clock: what marks points in time.
+        note: called with the two ends of each selection that dropped something.
+    """
+
+    selector: Selector
+    clock: Clock = field(compare=False)
+    note: Callable[[Any, Any], None] = field(compare=False)
+
+    def __post_init__(self) -> None:
+        """Need what the method needs."""
+        object.__setattr__(self, "needs", self.selector.needs)
+
+    @property
+    def nested(self) -> bool:
+        """As the method."""
+        return self.selector.nested
+
+    def select_batch(self, tokens: Sequence[Tensor], *given: Any, **named: Any) -> list[Tensor]:
+        """As the method, under the clock."""
+        begin = self.clock.mark()
+        kept = self.selector.select_batch(tokens, *given, **named)
+        end = self.clock.mark()
+        if any(len(some) < len(image) for some, image in zip(kept, tokens, strict=True)):
+            self.note(begin, end)
+        return kept
+
+    def _rank_images(
+        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
+    ) -> list[Tensor]:
+        return self.selector._rank_images(tokens, k, signals)
+
+    def _rank_image(self, tokens: Tensor, k: int, signals: Signals) -> Tensor:
+        return self.selector._rank_image(tokens, k, signals)
+
+
+class Run:
+    """One batch in the language model.
+
+    Attributes:
+        pruning: what to give the model, so that selections are seen.
+        select: seconds of selection, the whole batch's; likewise
+        prefill: of the rest up to the first logits, and
+        decode: of what came after.
+        steps: calls of the language model after the first.
+    """
+
+    def __init__(self, clock: Clock, pruning: Pruning | None, writes: bool) -> None:
+        self.clock, self._writes = clock, writes
+        self.pruning = None if pruning is None else self._watched(pruning)
+        self._selections: list[tuple[Any, Any]] = []
+        self._calls: list[Any] = []
+        self.select = self.prefill = self.decode = 0.0
+        self.steps = 0
+
+    def _watched(self, pruning: Pruning) -> Pruning:
+        stages = [
+            replace(stage, selector=Watched(stage.selector, self.clock, self._note))
+            for stage in pruning.stages
+        ]
+        return replace(pruning, stages=tuple(stages))
+
+    def _note(self, begin: Any, end: Any) -> None:
+        self._selections.append((begin, end))
+
+    @contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Take the times of the calls of ``model`` in this context."""
+
+        def called(*_: Any) -> None:
+            self._calls.append(self.clock.mark())
+
+        hook = model.register_forward_hook(called)
+        begin = self.clock.mark()
+        try:
+            yield
+        finally:
+            hook.remove()
+        end = self.clock.mark()
+        first = self._calls[0] if self._calls and self._writes else end
+        self.decode = self.clock.seconds(first, end)
+        self.select = sum(self.clock.seconds(*one) for one in self._selections)
+        self.prefill = self.clock.seconds(begin, first) - self.select
+        self.steps = max(len(self._calls) - 1, 0) if self._writes else 0
+
+
+class Watch:
+    """Takes the times of an engine's work.
+
+    Args:
+        clock: of the model's devices.
+
+    Attributes:
+        last: the batch that was timed last.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.last: Run | None = None
+        self._vision: dict[Any, float] = {}
+
+    def encode(self, images: Sequence[Any], work: Callable[[], Result]) -> Result:
+        """Return what ``work`` returns; note each image's share of its time."""
+        begin = self.clock.mark()
+        found = work()
+        spent = self.clock.seconds(begin, self.clock.mark())
+        self._vision |= dict.fromkeys(images, spent / len(images))
+        return found
+
+    @contextmanager
+    def answer(self, model: Any, pruning: Pruning | None, writes: bool) -> Iterator[Run]:
+        """Take the times of a batch; ``writes``: whether answers are written, not only scored."""
+        run = Run(self.clock, pruning, writes)
+        with run.watching(model):
+            yield run
+        self.last = run
+
+    def shares(self, images: Sequence[Sequence[Any]]) -> list[dict[str, float]]:
+        """Return for each row of the last batch its times by phase, in seconds.
+
+        Vision is what encoding the row's own images took, each once, even if that was done for an
+        earlier row or setting; the others are equal shares of the batch.
+        """
+        run, rows = self.last, len(images)
+        if run is None:
+            return [{} for _ in images]
+        rest = {name: getattr(run, name) / rows for name in PHASES[1:]}
+        return [
+            {"vision": sum((self._vision.get(one, 0.0) for one in {*own}), 0.0), **rest}
+            for own in images
+        ]
+
+
+def log_times(answers: Answers) -> None:
+    """Log where the time of a run's answers went, a line for each setting."""
+    for cell in answers.cells:
+        found = [answers[cell, request] for request in answers.requests]
+        logger.info("%s", summary(cell.label, [(one.phases, one.new_tokens) for one in found]))
+
+
+def summary(name: str, timed: Sequence[tuple[Mapping[str, float], int]]) -> str:
+    """Return a line about the answers of one setting.
+
+    Args:
+        name: of the setting.
+        timed: phases and new tokens of each answer; no phases where no times were taken.
+    """
+    found = [(phases, new) for phases, new in timed if phases]
+    if not found:
+        return f"{name}: no times among {len(timed)} answers"
+    shown = [
+        f"{phase} {1e3 * statistics.median(phases.get(phase, 0.0) for phases, _ in found):.2f}"
+        for phase in PHASES
+    ]
+    steps = sum(max(new - 1, 0) for _, new in found)
+    each = 1e3 * sum(phases.get("decode", 0.0) for phases, _ in found) / steps if steps else 0.0
+    return (
+        f"{name}: times of {len(found)} of {len(timed)} answers, median ms: {', '.join(shown)} "
+        f"({each:.2f} a token)"
+    )

@@ -1,0 +1,179 @@
+"""Visual tokens are ranked once for all budgets of a method and all questions about an image."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import SupportsIndex
+
+from torch import Tensor
+
+from llava.pruning import Pruning, Stage
+from otprune import Selector, Signals
+
+_BYTES = 1 << 26
+"""Pick orders that are held: 36 000 of 230 tokens."""
+
+View = tuple[str | None, bool]
+"""What decides an image's tokens beside its content: aspect ratio, newline tokens left out."""
+
+_Key = tuple[int, int, View, Selector, int | None]
+"""Image, number of tokens, view, method, and the budget of a method that is not nested."""
+
+
+class Rankings:
+    """Pick orders of images, by content and method.
+
+    A nested method (`Selector.nested`) ranks an image once, at the largest budget expected; smaller
+    budgets are prefixes. Any other method ranks it once for each budget. Only stages before the
+    language model are treated so, of methods that do not look at the question.
+
+    Args:
+        limit: bytes of pick orders that are held; those seen longest ago go first.
+        active: whether to do anything.
+
+    Attributes:
+        ranked: how many images were ranked, over all methods.
+    """
+
+    def __init__(self, limit: int = _BYTES, active: bool = True) -> None:
+        self.limit, self.active = limit, active
+        self.ranked = 0
+        self._orders: OrderedDict[_Key, Tensor] = OrderedDict()
+        self._size = 0
+        self._expected: dict[Selector, list[Stage]] = {}
+
+    def expect(self, prunings: Iterable[Pruning | None]) -> None:
+        """Say which prunings will be asked for next: an image is ranked for the largest budget."""
+        self._expected = {}
+        for pruning in prunings:
+            if pruning is not None and pruning.before is not None:
+                stage = pruning.before
+                self._expected.setdefault(stage.selector, []).append(stage)
+
+    def bind(self, pruning: Pruning | None, aspect: str | None) -> Pruning | None:
+        """Return a pruning that keeps the same tokens and looks up pick orders here."""
+        stage = None if pruning is None else pruning.before
+        if pruning is None or stage is None or pruning.compat is not None or not self.active:
+            return pruning
+        if "text_embeddings" in stage.selector.needs:
+            return pruning
+        remembering = _Remembering(stage.selector, self, (aspect, pruning.keep_newlines))
+        first = replace(stage, selector=remembering)
+        return replace(pruning, stages=(first, *pruning.stages[1:]))
+
+    def largest(self, selector: Selector, n: int, least: int) -> int:
+        """Return the largest budget expected of ``n`` tokens that needs a ranking at all."""
+        budgets = [stage.budget(n, n) for stage in self._expected.get(selector, [])]
+        return max([least, *(budget for budget in budgets if budget < n)])
+
+    def find(self, key: _Key, k: int) -> Tensor | None:
+        """Return the first picks of an image, at least k of them; None if they are not known."""
+        order = self._orders.get(key)
+        if order is None or len(order) < k:
+            return None
+        self._orders.move_to_end(key)
+        return order
+
+    def keep(self, key: _Key, order: Tensor) -> None:
+        """Hold a pick order, on the CPU."""
+        before = self._orders.pop(key, None)
+        self._size += order.nbytes - (0 if before is None else before.nbytes)
+        self._orders[key] = order
+        self.ranked += 1
+        while self._size > self.limit and len(self._orders) > 1:
+            self._size -= self._orders.popitem(last=False)[1].nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembering(Selector):
+    """A method that looks up the pick orders of images that have a name.
+
+    Attributes:
+        method: what ranks.
+        rankings: where orders are held.
+        view: see `View`.
+    """
+
+    method: Selector
+    rankings: Rankings
+    view: View
+
+    @property
+    def nested(self) -> bool:
+        """As the method."""
+        return self.method.nested
+
+    def select_batch(
+        self,
+        tokens: Sequence[Tensor],
+        k: SupportsIndex | Sequence[SupportsIndex] | None = None,
+        *,
+        keep_ratio: float | None = None,
+        signals: Sequence[Signals] | None = None,
+    ) -> list[Tensor]:
+        """`Selector.select_batch` of the method; kept positions are on the CPU where looked up."""
+        named = signals is not None and all(one.image_id is not None for one in signals)
+        if not isinstance(k, Sequence) or signals is None or not named:
+            return self.method.select_batch(tokens, k, keep_ratio=keep_ratio, signals=signals)
+        budgets = [int(count) for count in k]
+        whole = [i for i, image in enumerate(tokens) if budgets[i] >= len(image)]
+        kept = dict(zip(whole, self._without_ranking(whole, tokens, budgets, signals), strict=True))
+        left = [i for i in range(len(tokens)) if i not in kept]
+        keys = {i: self._key(tokens[i], budgets[i], signals[i]) for i in left}
+        self._rank_missing(keys, tokens, budgets, signals)
+        for i, key in keys.items():
+            order = self.rankings.find(key, budgets[i])
+            if order is None:
+                # More images in one call than orders are held.
+                (order,) = self.method.rank_batch([tokens[i]], [budgets[i]], [signals[i]])
+            kept[i] = self.method._arrange(order[: budgets[i]].cpu())
+        return [kept[i] for i in range(len(tokens))]
+
+    def _without_ranking(
+        self,
+        rows: Sequence[int],
+        tokens: Sequence[Tensor],
+        budgets: Sequence[int],
+        signals: Sequence[Signals],
+    ) -> list[Tensor]:
+        """Let the method itself treat images that stay whole, or whose budget it refuses."""
+        if not rows:
+            return []
+        return self.method.select_batch(
+            [tokens[i] for i in rows],
+            k=[budgets[i] for i in rows],
+            signals=[signals[i] for i in rows],
+        )
+
+    def _key(self, tokens: Tensor, k: int, signals: Signals) -> _Key:
+        name = -1 if signals.image_id is None else signals.image_id
+        return name, len(tokens), self.view, self.method, None if self.nested else k
+
+    def _rank_missing(
+        self,
+        keys: dict[int, _Key],
+        tokens: Sequence[Tensor],
+        budgets: Sequence[int],
+        signals: Sequence[Signals],
+    ) -> None:
+        """Rank the images whose picks are not known, each once, all in one call."""
+        rows: dict[_Key, int] = {}
+        for i, key in keys.items():
+            if self.rankings.find(key, budgets[i]) is None:
+                rows.setdefault(key, i)
+        if not rows:
+            return
+        wanted = [budgets[i] for i in rows.values()]
+        if self.nested:
+            wanted = [
+                self.rankings.largest(self.method, len(tokens[i]), budgets[i])
+                for i in rows.values()
+            ]
+        orders = self.method.rank_batch(
+            [tokens[i] for i in rows.values()], wanted, [signals[i] for i in rows.values()]
+        )
+        for key, order in zip(rows, orders, strict=True):
+            self.rankings.keep(key, order.cpu())
+
+    def _rank_image(self, tokens: Tensor, k: int, signals: Signals) -> Tensor:
+        return self.method._rank_image(tokens, k, signals)

@@ -1,0 +1,87 @@
+"""Every answer of an experiment with its share of the score: ``samples.parquet``."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SAMPLES = "samples.parquet"
+
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("cell", pa.string()),
+        ("row", pa.string()),
+        ("method", pa.string()),
+        ("keep_ratio", pa.float64()),
+        ("k", pa.int64()),
+        ("layer", pa.int64()),
+        ("seed", pa.int64()),
+        ("task", pa.string()),
+        ("doc_id", pa.int64()),
+        ("cluster", pa.string()),
+        ("prompt", pa.string()),
+        ("target", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("answer", pa.string()),
+        ("value", pa.float64()),
+        ("detail", pa.string()),
+        ("kept", pa.int64()),
+        ("candidates", pa.int64()),
+        ("new_tokens", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""Columns: one row for each model, cell, task and document.
+
+``row`` is the cell without its seed. ``cluster`` is a hash of the document's images: documents that
+show the same have the same, documents without an image one of their own. ``answers`` are as they
+came, ``answer`` is what was scored; answers of a loglikelihood task are JSON. ``value`` and
+``detail`` are the document's share of the task's headline metric (`scoring.values.Share`), the
+latter as JSON. ``kept`` and ``candidates`` count visual tokens over all images of the document,
+``seconds`` the language model's time.
+"""
+
+COLUMNS = tuple(SCHEMA.names)
+
+
+def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> None:
+    """Write samples, whole or not at all.
+
+    Args:
+        path: of the file.
+        parts: columns, one mapping for each model, cell and task.
+    """
+    half = path.with_name(path.name + ".part")
+    with pq.ParquetWriter(half, SCHEMA, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(pa.Table.from_pydict(dict(part), schema=SCHEMA))
+    os.replace(half, path)
+
+
+def read_samples(folder: Path) -> pd.DataFrame:
+    """Return the samples of a results folder.
+
+    Raises:
+        ValueError: there are none, or of another format.
+    """
+    path = folder / SAMPLES
+    if not path.is_file():
+        raise ValueError(f"no samples at {path}")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if table.schema.names != SCHEMA.names:
+        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
+    return table.to_pandas()
+
+
+def detail(text: str) -> dict[str, str]:
+    """Return a sample's ``detail``."""
+    return json.loads(text)
