@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("cluster", pa.string()),
         ("prompt", pa.string()),
         ("target", pa.string()),
+        ("requests", pa.list_(pa.string())),
         ("answers", pa.list_(pa.string())),
         ("answer", pa.string()),
         ("value", pa.float64()),
@@ -40,11 +41,11 @@ SCHEMA = pa.schema(
 """Columns: one row for each model, cell, task and document.
 
 ``row`` is the cell without its seed. ``cluster`` is a hash of the document's images: documents that
-show the same have the same, documents without an image one of their own. ``answers`` are as they
-came, ``answer`` is what was scored; answers of a loglikelihood task are JSON. ``value`` and
-``detail`` are the document's share of the task's headline metric (`scoring.values.Share`), the
-latter as JSON. ``kept`` and ``candidates`` count visual tokens over all images of the document,
-``seconds`` the language model's time.
+show the same have the same, documents without an image one of their own. ``requests`` are what the
+journal finds the answers by. ``answers`` are as they came, ``answer`` is what was scored; answers
+of a loglikelihood task are JSON. ``value`` and ``detail`` are the document's share of the task's
+headline metric (`scoring.values.Share`), the latter as JSON. ``kept`` and ``candidates`` count
+visual tokens over all images of the document, ``seconds`` the language model's time.
 """
 
 COLUMNS = tuple(SCHEMA.names)
@@ -64,8 +65,12 @@ def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> N
     os.replace(half, path)
 
 
-def read_samples(folder: Path) -> pd.DataFrame:
+def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the samples of a results folder.
+
+    Args:
+        folder: of the results.
+        columns: that are wanted, None for all; texts of large runs fill the memory.
 
     Raises:
         ValueError: there are none, or of another format.
@@ -74,11 +79,11 @@ def read_samples(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"no samples at {path}")
     try:
-        table = pq.read_table(path)
+        if pq.read_schema(path).names != SCHEMA.names:
+            raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if table.schema.names != SCHEMA.names:
-        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     return table.to_pandas()
 
 

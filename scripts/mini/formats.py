@@ -3,7 +3,9 @@
 The sentences are those of lmms-eval's task files, so that training and evaluation ask alike.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from captions import caption
@@ -104,9 +106,18 @@ def _draw(weights: dict[str, float], scene: Scene, rng: np.random.Generator) -> 
 
 
 def lesson(
-    scene: Scene, rng: np.random.Generator, short: int, letters: int, captions: int, lists: int = 0
+    scene: Scene,
+    rng: np.random.Generator,
+    short: int,
+    letters: int,
+    captions: int,
+    lists: int = 0,
+    focus: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Turn]:
-    """Return different turns about one scene, at most so many of each sort."""
+    """Return different turns about one scene, at most so many of each sort.
+
+    ``focus`` says how often a family is asked where that is not as in `DIRECT`.
+    """
     turns: dict[str, Turn] = {CAPTION: described(scene)} if captions else {}
     for _ in range(lists):
         asked = listed(scene, rng)
@@ -118,7 +129,7 @@ def lesson(
             asked = choose(question, rng, style)
             turns.setdefault(asked.prompt, asked)
     for _ in range(short):
-        question = _draw(DIRECT, scene, rng)
+        question = _draw({**DIRECT, **focus}, scene, rng)
         if question is not None:
             asked = unsure(question) if question.family == "knowledge" else direct(question)
             if letters and rng.random() < 0.05:

@@ -2,18 +2,21 @@
 
 LLaVA's first stage teaches the projector through captions. Here the scenes say what each patch
 shows, so the projector is taught directly: the language model's output embedding, applied to a
-projected token, should give the words for kind and colour of the object there, or for the ground.
+projected token, should give the words for kind and colour of the object there, or for the ground,
+and should lean to the words for the sides of the picture that the patch is on.
 """
 
 from functools import cache
 
 import numpy as np
+import torch
 from drawings import COLOURS, GROUNDS, KINDS
 from llava.tokenizer import LlavaTokenizer
 from scenes import Scene
 from torch import Tensor
 from torch.nn import functional as F
 
+SIDES = ("left", "right", "top", "bottom")
 INSIDE, OUTSIDE = 0.75, 1.2
 """A patch shows an object if its centre lies within this share of the radius, and the ground beyond
 the larger one; in between nothing is taught."""
@@ -67,6 +70,37 @@ def naming_loss(projected: Tensor, words: Tensor, embedding: Tensor) -> Tensor:
     losses = -logits.log_softmax(-1).gather(1, chosen).mean(1)
     ground = chosen[:, 0] == chosen[:, 1]
     return (losses[ground].mean() + losses[~ground].mean()) / 2
+
+
+def side_ids(tokenizer: LlavaTokenizer) -> tuple[int, int, int, int]:
+    """Return the pieces of left, right, top and bottom.
+
+    Raises:
+        ValueError: a word that is not one piece.
+    """
+    found = [tokenizer(w, add_special_tokens=False)["input_ids"] for w in SIDES]
+    if any(len(pieces) != 1 for pieces in found):
+        raise ValueError(f"each of {', '.join(SIDES)} must be one piece, got {found}")
+    left, right, top, bottom = (pieces[0] for pieces in found)
+    return left, right, top, bottom
+
+
+def placing_loss(projected: Tensor, sides: tuple[int, int, int, int], embedding: Tensor) -> Tensor:
+    """Return the loss of telling left from right and top from bottom, by each projected token.
+
+    Where a patch is must be read from its token: once others are pruned, its number in the sequence
+    does not say it.
+
+    Args:
+        projected: projected visual tokens, [b n d].
+        sides: from `side_ids`.
+        embedding: the output embedding, [v d].
+    """
+    left, right, top, bottom = sides
+    axes = torch.stack([embedding[right] - embedding[left], embedding[bottom] - embedding[top]])
+    logits = F.rms_norm(projected, projected.shape[-1:]) @ axes.T
+    centres = torch.from_numpy(_centres(int(projected.shape[1] ** 0.5))).to(logits)
+    return F.binary_cross_entropy_with_logits(logits, (centres > 0.5).to(logits).expand_as(logits))
 
 
 def naming_accuracy(projected: Tensor, words: Tensor, embedding: Tensor) -> float:

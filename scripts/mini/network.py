@@ -1,10 +1,11 @@
 """What is trained: the projector and the language model, on features of the frozen tower."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from naming import naming_loss
+from naming import naming_loss, placing_loss
 from packing import IGNORED, Packed
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,6 +54,23 @@ def look_for_the_like(attention: nn.Module, copied: float = 0.5) -> None:
         finds.weight.copy_(basis.T if finds is attention.o_proj else basis)
 
 
+@dataclass(frozen=True)
+class Patches:
+    """What projected patches are taught to say by themselves.
+
+    Attributes:
+        words: their words, [b n 2]; see `naming.patch_words`.
+        naming: weight of naming them.
+        sides: pieces of left, right, top and bottom; see `naming.side_ids`.
+        placing: weight of telling where they are.
+    """
+
+    words: Tensor
+    naming: float
+    sides: tuple[int, int, int, int]
+    placing: float
+
+
 class Learner(nn.Module):
     """Projector and language model.
 
@@ -97,22 +115,22 @@ class Learner(nn.Module):
         taught = batch.labels != IGNORED
         return self.language.lm_head(states[taught]), batch.labels[taught]
 
-    def loss(
-        self, features: Tensor, batch: Packed, words: Tensor, naming: float, decoder: Decoder
-    ) -> Tensor:
-        """Return the mean cross-entropy of the taught tokens and of the patches' words.
+    def loss(self, features: Tensor, batch: Packed, patches: Patches, decoder: Decoder) -> Tensor:
+        """Return the mean cross-entropy of the taught tokens and of what the patches should say.
 
         Args:
             features: [b n 384].
             batch: the lessons.
-            words: of the patches, [b n 2]; see `naming.patch_words`.
-            naming: weight of the patches' words.
+            patches: what they should say, and what that weighs.
             decoder: the language model's decoder, or its compiled twin.
         """
         visual = self.projected(features)
-        return F.cross_entropy(*self._read(visual, batch, decoder)) + naming * self.named(
-            visual, words
-        )
+        total = F.cross_entropy(*self._read(visual, batch, decoder))
+        total = total + patches.naming * self.named(visual, patches.words)
+        if patches.placing:
+            head = self.language.lm_head.weight
+            total = total + patches.placing * placing_loss(visual, patches.sides, head)
+        return total
 
     def named(self, visual: Tensor, words: Tensor) -> Tensor:
         """Return the loss of naming what the patches show."""

@@ -158,6 +158,20 @@ def where(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("position", f"Where is the {thing.name}?", thing.place, CORNERS)
 
 
+def side(scene: Scene, rng: np.random.Generator) -> Question | None:
+    """The half of the picture that an object is in; in training only.
+
+    Of "top left" a model learns the first word long before the second, which it must look the
+    object up for once more. Asked for alone, left and right are learnt at the same place.
+    """
+    clear = [thing for thing in scene.alone if abs(thing.x - 0.5) > MARGIN / 2]
+    if not clear:
+        return None
+    thing: Thing = _one(clear, rng)  # type: ignore[assignment]
+    text = f"Is the {thing.name} to the left or to the right?"
+    return Question("side", text, "left" if thing.x < 0.5 else "right", ("left", "right"))
+
+
 def pair_apart(scene: Scene, rng: np.random.Generator, axis: str) -> tuple[Thing, Thing] | None:
     """Return two objects in random order that are told apart along x or y."""
     pairs = [
@@ -254,6 +268,6 @@ FAMILIES: dict[str, Family] = {
     "exists": exists, "exists_kind": exists_kind, "exists_fact": exists_fact,
     "colour": colour, "colour_fact": colour_fact, "colour_yes": colour_yes,
     "kind": kind, "count": count, "count_yes": count_yes, "more_yes": more_yes,
-    "where": where, "relation": relation, "relation_yes": relation_yes,
+    "where": where, "side": side, "relation": relation, "relation_yes": relation_yes,
     "size": size, "ground": ground, "ground_yes": ground_yes,
 }  # fmt: skip

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 from features import Features
 from formats import Turn, lesson
 from llava.tokenizer import LlavaTokenizer
-from naming import naming_accuracy, patch_words, word_ids
-from network import Learner
+from naming import naming_accuracy, patch_words, side_ids, word_ids
+from network import Learner, Patches
 from optimisers import Optimisers
 from packing import Packer
 from scenes import make_scene
@@ -44,6 +44,8 @@ class Stage:
         first_rate: learning rate at the first step.
         last_rate: learning rate at the last step; between them it changes linearly.
         others: learning rate of embeddings, norms and biases, relative to that of the matrices.
+        focus: how often a family of questions is asked where that is not as usual (`lesson`).
+        placing: weight of telling the patches' sides of the picture.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Stage:
     first_rate: float
     last_rate: float
     others: float
+    focus: dict[str, float] = field(default_factory=dict)
+    placing: float = 0.0
 
 
 class Trainer:
@@ -73,6 +77,7 @@ class Trainer:
         self.model = Learner(len(tokenizer.get_vocab()), sample.mean(0), sample.std(0))
         self.optimisers = Optimisers(self.model)
         self.words = word_ids(tokenizer)
+        self.sides = side_ids(tokenizer)
         self.step = 0
         self.spent = 0.0
         self.started = time.perf_counter()
@@ -106,7 +111,8 @@ class Trainer:
         made = []
         for number in numbers:
             scene = make_scene("train", int(number), most=most)
-            made.append(lesson(scene, rng, stage.short, stage.letters, stage.captions, stage.lists))
+            asked = (stage.short, stage.letters, stage.captions, stage.lists, stage.focus)
+            made.append(lesson(scene, rng, *asked))
         return numbers, made
 
     def _words(self, numbers: np.ndarray, table: Features) -> torch.Tensor:
@@ -132,7 +138,8 @@ class Trainer:
             features, words = table.rows(numbers), self._words(numbers, table)
             if stage.short:
                 batch = packer.pack(lessons, stage.text)
-                loss = self.model.loss(features, batch, words, stage.naming, decoder)
+                patches = Patches(words, stage.naming, self.sides, stage.placing)
+                loss = self.model.loss(features, batch, patches, decoder)
             else:
                 loss = self.model.named(self.model.projected(features), words)
             loss.backward()

@@ -6,11 +6,14 @@ from rich.console import Console
 
 
 def show(table: Any) -> None:
-    """Print a table whole: a terminal that is too narrow may fold its lines, not cut numbers."""
-    from otprune_lmms.experiments.tables import terminal
+    """Print a table whole: a terminal that is too narrow gets its columns in several turns."""
+    from otprune_lmms.tables import terminal
 
     console, drawn = Console(), terminal(table)
-    console.width = max(console.width, Console(width=1000).measure(drawn).maximum)
+    needed = Console(width=1000).measure(drawn)
+    # A file or a pipe has no width, and a number is never cut.
+    least = needed.minimum if console.is_terminal else needed.maximum
+    console.width = max(console.width, least)
     console.print(drawn)
     for note in table.notes:
         console.print(note, highlight=False, soft_wrap=True)

@@ -2,18 +2,17 @@
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.experiments import tables
+from otprune_lmms import tables
+from otprune_lmms.cells import Cell
 from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.origin import origin, peak_memory_mib, versions
+from otprune_lmms.experiments.records import row_label
 from otprune_lmms.experiments.run import Outcome
-from otprune_lmms.experiments.tables import Wide
 from otprune_lmms.samples import SAMPLES, write_samples
-
-RECORDS, MANIFEST, PAGE, TABLE = "records.csv", "manifest.json", "table.md", "table.csv"
+from otprune_lmms.tables import MANIFEST, RECORDS, Wide
 
 
 def write_results(
@@ -50,8 +49,24 @@ def manifest(
         "experiment": experiment.model_dump(mode="json"),
         "versions": versions(),
         "models": outcome.models,
+        "cells": [_cell(cell) for cell in experiment.cells.cells()],
+        "shapes": outcome.shapes,
+        "text_tokens": outcome.text_tokens,
         "data": outcome.data,
         "runs": [run],
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "row": row_label(cell),
+        "cell": cell.label,
+        "fingerprint": cell.fingerprint,
+        "method": cell.method,
+        "keep_ratio": cell.keep_ratio,
+        "k": cell.k,
+        "layer": cell.layer,
+        "settings": cell.settings_dict(),
     }
 
 
@@ -80,21 +95,7 @@ def remake(output: Path) -> Wide:
     Raises:
         ValueError: the folder has no records or manifest, or not of this format.
     """
-    try:
-        content: Mapping[str, Any] = json.loads((output / MANIFEST).read_text())
-        experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
-        where = content["origin"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{output / MANIFEST} is no manifest of a run: {error}") from error
-    records = tables.read_records(output / RECORDS)
-    table = tables.wide(records, experiment.title)
-    picture = "\n![kept patches](kept_patches.png)\n"
-    page = tables.markdown(table, where) + tables.published(experiment.published, records)
-    if (output / "kept_patches.png").is_file():
-        page += picture
-    _write(output / PAGE, page)
-    _write(output / TABLE, tables.csv(table))
-    return table
+    return tables.write_tables(output)
 
 
 def _write(path: Path, text: str) -> None:

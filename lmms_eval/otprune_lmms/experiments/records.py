@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.mm_utils import tokenizer_image_token
 from otprune_lmms.cells import Cell
-from otprune_lmms.engine import Answer, Request
+from otprune_lmms.engine import Answer, Answers, Request
+from otprune_lmms.engine.prompts import prompt_of
 from otprune_lmms.experiments.config import Experiment, ModelChoice
 from otprune_lmms.samples import SCHEMA
 from otprune_lmms.scoring import Sample, TaskScore
@@ -36,10 +39,14 @@ class Asked:
     Attributes:
         prompt: the task's text, without the conversation template.
         images: hashes of the images' content.
+        text_tokens: of the prompt, the conversation template's included.
+        digest: what the journal finds the answer by.
     """
 
     prompt: str
     images: tuple[str, ...]
+    text_tokens: int = 0
+    digest: str = ""
 
 
 Answered = tuple[Place, Answer]
@@ -95,19 +102,21 @@ def samples_of(
     setting = _setting(model, cell) | {"task": score.task}
     for sample in _first_filter(score):
         many = sorted(given[sample.doc_id], key=lambda one: (one[0].index, one[0].repeat))
-        line = setting | _line(sample, many, asked[many[0][0]])
+        line = setting | _line(sample, many, asked)
         for name, column in columns.items():
             column.append(line[name])
     return columns
 
 
-def _line(sample: Sample, many: Sequence[Answered], asked: Asked) -> dict[str, Any]:
+def _line(sample: Sample, many: Sequence[Answered], asked: Mapping[Place, Asked]) -> dict[str, Any]:
     values = [answer.value for _, answer in many]
+    first = asked[many[0][0]]
     return {
         "doc_id": sample.doc_id,
-        "cluster": cluster_of(asked.images) or f"{many[0][0].task} {sample.doc_id}",
-        "prompt": asked.prompt,
+        "cluster": cluster_of(first.images) or f"{many[0][0].task} {sample.doc_id}",
+        "prompt": first.prompt,
         "target": sample.target,
+        "requests": [asked[place].digest for place, _ in many],
         "answers": [value if isinstance(value, str) else json.dumps(value) for value in values],
         "answer": sample.answer,
         "value": sample.value,
@@ -131,6 +140,28 @@ def _first_filter(score: TaskScore) -> Iterator[Sample]:
         if sample.doc_id not in seen:
             seen.add(sample.doc_id)
             yield sample
+
+
+def asked_of(
+    requests: Sequence[Request], answers: Answers, tokenizer: Any, template: str
+) -> list[tuple[Place, Asked]]:
+    """Return what was asked at each place."""
+    found = []
+    for request in requests:
+        images = answers.images(request)
+        ids = tokenizer_image_token(prompt_of(request, len(images), template), tokenizer)
+        words = len(ids) - ids.count(IMAGE_TOKEN_INDEX)
+        asked = Asked(request.context, images, words, answers.question(request))
+        found.append((place_of(request), asked))
+    return found
+
+
+def text_tokens(asked: Mapping[Place, Asked]) -> dict[str, float]:
+    """Return the mean text tokens of a task's prompts, by task."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for place, one in asked.items():
+        found[place.task].append(one.text_tokens)
+    return {task: round(sum(many) / len(many), 2) for task, many in found.items()}
 
 
 def _setting(model: ModelChoice, cell: Cell) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run an experiment: answers, scores, records."""
 
 import contextlib
+import dataclasses
 import gc
 import io
 import logging
@@ -19,10 +20,12 @@ from accelerate.utils import gather_object
 
 from llava.model.builder import load_pretrained_model
 from otprune_lmms.cells import Cell
+from otprune_lmms.cluster.shard import Shard
+from otprune_lmms.cost.counting import shape_of
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
 from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
-from otprune_lmms.experiments.records import Answered, Asked, Place, place_of
+from otprune_lmms.experiments.records import Answered, Asked, Place, asked_of, place_of, text_tokens
 from otprune_lmms.experiments.scores import score_cells
 from otprune_lmms.journal import Journal
 from otprune_lmms.scoring import (
@@ -65,6 +68,8 @@ class Outcome:
         samples: columns of the samples of each model, cell and task (`samples.SCHEMA`).
         data: documents and fingerprint of each task.
         models: fingerprint of each model.
+        shapes: sizes of each model's decoder (`otprune.cost.DecoderShape`).
+        text_tokens: mean text tokens of a prompt, the template's included, by model and task.
         counts: what the engine did for each model.
         seconds: wall time by phase.
     """
@@ -73,6 +78,8 @@ class Outcome:
     samples: list[dict[str, list[Any]]] = field(default_factory=list)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    text_tokens: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -95,10 +102,13 @@ def process() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
-def run_experiment(experiment: Experiment, places: Places, progress: bool = True) -> Outcome | None:
+def run_experiment(
+    experiment: Experiment, places: Places, progress: bool = True, shard: Shard | None = None
+) -> Outcome | None:
     """Answer, score and record an experiment; what the journal has is not done again.
 
-    Every process answers its own documents; the first one scores all of them.
+    Every process answers its own documents; the first one scores all of them. A shard only answers:
+    its outcome has counts and nothing else, and a run without one finds what all shards answered.
 
     Returns:
         What was found; None in every process but the first.
@@ -110,6 +120,13 @@ def run_experiment(experiment: Experiment, places: Places, progress: bool = True
     """
     state = process()
     outcome = Outcome()
+    if shard is not None:
+        # It is built upon this module.
+        from otprune_lmms.cluster.answering import answer
+
+        source = (experiment, places.config)
+        outcome.counts = answer([source], places.journal, shard=shard, progress=progress)
+        return outcome if state.is_main_process else None
     datasets.disable_progress_bars()
     folder = task_folder(experiment, places.config)
     limits = experiment.task_limits()
@@ -223,17 +240,19 @@ def _answer(
         )
         answers = engine.run(requests, cells)
     outcome.models[model.name] = engine.fingerprint
+    outcome.shapes[model.name] = dataclasses.asdict(shape_of(loaded[1].config))
     share = [
         (number, place_of(r), answers[cell, r])
         for number, cell in enumerate(cells)
         for r in requests
     ]
-    asked = [(place_of(r), Asked(r.context, answers.images(r))) for r in requests]
+    asked = asked_of(requests, answers, loaded[0], model.conversation)
     counts = [_plain(answers.counts)]
     if state.num_processes > 1:
         with outcome.timed("wait for other processes"):
             share, asked, counts = map(gather_object, (share, asked, counts))
     outcome.counts[model.name] = _total(counts)
+    outcome.text_tokens[model.name] = text_tokens(dict(asked))
     picture = places.output / "kept_patches.png"
     new = answers.counts.generated > 0 or not picture.exists()
     if experiment.picture and new and state.is_main_process:

@@ -1,6 +1,6 @@
 """The pruning settings of an experiment, and what all its entries have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -35,6 +35,20 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 Layer = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
 Plain = str | int | float | bool | None
+Counts = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    BeforeValidator(as_tuple),
+    Field(min_length=1),
+    once("keep_counts"),
+]
+Budget = Mapping[str, Any]
+"""``keep_ratio`` or ``k`` of a cell."""
+
+
+def budgets_of(keep_ratios: Sequence[float] | None, keep_counts: Sequence[int] | None) -> list[Any]:
+    """Return how much is kept, as cells take it: shares first."""
+    shares = [{"keep_ratio": ratio} for ratio in keep_ratios or ()]
+    return shares + [{"k": count} for count in keep_counts or ()]
 
 
 class MethodChoice(Settings):
@@ -45,6 +59,7 @@ class MethodChoice(Settings):
         settings: its own settings, ``preset``, and ``positions``, ``keep_newlines``, ``compat``.
         seeds: of a random method; the table shows their mean.
         keep_ratios: shares kept, instead of the experiment's.
+        keep_counts: visual tokens kept, instead of the experiment's.
         layers: where it prunes, instead of the experiment's.
     """
 
@@ -60,6 +75,7 @@ class MethodChoice(Settings):
         ]
         | None
     ) = None
+    keep_counts: Counts | None = None
     layers: (
         Annotated[tuple[Layer, ...], BeforeValidator(as_tuple), Field(min_length=1), once("layers")]
         | None
@@ -69,16 +85,16 @@ class MethodChoice(Settings):
     def _possible(self) -> Self:
         if "seed" in self.settings:
             raise ValueError("seed belongs in seeds, not in settings")
-        self.cells((0.5,), (0,))
+        self.cells(({"keep_ratio": 0.5},), (0,))
         return self
 
-    def cells(self, keep_ratios: Sequence[float], layers: Sequence[int]) -> list[Cell]:
-        """Return the method's cells, its own ratios and layers before those given."""
+    def cells(self, budgets: Sequence[Budget], layers: Sequence[int]) -> list[Cell]:
+        """Return the method's cells, its own budgets and layers before those given."""
         seeds = [{}] if self.seeds is None else [{"seed": seed} for seed in self.seeds]
         return [
-            Cell.make(self.method, keep_ratio=ratio, layer=layer, **{**self.settings, **seed})
+            Cell.make(self.method, layer=layer, **{**self.settings, **budget, **seed})
             for layer in self.layers or layers
-            for ratio in self.keep_ratios or keep_ratios
+            for budget in budgets_of(self.keep_ratios, self.keep_counts) or budgets
             for seed in seeds
         ]
 
@@ -88,11 +104,12 @@ def _method(value: Any) -> Any:
 
 
 class Sweep(Settings):
-    """The pruning settings of the experiment: methods x keep_ratios x layers.
+    """The pruning settings of the experiment: methods x budgets x layers.
 
     Attributes:
         methods: names, or entries with settings of their own.
-        keep_ratios: shares of the visual tokens kept, in (0, 1].
+        keep_ratios: shares of the visual tokens kept, in (0, 1]; 0.098 where no budget is given.
+        keep_counts: visual tokens kept of each image; of several tiles together.
         layers: 0 prunes before the language model, L >= 1 at the input of its layer L.
         unpruned: whether the unpruned model takes part; relative scores need it.
     """
@@ -100,9 +117,13 @@ class Sweep(Settings):
     methods: Annotated[
         tuple[Annotated[MethodChoice, BeforeValidator(_method)], ...], BeforeValidator(as_tuple)
     ] = ()
-    keep_ratios: Annotated[
-        tuple[Ratio, ...], BeforeValidator(as_tuple), Field(min_length=1), once("keep_ratios")
-    ] = (0.098,)
+    keep_ratios: (
+        Annotated[
+            tuple[Ratio, ...], BeforeValidator(as_tuple), Field(min_length=1), once("keep_ratios")
+        ]
+        | None
+    ) = None
+    keep_counts: Counts | None = None
     layers: Annotated[
         tuple[Layer, ...], BeforeValidator(as_tuple), Field(min_length=1), once("layers")
     ] = (0,)
@@ -111,8 +132,9 @@ class Sweep(Settings):
     def cells(self) -> tuple[Cell, ...]:
         """Return all cells, unpruned first."""
         found = [Cell.make()] if self.unpruned else []
+        budgets = budgets_of(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
         for method in self.methods:
-            found += method.cells(self.keep_ratios, self.layers)
+            found += method.cells(budgets, self.layers)
         return tuple(found)
 
     @model_validator(mode="after")

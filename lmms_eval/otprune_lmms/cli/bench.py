@@ -1,0 +1,83 @@
+"""``otprune bench``: what an answer costs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from otprune_lmms.cli.common import command_line, fail, log
+
+Config = Annotated[Path, typer.Argument(help="an experiment file, as configs/mini.yaml")]
+Samples = Annotated[int, typer.Option(min=1, help="documents of each task, in whole batches")]
+Repeats = Annotated[int, typer.Option(min=1, help="timed rounds over all of them")]
+Warmup = Annotated[int, typer.Option(min=0, help="rounds before that do not count")]
+BatchSizes = Annotated[
+    list[int] | None, typer.Option("--batch-size", min=1, help="samples at once; may be repeated")
+]
+Formula = Annotated[
+    Literal["2ndm", "3ndm"],
+    typer.Option(
+        "--convention", help="of the multiply-adds; 2ndm: the paper's, 3ndm: gated, as LLaMA"
+    ),
+]
+OutputDir = Annotated[
+    Path | None, typer.Option(help="folder of the results; default results/<name>")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+
+
+def bench(
+    config: Config,
+    samples: Samples = 2,
+    repeats: Repeats = 5,
+    warmup: Warmup = 1,
+    batch_size: BatchSizes = None,
+    convention: Formula = "3ndm",
+    output_dir: OutputDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what an answer costs under each setting of an experiment.
+
+    Milliseconds of preprocessing, vision, selection, prefill and decoding, apart, with quartiles;
+    peak memory, bytes of keys and values; multiply-adds by formula and FLOPs as counted; and what
+    part of the prefill that a method saves its selection takes away again. Each model on documents
+    of the experiment's own tasks; all settings take turns, and ratios are to the unpruned model of
+    the same run. Nothing is scored and no answer is kept.
+
+    Writes cost.csv, cost.json and cost.md into results/<name>.
+
+    Example: otprune bench configs/mini.yaml --batch-size 1 --batch-size 16
+    """
+    log(quiet)
+    import transformers
+
+    from otprune_lmms.cli.run import read
+
+    (experiment,) = read([config])
+    transformers.utils.logging.disable_progress_bar()
+    from otprune_lmms.cost.experiment import measure_experiment
+    from otprune_lmms.cost.output import write_cost
+    from otprune_lmms.cost.page import terminal
+    from otprune_lmms.cost.settings import Settings
+    from otprune_lmms.experiments.origin import origin
+    from otprune_lmms.files import check_writable
+
+    folder = output_dir or Path("results") / experiment.name
+    try:
+        check_writable(folder)
+        records = measure_experiment(
+            experiment,
+            config.parent,
+            samples=samples,
+            batch_sizes=tuple(dict.fromkeys(batch_size or [1])),
+            settings=Settings(repeats=repeats, warmup=warmup, convention=convention),
+            progress=not quiet,
+        )
+        write_cost(folder, records, origin(command_line()))
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        fail(f"{config}: {error}", 1)
+    console = Console()
+    for table in terminal(records):
+        console.width = max(console.width, Console(width=1000).measure(table).maximum)
+        console.print(table)

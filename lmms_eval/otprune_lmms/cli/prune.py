@@ -1,0 +1,124 @@
+"""``otprune prune``: what methods keep of one image."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from otprune_lmms.cli.common import fail, log
+
+if TYPE_CHECKING:
+    from otprune_lmms.analysis.one_image import Kept
+    from otprune_lmms.cells import Cell
+
+EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
+"""The checkpoint that comes with the repository, from its root."""
+
+ImageFile = Annotated[Path, typer.Argument(help="a picture", metavar="IMAGE")]
+Model = Annotated[str, typer.Option(help="folder or hub id of a LLaVA checkpoint")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        help="a method, with its settings after a colon: otprune:gamma=0.05 (default: otprune); "
+        "may come several times",
+    ),
+]
+Ratio = Annotated[
+    float | None, typer.Option(help="share of the tokens to keep, in (0, 1] (default: 0.098)")
+]
+Count = Annotated[int | None, typer.Option("--k", min=1, help="how many to keep, instead")]
+Out = Annotated[
+    Path | None, typer.Option(help="the picture; default <image>-kept.png in this folder")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU where there is one")]
+
+
+def prune(
+    image: ImageFile,
+    model: Model = str(EMBEDDED),
+    method: Methods = None,
+    keep_ratio: Ratio = None,
+    k: Count = None,
+    out: Out = None,
+    device: Device = None,
+) -> None:
+    """Show which patches of an image methods keep, and how far they are from all of it.
+
+    Needs no question: these methods prune before the language model, by the image alone. Prints
+    tokens kept, exact and Gaussian 2-Wasserstein distance to all tokens, coverage, effective rank
+    and the time of one selection; draws kept patches in colour. Images of several tiles
+    (LLaVA-1.6) show as two pictures: the whole image, and the tiles.
+
+    Example: otprune prune photo.jpg --method otprune --method divprune --keep-ratio 0.098
+    """
+    log(quiet=True)
+    if keep_ratio is None and k is None:
+        keep_ratio = 0.098
+    exact = importlib.util.find_spec("ot") is not None
+    try:
+        cells = [_cell(text, keep_ratio, k) for text in method or ["otprune"]]
+        kept = _keep(image, model, cells, device, exact)
+    except (ValueError, RuntimeError, OSError) as error:
+        fail(error, 2)
+    console = Console()
+    console.print(_table(kept))
+    if not exact:
+        console.print("exact W2 needs POT: pip install 'otprune\\[transport]'")
+    path = out or Path(f"{image.stem}-kept.png")
+    from otprune_lmms.analysis.one_image import draw
+
+    try:
+        draw(kept, path)
+    except OSError as error:
+        fail(f"{path} cannot be written: {error}", 1)
+    console.print(f"drawn: {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _cell(text: str, keep_ratio: float | None, k: int | None) -> "Cell":
+    """Return the cell of a method as it was typed: ``name`` or ``name:setting=value,...``."""
+    from otprune_lmms.cells import Cell
+
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"--method must be name:setting=value, got {text!r}")
+        settings[key.strip()] = yaml.safe_load(value)
+    if name in ("", "none"):
+        raise ValueError("--method must name a pruning method")
+    return Cell.make(name, keep_ratio=keep_ratio, k=k, **settings)
+
+
+def _keep(image: Path, model: str, cells: "list[Cell]", device: str | None, exact: bool) -> "Kept":
+    import torch
+    import transformers
+
+    from llava.images import open_image
+    from llava.model.builder import load_pretrained_model
+    from otprune_lmms.analysis.one_image import keep_of_image
+
+    transformers.utils.logging.disable_progress_bar()
+    picture = open_image(image)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return keep_of_image(load_pretrained_model(model, device=where), picture, cells, exact=exact)
+
+
+def _table(kept: "Kept") -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    heads = ("tokens", "of", "exact W2", "Gaussian W2", "zero mean", "coverage", "rank", "ms")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    names = ("exact_w2", "gaussian_w2", "gaussian_w2_zero_mean", "coverage", "effective_rank")
+    for row in kept.rows:
+        numbers = ["–" if row[name] != row[name] else f"{row[name]:.3f}" for name in names]
+        counts = [str(len(row["kept"])), str(row["n"])]
+        table.add_row(row["cell"], *counts, *numbers, f"{1000 * row['seconds']:.1f}")
+    return table

@@ -1,0 +1,108 @@
+"""``otprune status``: how far runs and sweeps are."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.run import Limit, override, read
+from otprune_lmms.cli.sweep import JOURNAL
+from otprune_lmms.experiments.config import ConfigError, Experiment
+from otprune_lmms.journal import JournalError
+
+if TYPE_CHECKING:
+    from otprune_lmms.cluster.status import Status
+
+_SHOWN = 10
+"""Documents left out that are shown by name."""
+
+StatusConfigs = Annotated[
+    list[Path] | None, typer.Argument(help="experiment files; none: all that the journal has")
+]
+StatusJournal = Annotated[
+    Path | None,
+    typer.Option(help=f"folder of finished answers; default {JOURNAL} and logs/<name>"),
+]
+Json = Annotated[bool, typer.Option("--json", help="everything as JSON on standard output")]
+
+
+def status(
+    configs: StatusConfigs = None,
+    journal: StatusJournal = None,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Say how far runs and sweeps are: answers by experiment, model and setting, rate, time left.
+
+    Looks at journals and at the data's sizes only; no model is loaded, and who writes goes on.
+    """
+    log(quiet=True)
+    if not configs and journal is None:
+        fail("status needs experiment files, --journal, or both", 2)
+    experiments = [override(one, limit, None, False) for one in read(configs or [])]
+    if journal is not None and not journal.is_dir():
+        fail(f"--journal: no folder {journal}", 2)
+    found = _status(experiments, configs or [], journal)
+    if as_json:
+        typer.echo(json.dumps(found.plain(), indent=1, ensure_ascii=False))
+    else:
+        _show(found)
+
+
+def _status(
+    experiments: Sequence[Experiment], configs: Sequence[Path], journal: Path | None
+) -> "Status":
+    from otprune_lmms.cluster.state import read_state
+    from otprune_lmms.cluster.status import documents_of, journal_status, status_of
+
+    own = [JOURNAL, *(Path("logs") / one.name for one in experiments)]
+    sources = [(one, path.parent) for one, path in zip(experiments, configs, strict=True)]
+    try:
+        state = read_state(own if journal is None else [journal])
+        if not sources:
+            return journal_status(state)
+        return status_of(sources, state, documents_of(sources))
+    except ConfigError as error:
+        fail(error, 2)
+    except (ValueError, OSError, JournalError) as error:
+        fail(error, 1)
+
+
+def _show(status: "Status") -> None:
+    table = Table("experiment", "model", "setting", box=None, pad_edge=False)
+    for name in ("answered", "asked", "%"):
+        table.add_column(name, justify="right")
+    for row in status.rows:
+        share = 100 * row.answered / row.asked if row.asked else 100.0
+        # Not 100 before the last answer is there.
+        shown = f"{min(share, 99.9 if row.answered < row.asked else 100):.1f}"
+        cells = (row.experiment, row.model, row.cell, str(row.answered), str(row.asked), shown)
+        table.add_row(*cells)
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
+    for model, task, doc_id, reason in status.failed[:_SHOWN]:
+        console.print(f"left out: document {doc_id} of {task} ({model}): {reason}", markup=False)
+    if len(status.failed) > _SHOWN:
+        console.print(f"and {len(status.failed) - _SHOWN} documents more (--json has all)")
+    for writer in status.writers:
+        process, models = writer.process, ", ".join(writer.models)
+        where = f"process {process['pid']} on {process['host']}" if process else str(writer.file)
+        console.print(f"at work: {where}, {models}: {writer.rate:.2f}/s", markup=False)
+    console.print(_line(status), markup=False)
+
+
+def _line(status: "Status") -> str:
+    if not status.missing:
+        return "all is answered"
+    left = status.seconds_left
+    if left is None:
+        return f"{status.missing} answers are missing, and no process is at work on them"
+    rest = timedelta(seconds=round(left))
+    return f"{status.missing} answers are missing; at {status.rate:.2f}/s that takes {rest}"

@@ -1,0 +1,44 @@
+"""``otprune verify``: compute a results folder again and compare."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from otprune_lmms.cli.common import fail, log
+
+
+def verify(
+    folders: Annotated[list[Path], typer.Argument(help="results folders, as results/mini")],
+    journal: Annotated[
+        Path | None, typer.Option(help="folder of finished answers to compare with as well")
+    ] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="folder of the experiment's file, if it has own task files")
+    ] = None,
+) -> None:
+    """Score the stored answers again, make the tables again, compare; exit with 1 on a difference.
+
+    Needs the tasks' data, but no model.
+    """
+    log(quiet=False)
+    from otprune_lmms.experiments.verify import verify as check
+
+    console = Console(highlight=False, soft_wrap=True)
+    failed = False
+    for folder in folders:
+        try:
+            verdict = check(folder, config_dir, journal)
+        except (ValueError, RuntimeError, OSError) as error:
+            fail(error, 2)
+        for line in verdict.differences:
+            console.print(f"{folder}: {line}", markup=False)
+        for line in verdict.skipped:
+            console.print(f"{folder}: not compared: {line}", markup=False)
+        done = ", ".join(f"{number} {what}" for what, number in verdict.checked.items())
+        found = f"{len(verdict.differences)} differences" if verdict.differences else "all equal"
+        console.print(f"{folder}: {found}; compared {done}", markup=False)
+        failed = failed or bool(verdict.differences)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,216 @@
+"""Whether a results folder says what its answers say: everything is computed again and compared."""
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from otprune_lmms import tables
+from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.journal import Journal
+from otprune_lmms.samples import SAMPLES, read_samples
+from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
+from otprune_lmms.scoring.captions import CaptionTools
+from otprune_lmms.statistics import write_statistics
+from otprune_lmms.tables import MANIFEST, RECORDS
+
+_NEAR = 1e-9
+"""Relative difference up to which two computations of one number agree."""
+
+_SCORED = ("model", "cell", "task")
+
+
+@dataclass
+class Verdict:
+    """What a check of a results folder found.
+
+    Attributes:
+        differences: one sentence each; none if the folder holds what its answers say.
+        checked: how much of what was compared.
+        skipped: what could not be compared, and why.
+    """
+
+    differences: list[str] = field(default_factory=list)
+    checked: dict[str, int] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to what was compared."""
+        self.checked[what] = self.checked.get(what, 0) + number
+
+
+def verify(folder: Path, config: Path | None = None, journal: Path | None = None) -> Verdict:
+    """Score the stored answers again, make the tables again, and compare.
+
+    Args:
+        folder: of the results.
+        config: folder that the experiment's own relative task folder starts from.
+        journal: folder of finished answers; the stored answers are compared with it.
+
+    Raises:
+        ValueError: no results folder of this format, or its tasks' data cannot be had.
+        JournalError: there is no such journal.
+    """
+    content = _manifest(folder)
+    experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
+    samples = read_samples(folder)
+    records = tables.read_records(folder / RECORDS)
+    verdict = Verdict()
+    if journal is not None:
+        _against_journal(content, samples, Journal(journal, readonly=True), verdict)
+    _scores(experiment, content, samples, records, config or folder, verdict)
+    _tables(folder, verdict)
+    return verdict
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["experiment"], content["data"], content["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no manifest of a run: {error!r}") from error
+    return content
+
+
+def _against_journal(
+    content: Mapping[str, Any], samples: pd.DataFrame, journal: Journal, verdict: Verdict
+) -> None:
+    """Compare each stored answer with the journal's."""
+    fingerprints = {one["cell"]: one["fingerprint"] for one in content["cells"]}
+    columns = zip(
+        *(samples[name] for name in ("cell", "task", "doc_id", "requests", "answers")), strict=True
+    )
+    for cell, task, doc_id, requests, answers in columns:
+        for request, answer in zip(requests, answers, strict=True):
+            record = journal.find((fingerprints[cell], request))
+            where = f"{cell}, document {doc_id} of {task}"
+            if record is None:
+                verdict.differences.append(f"{where}: not in the journal")
+            elif _written(record) != answer:
+                verdict.differences.append(f"{where}: the journal has another answer")
+            verdict.count("answers found in the journal")
+
+
+def _written(record: Any) -> str:
+    """Return an answer as samples hold it."""
+    if record.text is not None:
+        return record.text
+    return json.dumps([float(record.loss or 0.0), bool(record.greedy)])
+
+
+def _scores(
+    experiment: Experiment,
+    content: Mapping[str, Any],
+    samples: pd.DataFrame,
+    records: pd.DataFrame,
+    config: Path,
+    verdict: Verdict,
+) -> None:
+    """Score all stored answers and compare with the records."""
+    limits = experiment.task_limits()
+    tasks = load_tasks(list(limits), task_folder(experiment, config))
+    known = {key: part for key, part in records.groupby(list(_SCORED), sort=False)}
+    with shared_captions() as tools:
+        for name, limit in limits.items():
+            scorer = TaskScorer(tasks[name], name, limit)
+            if scorer.fingerprint != content["data"][name]["documents sha256"]:
+                verdict.differences.append(f"{name}: its documents have changed since the run")
+                continue
+            if scorer.needs_java and java() is None:
+                verdict.skipped.append(f"{name}: caption metrics need Java")
+                continue
+            own = samples[samples["task"] == name]
+            parts = list(own.groupby(["model", "cell"], sort=False))
+            scorer.prime(tools, [_answers(part) for _, part in parts])
+            for (model, cell), part in parts:
+                stored = known.get((model, cell, name), records.iloc[:0])
+                for difference in _rescored(scorer, part, stored, tools):
+                    verdict.differences.append(f"{model}, {cell}, {name}: {difference}")
+                verdict.count("scores", len(stored))
+
+
+def _answers(part: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
+    return {
+        int(doc_id): tuple(_response(answer) for answer in answers)
+        for doc_id, answers in zip(part["doc_id"], part["answers"], strict=True)
+    }
+
+
+def _response(answer: str) -> Any:
+    """Return an answer as the task's code takes it; loglikelihoods are stored as JSON."""
+    if answer.startswith("["):
+        try:
+            loss, greedy = json.loads(answer)
+        except (ValueError, TypeError):
+            return answer
+        if isinstance(loss, float) and isinstance(greedy, bool):
+            return loss, greedy
+    return answer
+
+
+def _rescored(
+    scorer: TaskScorer, part: pd.DataFrame, stored: pd.DataFrame, tools: CaptionTools
+) -> Iterator[str]:
+    """Yield how the scores of one cell differ from what is stored."""
+    if stored["missing"].notna().any():
+        yield "the stored run could not score it; run it again"
+        return
+    score = scorer.score(_answers(part), tools=tools)
+    before = dict(zip(stored["metric"], stored["value"], strict=True))
+    for metric in before.keys() | score.metrics.keys():
+        own, other = score.metrics.get(metric), before.get(metric)
+        if own is None or other is None or not math.isclose(own, other, rel_tol=_NEAR):
+            yield f"{metric} is {own}, stored is {other}"
+    values = {sample.doc_id: sample.value for sample in score.samples}
+    wrong = [
+        doc_id
+        for doc_id, value in zip(part["doc_id"], part["value"], strict=True)
+        if not _same(values.get(int(doc_id)), value)
+    ]
+    if wrong:
+        yield f"shares of documents {', '.join(map(str, wrong[:5]))} differ"
+
+
+def _same(own: float | None, stored: float) -> bool:
+    if own is None or math.isnan(own):
+        return math.isnan(stored)
+    return math.isclose(own, stored, rel_tol=_NEAR, abs_tol=1e-12)
+
+
+def _tables(folder: Path, verdict: Verdict) -> None:
+    """Make statistics and tables anew elsewhere and compare the files."""
+    with tempfile.TemporaryDirectory() as name:
+        fresh = Path(name) / folder.resolve().name
+        fresh.mkdir()
+        # Pictures and measurements are no tables, but pages may name them.
+        for file in folder.iterdir():
+            if file.is_file():
+                shutil.copy(file, fresh / file.name)
+        made = _remade(fresh, (folder / "intervals.csv").is_file())
+        for one in made:
+            if (folder / one).is_file() and (folder / one).read_bytes() != (
+                fresh / one
+            ).read_bytes():
+                verdict.differences.append(f"{one} is not what its records say")
+            verdict.count("files")
+
+
+def _remade(folder: Path, statistics: bool) -> Sequence[str]:
+    """Make statistics and tables of a folder; return the names of the files."""
+    inputs = {RECORDS, SAMPLES, MANIFEST}
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    if statistics:
+        write_statistics(folder)
+    tables.write_tables(folder)
+    return sorted(
+        file.name
+        for file in folder.iterdir()
+        if file.name not in inputs and before.get(file.name) != file.stat().st_mtime_ns
+    )

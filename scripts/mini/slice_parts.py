@@ -1,0 +1,41 @@
+"""What all mini slices are made of: rows, features, scenes of the benchmarks' own range."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from datasets import Image, Value
+from features import jpeg
+from questions import FAMILIES, Question
+from scenes import Scene, make_scene
+
+Row = dict[str, Any]
+TEXT, WHOLE = Value("string"), Value("int64")
+IMAGE = Image()
+
+
+def image_of(scene: Scene) -> dict[str, Any]:
+    """Return a scene as a data set holds it."""
+    return {"bytes": jpeg(scene), "path": None}
+
+
+def rng_of(first: int) -> np.random.Generator:
+    """Return the generator of the slice whose scenes begin with this number."""
+    return np.random.default_rng([11, first])
+
+
+def asked(names: list[str], first: int, rows: int) -> Iterator[tuple[int, Scene, Question]]:
+    """Yield (number, scene, question) with the families in turn, one question a scene."""
+    rng, number, found = rng_of(first), first, 0
+    while found < rows:
+        scene = make_scene("benchmark", number)
+        question = FAMILIES[names[found % len(names)]](scene, rng)
+        if question is not None:
+            yield found, scene, question
+            found += 1
+        number += 1
+
+
+def texts(*names: str) -> dict[str, Any]:
+    """Return columns of text."""
+    return dict.fromkeys(names, TEXT)
