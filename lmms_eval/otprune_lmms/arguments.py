@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llava.conversation import conv_templates
 from otprune import PRUNERS
 from otprune_lmms.cells import Cell
-from otprune_lmms.edge import SettingsError, method_named
+from otprune_lmms.edge import SettingsError, method_named, yes_or_no
 
 _ALIASES = {
     "subset_ratio": "keep_ratio",
@@ -47,6 +47,7 @@ class Arguments:
         load_8bit: 8-bit weights.
         use_cache: keep keys and values while decoding.
         revision: branch, tag or commit on the hub.
+        eval_time: take each answer's times by phase; no part of what tells two models apart.
         cell: what is pruned.
     """
 
@@ -66,6 +67,7 @@ class Arguments:
     load_8bit: bool = False
     use_cache: bool = True
     revision: str | None = None
+    eval_time: bool = field(default=False, repr=False, compare=False)
     cell: Cell = Cell()
 
     def __post_init__(self) -> None:
@@ -115,6 +117,8 @@ def parse(given: Mapping[str, Any]) -> Arguments:
     own = {f.name for f in dataclasses.fields(Arguments)} - {"cell"}
     plain = {name: left.pop(name) for name in own & left.keys()}
     plain |= _batch_size(plain)
+    if "eval_time" in plain:
+        plain["eval_time"] = yes_or_no(plain["eval_time"], "eval_time")
     for name in ("pretrained", "model_base", "device", "device_map", "journal", "revision"):
         if name in plain:
             plain[name] = str(plain[name])

@@ -2,10 +2,11 @@
 
 ``BASELINE``, ``LAYER_INDEX`` and ``SUBSET_RATIO`` are how the released code is told what to prune.
 They become ``method``, ``layer`` and ``keep_ratio``, the same that YAML files and ``--model_args``
-give.
+give. ``EVAL_TIME`` asks for times by phase, which no answer depends on.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,13 @@ from otprune import PRUNERS
 
 _OURS = {"ours": "otprune"}
 _NOTHING = {"orig", "none"}
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+_LAUNCHERS = re.compile(
+    r"(?!SLURM_CONF$)(SLURM|SLURMD|SBATCH|SRUN|PMI|PMIX|OMPI|MV2|MASTER|TORCHELASTIC)_.*"
+    r"|(.*_)?RANK|(.*_)?WORLD_SIZE"
+)
+"""What launchers tell their processes about each other."""
 
 VARIABLES = {"method": "BASELINE", "layer": "LAYER_INDEX", "keep_ratio": "SUBSET_RATIO"}
 """The variable that each setting comes from."""
@@ -32,12 +40,14 @@ class Environment:
         layer: where to prune.
         keep_ratio: share of the visual tokens to keep.
         rank: number of this process among those of a launcher; None without one.
+        eval_time: whether each answer's times by phase are taken.
     """
 
     method: str | None = None
     layer: int | None = None
     keep_ratio: float | None = None
     rank: int | None = None
+    eval_time: bool | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return the pruning settings that are given."""
@@ -50,7 +60,8 @@ def read_environment() -> Environment:
 
     Raises:
         SettingsError: an unknown ``BASELINE``, a ``SUBSET_RATIO`` outside (0, 1], a ``LAYER_INDEX``
-            that is no layer's number or comes without ``SUBSET_RATIO``.
+            that is no layer's number or comes without ``SUBSET_RATIO``, an ``EVAL_TIME`` that is
+            neither yes nor no.
     """
     given = {variable: os.environ.get(variable, "").strip() for variable in VARIABLES.values()}
     method, layer, ratio = given["BASELINE"], given["LAYER_INDEX"], given["SUBSET_RATIO"]
@@ -59,11 +70,13 @@ def read_environment() -> Environment:
             f"LAYER_INDEX={layer} needs SUBSET_RATIO, the share of visual tokens to keep"
         )
     rank = os.environ.get("RANK", "")
+    times = os.environ.get("EVAL_TIME", "").strip()
     return Environment(
         method=method_named(method, "BASELINE") if method else None,
         layer=_layer(layer) if layer else None,
         keep_ratio=_ratio(ratio) if ratio else None,
         rank=int(rank) if rank.isdecimal() else None,
+        eval_time=yes_or_no(times, "EVAL_TIME") if times else None,
     )
 
 
@@ -85,8 +98,20 @@ def method_named(value: str, source: str) -> str:
     return name
 
 
+def yes_or_no(value: object, source: str) -> bool:
+    """Return what true, 1, yes, false, 0 or no mean, in any case.
+
+    Raises:
+        SettingsError: another word; the message says ``source``.
+    """
+    word = str(value).strip().lower()
+    if word not in _WORDS:
+        raise SettingsError(f"{source} must be true or false (1, 0, yes, no), got {value!r}")
+    return _WORDS[word]
+
+
 def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
-    """Return arguments with the environment's pruning settings among them.
+    """Return arguments with the environment's settings among them.
 
     ``arguments`` uses the names of `otprune_lmms.cells.Cell`. Of an unpruned model
     ``LAYER_INDEX`` and ``SUBSET_RATIO`` say nothing.
@@ -96,6 +121,7 @@ def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, 
             a budget anywhere.
     """
     given = dict(environment.settings())
+    arguments = _with_times(arguments, environment)
     asked = arguments.get("method")
     if asked is not None:
         asked = method_named(asked, "method")
@@ -122,6 +148,18 @@ def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, 
     return {**arguments, **given}
 
 
+def _with_times(arguments: Mapping[str, Any], environment: Environment) -> Mapping[str, Any]:
+    times, asked = environment.eval_time, arguments.get("eval_time")
+    if times is None:
+        return arguments
+    if asked is not None and yes_or_no(asked, "eval_time") != times:
+        raise SettingsError(
+            f"EVAL_TIME in the environment says {times}, model_args say eval_time={asked}: "
+            "give one of them"
+        )
+    return {**arguments, "eval_time": times}
+
+
 def _budget(arguments: Mapping[str, Any]) -> bool:
     return arguments.get("keep_ratio") is not None or arguments.get("k") is not None
 
@@ -140,3 +178,12 @@ def _ratio(text: str) -> float:
     if not 0 < ratio <= 1:
         raise SettingsError(f"SUBSET_RATIO must be in (0, 1], got {text!r}")
     return ratio
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for a process that starts its own launcher.
+
+    Without what Slurm, MPI and launchers tell their processes: accelerate and lmms-eval would take
+    it for their own, and wait for processes that are not there.
+    """
+    return {name: value for name, value in os.environ.items() if not _LAUNCHERS.fullmatch(name)}

@@ -1,7 +1,6 @@
 """Every answer of an experiment with its share of the score: ``samples.parquet``."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from otprune_lmms.files import whole
 
 SAMPLES = "samples.parquet"
 
@@ -58,11 +59,9 @@ def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> N
         path: of the file.
         parts: columns, one mapping for each model, cell and task.
     """
-    half = path.with_name(path.name + ".part")
-    with pq.ParquetWriter(half, SCHEMA, compression="zstd") as writer:
+    with whole(path) as place, pq.ParquetWriter(place, SCHEMA, compression="zstd") as writer:
         for part in parts:
             writer.write_table(pa.Table.from_pydict(dict(part), schema=SCHEMA))
-    os.replace(half, path)
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -16,7 +16,14 @@ from llava.checkpoint.files import CheckpointFiles
 from llava.model.builder import load_pretrained_model
 from otprune_lmms.arguments import Arguments, parse, renamed
 from otprune_lmms.edge import SettingsError, merged, read_environment
-from otprune_lmms.engine import Answers, Engine, Request, requests_from
+from otprune_lmms.engine import (
+    Answers,
+    DocumentError,
+    Engine,
+    Request,
+    RequestError,
+    requests_from,
+)
 from otprune_lmms.journal import Journal
 from otprune_lmms.launch import check_installation, forward_messages
 from otprune_lmms.launch.command_line import arguments_of, completed
@@ -159,13 +166,19 @@ class Llava(lmms):
             seed_video=given.seed_video,
             progress=self._rank == 0,
             use_cache=given.use_cache,
+            eval_time=given.eval_time,
         )
 
     def _run(self, instances: Sequence[Instance]) -> tuple[list[Request], Answers]:
         if self._engine is None:
             raise RuntimeError("the model was let go of by clean(); make another one")
-        asked = requests_from(instances, self.task_dict)
-        answers = self.answers = self._engine.run(asked, [self.cell])
+        try:
+            asked = requests_from(instances, self.task_dict)
+            answers = self.answers = self._engine.run(asked, [self.cell])
+        except DocumentError as error:
+            raise RequestError(
+                f"{error}; lmms-eval cannot leave a document out, otprune run does"
+            ) from error
         _report(answers, asked, self._rank)
         return asked, answers
 

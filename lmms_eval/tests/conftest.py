@@ -25,5 +25,5 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
-    for name in ("BASELINE", "LAYER_INDEX", "SUBSET_RATIO"):
+    for name in ("BASELINE", "LAYER_INDEX", "SUBSET_RATIO", "EVAL_TIME"):
         monkeypatch.delenv(name, raising=False)

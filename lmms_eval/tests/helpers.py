@@ -155,7 +155,7 @@ class Done:
 
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a command that sees nothing of ours and no network."""
-    ours = ("BASELINE", "LAYER_INDEX", "SUBSET_RATIO", "PYTHONPATH")
+    ours = ("BASELINE", "LAYER_INDEX", "SUBSET_RATIO", "EVAL_TIME", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return {
         **kept,

@@ -50,12 +50,13 @@ def analyze(
     from otprune_lmms.cli.run import read
 
     experiments = read(configs)
+    exact = False if without_exact else None
     if output_dir and len(experiments) > 1:
         fail("--output-dir goes with one experiment", 2)
     for path, experiment in zip(configs, experiments, strict=True):
         folder = output_dir or Path("results") / experiment.name
         try:
-            analyze_one(path, folder, images or None, not without_exact, tables_only, quiet)
+            analyze_one(path, folder, images or None, exact, tables_only, quiet)
         except (ValueError, RuntimeError, OSError, ImportError) as error:
             fail(f"{path}: {error}", 1)
 
@@ -64,7 +65,7 @@ def analyze_one(
     path: Path,
     folder: Path,
     images: int | None = 24,
-    exact: bool = True,
+    exact: bool | None = None,
     tables_only: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -74,7 +75,7 @@ def analyze_one(
         path: of the experiment's file.
         folder: its results.
         images: documents with images of their own of each task; None for all.
-        exact: whether to solve the exact transport problem too.
+        exact: whether to solve the exact transport problem too; None: where POT is installed.
         tables_only: whether the diagnostics that are there will do.
         quiet: no progress.
 

@@ -76,7 +76,7 @@ def prune(
     try:
         draw(kept, path)
     except OSError as error:
-        fail(f"{path} cannot be written: {error}", 1)
+        fail(error, 1)
     console.print(f"drawn: {path}", highlight=False, soft_wrap=True, markup=False)
 
 

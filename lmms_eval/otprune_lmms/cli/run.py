@@ -33,6 +33,12 @@ JournalDir = Annotated[
 WithoutJava = Annotated[
     bool, typer.Option("--without-java", help="leave caption metrics out where Java is missing")
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="end at the first document with a broken image; else it is left out"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 
 
@@ -43,6 +49,7 @@ def run(
     batch_size: BatchSize = None,
     journal: JournalDir = None,
     without_java: WithoutJava = False,
+    strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
     """Run experiments and print their tables.
@@ -51,7 +58,7 @@ def run(
     finished one ends in seconds. Under accelerate or torchrun each process answers its share.
     """
     log(quiet)
-    experiments = [override(e, limit, batch_size, without_java) for e in read(configs)]
+    experiments = [override(e, limit, batch_size, without_java, strict) for e in read(configs)]
     if len(experiments) > 1 and (output_dir or journal):
         fail("--output-dir and --journal go with one experiment", 2)
     for path, experiment in zip(configs, experiments, strict=True):
@@ -77,8 +84,17 @@ def read(configs: Sequence[Path]) -> list[Experiment]:
     return loaded
 
 
+def eval_time() -> bool:
+    """Return whether EVAL_TIME asks for each answer's times, the one variable a run heeds."""
+    return bool(read_environment().eval_time)
+
+
 def override(
-    experiment: Experiment, limit: int | None, batch_size: int | None, without_java: bool
+    experiment: Experiment,
+    limit: int | None,
+    batch_size: int | None,
+    without_java: bool,
+    strict: bool = False,
 ) -> Experiment:
     """Return the experiment with what the command line says instead."""
     changes: dict[str, object] = {}
@@ -90,6 +106,8 @@ def override(
         changes["models"] = tuple(models)
     if without_java:
         changes["java"] = "optional"
+    if strict:
+        changes["strict"] = True
     return experiment.model_copy(update=changes)
 
 
@@ -111,7 +129,8 @@ def run_one(path: Path, experiment: Experiment, journal: Path, output: Path, qui
         *(journal, output),
     )
     try:
-        outcome = run_experiment(experiment, Places(path.parent, journal, output), not quiet)
+        places = Places(path.parent, journal, output)
+        outcome = run_experiment(experiment, places, not quiet, eval_time=eval_time())
         if outcome is None:
             return False
         spent = time.perf_counter() - begin

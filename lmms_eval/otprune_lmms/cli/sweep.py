@@ -16,14 +16,16 @@ from otprune_lmms.cli.run import (
     Configs,
     Limit,
     Quiet,
+    Strict,
     WithoutJava,
+    eval_time,
     override,
     read,
     run_one,
 )
 from otprune_lmms.cluster.passes import Source, check_names
 from otprune_lmms.cluster.shard import By, Shard
-from otprune_lmms.experiments.config import ConfigError
+from otprune_lmms.experiments.config import ConfigError, Experiment
 
 logger = logging.getLogger("otprune_lmms")
 
@@ -60,6 +62,7 @@ def sweep(
     batch_size: BatchSize = None,
     journal: SweepJournal = None,
     without_java: WithoutJava = False,
+    strict: Strict = False,
     report: Report = True,
     quiet: Quiet = False,
 ) -> None:
@@ -73,7 +76,7 @@ def sweep(
     """
     log(quiet)
     transformers.utils.logging.disable_progress_bar()
-    experiments = [override(e, limit, batch_size, without_java) for e in read(configs)]
+    experiments = [override(e, limit, batch_size, without_java, strict) for e in read(configs)]
     sources = [(one, path.parent) for one, path in zip(experiments, configs, strict=True)]
     part = _shard(sources, shard, shard_by)
     folder = journal or JOURNAL
@@ -86,7 +89,15 @@ def sweep(
     for path, experiment in zip(configs, experiments, strict=True):
         output = results / experiment.name
         if run_one(path, experiment, folder, output, quiet) and report:
-            finish(output)
+            _finish(path, experiment, output, quiet)
+
+
+def _finish(path: Path, experiment: Experiment, output: Path, quiet: bool) -> None:
+    try:
+        finish(experiment, path.parent, output, progress=not quiet)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        logger.debug("the whole story", exc_info=True)
+        fail(f"{path}: {error}", 1)
 
 
 def _shard(sources: Sequence[Source], text: str | None, by: By) -> Shard | None:
@@ -107,7 +118,9 @@ def _answer(sources: Sequence[Source], journal: Path, shard: Shard | None, quiet
     logger.info("answering %s%s; answers in %s", part, names, journal)
     begin = time.perf_counter()
     try:
-        counts = answer(sources, journal, shard=shard, progress=not quiet)
+        counts = answer(
+            sources, journal, shard=shard, progress=not quiet, eval_time=eval_time()
+        )
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         logger.debug("the whole story", exc_info=True)
         fail(error, 1)

@@ -6,15 +6,18 @@ what goes together, `generation` and `loglikelihood` answer, `memory` halves wha
 """
 
 from otprune_lmms.engine.answers import Answers, Counts
+from otprune_lmms.engine.asked import LeaveOut
 from otprune_lmms.engine.engine import Engine
-from otprune_lmms.engine.requests import Answer, Request, RequestError
+from otprune_lmms.engine.requests import Answer, DocumentError, Request, RequestError
 from otprune_lmms.engine.tasks import requests_from, requests_of
 
 __all__ = [
     "Answer",
     "Answers",
     "Counts",
+    "DocumentError",
     "Engine",
+    "LeaveOut",
     "Request",
     "RequestError",
     "requests_from",

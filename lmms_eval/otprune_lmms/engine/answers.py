@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from otprune_lmms.cells import Cell
-from otprune_lmms.engine.requests import Answer, Request, RequestKey
+from otprune_lmms.engine.asked import Asked
+from otprune_lmms.engine.requests import Answer, Request
 
 
 @dataclass
@@ -12,7 +13,8 @@ class Counts:
     """What a run did.
 
     Attributes:
-        requests: requests times cells that were asked for.
+        requests: requests times cells that were asked for, less those of documents left out.
+        failed: documents that could not be asked about.
         generated: answers computed; equal questions are answered once.
         reused: answers that the journal had.
         encoded: images that went through the vision tower.
@@ -25,6 +27,7 @@ class Counts:
     """
 
     requests: int = 0
+    failed: int = 0
     generated: int = 0
     reused: int = 0
     encoded: int = 0
@@ -42,36 +45,38 @@ class Answers(Mapping[tuple[Cell, Request], Answer]):
     """Answers by (cell, request): ``answers[cell, request]``.
 
     Args:
-        digests: hash of each request's question, by `Request.key`, in the order asked.
+        asked: what was asked for.
         found: answers by (fingerprint of the cell, hash of the question).
         cells: the cells that were asked for.
-        requests: the requests.
         counts: what the run did.
-        images: hashes of each request's images, by `Request.key`.
+
+    Attributes:
+        cells: see above.
+        requests: the requests, less those of documents that were left out.
+        failed: documents that could not be asked about.
+        counts: see above.
     """
 
     def __init__(
         self,
-        digests: Mapping[RequestKey, str],
+        asked: Asked,
         found: Mapping[tuple[str, str], Answer],
         cells: tuple[Cell, ...],
-        requests: tuple[Request, ...],
         counts: Counts,
-        images: Mapping[RequestKey, tuple[str, ...]],
     ) -> None:
-        self._digests = digests
-        self._images = images
+        self._digests, self._images = asked.digests, asked.images
         self._found = found
         self._fingerprints = {cell: cell.fingerprint for cell in cells}
         self.cells = cells
-        self.requests = requests
+        self.requests = asked.requests
+        self.failed = tuple(asked.failed)
         self.counts = counts
 
     def __getitem__(self, key: tuple[Cell, Request]) -> Answer:
         """Return the answer to a request under a cell.
 
         Raises:
-            KeyError: it was not asked for.
+            KeyError: it was not asked for, or its document was left out.
         """
         cell, request = key
         return self._found[self._fingerprints[cell], self._digests[request.key]]

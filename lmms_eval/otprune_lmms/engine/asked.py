@@ -6,6 +6,7 @@ from dataclasses import replace
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine.requests import Request, RequestError, RequestKey
 from otprune_lmms.engine.survey import Question
+from otprune_lmms.journal import Asking, Ledger
 
 Document = tuple[str, int]
 """Task and number of a document."""
@@ -33,6 +34,7 @@ class Asked:
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = tuple(requests)
+        self._documents = {(one.task, one.doc_id) for one in requests}
         self.different = _different(requests)
         self.questions: dict[RequestKey, Question] = {}
         self.failed: list[Failure] = []
@@ -59,10 +61,7 @@ class Asked:
             reasons: by the question's hash.
         """
         asking = [one for one in self.different if self.questions[one.key].digest in reasons]
-        self.failed += [
-            Failure(r.task, r.doc_id, r.split, reasons[self.questions[r.key].digest])
-            for r in asking
-        ]
+        self.failed += [one.failure(reasons[self.questions[one.key].digest]) for one in asking]
         self.leave_out({(one.task, one.doc_id) for one in asking})
 
     def unique(self) -> list[Question]:
@@ -72,6 +71,18 @@ class Asked:
             question = self.questions[request.key]
             found.setdefault(question.digest, replace(question, request=request))
         return list(found.values())
+
+    def ledger(self, model: str, name: str, experiment: str) -> Ledger:
+        """Return what a journal notes of this: see `Ledger`."""
+        requests = {
+            Asking(one.task, one.doc_id, one.index, one.repeat): self.questions[one.key].digest
+            for one in self.different
+        }
+        left = {(one.task, one.doc_id) for one in self.different}
+        reasons = {(one.task, one.doc_id): one.reason for one in self.failed}
+        others = "left out with another document"
+        failed = [(*one, reasons.get(one, others)) for one in sorted(self._documents - left)]
+        return Ledger(model, name, experiment, requests, failed)
 
     @property
     def digests(self) -> dict[RequestKey, str]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -11,19 +11,22 @@ import torch
 from otprune_lmms.cells import Cell
 from otprune_lmms.engine.ahead import ahead
 from otprune_lmms.engine.answers import Answers, Counts
+from otprune_lmms.engine.asked import Asked, LeaveOut
 from otprune_lmms.engine.batches import batches
-from otprune_lmms.engine.entries import answer_of, record_of
 from otprune_lmms.engine.header import describe
+from otprune_lmms.engine.left import Left
 from otprune_lmms.engine.memory import Halving, TooLargeError
 from otprune_lmms.engine.phases import Watch, clock_for, log_times
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.prompts import check_template
 from otprune_lmms.engine.rankings import Rankings
-from otprune_lmms.engine.requests import Answer, Request, RequestError, RequestKey
+from otprune_lmms.engine.reader import Loaded, Reader, keys_of
+from otprune_lmms.engine.requests import Answer, Request, RequestError
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
-from otprune_lmms.engine.visual import ImageKey, Pixels, VisualStore, encode, preprocess
-from otprune_lmms.journal import Journal, Key
+from otprune_lmms.engine.visual import ImageKey, VisualStore, encode
+from otprune_lmms.engine.work import Work, share_of
+from otprune_lmms.journal import Journal, write_ledger
 from otprune_lmms.journal.fingerprint import model_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -95,142 +98,161 @@ class Engine:
 
     @torch.inference_mode()
     @whole_images()
-    def run(self, requests: Sequence[Request], cells: Sequence[Cell]) -> Answers:
+    def run(
+        self,
+        requests: Sequence[Request],
+        cells: Sequence[Cell],
+        leave_out: LeaveOut | None = None,
+    ) -> Answers:
         """Return the answer to every request under every cell.
 
         Deterministic: neither the batch size, nor the order of the requests, nor the company that a
         request is in decide its answer, up to the rounding of sums in another order. Drawn answers
         (``temperature > 0``) are drawn with a seed made from the request.
 
+        Several processes may answer the same questions into one journal: who meets another one goes
+        on elsewhere, and all return the same answers. What is answered twice meanwhile, a piece of
+        a batch or two, is counted when the journal is opened, and of no account.
+
+        Args:
+            requests: what is asked.
+            cells: under which settings.
+            leave_out: is called once, before the first answer, with the documents that cannot be
+                asked about; these and all that it returns are left out under every cell
+                (`Answers.failed`). None: the first is an error.
+
         Raises:
-            RequestError: a request that cannot be answered: broken images, a prompt that does not
-                go with them, one that alone does not fit into memory. The message names it.
+            DocumentError: without ``leave_out`` a document whose images are broken or do not go
+                with its prompt.
+            RequestError: one question alone does not fit into memory; the message names it.
             ValueError: a cell that the model cannot carry out.
             JournalError: an answer could not be written.
         """
         cells = tuple(dict.fromkeys(cells))
         for cell in cells:
             self.model.check_pruning(cell.pruning())
-        counts = Counts(requests=len(requests) * len(cells))
+        counts = Counts()
         halvings, ranked = self.halving.halvings, self._rankings.ranked
-        digests, questions = self._survey(requests, counts)
-        seen = {question.digest: question for question in questions}
-        left = self._unanswered(questions, cells, counts)
-        total = sum(len(missing) for missing in left.values())
-        work = list(batches([q for q in questions if left[q.digest]], self.batch_size))
-        what = f"{self.model_name}: answers"
-        with (
-            closing(ahead(self._load, work, self.workers, self.workers + 1)) as loads,
-            Progress(what, total, self.progress) as progress,
-        ):
-            for batch in work:
-                with _timed(counts, "load"):
-                    pixels = next(loads)
-                self._encode(batch, pixels, cells, counts)
-                wanted = set().union(*(left[question.digest] for question in batch))
-                self._rankings.expect(cell.pruning() for cell in wanted)
-                for cell in cells:
-                    rows = [question for question in batch if cell in left[question.digest]]
-                    for done in self._answer(rows, cell, counts):
-                        progress.advance(done)
-                self._store.shrink()
-                with _timed(counts, "journal"):
-                    if self.journal is not None:
-                        self.journal.flush()
+        reader = Reader(self.surveyor, self.image_processor, self._store, leave_out is None)
+        asked = self._survey(requests, reader, counts, leave_out)
+        if self.journal is not None:
+            experiment = str(self.journal.header.get("experiment", ""))
+            ledger = asked.ledger(self.fingerprint, self.model_name, experiment)
+            write_ledger(self.journal.folder, ledger)
+        left = Left(asked.unique(), cells, self._known, self.journal, counts)
+        self._answer_all(asked, cells, left, reader, counts)
+        counts.requests = len(asked.requests) * len(cells)
+        counts.failed = len({(one.task, one.doc_id) for one in asked.failed})
         counts.halvings = self.halving.halvings - halvings
         counts.ranked = self._rankings.ranked - ranked
-        images = {key: seen[digest].images for key, digest in digests.items()}
-        answers = Answers(digests, dict(self._known), cells, tuple(requests), counts, images)
+        answers = Answers(asked, dict(self._known), cells, counts)
         if self._watch is not None:
             log_times(answers)
         return answers
 
     def _survey(
-        self, requests: Sequence[Request], counts: Counts
-    ) -> tuple[dict[RequestKey, str], list[Question]]:
-        """Return the question of each request, and the different questions."""
-        unique = _unique(requests)
-        digests: dict[RequestKey, str] = {}
-        questions: dict[str, Question] = {}
+        self,
+        requests: Sequence[Request],
+        reader: Reader,
+        counts: Counts,
+        leave_out: LeaveOut | None,
+    ) -> Asked:
+        """Return what is asked, less the documents that are left out."""
+        asked = Asked(requests)
         what, depth = f"{self.model_name}: reading images", 2 * self.workers
         with (
             _timed(counts, "survey"),
-            Progress(what, len(unique), self.progress) as progress,
-            closing(ahead(self.surveyor.question, unique, self.workers, depth)) as found,
+            Progress(what, len(asked.different), self.progress) as progress,
+            closing(ahead(reader.question, asked.different, self.workers, depth)) as found,
         ):
-            for request, question in zip(unique, found, strict=True):
-                digests[request.key] = question.digest
-                questions.setdefault(question.digest, question)
+            for request, question in zip(asked.different, found, strict=True):
+                asked.add(request, question)
                 progress.advance(1)
-        counts.images = len({image for q in questions.values() for image in q.images})
-        return digests, list(questions.values())
+        if leave_out is not None:
+            failed = {(one.task, one.doc_id) for one in asked.failed}
+            asked.leave_out(failed | set(leave_out(asked.failed)))
+        counts.images = len({image for q in asked.questions.values() for image in q.images})
+        return asked
 
-    def _unanswered(
-        self, questions: Sequence[Question], cells: Sequence[Cell], counts: Counts
-    ) -> dict[str, set[Cell]]:
-        """Return the cells that each question still has to be answered under."""
-        left: dict[str, set[Cell]] = {question.digest: set() for question in questions}
-        for cell in cells:
-            fingerprint = cell.fingerprint
-            for question in questions:
-                key = Key(fingerprint, question.digest)
-                if key in self._known:
-                    continue
-                record = None if self.journal is None else self.journal.find(key)
-                if record is None:
-                    left[question.digest].add(cell)
-                else:
-                    self._known[key] = answer_of(record)
-                    counts.reused += 1
-        return left
-
-    def _load(self, batch: Sequence[Question]) -> dict[ImageKey, Pixels]:
-        """Return the pixel values of a batch's images that are not encoded yet."""
-        found: dict[ImageKey, Pixels] = {}
-        for question in batch:
-            aspect = question.generation.aspect
-            keys = _keys(question)
-            if all(key in found or key in self._store for key in keys):
-                continue
-            pictures = self.surveyor.pictures(question.request)
-            for key, picture in zip(keys, pictures, strict=True):
-                if key not in found:
-                    config = self.model.config
-                    found[key] = preprocess(picture, self.image_processor, config, aspect)
-        return found
-
-    def _encode(
-        self,
-        batch: Sequence[Question],
-        pixels: dict[ImageKey, Pixels],
-        cells: Sequence[Cell],
-        counts: Counts,
+    def _answer_all(
+        self, asked: Asked, cells: Sequence[Cell], left: Left, reader: Reader, counts: Counts
     ) -> None:
+        """Answer what is left, and take what other processes answer meanwhile."""
+        questions = [question for question in asked.unique() if question in left]
+        share = 0.0 if self.journal is None else share_of(self.journal.writer)
+        work = Work(batches(questions, self.batch_size), left.any, share)
+        total = len(left)
+        with Progress(f"{self.model_name}: answers", total, self.progress) as progress:
+
+            def tick() -> None:
+                progress.advance(total - len(left) - progress.done)
+
+            while work:
+                with closing(ahead(reader.load, work, self.workers, self.workers + 1)) as loads:
+                    for loaded in _each(loads, counts):
+                        if not work.begin(loaded.batch):
+                            continue
+                        loaded = reader.complete(loaded)
+                        asked.fail(loaded.failed)
+                        left.drop(loaded.failed)
+                        self._answer_batch(loaded, cells, left, work, counts, tick)
+                        tick()
+            left.refresh()
+
+    def _answer_batch(
+        self,
+        loaded: Loaded,
+        cells: Sequence[Cell],
+        left: Left,
+        work: Work,
+        counts: Counts,
+        tick: Callable[[], None],
+    ) -> None:
+        """Answer a batch cell by cell, unless another process is at it."""
+        if work.met(loaded.batch, left.refresh()) or not left.any(loaded.batch):
+            return
+        self._encode(loaded, cells, counts)
+        self._rankings.expect(cell.pruning() for cell in left.cells(loaded.batch))
+        for cell in cells:
+            if work.met(loaded.batch, left.refresh()):
+                break
+            self._answer(left.rows(loaded.batch, cell), cell, left, counts, tick)
+        self._store.shrink()
+        with _timed(counts, "journal"):
+            if self.journal is not None:
+                self.journal.flush()
+
+    def _encode(self, loaded: Loaded, cells: Sequence[Cell], counts: Counts) -> None:
         """Put the visual tokens of a batch's images into the store."""
-        missing = self._store.missing(key for question in batch for key in _keys(question))
-        if any(key not in pixels for key in missing):
-            # They were in the store when the batch was read ahead, and have left it since.
-            pixels = self._load(batch) | pixels
+        keys = (key for question in loaded.questions for key in keys_of(question))
+        missing = self._store.missing(keys)
         prunings = [cell.pruning() for cell in cells]
         signals = frozenset().union(*(p.needs for p in prunings if p is not None))
 
         def work(keys: Sequence[ImageKey]) -> list[Any]:
-            images = [pixels[key] for key in keys]
+            images = [loaded.pixels[key] for key in keys]
             if self._watch is None:
                 return encode(self.model, images, signals)
             return self._watch.encode(keys, lambda: encode(self.model, images, signals))
 
-        with _timed(counts, "encode"), _named_if_too_large(batch):
+        with _timed(counts, "encode"), _named_if_too_large(loaded.batch):
             for keys, tokens in self.halving.run("images", missing, work, self.batch_size):
                 self._store.put(dict(zip(keys, tokens, strict=True)))
         counts.encoded += len(missing)
 
-    def _answer(self, questions: Sequence[Question], cell: Cell, counts: Counts) -> Iterator[int]:
-        """Answer questions of one batch under one cell, piece by piece; yield how many are done."""
+    def _answer(
+        self,
+        questions: Sequence[Question],
+        cell: Cell,
+        left: Left,
+        counts: Counts,
+        tick: Callable[[], None],
+    ) -> None:
+        """Answer questions of one batch under one cell, piece by piece."""
         alone = cell.compat == "reference"
         # The forks let a batch's first row decide for all; drawn answers need a seed each.
         size = 1 if alone or any(q.generation.samples for q in questions) else len(questions)
-        visual = self._store.take(key for question in questions for key in _keys(question))
+        visual = self._store.take(key for question in questions for key in keys_of(question))
         aspect = questions[0].generation.aspect if questions else None
         pruning = self._rankings.bind(cell.pruning(), aspect)
         respond = self.responder.bind(pruning, visual)
@@ -241,35 +263,19 @@ class Engine:
                 for piece, answers in self.halving.run(f"rows of {cell.label}", part, respond):
                     counts.add("generate", time.perf_counter() - begin)
                     with _timed(counts, "journal"):
-                        self._keep(piece, answers, cell)
-                    counts.generated += len(piece)
-                    yield len(piece)
+                        left.keep(piece, answers, cell)
+                    tick()
                     begin = time.perf_counter()
 
-    def _keep(self, questions: Sequence[Question], answers: Sequence[Answer], cell: Cell) -> None:
-        fingerprint = cell.fingerprint
-        for question, answer in zip(questions, answers, strict=True):
-            self._known[Key(fingerprint, question.digest)] = answer
-        if self.journal is not None:
-            pairs = zip(questions, answers, strict=True)
-            self.journal.append(*(record_of(q, a, cell, fingerprint) for q, a in pairs))
 
-
-def _unique(requests: Sequence[Request]) -> list[Request]:
-    """Return the different requests, in order.
-
-    Raises:
-        RequestError: one is there twice with different generation settings.
-    """
-    found: dict[RequestKey, Request] = {}
-    for request in requests:
-        if found.setdefault(request.key, request).generation != request.generation:
-            raise RequestError(f"{request.name} is asked twice with other generation settings")
-    return list(found.values())
-
-
-def _keys(question: Question) -> list[ImageKey]:
-    return [(image, question.generation.aspect) for image in question.images]
+def _each(loads: Iterator[Loaded], counts: Counts) -> Iterator[Loaded]:
+    """Yield what is loaded, and count the time that it is waited for."""
+    while True:
+        with _timed(counts, "load"):
+            loaded = next(loads, None)
+        if loaded is None:
+            return
+        yield loaded
 
 
 @contextmanager
@@ -286,7 +292,7 @@ def _named_if_too_large(questions: Sequence[Question]) -> Iterator[None]:
     try:
         yield
     except TooLargeError as error:
-        culprits = [q for q in questions if q is error.item or error.item in _keys(q)]
+        culprits = [q for q in questions if q is error.item or error.item in keys_of(q)]
         raise RequestError(
             f"{culprits[0].request.name} alone does not fit into memory: {error}"
         ) from error

@@ -2,9 +2,12 @@
 
 import hashlib
 import logging
+import os
+import time
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import torch
@@ -21,7 +24,7 @@ _DISTRIBUTIONS = (
 
 
 def describe(journal: Journal, name: str, fingerprint: str, model: Any) -> None:
-    """Fill in a journal's header: model, device, dtype, versions, source code.
+    """Fill in a journal's header: model, device, dtype, versions, source code, process.
 
     Answers are found again whatever the source code, since most changes of it change none; that it
     has changed since they were written is said once.
@@ -40,6 +43,7 @@ def describe(journal: Journal, name: str, fingerprint: str, model: Any) -> None:
         "versions": _versions(),
         "device": _device_name(model.device),
         "dtype": str(model.dtype),
+        "process": {"host": gethostname(), "pid": os.getpid(), "begun": round(time.time(), 1)},
     }
 
 

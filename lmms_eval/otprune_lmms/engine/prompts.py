@@ -35,9 +35,8 @@ def prompt_of(request: Request, images: int, template: str, answer: str | None =
     question = request.context
     placed = question.count(DEFAULT_IMAGE_TOKEN)
     if placed and placed != images:
-        raise DocumentError(
-            request, f"the context places {placed} images, the document has {images}"
-        )
+        reason = f"the context places {placed} images, the document has {images}"
+        raise DocumentError(request.failure(reason))
     if images and not placed:
         question = " ".join([DEFAULT_IMAGE_TOKEN] * images) + "\n" + question
     conversation = conv_templates[template].copy()

@@ -56,7 +56,11 @@ class Request:
     @property
     def name(self) -> str:
         """The request in words, for messages."""
-        return f"document {self.doc_id} of {self.task} ({self.split})"
+        return self.failure("").name
+
+    def failure(self, reason: str) -> Failure:
+        """Return that the request's document cannot be asked about."""
+        return Failure(self.task, self.doc_id, self.split, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,6 @@ class DocumentError(RequestError):
         failure: what is wrong with which document.
     """
 
-    def __init__(self, request: Request, reason: str) -> None:
-        super().__init__(f"{request.name}: {reason}")
-        self.failure = Failure(request.task, request.doc_id, request.split, reason)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.name}: {failure.reason}")
+        self.failure = failure

@@ -51,7 +51,7 @@ class Responder:
 
         def respond(questions: Sequence[Question]) -> list[Answer]:
             begin = time.perf_counter()
-            rows = [self._row(question, visual) for question in questions]
+            rows = [self.row(question, visual) for question in questions]
             if self.watch is None:
                 answers = self._respond(questions, rows, pruning)
             else:
@@ -112,7 +112,8 @@ class Responder:
             for one in written
         ]
 
-    def _row(self, question: Question, visual: Mapping[ImageKey, ImageTokens]) -> Row:
+    def row(self, question: Question, visual: Mapping[ImageKey, ImageTokens]) -> Row:
+        """Return a question as the model takes it."""
         ids = self._ids(question.prompt)
         answer = 0
         if question.request.kind == "loglikelihood":

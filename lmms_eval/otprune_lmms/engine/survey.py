@@ -88,7 +88,7 @@ def named(request: Request) -> Iterator[None]:
     except RequestError:
         raise
     except (*BROKEN, Image.DecompressionBombError) as error:
-        raise DocumentError(request, reason_of(error)) from error
+        raise DocumentError(request.failure(reason_of(error))) from error
 
 
 @contextmanager

@@ -38,17 +38,17 @@ def requests_of(
         failed: takes the documents whose requests cannot be built; None: the first is an error.
 
     Raises:
-        RequestError: a kind of request that is no question about images; without ``failed`` a
-            document whose requests cannot be built.
+        RequestError: a kind of request that is no question about images.
+        DocumentError: without ``failed`` a document whose requests cannot be built.
         ValueError: the task has no documents, or none that can be asked about.
     """
     broken = build_requests(task, limit, rank, world)
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split
     found = [Failure(task_name, doc_id, split, reason) for doc_id, reason in broken.items()]
-    if failed is None and found:
-        raise RequestError(f"document {found[0].doc_id} of {task_name} ({split}): {found[0].reason}")
     if failed is not None:
         failed += found
+    elif found:
+        raise DocumentError(found[0])
     return requests_from(task.instances, {task_name: task.dataset}, failed)
 
 
@@ -68,8 +68,8 @@ def requests_from(
         failed: takes the documents whose continuation cannot be read; None: the first is an error.
 
     Raises:
-        RequestError: a kind of request that is no question about images; without ``failed`` a
-            document whose continuation cannot be read.
+        RequestError: a kind of request that is no question about images.
+        DocumentError: without ``failed`` a document whose continuation cannot be read.
     """
     videos: dict[tuple[str, str], Sequence[str] | None] = {}
     repeats: dict[int, int] = {}

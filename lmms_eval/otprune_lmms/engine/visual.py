@@ -12,7 +12,6 @@ from torch import Tensor
 
 from llava.images import process_images
 from llava.model.visual_tokens import ImageTokens
-from otprune_lmms.engine.survey import Question
 
 ImageKey = tuple[str, str | None]
 """Hash of an image's content, and the ``image_aspect_ratio`` that it is seen under (None: the
@@ -30,26 +29,6 @@ class Pixels:
 
     values: Tensor
     size: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The images of a batch of questions, as far as they could be read and are not encoded yet.
-
-    Attributes:
-        batch: the questions.
-        pixels: by image.
-        failed: why a question's images could not be read, by its hash.
-    """
-
-    batch: list[Question]
-    pixels: dict[ImageKey, Pixels]
-    failed: dict[str, str]
-
-
-def keys_of(question: Question) -> list[ImageKey]:
-    """Return the images of a question."""
-    return [(image, question.generation.aspect) for image in question.images]
 
 
 def preprocess(image: Image.Image, processor: Any, config: Any, aspect: str | None) -> Pixels:

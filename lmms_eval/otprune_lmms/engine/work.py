@@ -12,8 +12,9 @@ class Work:
     """Batches still to be done, each given out once.
 
     Processes that share a journal and begin together would stay together, each answering what the
-    other is about to. So who meets another one leaves the batch for later and goes on elsewhere
-    among the rest; the process with ``share`` 0 stays. A batch is put off once at most.
+    other is about to. So who sees another one answer what it has begun itself, since it came there,
+    leaves the batch at hand for later and goes on elsewhere among the rest; the process with
+    ``share`` 0 stays. A batch is put off once at most.
 
     Args:
         batches: what is to be done.
@@ -29,7 +30,7 @@ class Work:
         self._moves = 0
         self._given: dict[str, int] = {}
         self._put_off: set[str] = set()
-        self._near: deque[set[str]] = deque(maxlen=2)
+        self._begun: set[str] = set()
 
     def __bool__(self) -> bool:
         """Whether anything is left to be given out."""
@@ -52,7 +53,7 @@ class Work:
         """Return whether it is a batch's turn; not if it was given out before a move."""
         if self._given[_name(batch)] != self._moves and self._later(batch):
             return False
-        self._near.append({question.digest for question in batch})
+        self._begun.update(question.digest for question in batch)
         return True
 
     def met(self, batch: Batch, answered: Collection[str]) -> bool:
@@ -62,10 +63,11 @@ class Work:
             batch: at hand.
             answered: hashes of questions that other processes have answered since the last time.
         """
-        if self._share == 0 or not any(near.intersection(answered) for near in self._near):
+        if self._share == 0 or self._begun.isdisjoint(answered):
             return False
         self._moves += 1
-        self._near.clear()
+        self._begun.clear()
+        self._rest = deque(filter(self._wanted, self._rest))
         self._rest.rotate(-int(self._share * len(self._rest)))
         return self._later(batch)
 

@@ -107,6 +107,8 @@ class Experiment(Settings):
             metrics are then marked as missing.
         seed_video: frames of SEED-Bench's videos: the first as in the released fork, or all.
         workers: threads that read and prepare images.
+        strict: the first document that cannot be asked about (a broken image) is an error; else
+            such documents are left out of every row, and said.
         picture: whether a picture of kept patches is made.
         published: numbers from papers, shown below the table.
     """
@@ -125,6 +127,7 @@ class Experiment(Settings):
     java: Literal["required", "optional"] = "required"
     seed_video: Literal["first_frame", "all_frames"] = "first_frame"
     workers: Annotated[int, Field(ge=1)] = 2
+    strict: bool = False
     picture: bool = False
     published: Annotated[tuple[PublishedRow, ...], BeforeValidator(as_tuple)] = ()
 

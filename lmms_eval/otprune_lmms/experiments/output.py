@@ -1,7 +1,6 @@
 """Files of an experiment: records, tables, and where they come from."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.origin import origin, peak_memory_mib, versions
 from otprune_lmms.experiments.records import row_label
 from otprune_lmms.experiments.run import Outcome
+from otprune_lmms.files import write_text
 from otprune_lmms.samples import SAMPLES, write_samples
 from otprune_lmms.tables import MANIFEST, RECORDS, Wide
 
@@ -22,13 +22,14 @@ def write_results(
 
     Raises:
         ValueError: a run without records.
+        OutputError: a file cannot be written (disk full, read-only); it is then as it was.
     """
     content = manifest(experiment, outcome, command, seconds)
     output.mkdir(parents=True, exist_ok=True)
     content = _continued(content, output / MANIFEST)
-    _write(output / RECORDS, tables.frame(outcome.records).to_csv(index=False))
+    write_text(output / RECORDS, tables.frame(outcome.records).to_csv(index=False))
     write_samples(output / SAMPLES, outcome.samples)
-    _write(output / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return remake(output)
 
 
@@ -53,6 +54,7 @@ def manifest(
         "shapes": outcome.shapes,
         "text_tokens": outcome.text_tokens,
         "data": outcome.data,
+        "failed": outcome.failed,
         "runs": [run],
     }
 
@@ -96,10 +98,3 @@ def remake(output: Path) -> Wide:
         ValueError: the folder has no records or manifest, or not of this format.
     """
     return tables.write_tables(output)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    half = path.with_name(path.name + ".part")
-    half.write_text(text)
-    os.replace(half, path)

@@ -1,13 +1,11 @@
 """A picture of which patches each method keeps."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -18,11 +16,10 @@ from llava.pruning import Trace
 from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Request
 from otprune_lmms.engine.identity import image_hash, image_number
-
-DIMMED = 0.22
-"""What is left of the brightness of a dropped patch."""
-
-_COLOURS = 128
+from otprune_lmms.figures.overlay import fade, outline
+from otprune_lmms.figures.style import look, styled
+from otprune_lmms.figures.write import render
+from otprune_lmms.files import whole
 
 
 def cells_to_show(cells: Sequence[Cell]) -> list[Cell]:
@@ -84,19 +81,6 @@ def kept_patches(
     return seen.transpose(1, 2, 0).clip(0, 1), grid, kept
 
 
-def dim(seen: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Return the image with every dropped patch dimmed.
-
-    Args:
-        seen: pixels, [h w 3].
-        kept: patches, [rows columns]; the sides of ``seen`` are multiples of them.
-    """
-    rows, columns = seen.shape[0] // kept.shape[0], seen.shape[1] // kept.shape[1]
-    mask = np.kron(kept, np.ones((rows, columns), dtype=bool))
-    weight = np.where(mask, 1.0, DIMMED)[: seen.shape[0], : seen.shape[1], None]
-    return seen * weight
-
-
 def draw(
     loaded: tuple[Any, Any, Any, int], request: Request, cells: Sequence[Cell], path: Path
 ) -> None:
@@ -104,26 +88,26 @@ def draw(
 
     Raises:
         ValueError: see `kept_patches`; no cells; a request without an image.
+        OutputError: the picture cannot be written.
     """
     images = request.images()
     if not images or not cells:
         raise ValueError("a picture of kept patches needs an image and a pruning method")
     seen, _, kept = kept_patches(loaded, images[0], request.context, cells)
-    panels = {"as the model sees it": seen}
-    panels |= {label: dim(seen, mask) for label, mask in kept.items()}
-    columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.85 * rows), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for place in axes:
-        place.set_axis_off()
-    for place, (label, panel) in zip(axes, panels.items(), strict=False):
-        place.imshow(panel)
-        place.set_title(label, fontsize=8)
-    drawn = io.BytesIO()
-    canvas.print_figure(drawn, format="png", dpi=110)
-    # A palette keeps the file small.
-    picture = Image.open(drawn).convert("RGB").quantize(_COLOURS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, optimize=True)
+    columns = min(len(kept) + 1, 3)
+    rows = -(-(len(kept) + 1) // columns)
+    with styled():
+        figure = Figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for place in axes:
+            place.set_axis_off()
+        axes[0].imshow(seen)
+        axes[0].set_title("as the model sees it", fontweight="normal")
+        for place, cell in zip(axes[1:], cells, strict=False):
+            mask, colour = kept[cell.label], look(cell.method).colour
+            place.imshow(fade(seen, mask))
+            outline(place, mask, (seen.shape[0], seen.shape[1]), colour)
+            place.set_title(cell.label, color=colour)
+        drawn = render(figure, "png")
+    with whole(path) as place:
+        place.write_bytes(drawn)

@@ -5,10 +5,9 @@ import dataclasses
 import gc
 import io
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,16 @@ from llava.model.builder import load_pretrained_model
 from otprune_lmms.cells import Cell
 from otprune_lmms.cluster.shard import Shard
 from otprune_lmms.cost.counting import shape_of
+from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
 from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
+from otprune_lmms.experiments.counts import total
+from otprune_lmms.experiments.left_out import Agreement
+from otprune_lmms.experiments.outcome import Outcome
 from otprune_lmms.experiments.records import Answered, Asked, Place, asked_of, place_of, text_tokens
 from otprune_lmms.experiments.scores import score_cells
+from otprune_lmms.files import check_writable
 from otprune_lmms.journal import Journal
 from otprune_lmms.scoring import (
     JavaError,
@@ -59,41 +63,6 @@ class Places:
     output: Path
 
 
-@dataclass
-class Outcome:
-    """What a run found.
-
-    Attributes:
-        records: one for each model, cell, task and metric (`tables.COLUMNS`).
-        samples: columns of the samples of each model, cell and task (`samples.SCHEMA`).
-        data: documents and fingerprint of each task.
-        models: fingerprint of each model.
-        shapes: sizes of each model's decoder (`otprune.cost.DecoderShape`).
-        text_tokens: mean text tokens of a prompt, the template's included, by model and task.
-        counts: what the engine did for each model.
-        seconds: wall time by phase.
-    """
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    samples: list[dict[str, list[Any]]] = field(default_factory=list)
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-    shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    text_tokens: dict[str, dict[str, float]] = field(default_factory=dict)
-    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the time of a block to a phase."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - begin
-            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + spent, 2)
-
-
 def process() -> PartialState:
     """Return this process's place among those of a launcher (accelerate, torchrun).
 
@@ -103,30 +72,41 @@ def process() -> PartialState:
 
 
 def run_experiment(
-    experiment: Experiment, places: Places, progress: bool = True, shard: Shard | None = None
+    experiment: Experiment,
+    places: Places,
+    progress: bool = True,
+    shard: Shard | None = None,
+    eval_time: bool = False,
 ) -> Outcome | None:
     """Answer, score and record an experiment; what the journal has is not done again.
 
     Every process answers its own documents; the first one scores all of them. A shard only answers:
     its outcome has counts and nothing else, and a run without one finds what all shards answered.
+    ``eval_time``: see `Engine`.
 
     Returns:
         What was found; None in every process but the first.
 
     Raises:
         JavaError: caption metrics are asked for, need Java, and the experiment insists on them.
-        ValueError: an unknown task, data or a checkpoint that is not there or does not fit.
+        ValueError: an unknown task, data or a checkpoint that is not there or does not fit; a
+            document that cannot be asked about, if the experiment is ``strict``, or too many.
+        OutputError: a folder that cannot be written to.
         RuntimeError: see `Engine`, `Journal` and `TaskScorer`.
     """
     state = process()
     outcome = Outcome()
+    check_writable(places.journal)
     if shard is not None:
         # It is built upon this module.
         from otprune_lmms.cluster.answering import answer
 
         source = (experiment, places.config)
-        outcome.counts = answer([source], places.journal, shard=shard, progress=progress)
+        outcome.counts = answer(
+            [source], places.journal, shard=shard, progress=progress, eval_time=eval_time
+        )
         return outcome if state.is_main_process else None
+    check_writable(places.output)
     datasets.disable_progress_bars()
     folder = task_folder(experiment, places.config)
     limits = experiment.task_limits()
@@ -138,18 +118,22 @@ def run_experiment(
         for name, scorer in scorers.items():
             outcome.data[name] = _data(scorer, name, folder)
     without_java = _without_java(experiment, scorers)
-    requests = _requests(tasks, limits, state)
+    agreed = Agreement(scorers, state)
+    requests = _requests(tasks, limits, state, None if experiment.strict else agreed.own)
+    run = (experiment, places, requests, agreed, outcome, state, progress, eval_time)
+    found = [(model, *_answer(model, *run)) for model in experiment.models]
+    if not state.is_main_process:
+        return None
+    outcome.failed = [one.plain() for one in agreed.failures]
     cache = ScoreCache(places.journal / "scores")
-    for model in experiment.models:
-        answers, asked = _answer(experiment, model, places, requests, outcome, state, progress)
-        if state.is_main_process:
-            with outcome.timed("score"):
-                records, samples = score_cells(
-                    experiment, model, scorers, answers, asked, cache, without_java
-                )
-                outcome.records += records
-                outcome.samples += samples
-    return outcome if state.is_main_process else None
+    with outcome.timed("score"):
+        for model, answers, asked in found:
+            records, samples = score_cells(
+                experiment, model, scorers, answers, asked, cache, without_java, agreed.documents
+            )
+            outcome.records += records
+            outcome.samples += samples
+    return outcome
 
 
 def _without_java(experiment: Experiment, scorers: Mapping[str, TaskScorer]) -> bool:
@@ -175,14 +159,17 @@ def _data(scorer: TaskScorer, name: str, folder: Path | None) -> dict[str, Any]:
 
 
 def _requests(
-    tasks: Mapping[str, Any], limits: Mapping[str, int | None], state: PartialState
+    tasks: Mapping[str, Any],
+    limits: Mapping[str, int | None],
+    state: PartialState,
+    failed: list[Failure] | None,
 ) -> list[Request]:
-    """Return this process's share of all tasks' requests."""
+    """Return this process's share of all tasks' requests; see `requests_of` for ``failed``."""
     found: list[Request] = []
     place = (state.process_index, state.num_processes)
     with _quiet_tqdm():
         for name, limit in limits.items():
-            found += requests_of(tasks[name], name, *place, limit)
+            found += requests_of(tasks[name], name, *place, limit, failed=failed)
     return found
 
 
@@ -211,13 +198,15 @@ def load(model: ModelChoice, folder: Path, local: int = 0) -> tuple[Any, Any, An
 
 
 def _answer(
-    experiment: Experiment,
     model: ModelChoice,
+    experiment: Experiment,
     places: Places,
     requests: Sequence[Request],
+    agreed: Agreement,
     outcome: Outcome,
     state: PartialState,
     progress: bool,
+    eval_time: bool,
 ) -> tuple[dict[Cell, dict[str, list[Answered]]], dict[Place, Asked]]:
     """Return the answers of all processes by cell and task, and what was asked.
 
@@ -237,8 +226,11 @@ def _answer(
             journal=journal,
             seed_video=experiment.seed_video,
             progress=progress and state.is_main_process,
+            eval_time=eval_time,
         )
-        answers = engine.run(requests, cells)
+        answers = engine.run(requests, cells, None if experiment.strict else agreed.settle)
+    agreed.settle(answers.failed)
+    requests = answers.requests
     outcome.models[model.name] = engine.fingerprint
     outcome.shapes[model.name] = dataclasses.asdict(shape_of(loaded[1].config))
     share = [
@@ -247,11 +239,11 @@ def _answer(
         for r in requests
     ]
     asked = asked_of(requests, answers, loaded[0], model.conversation)
-    counts = [_plain(answers.counts)]
+    counts = [dict(vars(answers.counts))]
     if state.num_processes > 1:
         with outcome.timed("wait for other processes"):
             share, asked, counts = map(gather_object, (share, asked, counts))
-    outcome.counts[model.name] = _total(counts)
+    outcome.counts[model.name] = total(counts)
     outcome.text_tokens[model.name] = text_tokens(dict(asked))
     picture = places.output / "kept_patches.png"
     new = answers.counts.generated > 0 or not picture.exists()
@@ -277,18 +269,3 @@ def _picture(loaded: Any, requests: Sequence[Request], cells: Sequence[Cell], pa
         pictures.draw(loaded, first, shown, path)
     except ValueError as error:
         logger.warning("no picture of kept patches: %s", error)
-
-
-def _plain(counts: Any) -> dict[str, Any]:
-    return dict(vars(counts))
-
-
-def _total(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return counts added up over processes; times of the slowest."""
-    numbers = [name for name in counts[0] if name != "seconds"]
-    total: dict[str, Any] = {name: sum(one[name] for one in counts) for name in numbers}
-    phases = dict.fromkeys(phase for one in counts for phase in one["seconds"])
-    total["seconds"] = {
-        phase: round(max(one["seconds"].get(phase, 0.0) for one in counts), 2) for phase in phases
-    }
-    return total

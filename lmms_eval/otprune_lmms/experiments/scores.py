@@ -1,7 +1,7 @@
 """Score all cells of a model, each set of answers once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from otprune_lmms.cells import Cell
@@ -27,6 +27,7 @@ def score_cells(
     asked: Mapping[Place, Asked],
     cache: ScoreCache,
     without_java: bool,
+    left_out: Collection[tuple[str, int]] = (),
 ) -> tuple[list[dict[str, Any]], list[dict[str, list[Any]]]]:
     """Return records and samples of one model: each cell's answers to each task, scored once.
 
@@ -38,27 +39,33 @@ def score_cells(
         asked: what was asked at each place.
         cache: scores of answers that were scored before.
         without_java: mark caption metrics as missing.
+        left_out: task and number of documents that are scored under no cell.
 
     Raises:
         ScoringError: a task's own code could not score the answers.
         JavaError: a Java tool did not do its work.
     """
     scores: dict[str, dict[Cell, TaskScore]] = {}
+    answers = {cell: _without(many, scorers, left_out) for cell, many in answers.items()}
+    out = {name: {doc_id for task, doc_id in left_out if task == name} for name in scorers}
     with shared_captions() as tools:
         captions = [scorer for scorer in scorers.values() if scorer.needs_java]
-        if captions and not without_java and not _all_scored(cache, captions, answers):
+        if captions and not without_java and not _all_scored(cache, captions, answers, out):
             tools.meteor.start()
         # Captions last: METEOR takes seconds to start, which it does meanwhile.
         for name, scorer in sorted(scorers.items(), key=lambda item: item[1].needs_java):
             values = {cell: values_of(answers[cell][name]) for cell in answers}
-            keys = {cell: cache.key(scorer, given) for cell, given in values.items()}
+            keys = {cell: cache.key(scorer, given, out[name]) for cell, given in values.items()}
             found = {cell: cache.find(key) for cell, key in keys.items()}
             new = [values[cell] for cell, score in found.items() if score is None]
             logger.info("%s: scoring %s, %s of %s new", model.name, name, len(new), len(values))
             if new and not without_java:
                 scorer.prime(tools, new)
             scores[name] = {
-                cell: score or scorer.score(values[cell], without_java=without_java, tools=tools)
+                cell: score
+                or scorer.score(
+                    values[cell], without=out[name], without_java=without_java, tools=tools
+                )
                 for cell, score in found.items()
             }
             for cell, score in scores[name].items():
@@ -78,9 +85,22 @@ def _all_scored(
     cache: ScoreCache,
     scorers: Sequence[TaskScorer],
     answers: Mapping[Cell, Mapping[str, Sequence[Answered]]],
+    out: Mapping[str, Collection[int]],
 ) -> bool:
     return all(
-        cache.find(cache.key(scorer, values_of(given[scorer.name]))) is not None
+        cache.find(cache.key(scorer, values_of(given[scorer.name]), out[scorer.name])) is not None
         for scorer in scorers
         for given in answers.values()
     )
+
+
+def _without(
+    answers: Mapping[str, Sequence[Answered]],
+    tasks: Iterable[str],
+    left_out: Collection[tuple[str, int]],
+) -> dict[str, list[Answered]]:
+    """Return the answers to each task, less those to some documents."""
+    return {
+        task: [one for one in answers[task] if (task, one[0].doc_id) not in left_out]
+        for task in tasks
+    }

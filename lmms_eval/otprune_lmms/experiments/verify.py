@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,12 @@ def _scores(
                 verdict.skipped.append(f"{name}: caption metrics need Java")
                 continue
             own = samples[samples["task"] == name]
+            out = {one["doc_id"] for one in content.get("failed", ()) if one["task"] == name}
             parts = list(own.groupby(["model", "cell"], sort=False))
             scorer.prime(tools, [_answers(part) for _, part in parts])
             for (model, cell), part in parts:
                 stored = known.get((model, cell, name), records.iloc[:0])
-                for difference in _rescored(scorer, part, stored, tools):
+                for difference in _rescored(scorer, part, stored, tools, out):
                     verdict.differences.append(f"{model}, {cell}, {name}: {difference}")
                 verdict.count("scores", len(stored))
 
@@ -156,13 +157,17 @@ def _response(answer: str) -> Any:
 
 
 def _rescored(
-    scorer: TaskScorer, part: pd.DataFrame, stored: pd.DataFrame, tools: CaptionTools
+    scorer: TaskScorer,
+    part: pd.DataFrame,
+    stored: pd.DataFrame,
+    tools: CaptionTools,
+    left_out: Collection[int],
 ) -> Iterator[str]:
     """Yield how the scores of one cell differ from what is stored."""
     if stored["missing"].notna().any():
         yield "the stored run could not score it; run it again"
         return
-    score = scorer.score(_answers(part), tools=tools)
+    score = scorer.score(_answers(part), without=left_out, tools=tools)
     before = dict(zip(stored["metric"], stored["value"], strict=True))
     for metric in before.keys() | score.metrics.keys():
         own, other = score.metrics.get(metric), before.get(metric)

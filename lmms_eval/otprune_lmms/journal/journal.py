@@ -21,7 +21,8 @@ class Journal:
 
     Opening reads every file of the folder. What is written survives the end of the process at once,
     and a loss of power from `flush` on. Several processes may write into one folder, each into a
-    file of its own; what the others write is seen at the next opening.
+    file of its own; what the others write is seen at the next opening or `refresh`. Where several
+    have answered one question, the first file's answer holds, for all who read the folder.
 
     Args:
         folder: made if it is not there, unless ``readonly``.
@@ -48,6 +49,8 @@ class Journal:
         self.header: dict[str, Any] = dict(header or {})
         self.sessions: list[dict[str, Any]] = []
         self._records: dict[Key, Record] = {}
+        self._part: dict[Key, str] = {}
+        self._read: dict[str, int] = {}
         self._begun = False
         self._writer = None if readonly else Writer(self.folder)
         try:
@@ -77,6 +80,11 @@ class Journal:
         """Iterate over the answers, oldest first within a file."""
         return iter(self._records.values())
 
+    @property
+    def writer(self) -> int:
+        """Number of this process among those that write; 0 for one that only reads."""
+        return 0 if self._writer is None else self._writer.number
+
     def find(self, key: Key | tuple[str, str]) -> Record | None:
         """Return the answer of a (cell, request); None if there is none yet."""
         return self._records.get(Key(*key))
@@ -102,6 +110,26 @@ class Journal:
         writer.write(lines)
         self._begun = True
         self._records.update(zip(keys, records, strict=True))
+        self._part.update(dict.fromkeys(keys, writer.path.name))
+
+    def refresh(self) -> set[Key]:
+        """Read what other processes have written since; return whose answers came, known or new.
+
+        Cheap where nothing has: one look at the folder. Lines that are not whole yet wait for the
+        next time.
+
+        Raises:
+            JournalError: a file cannot be read.
+        """
+        own = None if self._writer is None else self._writer.path
+        found: set[Key] = set()
+        for path in self._paths():
+            start = self._read.get(path.name, 0)
+            if path != own and _size(path) > start:
+                content = read(path, start)
+                self._read[path.name] = content.good
+                found |= self._take(content, path.name)[0]
+        return found
 
     def flush(self) -> None:
         """Have everything appended so far survive a loss of power.
@@ -125,23 +153,30 @@ class Journal:
     def _load(self) -> Report:
         if not self.folder.is_dir():
             raise JournalError(f"journal {self.folder} does not exist")
-        paths = sorted(self.folder.glob("part-*.jsonl"))
+        paths = self._paths()
         repeated = skipped = torn = 0
+        known: set[Key] = set()
         for path in paths:
             own = self._writer is not None and path == self._writer.path
             live = not own and is_live(path)
             content = self._writer.load() if self._writer is not None and own else read(path)
-            repeats, unknown = self._take(content)
-            repeated += repeats
+            self._read[path.name] = content.good
+            keys, answers, unknown = self._take(content, path.name)
+            repeated += answers - len(keys - known)
+            known |= keys
             skipped += len(content.skipped) + unknown
             if not live:
                 torn += content.size - content.good
                 _warn(path, content, own)
         return Report(len(paths), len(self._records), repeated, skipped, torn)
 
-    def _take(self, content: Content) -> tuple[int, int]:
-        """Return how many records were known, and how many lines say nothing known."""
-        repeated = unknown = 0
+    def _take(self, content: Content, part: str) -> tuple[set[Key], int, int]:
+        """Return whose answers a file has, how many it has, and how many lines say nothing known.
+
+        Of several answers to one question that of the first file holds.
+        """
+        keys: set[Key] = set()
+        answers = unknown = 0
         for says in content.says:
             if says.get("format") != FORMAT or says.get("kind") not in ("answer", "session"):
                 unknown += 1
@@ -149,9 +184,22 @@ class Journal:
                 self.sessions.append(says["session"])
             else:
                 record = Record.from_plain(says["answer"])
-                repeated += record.key in self._records
-                self._records.setdefault(record.key, record)
-        return repeated, unknown
+                keys.add(record.key)
+                answers += 1
+                if part < self._part.get(record.key, "~"):
+                    self._records[record.key], self._part[record.key] = record, part
+        return keys, answers, unknown
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.jsonl"))
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, 0 where it is gone: its holder removes it if it is empty."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _warn(path: Path, content: Content, cut: bool) -> None:

@@ -55,8 +55,12 @@ def decode(line: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def read(path: Path) -> Content:
-    """Return what a file says, as far as its checksums hold.
+def read(path: Path, start: int = 0) -> Content:
+    """Return what a file says, as far as its checksums hold; nothing, if it is gone.
+
+    Args:
+        path: of the file.
+        start: bytes that were read before, up to the end of a line; lines count from there.
 
     Raises:
         JournalError: the file cannot be read.
@@ -64,9 +68,10 @@ def read(path: Path) -> Content:
     says: list[dict[str, Any]] = []
     bad: list[int] = []
     skipped: list[int] = []
-    good = size = 0
+    good = size = start
     try:
         with path.open("rb") as file:
+            file.seek(start)
             for number, line in enumerate(file, 1):
                 size += len(line)
                 content = decode(line)
@@ -77,6 +82,9 @@ def read(path: Path) -> Content:
                 good = size
                 skipped += bad
                 bad.clear()
+    except FileNotFoundError:
+        # Its holder removes it if it is empty.
+        return Content([], [], start, start)
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}") from error
     return Content(says, skipped, good, size)

@@ -30,11 +30,19 @@ class Writer:
         self.path, self._descriptor = _first_free(folder)
         self._size = 0
 
+    @property
+    def number(self) -> int:
+        """Number of the file."""
+        return int(self.path.stem.removeprefix("part-"))
+
     def load(self) -> Content:
         """Return what the file says, after cutting what is not whole at its end."""
         content = read(self.path)
         if content.good < content.size:
-            os.ftruncate(self._descriptor, content.good)
+            try:
+                os.ftruncate(self._descriptor, content.good)
+            except OSError as error:
+                raise JournalError(f"{self.path} cannot be cut: {error.strerror}") from error
         self._size = content.good
         return content
 
@@ -67,11 +75,19 @@ class Writer:
             raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file, which unlocks it; an empty one is removed."""
-        if self._size == 0:
-            with contextlib.suppress(OSError):
+        """Close the file, which unlocks it; an empty one is removed.
+
+        Raises:
+            JournalError: what was written before did not arrive (disk full, over a network).
+        """
+        with contextlib.suppress(OSError):
+            # Not by what was written here: a file that could not be read holds answers.
+            if os.fstat(self._descriptor).st_size == 0:
                 self.path.unlink()
-        os.close(self._descriptor)
+        try:
+            os.close(self._descriptor)
+        except OSError as error:
+            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
 def _first_free(folder: Path) -> tuple[Path, int]:

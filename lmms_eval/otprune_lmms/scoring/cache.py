@@ -3,12 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from otprune_lmms.files import write_text
 from otprune_lmms.scoring.score import Response, Sample, TaskScore, TaskScorer
 
 FORMAT = 2
@@ -25,15 +25,29 @@ class ScoreCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def key(self, scorer: TaskScorer, answers: Mapping[int, Sequence[Response]]) -> str:
-        """Return SHA-256 over the documents, the answers, and the versions of the scoring code."""
-        known = {
+    def key(
+        self,
+        scorer: TaskScorer,
+        answers: Mapping[int, Sequence[Response]],
+        without: Collection[int] = (),
+    ) -> str:
+        """Return SHA-256 over the documents, the answers, and the versions of the scoring code.
+
+        Args:
+            scorer: of the task.
+            answers: by document.
+            without: documents that are left out, as `TaskScorer.score` is told.
+        """
+        known: dict[str, Any] = {
             "format": FORMAT,
             "code": {name: version(name) for name in ("lmms_eval", "pycocoevalcap")},
             "task": scorer.name,
             "documents": scorer.fingerprint,
             "answers": sorted((doc_id, list(many)) for doc_id, many in answers.items()),
         }
+        out = scorer.left_out(without)
+        if out:
+            known["left out"] = sorted(out)
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def find(self, key: str) -> TaskScore | None:
@@ -50,10 +64,8 @@ class ScoreCache:
 
         Raises:
             ValueError: a score that lacks metrics, which could be had later.
+            OutputError: it could not be written.
         """
         if score.missing:
             raise ValueError(f"the score of task {score.task} is incomplete and cannot be kept")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self.folder, delete=False) as file:
-            json.dump(dataclasses.asdict(score), file)
-        os.replace(file.name, self.folder / f"{key}.json")
+        write_text(self.folder / f"{key}.json", json.dumps(dataclasses.asdict(score)))

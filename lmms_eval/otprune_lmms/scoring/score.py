@@ -11,24 +11,27 @@ import inspect
 import io
 import json
 import math
-import random
-import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from types import SimpleNamespace
 from typing import Any
 
 from lmms_eval.evaluator_utils import TaskOutput
 
 from otprune_lmms.benchmarks import headline
+from otprune_lmms.documents import build_requests
 from otprune_lmms.scoring.captions import CaptionTools, java
+from otprune_lmms.scoring.corner import own_corner, seeded
+from otprune_lmms.scoring.together import check_pairs, together, with_company
 from otprune_lmms.scoring.values import Results, shares
 
 Response = str | tuple[float, bool]
 """What a model answers: a text, or the loss of a continuation and whether it is the greedy one."""
+
+_Asked = Mapping[int, Sequence[Any]]
+"""Instances by document."""
 
 _SIDE_METRICS = ("submission",)
 """Metrics whose aggregation has no value, but writes a file (and fails on odd characters)."""
@@ -87,32 +90,43 @@ class TaskScorer:
         name: its id.
         limit: documents from the start that are scored; None for all.
 
+    Attributes:
+        unasked: documents whose requests the task's code cannot build, with the reason.
+
     Raises:
-        ValueError: MME without both questions of an image among the documents.
+        ValueError: MME without both questions of an image among the documents; no documents.
     """
 
     def __init__(self, task: Any, name: str, limit: int | None = None) -> None:
         self.task = task
         self.name = name
         with redirect_stderr(io.StringIO()):
-            task.build_all_requests(limit=limit, rank=0, world_size=1)
+            self.unasked = build_requests(task, limit)
         self._all = list(task.instances)
         self._instances: dict[int, list[Any]] = defaultdict(list)
         for instance in self._all:
             self._instances[instance.doc_id].append(instance)
         for instances in self._instances.values():
             instances.sort(key=lambda instance: instance.idx)
+        self._ids = sorted({*self._instances, *self.unasked})
+        self._groups = together(name, self._documents(self._ids))
         if name == "mme":
-            _check_pairs(list(self._documents()))
+            check_pairs(self._groups)
 
     def __len__(self) -> int:
-        return len(self._instances)
+        return len(self._ids)
+
+    @property
+    def split(self) -> str:
+        """Split of the task's data set that the documents are of."""
+        config = self.task.config
+        return config.test_split if self.task.has_test_docs() else config.validation_split
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the documents that are scored, without their images."""
         total = hashlib.sha256()
-        for doc_id, document in self._documents():
+        for doc_id, document in self._documents(self._ids):
             text = json.dumps([doc_id, document], sort_keys=True, default=str)
             total.update(hashlib.sha256(text.encode()).digest())
         return total.hexdigest()
@@ -127,6 +141,7 @@ class TaskScorer:
         self,
         answers: Mapping[int, Sequence[Response]],
         *,
+        without: Collection[int] = (),
         without_java: bool = False,
         tools: CaptionTools | None = None,
     ) -> TaskScore:
@@ -137,24 +152,36 @@ class TaskScorer:
 
         Args:
             answers: for each document the answers to its requests, in their order.
+            without: documents that are left out, and with them `left_out`; for settings to be
+                compared the same ones for each.
             without_java: mark caption metrics as missing instead of computing them.
             tools: of the `shared_captions` around this call; without them captions have no shares.
 
         Raises:
-            ValueError: a document lacks an answer, or has too many.
+            ValueError: a document lacks an answer, or has too many; all documents are left out.
             ScoringError: a metric has no value, or the task's code failed.
         """
-        self._fill(answers)
+        out = self.left_out(without)
+        asked = {doc_id: many for doc_id, many in self._instances.items() if doc_id not in out}
+        self._fill(asked, answers)
         output = TaskOutput.from_taskdict(self.name, self.task)
         missing: dict[str, str] = {}
-        with _own_corner(self.task), _seeded():
-            samples, results = self._process(output)
+        with own_corner(self.task), seeded():
+            samples, results = self._process(asked, output)
             if without_java and self.needs_java:
                 missing = {metric: "needs Java" for metric in self.task.aggregation()}
             else:
                 self._aggregate(output)
                 samples = self._with_shares(samples, results, tools)
-        return TaskScore(self.name, len(self), self._metrics(output), tuple(samples), missing)
+        return TaskScore(self.name, len(asked), self._metrics(output), tuple(samples), missing)
+
+    def left_out(self, documents: Collection[int] = ()) -> frozenset[int]:
+        """Return the documents that are not scored where some cannot be asked about.
+
+        These, those that are scored as one with them (MME: the other question about the image), and
+        `unasked`.
+        """
+        return with_company(self._groups, {*documents, *self.unasked})
 
     def _with_shares(
         self, samples: Sequence[Sample], results: Results, tools: CaptionTools | None
@@ -180,18 +207,21 @@ class TaskScorer:
             return
         texts = []
         for answers in many:
-            lines = [str(answers[doc_id][0]).replace("\n", " ") for doc_id in self._instances]
+            given = [answers[doc_id][0] for doc_id in self._instances if doc_id in answers]
+            lines = [str(answer).replace("\n", " ") for answer in given]
             texts.append("\n".join(lines))
         tools.tokenizer.prime(texts)
 
-    def _documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _documents(self, ids: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         documents = self.task.eval_docs_no_media
-        for doc_id in self._instances:
+        for doc_id in ids:
             # Read anew each time: OK-VQA's code changes the document.
             yield doc_id, documents[doc_id]
 
-    def _fill(self, answers: Mapping[int, Sequence[Response]]) -> None:
-        for doc_id, instances in self._instances.items():
+    def _fill(self, asked: _Asked, answers: Mapping[int, Sequence[Response]]) -> None:
+        if not asked:
+            raise ValueError(f"task {self.name}: all of its {len(self)} documents are left out")
+        for doc_id, instances in asked.items():
             given = answers.get(doc_id, ())
             if len(given) != len(instances):
                 raise ValueError(
@@ -202,18 +232,18 @@ class TaskScorer:
                 instance.resps = [answer]
                 instance.filtered_resps = {}
 
-    def _process(self, output: TaskOutput) -> tuple[list[Sample], Results]:
+    def _process(self, asked: _Asked, output: TaskOutput) -> tuple[list[Sample], Results]:
         """Return samples, and what the task's code said of each document under its first filter."""
         # The task holds what was built last, which may be one process's share.
-        self.task._instances = self._all
+        self.task._instances = [one for one in self._all if one.doc_id in asked]
         self.task.apply_filters()
-        first = next(iter(self._instances.values()))[0]
+        first = next(iter(asked.values()))[0]
         samples = []
         said: dict[int, Mapping[str, Any]] = {}
         for filter_name in first.filtered_resps:
-            for doc_id, document in self._documents():
+            for doc_id, document in self._documents(asked):
                 target = str(self.task.doc_to_target(document))
-                found = [i.filtered_resps[filter_name] for i in self._instances[doc_id]]
+                found = [i.filtered_resps[filter_name] for i in asked[doc_id]]
                 result = self.task.process_results(document, found)
                 for metric, value in result.items():
                     if metric not in _SIDE_METRICS:
@@ -251,37 +281,3 @@ def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(inner, (bool, int, float)):
             numbers[metric] = float(inner)
     return numbers
-
-
-def _check_pairs(documents: Sequence[tuple[int, dict[str, Any]]]) -> None:
-    seen: dict[tuple[str, str], int] = defaultdict(int)
-    for _, document in documents:
-        seen[document["category"], document["question_id"]] += 1
-    for (category, question), count in seen.items():
-        if count != 2:
-            raise ValueError(
-                f"mme asks two questions about every image, {category} {question} has {count} "
-                f"among the {len(documents)} documents; choose an even limit"
-            )
-
-
-@contextmanager
-def _own_corner(task: Any) -> Iterator[None]:
-    """Let files that a task's code writes land in a folder that goes away, its prints nowhere."""
-    before = getattr(task, "args", None)
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        task.args = SimpleNamespace(output_path=folder)
-        try:
-            yield
-        finally:
-            task.args = before
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    state = random.getstate()
-    random.seed(0)
-    try:
-        yield
-    finally:
-        random.setstate(state)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_CIRCULAR = 1_000_000
+CIRCULAR = 1_000_000
 """MMBench asks a question again with its options turned, at index + a multiple of this."""
 
 
@@ -89,7 +89,7 @@ def _groups(plain: Mapping[int, Any]) -> Iterable[list[int]]:
         if value is None:
             continue
         circular = isinstance(value, Mapping) and "index" in value
-        name = ("question", int(value["index"]) % _CIRCULAR) if circular else ("alone", doc_id)
+        name = ("question", int(value["index"]) % CIRCULAR) if circular else ("alone", doc_id)
         groups[name].append(doc_id)
     return groups.values()
 

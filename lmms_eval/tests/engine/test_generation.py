@@ -12,6 +12,7 @@ from otprune_lmms.engine.generation import Row, cut, write
 from otprune_lmms.engine.identity import Generation, generation_of
 from otprune_lmms.engine.loglikelihood import likelihoods
 from otprune_lmms.engine.prompts import prompt_of, token_ids
+from otprune_lmms.engine.reader import Loaded, Reader
 
 QUESTION = "What is in this image?"
 CELLS = [Cell(), Cell.make("otprune", 0.098), Cell.make("divprune", 0.25, layer=2)]
@@ -106,6 +107,11 @@ def asked(word: str, doc_id: int = 0, **others):
     return request(doc_id, QUESTION, kind="loglikelihood", continuation=word, **others)
 
 
+def pixels_of(runner, question):
+    reader = Reader(runner.surveyor, runner.image_processor, runner._store, strict=True)
+    return reader.load([question]).pixels
+
+
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.label)
 def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
     tokenizer, model, _, _ = loaded()
@@ -114,7 +120,7 @@ def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
     runner = engine()
     question = runner.surveyor.question(requests[0])
     batch = [question]
-    runner._encode(batch, runner._load(batch), [cell], found.counts)
+    runner._encode(Loaded(batch, pixels_of(runner, question), {}), [cell], found.counts)
     for word, one in zip(WORDS, requests, strict=True):
         begin = token_ids(question.prompt, tokenizer)
         ids = token_ids(prompt_of(one, 1, "vicuna_v1", word), tokenizer)
@@ -139,7 +145,8 @@ def test_greedy_is_what_the_model_would_have_said(cell):
     tokenizer, model, _, _ = loaded()
     runner = engine()
     question = runner.surveyor.question(request(0, QUESTION))
-    runner._encode([question], runner._load([question]), [cell], runner.run([], []).counts)
+    pixels = pixels_of(runner, question)
+    runner._encode(Loaded([question], pixels, {}), [cell], runner.run([], []).counts)
     visual = tuple(runner._store.take([(question.images[0], None)]).values())
     ids = token_ids(question.prompt, tokenizer)
     with torch.no_grad():

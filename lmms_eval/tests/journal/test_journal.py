@@ -11,49 +11,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from otprune_lmms.journal import Journal, JournalError, Record
+from journal_records import numbers, part, record, write
+from otprune_lmms.journal import Journal, JournalError
 from otprune_lmms.journal.lines import decode, encode
-
-
-def record(number: int, **others) -> Record:
-    given = {
-        "cell": "c" * 8,
-        "request": f"r{number}",
-        "settings": {"method": "otprune", "keep_ratio": 0.098},
-        "task": "pope",
-        "split": "test",
-        "doc_id": number,
-        "index": 0,
-        "kind": "generate",
-        "text": f"answer {number}\n\u2028 é \ud800 \x00",
-        "kept": (56, 56),
-        "candidates": (576, 576),
-        "new_tokens": 3,
-        "seconds": {"generate": 0.125},
-    }
-    return Record(**{**given, **others})
-
 
 RECORD = (
     "from otprune_lmms.journal import Journal, JournalError, Record; "
     f"record = lambda n: Record(**{{**{record(0).plain()!r}, 'doc_id': n, 'request': f'r{{n}}'}})"
 )
 """`record`, for other processes; the text is that of number 0."""
-
-
-def write(folder, *numbers, **header):
-    with Journal(folder, header) as journal:
-        journal.append(*(record(number) for number in numbers))
-        journal.flush()
-
-
-def part(folder, number=0):
-    return folder / f"part-{number:03d}.jsonl"
-
-
-def numbers(folder) -> list[int]:
-    with Journal(folder, readonly=True) as journal:
-        return sorted(one.doc_id for one in journal)
 
 
 def test_what_was_written_is_found_again_in_every_field(tmp_path):

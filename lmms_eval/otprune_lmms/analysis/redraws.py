@@ -1,0 +1,36 @@
+"""Redraws of a benchmark's images: the bootstrap behind this package's intervals."""
+
+import zlib
+
+import numpy as np
+
+_SEED = 0
+
+
+def redraws(task: str, group: np.ndarray, draws: int) -> np.ndarray:
+    """Return how often each cluster is in each redraw, [draws clusters].
+
+    As many of each stratum as there are: MME adds up categories, which must not vanish. The draws
+    are the same for every cell of a task, and independent between tasks.
+
+    Args:
+        task: its id.
+        group: stratum of each cluster, [clusters].
+        draws: how many.
+    """
+    random = np.random.default_rng([_SEED, zlib.crc32(task.encode())])
+    counts = np.zeros((draws, len(group)), dtype=int)
+    for stratum in np.unique(group):
+        places = np.flatnonzero(group == stratum)
+        shares = np.full(len(places), 1 / len(places))
+        counts[:, places] = random.multinomial(len(places), shares, size=draws)
+    return counts
+
+
+def percentile_interval(drawn: np.ndarray) -> dict[str, float]:
+    """Return ``low`` and ``high`` of 95 % of the redraws that are defined; NaN without any."""
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return {"low": float("nan"), "high": float("nan")}
+    low, high = np.quantile(known, [0.025, 0.975])
+    return {"low": float(low), "high": float(high)}

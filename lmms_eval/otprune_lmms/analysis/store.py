@@ -1,0 +1,148 @@
+"""Diagnostics on disk: one row for each cell and image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from otprune_lmms.files import whole
+
+DIAGNOSTICS = "diagnostics.parquet"
+
+COLUMNS = [
+    "model",
+    "cell",
+    "row",
+    "method",
+    "keep_ratio",
+    "k",
+    "layer",
+    "seed",
+    "cluster",
+    "task",
+    "doc_id",
+    "image",
+    "height",
+    "width",
+    "kept",
+    "n",
+    "gaussian_w2",
+    "gaussian_w2_zero_mean",
+    "gaussian_w2_channels",
+    "exact_w2",
+    "coverage",
+    "coverage_mean",
+    "coverage_max",
+    "effective_rank",
+    "seconds",
+]
+"""``cell``, ``row``, ``method``, ``keep_ratio``, ``k``, ``layer``, ``seed`` as in the records;
+``cluster``: hash of the document's images; ``doc_id``: a document of the task that shows
+them; ``image``: which of its images; ``height`` and ``width``: rows and columns of its patches, 0
+where its tokens are no single raster; ``kept``: positions of the kept tokens; ``n``: of how many;
+``seconds``: of one selection. The rest: see `QUANTITIES`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Something measured of a kept set.
+
+    Attributes:
+        column: its column in the diagnostics.
+        name: for tables.
+        better: +1 where more of it is said to be better, -1 where less is.
+        says: what it is, for readers.
+    """
+
+    column: str
+    name: str
+    better: int
+    says: str
+
+
+QUANTITIES = (
+    Quantity("exact_w2", "exact W2", -1, "2-Wasserstein distance between the two sets of points"),
+    Quantity(
+        "gaussian_w2", "Gaussian W2", -1, "between Gaussians with the sets' means and covariances"
+    ),
+    Quantity(
+        "gaussian_w2_zero_mean",
+        "Gaussian W2, zero mean",
+        -1,
+        "the same with raw second moments and no means: OTPrune's Eq. 3",
+    ),
+    Quantity(
+        "gaussian_w2_channels",
+        "Gaussian W2, zero mean, unit channels",
+        -1,
+        "the same after every channel was divided by its root mean square over all tokens, the "
+        "space that OTPrune works in",
+    ),
+    Quantity(
+        "coverage", "coverage", -1, "root mean squared distance of a token to its nearest kept one"
+    ),
+    Quantity(
+        "coverage_mean",
+        "coverage, mean",
+        -1,
+        "mean distance of a dropped token to its nearest kept one",
+    ),
+    Quantity("coverage_max", "coverage, max", -1, "largest distance of a token to its nearest"),
+    Quantity(
+        "effective_rank",
+        "effective rank",
+        1,
+        "of the kept tokens, divided by that of all tokens (Roy & Vetterli 2007)",
+    ),
+)
+"""What is set beside the scores; the first is the question itself, the last four its rivals."""
+
+MAIN = ("exact_w2", "gaussian_w2_zero_mean", "coverage", "effective_rank")
+"""The quantities that pages show; all are in the CSV."""
+
+
+def quantity(column: str) -> Quantity:
+    """Return the quantity of a column.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for one in QUANTITIES:
+        if one.column == column:
+            return one
+    known = ", ".join(one.column for one in QUANTITIES)
+    raise ValueError(f"quantity must be one of {known}; got {column!r}")
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return diagnostics as a frame with all columns, in their order."""
+    return pd.DataFrame(list(rows), columns=COLUMNS)
+
+
+def write_diagnostics(diagnostics: pd.DataFrame, folder: Path) -> Path:
+    """Write diagnostics into a results folder; return the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = folder / DIAGNOSTICS
+    with whole(path) as place:
+        diagnostics.to_parquet(place, index=False)
+    return path
+
+
+def read_diagnostics(folder: Path) -> pd.DataFrame:
+    """Return the diagnostics of a results folder.
+
+    Raises:
+        ValueError: there are none, or with other columns than ours.
+    """
+    path = folder / DIAGNOSTICS
+    if not path.is_file():
+        raise ValueError(f"no diagnostics at {path}: run `otprune analyze` on the experiment")
+    found = pd.read_parquet(path)
+    if list(found.columns) != COLUMNS:
+        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
+    return found

@@ -1,0 +1,43 @@
+"""``otprune plot``: draw the figures of earlier runs."""
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from otprune_lmms.cli.common import fail, log
+
+logger = logging.getLogger("otprune_lmms")
+
+Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier runs")]
+
+
+class Format(StrEnum):
+    """File formats of figures."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
+
+
+Formats = Annotated[list[Format], typer.Option("--format", help="may be given several times")]
+
+
+def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B006
+    """Draw the figures of earlier runs into their folders' figures/.
+
+    Draws what the folder's data allow: curves and radars from the records, with intervals after
+    `otprune table`, distances and kept patches after `otprune analyze`, latency after `otprune
+    bench`. Says which figures were left out, and why.
+    """
+    log(quiet=False)
+    from otprune_lmms.figures import write_figures
+
+    for folder in folders:
+        try:
+            written = write_figures(folder, [one.value for one in formats])
+        except (ValueError, OSError) as error:
+            fail(error, 2)
+        logger.info("%s: %s figures", folder, len(written))

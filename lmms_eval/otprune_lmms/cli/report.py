@@ -1,0 +1,36 @@
+"""``otprune report``: write the page of earlier runs."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from otprune_lmms.cli.common import fail, log
+
+logger = logging.getLogger("otprune_lmms")
+
+Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier runs")]
+PerTask = Annotated[int, typer.Option(min=1, help="samples of each task, at most")]
+Tasks = Annotated[
+    Path | None,
+    typer.Option(help="folder of the task files, where the suite is one of the experiment's own"),
+]
+
+
+def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> None:
+    """Write one HTML page for each results folder: report.html, one file that needs no network.
+
+    Tables that sort, statistics, the folder's figures (draw them first: `otprune plot`) and a
+    browser of samples: image, question, reference, the answer of every setting, the patches that it
+    kept. Samples on which the settings disagree come first.
+    """
+    log(quiet=False)
+    from otprune_lmms.report import write_report
+
+    for folder in folders:
+        try:
+            path = write_report(folder, per_task=per_task, tasks=tasks)
+        except (ValueError, OSError) as error:
+            fail(error, 2)
+        logger.info("%s: %.1f MB", path, path.stat().st_size / 1e6)

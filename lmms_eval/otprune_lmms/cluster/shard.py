@@ -1,0 +1,73 @@
+"""One part of a sweep: every N-th document, or every N-th cell."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+Item = TypeVar("Item")
+By = Literal["documents", "cells"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` of ``count``, counted from 1: 1/3, 2/3, 3/3.
+
+    Attributes:
+        index: which part, 1 to ``count``.
+        count: how many parts there are.
+        by: "documents" gives each part every count-th document, under all cells; "cells" gives it
+            every count-th cell, with all documents.
+
+    Raises:
+        ValueError: no such part, an unknown way to split.
+    """
+
+    index: int
+    count: int
+    by: By = "documents"
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, value in (("index", self.index), ("count", self.count)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} of a shard must be an integer, got {value!r}")
+        if self.count < 1 or not 1 <= self.index <= self.count:
+            raise ValueError(
+                f"shard must be i/N with 1 <= i <= N, as 1/3, 2/3, 3/3; "
+                f"got {self.index}/{self.count}"
+            )
+        if self.by not in get_args(By):
+            raise ValueError(f"shards must be by documents or cells, got {self.by!r}")
+
+    @classmethod
+    def parse(cls, text: str, by: By = "documents") -> "Shard":
+        """Return the shard that ``i/N`` names.
+
+        Raises:
+            ValueError: another form, or see the class.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", text.strip(), flags=re.ASCII)
+        if found is None:
+            raise ValueError(f"shard must be i/N with 1 <= i <= N, as 1/3, got {text!r}")
+        return cls(int(found[1]), int(found[2]), by)
+
+    def __str__(self) -> str:
+        """Return ``i/N``."""
+        return f"{self.index}/{self.count}"
+
+    def place(self, rank: int, world: int) -> tuple[int, int]:
+        """Return which documents fall to rank ``rank`` of ``world`` processes in this shard.
+
+        (r, w) stands for the documents r, r + w, r + 2w, ... Shards by documents count as that many
+        times more processes; shards by cells share no documents out.
+        """
+        if self.by == "cells":
+            return rank, world
+        return (self.index - 1) * world + rank, self.count * world
+
+    def cells(self, cells: Sequence[Item]) -> list[Item]:
+        """Return this shard's cells: all of them unless shards are by cells."""
+        if self.by == "documents":
+            return list(cells)
+        return list(cells[self.index - 1 :: self.count])

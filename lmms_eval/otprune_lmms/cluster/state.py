@@ -1,0 +1,173 @@
+"""What a journal's folder says about a sweep: answers, questions asked, processes at work."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from otprune_lmms.journal import Key, Ledger, read_ledgers
+from otprune_lmms.journal.journal import FORMAT
+from otprune_lmms.journal.lines import read
+from otprune_lmms.journal.writer import is_live
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A process that is writing answers now.
+
+    Attributes:
+        file: of the journal.
+        experiment: names of the experiments that it works for.
+        models: names of its models.
+        process: host, process id and time of its start, as it says itself.
+        answers: written since then.
+        seconds: from then to the newest answer.
+    """
+
+    file: Path
+    experiment: str
+    models: tuple[str, ...]
+    process: Mapping[str, Any]
+    answers: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Answers a second since the process began, reading and encoding images included."""
+        return self.answers / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass
+class State:
+    """What one or several journals hold.
+
+    Attributes:
+        answered: cells and questions that have an answer.
+        cells: settings of each cell, by fingerprint.
+        ledgers: what was asked, the oldest first.
+        writers: processes at work.
+    """
+
+    answered: set[Key] = field(default_factory=set)
+    cells: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    ledgers: list[Ledger] = field(default_factory=list)
+    writers: list[Writer] = field(default_factory=list)
+
+    def model(self, names: Iterable[str]) -> str | None:
+        """Return the fingerprint of the model that was asked last under one of some names."""
+        wanted = set(names)
+        found = [ledger.model for ledger in self.ledgers if ledger.name in wanted]
+        return found[-1] if found else None
+
+    @property
+    def rate(self) -> float:
+        """Answers a second of all processes at work."""
+        return sum(writer.rate for writer in self.writers)
+
+
+def read_state(folders: Sequence[Path]) -> State:
+    """Return what journals hold; a folder that is not there holds nothing.
+
+    Reads every line once and writes nothing; processes that write go on meanwhile.
+
+    Raises:
+        JournalError: a file cannot be read.
+    """
+    state = State()
+    for folder in dict.fromkeys(folders):
+        for path in sorted(folder.glob("part-*.jsonl")):
+            _read_part(path, state)
+        state.ledgers += read_ledgers(folder)
+    state.ledgers.sort(key=lambda ledger: ledger.time)
+    return state
+
+
+def _read_part(path: Path, state: State) -> None:
+    session: Mapping[str, Any] = {}
+    answers = 0
+    live = is_live(path)
+    for says in read(path).says:
+        if says.get("format") != FORMAT:
+            continue
+        if says["kind"] == "session":
+            session, answers = says["session"], 0
+        elif says["kind"] == "answer":
+            one = says["answer"]
+            state.answered.add(Key(one["cell"], one["request"]))
+            state.cells.setdefault(one["cell"], one["settings"])
+            answers += 1
+    if live:
+        state.writers.append(_writer(path, session, answers))
+
+
+def _writer(path: Path, session: Mapping[str, Any], answers: int) -> Writer:
+    process = session.get("process", {})
+    try:
+        newest = path.stat().st_mtime
+    except FileNotFoundError:
+        newest = time.time()
+    return Writer(
+        file=path,
+        experiment=str(session.get("experiment", "")),
+        models=tuple(session.get("models", {}).values()),
+        process=process,
+        answers=answers,
+        seconds=max(0.0, newest - process.get("begun", newest)),
+    )
+
+
+class Questions:
+    """What was asked of one model: the question of each request, by task and document.
+
+    Attributes:
+        by_task: hashes of the questions of each document.
+        failed: why a document was left out, by task and number.
+    """
+
+    def __init__(self, state: State, model: str | None) -> None:
+        self.by_task: dict[str, dict[int, list[str]]] = {}
+        self.failed: dict[tuple[str, int], str] = {}
+        known = [ledger for ledger in state.ledgers if ledger.model == model]
+        # A later run may ask otherwise: its data or prompts have changed.
+        for ledger in known:
+            fresh: set[tuple[str, int]] = set()
+            for asking, question in ledger.requests.items():
+                documents = self.by_task.setdefault(asking.task, {})
+                place = (asking.task, asking.doc_id)
+                if place not in fresh:
+                    documents[asking.doc_id] = []
+                    fresh.add(place)
+                    self.failed.pop(place, None)
+                documents[asking.doc_id].append(question)
+            for task, doc_id, reason in ledger.failed:
+                self.by_task.get(task, {}).pop(doc_id, None)
+                self.failed[task, doc_id] = reason
+
+    def all(self) -> Iterator[str]:
+        """Iterate over all questions."""
+        for documents in self.by_task.values():
+            for questions in documents.values():
+                yield from questions
+
+    def of(self, task: str, documents: int) -> list[str]:
+        """Return the questions of a task's first documents, one for each request."""
+        return [
+            question
+            for doc_id, questions in self.by_task.get(task, {}).items()
+            if doc_id < documents
+            for question in questions
+        ]
+
+    def unread(self, task: str, documents: int) -> int:
+        """Return the requests of those documents that nobody has read yet.
+
+        Each counts as many as those of the task that were read have on average, rounded up.
+        """
+        known = self.by_task.get(task, {})
+        read = sum(doc_id < documents for doc_id in known)
+        failed = sum(name == task and doc_id < documents for name, doc_id in self.failed)
+        if not known:
+            return documents - failed
+        each = -(-sum(map(len, known.values())) // len(known))
+        return max(0, documents - read - failed) * each

@@ -1,0 +1,165 @@
+"""Sweeps through submitit: the Python route to Slurm, and the same on one machine.
+
+    submitted = submit([Path("configs/paper.yaml")], 8, Path("logs/submitit"),
+                       parameters={"slurm_partition": "gpu", "slurm_gres": "gpu:1"})
+    submitted.tables.result()
+
+Tasks start ``otprune sweep`` as a process of its own, as the scripts of `cluster.slurm` do. Needs
+``pip install -e lmms_eval[cluster]``.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otprune_lmms.cluster.shard import By, Shard
+from otprune_lmms.edge import child_environment
+
+if TYPE_CHECKING:
+    from submitit import AutoExecutor, Job
+    from submitit.helpers import DelayedSubmission
+
+PROGRAM = ("-m", "otprune_lmms")
+
+_PATIENCE = 30.0
+"""Seconds that a process has to end when it is told to, before it is killed."""
+
+
+class CommandError(RuntimeError):
+    """A command that ended with a status other than 0."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command as a task that may be stopped and started again: what it has done is on disk.
+
+    Attributes:
+        words: the command.
+        folder: that it runs in.
+    """
+
+    words: tuple[str, ...]
+    folder: Path
+
+    def __call__(self) -> int:
+        """Run the command and wait for it; if this process is told to end, so is the command.
+
+        Raises:
+            CommandError: it ended with a status other than 0.
+        """
+        child = subprocess.Popen(self.words, cwd=self.folder, env=child_environment())
+        try:
+            status = child.wait()
+        finally:
+            _end(child)
+        if status:
+            raise CommandError(f"{' '.join(self.words)} ended with status {status}")
+        return status
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """Return what submitit puts back into the queue when the task's time is nearly up."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A sweep that was submitted.
+
+    Attributes:
+        shards: the job of each shard.
+        tables: the job that makes the tables.
+    """
+
+    shards: "tuple[Job[int], ...]"
+    tables: "Job[int]"
+
+
+def submit(
+    configs: Sequence[Path],
+    shards: int,
+    folder: Path,
+    *,
+    shard_by: By = "documents",
+    arguments: Sequence[str] = (),
+    processes: int = 1,
+    cluster: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    root: Path | None = None,
+    program: Sequence[str] = PROGRAM,
+) -> Submitted:
+    """Submit a sweep: an array of shards, and a job for the tables that depends on it.
+
+    Without Slurm (``cluster`` "local" or "debug") the shards run here, and are waited for before
+    the tables' job is submitted.
+
+    Args:
+        configs: experiment files.
+        shards: array tasks.
+        folder: of submitit's own files and the jobs' output.
+        shard_by: what a shard is made of.
+        arguments: more for ``otprune sweep``.
+        processes: of torchrun inside a task.
+        cluster: as in submitit; None for Slurm where there is one, else this machine.
+        parameters: as in submitit's ``update_parameters``: ``timeout_min``, ``slurm_partition``,
+            ``slurm_array_parallelism``, ``slurm_gres``, ``cpus_per_task``, ``mem_gb``.
+        root: the folder that the jobs run in; None for the current one.
+        program: what Python runs; for tests.
+
+    Raises:
+        ValueError: shards below 1, processes below 1.
+        ImportError: submitit is not installed. Without Slurm also what a shard raises, as submitit
+            hands it on.
+    """
+    from submitit import AutoExecutor
+
+    if processes < 1:
+        raise ValueError(f"processes must be >= 1, got {processes}")
+    parts = [Shard(number, shards, shard_by) for number in range(1, max(1, shards) + 1)]
+    where = root or Path.cwd()
+    sweep = ["sweep", *map(str, configs), *arguments]
+    launcher = [] if processes == 1 else _torchrun(processes)
+    executor = AutoExecutor(folder=folder, cluster=cluster)
+    executor.update_parameters(**{"name": "otprune", **(parameters or {})})
+    commands = [
+        Command((sys.executable, *launcher, *program, *sweep, *_options(part)), where)
+        for part in parts
+    ]
+    jobs = executor.submit_array(commands)
+    _after(executor, jobs)
+    tables = executor.submit(Command((sys.executable, *program, *sweep), where))
+    return Submitted(tuple(jobs), tables)
+
+
+def _torchrun(processes: int) -> list[str]:
+    options = ["--standalone", "--max-restarts=2", f"--nproc_per_node={processes}"]
+    return ["-m", "torch.distributed.run", *options]
+
+
+def _options(part: Shard) -> list[str]:
+    return ["--shard", str(part), "--shard-by", part.by]
+
+
+def _after(executor: "AutoExecutor", jobs: "Sequence[Job[int]]") -> None:
+    """Let the next job wait for others to end well."""
+    if executor.cluster == "slurm":
+        array = jobs[0].job_id.partition("_")[0]
+        executor.update_parameters(slurm_dependency=f"afterok:{array}")
+        return
+    for job in jobs:
+        job.result()

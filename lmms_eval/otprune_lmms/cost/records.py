@@ -1,0 +1,137 @@
+"""A line of ``cost.csv``: what one setting of one model costs a sample."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+PARTS = ("preprocess", "vision", "select", "prefill", "decode")
+"""What an answer's time is made of, in the order in which it is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Milliseconds of one sample.
+
+    Each batch's median and quartiles over the repeats, then their mean over all samples. So the
+    spread is the machine's, not the samples'.
+
+    Attributes:
+        middle: of the medians; None where nothing was timed.
+        low: of the lower quartiles.
+        high: of the upper quartiles.
+    """
+
+    middle: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a setting costs; counts and bytes are means over the samples, too.
+
+    Attributes:
+        model: name of the model.
+        cell: label of the setting.
+        row: the label without a seed.
+        method: of pruning; None for the unpruned model.
+        keep_ratio: share of the visual tokens kept; or
+        k: how many.
+        layer: 0 before the language model, L at the input of its layer L.
+        batch: samples in one call. Times are of a call divided by its samples.
+        visual_tokens: before any pruning.
+        kept_tokens: after the last pruning.
+        text_tokens: of the prompt, the template's included.
+        preprocess: reading and decoding the images, pixel values, token ids; on the host.
+        vision: tower and projector, with the signals that the method needs.
+        select: choosing the tokens; 0 where none are dropped.
+        prefill: from token ids and visual tokens to the first logits, without the choosing.
+        decode: everything after the first logits.
+        decode_per_token: a decoding step, divided by the rows that share it.
+        total: the phases together, in each repeat.
+        prefill_ratio: of prefill to that of the unpruned model in the same run; likewise
+        total_ratio: of the total.
+        select_share: select / (prefill of the unpruned model - prefill): what of the saved time the
+            choosing takes away again; None where nothing is saved or nothing chosen.
+        kv_bytes: keys and values after the prefill.
+        peak_bytes: largest memory while a batch was encoded and answered, weights included; the
+            largest of all batches, of the whole batch.
+        added_bytes: what of it the batch added.
+        multiply_adds: of the prefill, by
+        convention: the formula's name in `otprune.cost`.
+        multiply_adds_ratio: to those of the unpruned model.
+        counted_flops: of the prefill as torch counts them; a multiply-add is two.
+        counted_ratio: to those of the unpruned model.
+        vision_flops: of tower and projector.
+        new_tokens: written in an answer.
+        samples: documents asked about.
+        repeats: timed rounds over all of them.
+        dtype: of the weights.
+        attention: implementation of attention.
+    """
+
+    model: str
+    cell: str
+    row: str
+    method: str | None
+    keep_ratio: float | None
+    k: int | None
+    layer: int
+    batch: int
+    visual_tokens: float
+    kept_tokens: float
+    text_tokens: float
+    preprocess: Spread
+    vision: Spread
+    select: Spread
+    prefill: Spread
+    decode: Spread
+    decode_per_token: Spread
+    total: Spread
+    prefill_ratio: float | None
+    total_ratio: float | None
+    select_share: float | None
+    kv_bytes: float
+    peak_bytes: int
+    added_bytes: int | None
+    multiply_adds: float
+    convention: str
+    multiply_adds_ratio: float
+    counted_flops: float
+    counted_ratio: float
+    vision_flops: float
+    new_tokens: float
+    samples: int
+    repeats: int
+    dtype: str
+    attention: str
+
+    def plain(self) -> dict[str, Any]:
+        """Return the line by `COLUMNS`."""
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _TIMES:
+                named = zip(
+                    _columns(field.name), (value.middle, value.low, value.high), strict=True
+                )
+                found |= dict(named)
+            else:
+                found[field.name] = value
+        return found
+
+
+_TIMES = (*PARTS, "decode_per_token", "total")
+
+
+def _columns(time: str) -> tuple[str, str, str]:
+    middle = "decode_ms_per_token" if time == "decode_per_token" else f"{time}_ms"
+    return middle, f"{middle}_low", f"{middle}_high"
+
+
+COLUMNS = tuple(
+    column
+    for field in dataclasses.fields(Cost)
+    for column in (_columns(field.name) if field.name in _TIMES else (field.name,))
+)
+"""Columns of ``cost.csv``: fields of `Cost`; a time is ``x_ms``, ``x_ms_low``, ``x_ms_high``."""

@@ -1,0 +1,29 @@
+"""Which rows keep as many tokens."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+
+def budget_names(scores: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the rows of each budget, smallest first, under what figures call the budget.
+
+    A budget is a keep ratio or a number of tokens, as the experiment has it.
+
+    Args:
+        scores: of pruned rows, with keep_ratio, k, tokens and visual.
+    """
+    found: dict[str, list[str]] = {}
+    for name, own in _budgets(scores):
+        found[name] = list(dict.fromkeys(own["row"]))
+    return found
+
+
+def _budgets(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    groups = [own for _, own in scores.groupby(["keep_ratio", "k"], dropna=False, sort=False)]
+    for own in sorted(groups, key=lambda own: own["tokens"].mean()):
+        one = own.iloc[0]
+        tokens = own["tokens"].round().unique()
+        exact = f"{tokens[0]:.0f}" if len(tokens) == 1 else f"about {own['tokens'].mean():.0f}"
+        share = f" ({100 * one['keep_ratio']:.3g} %)" if pd.notna(one["keep_ratio"]) else ""
+        yield f"{exact} tokens{share}", own

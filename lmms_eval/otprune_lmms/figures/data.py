@@ -1,0 +1,189 @@
+"""What figures read of a results folder."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from otprune_lmms.benchmarks import headline
+from otprune_lmms.statistics import averages
+from otprune_lmms.tables.records import UNPRUNED, read_records
+
+RULES = {
+    averages.MEAN_OF_RATIOS: averages.mean_of_ratios,
+    averages.RATIO_OF_MEANS: averages.ratio_of_means,
+}
+"""Both relative averages in use."""
+
+Shown = tuple[str, int]
+"""Task and document."""
+
+ImageSource = Callable[[Sequence[Shown]], Mapping[Shown, list[Image.Image]]]
+"""Returns the images of documents; those that it cannot find are left out."""
+
+
+class NotDrawn(ValueError):
+    """A figure that the data of a folder does not allow; the message says what is missing."""
+
+
+class NoImages(NotDrawn):
+    """A figure that needs the tasks' images, which are not at hand here."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder.
+
+    Attributes:
+        folder: where it lies.
+        records: its `read_records`.
+        images: images of the tasks' documents; None where there are none to be had.
+    """
+
+    folder: Path
+    records: pd.DataFrame
+    images: ImageSource | None = None
+
+    @property
+    def models(self) -> list[str]:
+        """Models, in order of appearance."""
+        return list(dict.fromkeys(self.records["model"]))
+
+    @property
+    def methods(self) -> list[str]:
+        """Pruning methods, in order of appearance."""
+        return list(dict.fromkeys(self.records["method"].dropna()))
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """The run's manifest; empty where there is none."""
+        path = self.folder / "manifest.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Headline scores in the unit of the tables, seeds averaged.
+
+        Columns model, row, method (None for unpruned), variant, keep_ratio, k, layer, task,
+        column, tokens (kept of an image, mean), visual (before pruning), value, low, high (95 %;
+        NaN without ``intervals.csv``). Scores that could not be computed are left out.
+        """
+        return _with_intervals(_scores(self.records), self.optional("intervals.csv"))
+
+    @cached_property
+    def averages(self) -> pd.DataFrame:
+        """Relative averages in percent: model, row, rule, value, low, high.
+
+        From ``averages.csv``; without it from the records, and then without intervals.
+        """
+        found = self.optional("averages.csv")
+        return _averages(averages.scores(self.records)) if found is None else found
+
+    @cached_property
+    def diagnostics(self) -> pd.DataFrame:
+        """What each cell keeps of each image: ``diagnostics.parquet``."""
+        path = self.folder / "diagnostics.parquet"
+        if not path.is_file():
+            raise NotDrawn("no diagnostics.parquet (otprune analyze makes it)")
+        return pd.read_parquet(path)
+
+    def table(self, name: str, maker: str) -> pd.DataFrame:
+        """Return a CSV of the folder.
+
+        Raises:
+            NotDrawn: it is not there; the message names the command that makes it.
+        """
+        found = self.optional(name)
+        if found is None or found.empty:
+            raise NotDrawn(f"no {name} ({maker} makes it)")
+        return found
+
+    def optional(self, name: str) -> pd.DataFrame | None:
+        """Return a CSV of the folder, None where there is none."""
+        path = self.folder / name
+        return pd.read_csv(path) if path.is_file() else None
+
+
+def read_results(folder: Path, images: ImageSource | None = None) -> Results:
+    """Return a results folder.
+
+    Raises:
+        ValueError: it has no records, or of another format.
+    """
+    return Results(folder, read_records(folder / "records.csv"), images)
+
+
+def variant(row: str, method: str, keep_ratio: float, k: float, layer: int) -> str:
+    """Return what the label of a row says besides method, budget and layer: "gamma0.05"."""
+    budgets = [f"{keep_ratio:g}", repr(float(keep_ratio))] if k != k else [f"k{k:.0f}"]
+    rest = row.removeprefix(method)
+    for budget in budgets:
+        if rest == f"-{budget}" or rest.startswith(f"-{budget}-"):
+            rest = rest[len(budget) + 1 :]
+            break
+    rest = re.sub(rf"^-layer{layer}(?=-|$)", "", rest)
+    # Long labels end in a hash, which differs between budgets.
+    return re.sub(r"-[0-9a-f]{8}$", "", rest).removeprefix("-")
+
+
+def spoken(text: str) -> str:
+    """Return a variant as a reader says it: "gamma0.05" is "γ = 0.05"."""
+    greek = {"gamma": "γ", "alpha": "α", "beta": "β", "epsilon": "ε"}
+    parts = []
+    for part in re.split(r"-(?=[A-Za-z_])", text):
+        found = re.fullmatch(r"([A-Za-z_]+?)(-?[\d.]+(?:e-?\d+)?)", part)
+        plain = part.replace("_", " ")
+        parts.append(f"{greek.get(found[1], found[1])} = {found[2]}" if found else plain)
+    return ", ".join(part for part in parts if part)
+
+
+def _scores(records: pd.DataFrame) -> pd.DataFrame:
+    values = averages.scores(records).stack().rename("value").dropna()
+    if values.empty:
+        raise NotDrawn("records.csv has no scores")
+    heads = {
+        task: headline(str(task), list(dict.fromkeys(some["metric"]))).column
+        for task, some in records.groupby("task", sort=False)
+    }
+    keys = ["model", "row", "task"]
+    about = records.drop_duplicates([*keys, "cell"]).groupby(keys, sort=False)
+    found = about[["method", "keep_ratio", "k", "layer"]].first()
+    found[["tokens", "visual"]] = about[["kept_tokens", "visual_tokens"]].mean()
+    found = found.join(values, how="inner").reset_index()
+    pruned = found["method"].notna()
+    found["method"] = found["method"].astype(object).where(pruned, None)
+    labels = found[["row", "method", "keep_ratio", "k", "layer"]].itertuples(index=False)
+    found["variant"] = [variant(*label) if label.method else "" for label in labels]
+    return found.assign(column=found["task"].map(heads))
+
+
+def _with_intervals(scores: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
+    """Return scores with low and high; intervals of other scores than these do not count."""
+    if intervals is None or intervals.empty:
+        return scores.assign(low=float("nan"), high=float("nan"))
+    keys = ["model", "row", "task"]
+    other = intervals[[*keys, "value", "low", "high"]].rename(columns={"value": "of"})
+    found = scores.merge(other, "left", keys)
+    same = (found["of"] - found["value"]).abs() <= 1e-6 * found["value"].abs().clip(lower=1)
+    found.loc[~same, ["low", "high"]] = float("nan")
+    return found.drop(columns="of")
+
+
+def _averages(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return both relative averages of each row whose model has an unpruned one."""
+    lines = []
+    for model, row in scores.index:
+        if (model, UNPRUNED) not in scores.index:
+            continue
+        own, base = scores.loc[(model, row)], scores.loc[(model, UNPRUNED)]
+        for rule, average in RULES.items():
+            lines.append({"model": model, "row": row, "rule": rule, "value": average(own, base)})
+    nothing = float("nan")
+    columns = ["model", "row", "rule", "value"]
+    return pd.DataFrame(lines, columns=columns).assign(low=nothing, high=nothing)

@@ -1,0 +1,194 @@
+"""Parts that several figures share: lines of methods, token axes, panels, legends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from otprune_lmms.figures.data import spoken
+from otprune_lmms.figures.style import UNPRUNED, Look, look, shade
+
+METRICS = {
+    "exact_match": "accuracy, %",
+    "gpt_eval_score": "accuracy, %",
+    "mme_perception_score": "score of 2000",
+    "mmmu_acc": "accuracy, %",
+    "pope_f1_score": "F1, %",
+    "seed_image": "accuracy, %",
+}
+"""What readers call lmms-eval's metrics; CIDEr says so itself."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A method with its settings, over budgets or layers.
+
+    Attributes:
+        method: its name.
+        variant: settings that differ from the defaults, as in the row's label.
+        look: how it is drawn.
+        label: in the legend.
+    """
+
+    method: str
+    variant: str
+    look: Look
+    label: str
+
+
+def series_of(scores: pd.DataFrame) -> list[Series]:
+    """Return the methods and variants of some scores, in order of appearance."""
+    pruned = scores[scores["method"].notna()]
+    pairs = list(dict.fromkeys(zip(pruned["method"], pruned["variant"], strict=True)))
+    methods = [method for method, _ in pairs]
+    found = []
+    for method, variant in pairs:
+        own = [other for name, other in pairs if name == method]
+        plain = look(method, methods)
+        name = plain.name + (f", {spoken(variant)}" if variant else "")
+        shaded = shade(plain, own.index(variant), len(own))
+        found.append(Series(method, variant, shaded, name))
+    return found
+
+
+def rows_of(scores: pd.DataFrame, series: Series) -> pd.DataFrame:
+    """Return the scores of a method with its settings."""
+    own = (scores["method"] == series.method) & (scores["variant"] == series.variant)
+    return scores[own]
+
+
+def first_layer(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of each method where it prunes first: before the LLM, if it ever does."""
+    first = scores.groupby(["method", "variant"], dropna=False)["layer"].transform("min")
+    return scores[scores["layer"] == first]
+
+
+def draw_line(
+    axes: Axes, x: Any, frame: pd.DataFrame, look: Look, label: str | None = None
+) -> None:
+    """Draw values with their 95 % intervals, where there are any.
+
+    Args:
+        axes: where.
+        x: of each row, ascending.
+        frame: value, low and high.
+        look: of the line.
+        label: for the legend.
+    """
+    value = frame["value"].to_numpy()
+    known = frame["low"].notna().to_numpy()
+    axes.plot(
+        x, value, color=look.colour, ls=look.dash, lw=look.width, marker=look.marker,
+        mec="white", mew=0.5, label=label, zorder=3 + look.width, clip_on=False,
+    )  # fmt: skip
+    low, high = frame["low"].to_numpy()[known], frame["high"].to_numpy()[known]
+    axes.vlines(np.asarray(x)[known], low, high, color=look.colour, lw=0.8, alpha=0.75, zorder=3)
+
+
+def draw_unpruned(axes: Axes, frame: pd.DataFrame) -> None:
+    """Draw the unpruned model's value as a line, its interval as a band."""
+    for line in frame.itertuples():
+        axes.axhline(line.value, color=UNPRUNED.colour, ls=UNPRUNED.dash, lw=UNPRUNED.width)
+        if line.low == line.low:
+            axes.axhspan(line.low, line.high, color="#000000", alpha=0.07, lw=0)
+
+
+def dodge(place: int, count: int, width: float = 0.16) -> float:
+    """Return the factor that moves one of several series aside on a logarithmic axis.
+
+    Args:
+        place: of the series.
+        count: of all series.
+        width: of all together, in octaves.
+    """
+    return 2.0 ** (width * (place / (count - 1) - 0.5)) if count > 1 else 1.0
+
+
+def several_budgets(pruned: pd.DataFrame) -> bool:
+    """Return whether any method was run at two budgets of the same task."""
+    names = ["method", "variant", "layer", "task"]
+    budgets = pruned.groupby(names)["tokens"].agg(lambda tokens: tokens.round(1).nunique())
+    return bool((budgets > 1).any())
+
+
+def of_all(scores: pd.DataFrame) -> str:
+    """Return " of 576" where all images of a model have as many visual tokens, else ""."""
+    visual = scores["visual"].round(1).unique()
+    return f" of {visual[0]:.0f}" if len(visual) == 1 else ""
+
+
+def token_axis(axes: Axes, tokens: Sequence[float]) -> None:
+    """Make x a logarithmic axis of kept tokens with a tick at each budget."""
+    axes.set_xscale("log", base=2)
+    ticks = thinned(sorted({round(float(token)) for token in tokens}))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.set_xlim(min(tokens) / 1.3, max(tokens) * 1.3)
+
+
+def thinned(values: Sequence[float], apart: float = 1.22) -> list[float]:
+    """Return ascending values without those too near their predecessor for two labels."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or value >= kept[-1] * apart:
+            kept.append(value)
+    return kept
+
+
+def title(axes: Axes, name: str, metric: str = "") -> None:
+    """Write a panel's name at the left and, small, its metric at the right."""
+    axes.set_title(name, loc="left")
+    if metric:
+        style = {"fontsize": 6.5, "fontweight": "normal", "color": "#555555"}
+        axes.set_title(METRICS.get(metric, metric.split("_")[-1]), loc="right", **style)
+
+
+def handles(series: Sequence[Series], unpruned: bool = True) -> list[Line2D]:
+    """Return what a legend shows of some series."""
+    looks = [(one.look, one.label) for one in series]
+    looks += [(UNPRUNED, UNPRUNED.name)] if unpruned else []
+    return [
+        Line2D(
+            [], [], color=one.colour, ls=one.dash, lw=one.width, marker=one.marker or None,
+            mec="white", mew=0.5, label=label,
+        )
+        for one, label in looks
+    ]  # fmt: skip
+
+
+def panels(
+    count: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """Return a figure of small multiples: the figure, its panels, and places left over.
+
+    Args:
+        count: of panels.
+        columns: at most.
+        width: of the figure, inches.
+        height: of a panel, inches.
+        options: of ``Figure.subplots``.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, hspace=0.03, wspace=0.02)  # type: ignore[union-attr, call-arg]
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flatten())
+    for place in axes[count:]:
+        place.set_axis_off()
+    return figure, axes[:count], axes[count:]
+
+
+def legend(figure: Figure, lines: Sequence[Any], free: Sequence[Axes]) -> None:
+    """Put the legend into a panel that is left over, else below the figure."""
+    if free:
+        free[-1].legend(handles=list(lines), loc="center", handlelength=2.4, labelspacing=0.7)
+        return
+    columns = min(len(lines), 6)
+    figure.legend(handles=list(lines), loc="outside lower center", ncols=columns)

@@ -1,0 +1,131 @@
+"""One look for each method, the same in every figure, readable in print and to the colour-blind.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) and of Tol's muted scheme
+(https://personal.sron.nl/~pault/). No two methods share a marker and a colour; methods that look at
+nothing (random, stride, first tokens) are dashed, so they can be told apart without colour too.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import matplotlib as mpl
+from matplotlib.colors import to_hex, to_rgb
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a method is drawn.
+
+    Attributes:
+        name: what figures call it.
+        colour: as hex.
+        marker: matplotlib's code.
+        dash: line style.
+        width: of lines, in points.
+    """
+
+    name: str
+    colour: str
+    marker: str
+    dash: str = "-"
+    width: float = 1.3
+
+
+BLIND = "--"
+"""Line style of methods that look at nothing."""
+
+LOOKS: dict[str, Look] = {
+    "otprune": Look("OTPrune", "#D55E00", "o", width=1.9),
+    "divprune": Look("DivPrune", "#0072B2", "s"),
+    "w2greedy": Look("W2-greedy", "#009E73", "^"),
+    "dpp": Look("DPP", "#56B4E9", "P"),
+    "herding": Look("Herding", "#E69F00", "<"),
+    "facility_location": Look("Facility location", "#332288", ">"),
+    "kmedoids": Look("k-medoids", "#44AA99", "h"),
+    "farthest_point": Look("Farthest point", "#999933", "p"),
+    "random": Look("Random", "#6E6E6E", "X", BLIND),
+    "uniform": Look("Uniform stride", "#AA4499", "D", BLIND),
+    "grid": Look("Grid", "#882255", "d", BLIND),
+    "first_k": Look("First-K", "#117733", "v", BLIND),
+    "last_k": Look("Last-K", "#CC6677", "*", BLIND),
+}
+"""The methods that come with the package."""
+
+UNPRUNED = Look("Unpruned", "#000000", "", (":"), 1.1)
+
+_SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#332288", "#44AA99", "#999933", "#882255")
+_SPARE_MARKERS = ("8", "H", "v", "d", "p", "P", "*", "X", "h", ">", "<")
+
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 4.0,
+    "axes.labelsize": 7.5,
+    "figure.labelsize": 8.0,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.markersize": 4.2,
+    "savefig.facecolor": "white",
+    "figure.facecolor": "white",
+    # Text stays text in vector files, and equal figures are equal files.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "otprune",
+}
+
+WIDTH = 6.875
+"""Inches: the text width of a two-column CVPR page."""
+
+COLUMN = 3.25
+"""Inches: one of its columns."""
+
+
+def look(method: str | None, methods: Iterable[str] = ()) -> Look:
+    """Return how a method is drawn.
+
+    Args:
+        method: None for the unpruned model.
+        methods: all methods of the figure; those without a look of their own get spare ones, by
+            name, so that the same set looks the same everywhere.
+    """
+    if method is None:
+        return UNPRUNED
+    if method in LOOKS:
+        return LOOKS[method]
+    others = sorted({*methods, method} - LOOKS.keys())
+    place = others.index(method)
+    colour = _SPARE_COLOURS[place % len(_SPARE_COLOURS)]
+    return Look(method, colour, _SPARE_MARKERS[place % len(_SPARE_MARKERS)])
+
+
+def shade(given: Look, place: int, count: int) -> Look:
+    """Return the look of one of several variants of a method: from its colour to a darker one."""
+    if count < 2:
+        return given
+    dark = 0.75 * place / (count - 1)
+    colour = to_hex([channel * (1 - dark) for channel in to_rgb(given.colour)])
+    dashes = (given.dash, (0, (4, 1)), (0, (2, 1)), (0, (4, 1, 1, 1)))
+    return replace(given, colour=colour, dash=dashes[place % len(dashes)])
+
+
+def styled() -> AbstractContextManager[None]:
+    """Return a context in which figures have the house style; nothing outside it changes."""
+    return mpl.rc_context(RC)

@@ -1,0 +1,165 @@
+"""Samples as the browser on the page takes them: plain lists and numbers, texts stored once."""
+
+import ast
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from otprune_lmms.figures.data import ImageSource, Shown
+from otprune_lmms.figures.style import UNPRUNED, look
+from otprune_lmms.report.choose import choose, counts, disagree, full_marks, known_headline
+from otprune_lmms.report.kept import Kept
+from otprune_lmms.report.pictures import Album
+
+LONGEST = 1000
+"""Characters of a text that are shown; of a longer one the beginning, and how long it was."""
+
+References = Callable[[Sequence[Shown]], Mapping[Shown, list[str]]]
+"""Returns the references of documents that say none as text."""
+
+
+class Texts:
+    """Texts by number; equal texts are one."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, text: str) -> int:
+        """Return the number of a text, cut to `LONGEST`."""
+        long = len(text) > LONGEST
+        cut = f"{text[:LONGEST]} … ({len(text)} characters)" if long else text
+        if cut not in self._numbers:
+            self._numbers[cut] = len(self.texts)
+            self.texts.append(cut)
+        return self._numbers[cut]
+
+
+def embed(
+    samples: pd.DataFrame,
+    diagnostics: pd.DataFrame | None,
+    images: ImageSource | None,
+    references: References | None,
+    per_task: int,
+) -> dict[str, Any]:
+    """Return what ``samples.js`` draws, ready for JSON.
+
+    Args:
+        samples: as `read_samples` gives them.
+        diagnostics: what each cell keeps of each image; None where it was not measured.
+        images: of the tasks' documents; None where they are not at hand.
+        references: of documents whose target says nothing.
+        per_task: documents of each task.
+    """
+    kept = Kept(diagnostics, samples)
+    chosen = choose(samples, per_task, kept.clusters)
+    places = [(str(line.task), int(line.doc_id)) for line in chosen.itertuples()]
+    cells = list(dict.fromkeys(samples["cell"]))
+    models = list(dict.fromkeys(samples["model"]))
+    album, texts = Album(), Texts()
+    found = {} if images is None else images(places)
+    targets = _targets(samples, places, references)
+    by_place = dict(tuple(samples.groupby(["task", "doc_id"], sort=False)))
+    tasks = list(dict.fromkeys(task for task, _ in places))
+    shown = []
+    for place in places:
+        own = by_place[place]
+        shown.append(
+            {
+                "task": tasks.index(place[0]),
+                "doc": place[1],
+                "images": [album.add(image) for image in found.get(place, [])],
+                "question": texts.add(str(own["prompt"].iloc[0])),
+                "references": [texts.add(one) for one in targets[place]],
+                "answers": _answers(own, models, cells, texts),
+                "kept": kept.of(own["cluster"].iloc[0], len(found.get(place, ()))),
+                "disagree": disagree(own),
+            }
+        )
+    return {
+        "models": models,
+        "cells": _cells(samples, cells),
+        "tasks": _tasks(samples, tasks, chosen),
+        "pictures": [
+            {"uri": one.uri, "width": one.width, "height": one.height} for one in album.pictures
+        ],
+        "texts": texts.texts,
+        "samples": shown,
+    }
+
+
+def _tasks(samples: pd.DataFrame, tasks: list[str], chosen: pd.DataFrame) -> list[dict[str, Any]]:
+    documents, shown = counts(samples), chosen["task"].value_counts()
+    found = []
+    for task in tasks:
+        head, best = known_headline(task), full_marks(task)
+        found.append(
+            {"id": task, "name": head.column, "documents": documents[task]}
+            | {"shown": int(shown[task]), "best": best, "scale": head.scale}
+            | {"digits": head.digits, "metric": head.metric.rpartition("_")[2]}
+        )
+    return found
+
+
+def _cells(samples: pd.DataFrame, cells: list[str]) -> list[dict[str, Any]]:
+    first = samples.drop_duplicates("cell").set_index("cell")
+    methods = [one for one in dict.fromkeys(samples["method"]) if isinstance(one, str)]
+    found = []
+    for cell in cells:
+        method = first.loc[cell, "method"]
+        pruned = isinstance(method, str)
+        colour = look(method, methods).colour if pruned else UNPRUNED.colour
+        found.append({"label": cell, "pruned": pruned, "colour": colour})
+    return found
+
+
+def _answers(
+    own: pd.DataFrame, models: list[str], cells: list[str], texts: Texts
+) -> list[list[int | float | None]]:
+    """Return model, cell, text, value, kept and candidate tokens of each answer."""
+    found = []
+    for line in own.itertuples():
+        value = float(line.value)
+        found.append(
+            [
+                models.index(line.model),
+                cells.index(line.cell),
+                texts.add(str(line.answer)),
+                None if math.isnan(value) else round(value, 6),
+                int(line.kept),
+                int(line.candidates),
+            ]
+        )
+    return sorted(found, key=lambda answer: (answer[0], answer[1]))
+
+
+def _targets(
+    samples: pd.DataFrame, places: Sequence[Shown], references: References | None
+) -> dict[Shown, list[str]]:
+    """Return the references of each document.
+
+    A task whose documents all have one target has none that says anything: lmms-eval writes the
+    name of a column there. Its references are then asked for.
+    """
+    first = samples.drop_duplicates(["task", "doc_id"]).set_index(["task", "doc_id"])["target"]
+    several = first.groupby(level="task").agg(lambda own: len(own) < 3 or own.nunique() > 1)
+    silent = [place for place in places if not several[place[0]]]
+    asked = references(silent) if references is not None and silent else {}
+    return {
+        place: asked.get(place, []) if place in set(silent) else spelt_out(str(first[place]))
+        for place in places
+    }
+
+
+def spelt_out(target: str) -> list[str]:
+    """Return a target as a list of references: one, or those of a list written as Python has it."""
+    if target.startswith("[") and target.endswith("]"):
+        try:
+            found = ast.literal_eval(target)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            return [target]
+        if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
+            return list(dict.fromkeys(found))
+    return [target]

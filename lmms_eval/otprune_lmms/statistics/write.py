@@ -1,0 +1,72 @@
+"""The statistics of a results folder, as files."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from otprune_lmms.samples import read_samples
+from otprune_lmms.statistics import averages
+from otprune_lmms.statistics.averages import mean_of_ratios
+from otprune_lmms.statistics.compare import PAIRS, Findings, find
+from otprune_lmms.statistics.page import page, seed_lines
+from otprune_lmms.tables.manifest import MANIFEST, read_manifest
+from otprune_lmms.tables.records import RECORDS, UNPRUNED, read_records
+
+AVERAGES, INTERVALS, PAIR_LINES, PAGE = (
+    "averages.csv",
+    "intervals.csv",
+    "pairs.csv",
+    "statistics.md",
+)
+
+_READ = ("model", "cell", "row", "task", "doc_id", "cluster", "value", "detail")
+_MINI = " (mini suite: embedded data, not the paper's benchmarks)"
+
+
+def write_statistics(folder: Path) -> None:
+    """Write ``averages.csv``, ``intervals.csv``, ``pairs.csv`` and ``statistics.md``.
+
+    Raises:
+        ValueError: no records or samples in the folder, or of another format.
+    """
+    records = read_records(folder / RECORDS)
+    found = find(records, read_samples(folder, _READ))
+    _write(folder / AVERAGES, found.averages.to_csv(index=False))
+    _write(folder / INTERVALS, found.intervals.to_csv(index=False))
+    _write(folder / PAIR_LINES, found.pairs[list(PAIRS)].to_csv(index=False))
+    _write(folder / PAGE, _page(folder, records, found))
+
+
+def _page(folder: Path, records: pd.DataFrame, found: Findings) -> str:
+    title, origin = str(records["experiment"].iloc[0]), {}
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder)
+        title, origin = manifest.title, manifest.origin
+    if (records["suite"] == "mini").all():
+        title += _MINI
+    return page(found, title, origin, _seeds(records))
+
+
+def _seeds(records: pd.DataFrame) -> dict[str, list[str]]:
+    """Return, by model, lines about rows with several seeds."""
+    single = averages.scores(records.assign(row=records["cell"]))
+    rows = averages.scores(records)
+    lines = {}
+    for model, some in records.groupby("model", sort=False):
+        if (model, UNPRUNED) not in single.index:
+            continue
+        base = single.loc[(model, UNPRUNED)]
+        cells = {
+            str(row): [mean_of_ratios(single.loc[(model, cell)], base) for cell in group.unique()]
+            for row, group in some.groupby("row", sort=False)["cell"]
+        }
+        lines[str(model)] = seed_lines(rows.loc[model], cells)
+    return lines
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    half = path.with_name(path.name + ".part")
+    half.write_text(text, encoding="utf-8")
+    os.replace(half, path)

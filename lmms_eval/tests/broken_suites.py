@@ -1,0 +1,75 @@
+"""Small suites in the benchmarks' schemas, some of whose documents are broken."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+from PIL import Image
+
+import samples
+from helpers import TINY
+
+Row = dict[str, Any]
+
+
+def stored(content: bytes | None) -> dict[str, Any] | None:
+    """An image as a parquet file has it."""
+    return None if content is None else {"bytes": content, "path": None}
+
+
+def jpeg(width: int = 60, height: int = 40) -> bytes:
+    """A whole image file."""
+    with io.BytesIO() as file:
+        Image.effect_noise((width, height), 90).convert("RGB").save(file, "JPEG")
+        return file.getvalue()
+
+
+def png(number: int) -> bytes:
+    """The image file of a document."""
+    return samples.picture(number)["bytes"]
+
+
+BROKEN: Mapping[str, tuple[bytes | None, str]] = {
+    "truncated": (jpeg()[:900], "truncated"),
+    "half of a PNG": (png(0)[:-40], "truncated|broken|Truncated"),
+    "flipped": (png(0)[:50] + b"\xff\xff\xff" + png(0)[53:], "broken|bad|invalid|checksum"),
+    "another kind": (b"no picture at all", "cannot identify image file"),
+    "nothing": (b"", "cannot identify image file"),
+    "no pixels": (b"P6\n0 4\n255\n", "no pixels|cannot identify|Dimensions|dimensions"),
+    "missing": (None, "NoneType"),
+}
+"""Files that are no images, and what is said of them."""
+
+
+def rows(task: str, number: int, broken: Mapping[int, bytes | None]) -> list[Row]:
+    """Documents of a task, the images of some replaced."""
+    found = [samples.ROWS[task](n) for n in range(number)]
+    for n, content in broken.items():
+        found[n] |= {"image": stored(content)}
+    return found
+
+
+def suite(folder: Path, tasks: Mapping[str, list[Row]]) -> Path:
+    """Write data and task files; return the tasks' folder."""
+    with patch.object(samples, "rows", lambda task: tasks[task]):
+        return samples.make_suite(folder, list(tasks))
+
+
+def experiment(folder: Path, tasks: Mapping[str, list[Row]], **changes: Any) -> Path:
+    """Write an experiment on a suite of its own; return its file."""
+    suite(folder / "suite", tasks)
+    content = {
+        "name": "try",
+        "title": "A try",
+        "suite": "./suite/tasks",
+        "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
+        "tasks": list(tasks),
+        "cells": {"methods": [], "keep_ratios": [0.05]},
+        "java": "optional",
+    }
+    path = folder / "try.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path

@@ -1,0 +1,220 @@
+"""Ranked once: the same picks for all budgets and questions, and no ranking done twice."""
+
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import ClassVar
+
+import pytest
+import torch
+
+from helpers import PICTURES, TINY_ANYRES, loaded, request
+from llava.pruning import prune
+from otprune import PRUNERS, Selector, Signals, make_pruner
+from otprune.pruners.otprune import OTPrune
+from otprune_lmms.cells import Cell
+from otprune_lmms.engine import Engine
+from otprune_lmms.engine.rankings import Rankings
+
+BUDGETS = (5, 12, 40)
+SIZES = (64, 64, 49, 64)
+NAMES = (7, 8, 9, 7)
+"""The last image is the first one again."""
+
+
+def images(dtype=torch.float32) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    found = [torch.randn(n, 16, generator=generator).to(dtype) for n in SIZES[:3]]
+    return [*found, found[0].clone()]
+
+
+def signals() -> list[Signals]:
+    return [
+        Signals(grid=(isqrt(n), isqrt(n)), image_id=name)
+        for n, name in zip(SIZES, NAMES, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Counting(Selector):
+    """Ranks by the first channel, and counts."""
+
+    keeps_prefixes: bool = True
+    calls: list = field(default_factory=list, compare=False)
+
+    @property
+    def nested(self) -> bool:
+        return self.keeps_prefixes
+
+    def _rank_image(self, tokens, k, signals):
+        self.calls.append((signals.image_id, k))
+        return tokens[:, 0].argsort(descending=True, stable=True)[:k]
+
+
+@dataclass(frozen=True)
+class AsksTheText(Counting):
+    needs: ClassVar[frozenset[str]] = frozenset({"text_embeddings"})
+
+
+def bound(rankings, selector, k, **where):
+    return rankings.bind(prune(selector, k=k, **where), None).stages[0].selector
+
+
+METHODS = [(name, {}) for name in sorted(PRUNERS)] + [
+    ("otprune", {"preset": "released"}),
+    ("otprune", {"preset": "paper"}),
+    ("random", {"seed": 5}),
+]
+
+
+@pytest.mark.parametrize("expected", [True, False])
+@pytest.mark.parametrize(("name", "settings"), METHODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_every_method_keeps_what_it_keeps_alone(name, settings, dtype, expected):
+    method, rankings = make_pruner(name, **settings), Rankings()
+    if expected:
+        rankings.expect(prune(method, k=k) for k in BUDGETS)
+    for k in (*BUDGETS, 49, 64, 12):
+        budgets = [min(k, n) for n in SIZES]
+        found = bound(rankings, method, k).select_batch(images(dtype), k=budgets, signals=signals())
+        wanted = method.select_batch(images(dtype), k=budgets, signals=signals())
+        assert [one.tolist() for one in found] == [one.tolist() for one in wanted]
+
+
+def test_a_nested_method_ranks_an_image_once_for_all_budgets():
+    method, rankings = Counting(), Rankings()
+    rankings.expect([prune(method, k=k) for k in BUDGETS] + [None, prune("random", k=50)])
+    for k in BUDGETS:
+        bound(rankings, method, k).select_batch(images(), k=[k] * 4, signals=signals())
+    assert method.calls == [(7, 40), (8, 40), (9, 40)]
+    assert rankings.ranked == 3
+
+
+def test_ratios_are_budgets_of_each_image_s_own_size():
+    method, rankings = Counting(), Rankings()
+    rankings.expect(prune(method, keep_ratio=ratio) for ratio in (0.1, 0.5, 1.0))
+    bound(rankings, method, 5).select_batch(images(), k=[6, 6, 5, 6], signals=signals())
+    assert method.calls == [(7, 32), (8, 32), (9, 24)]
+
+
+def test_what_was_not_expected_is_ranked_anew_and_then_serves_the_smaller():
+    method, rankings = Counting(), Rankings()
+    for k in (12, 5, 40, 12):
+        bound(rankings, method, k).select_batch(images()[:1], k=[k], signals=signals()[:1])
+    assert method.calls == [(7, 12), (7, 40)]
+
+
+def test_a_method_that_is_not_nested_ranks_once_for_each_budget():
+    method, rankings = Counting(keeps_prefixes=False), Rankings()
+    rankings.expect(prune(method, k=k) for k in BUDGETS)
+    for k in (*BUDGETS, *BUDGETS):
+        bound(rankings, method, k).select_batch(images(), k=[k] * 4, signals=signals())
+    assert method.calls == [(name, k) for k in BUDGETS for name in (7, 8, 9)]
+
+
+def test_views_of_an_image_and_settings_of_a_method_are_kept_apart():
+    rankings, image = Rankings(), images()[:1]
+    one, other = Counting(), Counting(keeps_prefixes=False)
+    for method in (one, other):
+        for where in ({}, {"keep_newlines": True}):
+            bound(rankings, method, 5, **where).select_batch(image, k=[5], signals=signals()[:1])
+        pruning = rankings.bind(prune(method, k=5), "pad")
+        pruning.stages[0].selector.select_batch(image, k=[5], signals=signals()[:1])
+        assert len(method.calls) == 3
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_what_is_not_held_any_more_is_ranked_anew(limit):
+    method, rankings = Counting(), Rankings(limit)
+    for _ in range(2):
+        kept = bound(rankings, method, 5).select_batch(images(), k=[5] * 4, signals=signals())
+        wanted = Counting().select_batch(images(), k=[5] * 4, signals=signals())
+        assert [one.tolist() for one in kept] == [one.tolist() for one in wanted]
+    assert len(method.calls) > 3
+
+
+def test_images_without_a_name_and_other_calls_go_to_the_method_itself():
+    method, rankings = Counting(), Rankings()
+    selector = bound(rankings, method, 5)
+    for _ in range(2):
+        selector.select_batch(images()[:1], k=[5], signals=[Signals()])
+        selector.select_batch(images()[:1], keep_ratio=0.1, signals=signals()[:1])
+        assert (
+            selector.select(images()[0], k=5).tolist() == method.select(images()[0], k=5).tolist()
+        )
+    assert rankings.ranked == 0
+    with pytest.raises(ValueError, match="k must be in 1..n = 1..64, got 65"):
+        selector.select_batch(images()[:1], k=[65], signals=signals()[:1])
+    with pytest.raises(ValueError, match="finite"):
+        selector.select_batch([images()[0] * float("nan")], k=[5], signals=signals()[:1])
+
+
+def test_stages_that_see_more_than_the_image_are_left_alone():
+    rankings = Rankings()
+    assert rankings.bind(None, None) is None
+    for pruning in (
+        prune("otprune", k=5, layer=2),
+        prune("otprune", k=5, compat="reference"),
+        prune(AsksTheText(), k=5),
+    ):
+        assert rankings.bind(pruning, None) is pruning
+    off = Rankings(active=False)
+    assert off.bind(prune("otprune", k=5), None) == prune("otprune", k=5)
+
+
+def cells(**where) -> list[Cell]:
+    return [
+        Cell(),
+        *(Cell.make("otprune", ratio, **where) for ratio in (0.05, 0.2, 0.098)),
+        *(Cell.make("uniform", ratio, **where) for ratio in (0.05, 0.2)),
+        Cell.make("otprune", 0.1, layer=2),
+    ]
+
+
+def asked():
+    questions = ("What is it?", "Is it a dog? Answer yes or no.")
+    found = [
+        request(2 * i + j, question, (name,))
+        for i, name in enumerate(PICTURES)
+        for j, question in enumerate(questions)
+    ]
+    return [*found, request(90, "Which is larger?", ("land.png", "port.png"))]
+
+
+def run(parts, sweep, requests=None, **settings):
+    engine = Engine(parts, model_name="tiny", workers=0, progress=False, batch_size=4, **settings)
+    answers = engine.run(requests or asked(), sweep)
+    texts = {(c.label, r.doc_id): (a.text, a.kept, a.candidates) for (c, r), a in answers.items()}
+    return texts, answers.counts
+
+
+def test_a_sweep_answers_the_same_and_ranks_each_image_once_for_each_method(monkeypatch):
+    plain, counts = run(loaded(), cells(), rank_once=False)
+    assert counts.ranked == 0
+    calls = []
+    own = OTPrune._rank_images
+
+    def counted(self, tokens, k, signals):
+        calls.extend((one.image_id, count) for one, count in zip(signals, k, strict=True))
+        return own(self, tokens, k, signals)
+
+    monkeypatch.setattr(OTPrune, "_rank_images", counted)
+    once, counts = run(loaded(), cells())
+    assert once == plain
+    before = [call for call in calls if call[1] == 115]
+    assert len(before) == len(set(before)) == 4, "each image once, at the largest ratio"
+    # At layer 2 the tokens have seen the question: ten images of nine questions.
+    assert sorted(count for _, count in calls) == [58] * 10 + [115] * 4
+    assert counts.ranked == 4 + 2 * 4
+
+
+def test_newline_tokens_beside_the_budget_are_another_view():
+    short = {"generation": {"max_new_tokens": 2}}
+    requests = [request(i, pictures=(name,), **short) for i, name in enumerate(PICTURES[:2])]
+    sweep = [
+        Cell.make("otprune", ratio, keep_newlines=newlines)
+        for newlines in (False, True)
+        for ratio in (0.05, 0.2)
+    ]
+    once, counts = run(loaded(TINY_ANYRES), sweep, requests)
+    assert once == run(loaded(TINY_ANYRES), sweep, requests, rank_once=False)[0]
+    assert counts.ranked == 2 * 2

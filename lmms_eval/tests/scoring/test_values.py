@@ -1,0 +1,90 @@
+"""Each document's share of the headline metric: their mean is the metric."""
+
+import math
+
+import pytest
+
+from otprune_lmms.benchmarks import OTPRUNE_11, headline
+from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
+from otprune_lmms.scoring.values import shares
+from samples import make_suite, right, wrong
+
+CAPTIONS = ("coco2017_cap_val", "flickr30k_test", "nocaps_val")
+needs_java = pytest.mark.skipif(java() is None, reason="caption metrics need Java")
+MEANS = [
+    pytest.param(t, marks=needs_java) if t in CAPTIONS else t
+    for t in OTPRUNE_11
+    if t not in ("mme", "pope")
+]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    return load_tasks(OTPRUNE_11, make_suite(tmp_path_factory.mktemp("suite"), list(OTPRUNE_11)))
+
+
+def half_right(task):
+    return {i: [a] for i, a in enumerate([*right(task)[:2], *wrong(task)[2:]])}
+
+
+@pytest.mark.parametrize("task", MEANS)
+def test_the_mean_of_the_shares_is_the_metric(task, tasks):
+    scorer = TaskScorer(tasks[task], task)
+    with shared_captions() as tools:
+        score = scorer.score(half_right(task), tools=tools)
+    values = [sample.value for sample in score.samples]
+    counted = [value for value in values if value is not None]
+    assert counted
+    assert max(counted) > min(counted)
+    metric = score.metrics[headline(task, []).metric]
+    assert sum(counted) / len(counted) == pytest.approx(metric, rel=1e-12)
+
+
+@pytest.mark.parametrize("task", ["mme", "pope"])
+def test_pope_and_mme_are_right_or_wrong_with_what_their_metric_needs(task, tasks):
+    score = TaskScorer(tasks[task], task).score(half_right(task))
+    assert [sample.value for sample in score.samples] == [1, 1, 0, 0]
+    keys = {"mme": {"category", "question_id"}, "pope": {"prediction", "truth"}}[task]
+    assert all(set(sample.detail) == keys for sample in score.samples)
+
+
+def test_captions_have_the_score_of_their_image_or_none():
+    said = {i: {"coco_CIDEr": {"image_id": str(100 + i), "pred": "x"}} for i in range(3)}
+    known = shares("coco_CIDEr", said, None, {100: 1.5, 101: 0.0})
+    assert [known[i].value for i in range(3)] == [1.5, 0.0, None]
+    assert shares("coco_CIDEr", said, None)[0].value is None
+
+
+def hits(results):
+    """MMBench's rule: all turned copies of a question must be right."""
+    groups = {}
+    for one in results:
+        groups.setdefault(one["index"] % 1_000_000, []).append(one["hit"])
+        one.clear()
+    return 100 * sum(map(all, groups.values())) / len(groups)
+
+
+def test_turned_copies_of_a_question_count_once_and_together():
+    said = {
+        0: {"m": {"index": 7, "hit": True}},
+        1: {"m": {"index": 1_000_007, "hit": False}},
+        2: {"m": {"index": 8, "hit": True}},
+        3: {"m": {"index": 1_000_008, "hit": True}},
+    }
+    found = {doc_id: share.value for doc_id, share in shares("m", said, hits).items()}
+    assert found == {0: 0.0, 1: None, 2: 100.0, 3: None}
+    assert said[0]["m"] == {"index": 7, "hit": True}, "the task's code got copies"
+
+
+def test_documents_that_do_not_count_have_no_share():
+    said = {0: {"m": {"pred": "A", "answer": "A"}}, 1: {"other": {"pred": "A", "answer": "B"}}}
+    found = shares("m", said, lambda many: float(many[0]["pred"] == many[0]["answer"]))
+    assert [found[0].value, found[1].value] == [1.0, None]
+
+
+def test_other_tasks_have_their_numbers_as_shares():
+    said = {0: {"acc": True}, 1: {"acc": 0.25}, 2: {}}
+    found = shares("acc,none", said, None)
+    assert [found[i].value for i in range(3)] == [1.0, 0.25, None]
+    assert not any(math.isnan(one.value) for one in found.values() if one.value is not None)
+    assert shares("acc", {0: {"acc": "text"}}, None)[0].value is None
