@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from PIL import Image
+
 BROKEN = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(AssertionError, SyntaxError, SystemError, struct.error, zlib.error),
+    Image.DecompressionBombError,
 )
 """What a task's own code and the libraries below it raise where a document is broken: image
 formats, columns that are empty or of another type. Not a lack of memory, which is no document's."""

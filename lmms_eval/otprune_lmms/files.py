@@ -58,18 +58,19 @@ def check_writable(folder: Path) -> None:
     """Raise `OutputError` where a folder can neither be written to nor be made; writes nothing."""
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     if not there.is_dir():
-        raise unwritable(folder, OSError(errno.ENOTDIR, f"{there} is no folder"))
+        raise OutputError(f"{folder} cannot be written: {there} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):
         readonly = os.statvfs(there).f_flag & os.ST_RDONLY
-        code = errno.EROFS if readonly else errno.EACCES
-        raise unwritable(folder, OSError(code, os.strerror(code)))
+        raise unwritable(folder, OSError(errno.EROFS if readonly else errno.EACCES, ""))
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
     """Return an error that names what could not be written, and why."""
     if isinstance(error, OutputError):
         return error
-    return OutputError(f"{path} cannot be written: {error.strerror or error}")
+    # By its number: libraries put texts of their own beside it.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OutputError(f"{path} cannot be written: {reason}")
 
 
 def _sync(place: Path) -> None:

@@ -45,10 +45,11 @@ BROKEN: Mapping[str, tuple[bytes | None, str]] = {
 
 
 def rows(task: str, number: int, broken: Mapping[int, bytes | None]) -> list[Row]:
-    """Documents of a task, the images of some replaced."""
+    """Documents of pope or mme, the images of some replaced; the others show the same one."""
     found = [samples.ROWS[task](n) for n in range(number)]
-    for n, content in broken.items():
-        found[n] |= {"image": stored(content)}
+    for n, row in enumerate(found):
+        image = stored(broken[n]) if n in broken else samples.picture(0)
+        row |= {"image": image, "question": f"{row['question']} ({n})"}
     return found
 
 

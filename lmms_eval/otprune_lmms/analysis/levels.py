@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,8 @@ def levels(points: Iterable[Points]) -> pd.DataFrame:
 def times(diagnostics: pd.DataFrame) -> pd.DataFrame:
     """Return the median time of one selection in ms by setting; low and high are quartiles."""
     lines = []
-    each = with_budget(diagnostics).groupby(["model", "budget", "row"], sort=False)
+    # Any: pandas' types do not follow a selection.
+    each: Any = with_budget(diagnostics).groupby(["model", "budget", "row"], sort=False)
     for (model, size, row), some in each:
         low, value, high = 1000 * some["seconds"].quantile([0.25, 0.5, 0.75]).to_numpy()
         lines.append(

@@ -1,5 +1,7 @@
 """Agreement with the unpruned model's answers."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -43,7 +45,7 @@ def loyalty(samples: pd.DataFrame, draws: int) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _agreed(samples: pd.DataFrame) -> pd.DataFrame:
+def _agreed(samples: Any) -> Any:
     """Return one row a document: its cluster, and for each row label the share that agrees."""
     base = samples[samples["method"].isna()].drop_duplicates("doc_id").set_index("doc_id")
     own = samples[samples["doc_id"].isin(base.index)]
@@ -56,7 +58,7 @@ def _agreed(samples: pd.DataFrame) -> pd.DataFrame:
     return each.assign(cluster=base["cluster"].loc[each.index])
 
 
-def _drawn(task: str, agreed: pd.DataFrame, draws: int) -> tuple[dict[str, np.ndarray], int, int]:
+def _drawn(task: str, agreed: Any, draws: int) -> tuple[dict[str, np.ndarray], int, int]:
     """Return for each row its agreement in percent, observed first, then redrawn, [1 + B]."""
     if agreed.empty:
         return {}, 0, 0

@@ -31,7 +31,8 @@ def page(analysis: pd.DataFrame, records: pd.DataFrame, manifest: Mapping[str, A
     lines += [f"{name}: `{value}`  " for name, value in manifest.get("origin", {}).items()]
     models = list(dict.fromkeys(analysis["model"]))
     for model in models:
-        own = analysis[analysis["model"] == model]
+        # Any: pandas' types do not follow a selection.
+        own: Any = analysis[analysis["model"] == model]
         mark = f", {model}" if len(models) > 1 else ""
         lines += _levels(own, records[records["model"] == model], mark)
         lines += _means(own, mark)
@@ -41,7 +42,7 @@ def page(analysis: pd.DataFrame, records: pd.DataFrame, manifest: Mapping[str, A
     return "\n".join([*lines, *_notes(), ""])
 
 
-def _levels(own: pd.DataFrame, records: pd.DataFrame, mark: str) -> list[str]:
+def _levels(own: Any, records: Any, mark: str) -> list[str]:
     level = own[own["analysis"] == "level"]
     if level.empty:
         return []
@@ -64,7 +65,7 @@ def _levels(own: pd.DataFrame, records: pd.DataFrame, mark: str) -> list[str]:
     return [*lines, *_table(head, rows), "", f"Means over benchmarks; {images} images in all."]
 
 
-def _means(own: pd.DataFrame, mark: str) -> list[str]:
+def _means(own: Any, mark: str) -> list[str]:
     some = own[(own["analysis"] == "spearman") & (own["task"] == "all")]
     if some.empty:
         return []
@@ -82,7 +83,7 @@ def _means(own: pd.DataFrame, mark: str) -> list[str]:
     return [*lines, *_table(head, rows), *_differences(own)]
 
 
-def _differences(own: pd.DataFrame) -> list[str]:
+def _differences(own: Any) -> list[str]:
     some = own[(own["analysis"] == "difference") & own["quantity"].isin(MAIN)]
     if some.empty:
         return []
@@ -97,7 +98,7 @@ def _differences(own: pd.DataFrame) -> list[str]:
     return ["", f"The same minus that of {against} [95 %]:", "", *_table(head, rows)]
 
 
-def _benchmarks(own: pd.DataFrame, mark: str) -> list[str]:
+def _benchmarks(own: Any, mark: str) -> list[str]:
     some = own[(own["analysis"] == "spearman") & (own["subjects"] == "all")]
     some = some[some["task"] != "all"]
     lines: list[str] = []
@@ -117,7 +118,7 @@ def _benchmarks(own: pd.DataFrame, mark: str) -> list[str]:
     return lines
 
 
-def _questions(own: pd.DataFrame, mark: str) -> list[str]:
+def _questions(own: Any, mark: str) -> list[str]:
     some = own[own["analysis"] == "sample"]
     if some.empty:
         return []
@@ -139,7 +140,7 @@ def _questions(own: pd.DataFrame, mark: str) -> list[str]:
     return [*lines, *_table(head, rows)]
 
 
-def _loyalty(own: pd.DataFrame, mark: str) -> list[str]:
+def _loyalty(own: Any, mark: str) -> list[str]:
     some = own[own["analysis"] == "loyalty"]
     if some.empty:
         return []
@@ -176,22 +177,22 @@ def _notes() -> list[str]:
     ]
 
 
-def _correlation(line: pd.Series) -> str:
+def _correlation(line: Any) -> str:
     if pd.isna(line["value"]):
         return _EMPTY
     p = "" if pd.isna(line["p"]) else f", p {line['p']:.2g}"
     return _interval(line) + p
 
 
-def _interval(line: pd.Series) -> str:
+def _interval(line: Any) -> str:
     return f"{line['value']:.2f} [{line['low']:.2f}, {line['high']:.2f}]"
 
 
-def _effect(line: pd.Series) -> str:
+def _effect(line: Any) -> str:
     return f"{line['value']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
 
 
-def _percent(line: pd.Series) -> str:
+def _percent(line: Any) -> str:
     return f"{line['value']:.1f} [{line['low']:.1f}, {line['high']:.1f}]"
 
 

@@ -57,7 +57,8 @@ def outcomes(samples: pd.DataFrame) -> pd.DataFrame:
     headline has no best value, other than captions, are left out.
     """
     parts = []
-    for (_, task), some in samples.groupby(["model", "task"], sort=False):
+    groups: Any = samples.groupby(["model", "task"], sort=False)
+    for (_, task), some in groups:
         head = headline(str(task), ["value"])
         if head.metric.endswith("CIDEr"):
             kind, whole = "captions", some.loc[some["method"].isna(), "value"].mean()
@@ -89,10 +90,11 @@ def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame
         `COLUMNS`.
     """
     names = [one.column for one in QUANTITIES]
-    each = with_budget(diagnostics).groupby(["model", "cell", "task", "cluster"], sort=False)
+    # Any: pandas' types do not follow a selection.
+    each: Any = with_budget(diagnostics).groupby(["model", "cell", "task", "cluster"], sort=False)
     measured = each[names].mean().reset_index()
     some = with_budget(outcomes(samples)).dropna(subset="outcome")
-    joined = some.merge(measured, on=["model", "cell", "task", "cluster"])
+    joined: Any = some.merge(measured, on=["model", "cell", "task", "cluster"])
     lines: list[dict[str, Any]] = []
     for (model, kind), answers in joined.groupby(["model", "kind"], sort=False):
         budgets = list(dict.fromkeys(answers["budget"]))
@@ -104,7 +106,7 @@ def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _compared(answers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _compared(answers: Any) -> Iterator[tuple[str, Any]]:
     """Yield each comparison with the answers that take part."""
     yield ACROSS, answers
     for comparison, some in ((SAME, answers), (DRAWS, answers[answers["method"] == "random"])):
@@ -115,7 +117,7 @@ def _compared(answers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield comparison, some
 
 
-def _fits(comparison: str, answers: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _fits(comparison: str, answers: Any) -> Iterator[dict[str, Any]]:
     """Yield the fit of each quantity."""
     groups = answers["cluster"].astype("category").cat.codes.to_numpy()
     clusters = len(np.unique(groups))
@@ -145,7 +147,7 @@ def _fits(comparison: str, answers: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def _without_levels(answers: pd.DataFrame, column: str, comparison: str) -> np.ndarray:
+def _without_levels(answers: Any, column: str, comparison: str) -> np.ndarray:
     """Return a column minus the mean of its cell, and of its question where that is compared.
 
     Questions that take part have every cell of their benchmark and budget, so subtracting both

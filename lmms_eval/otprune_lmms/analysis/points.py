@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,8 +93,10 @@ def points(
         records: of `read_records`.
         draws: B.
     """
-    table = headline_scores(records)
-    ours, theirs = with_budget(samples), with_budget(diagnostics)
+    # Any: pandas' types do not follow a selection.
+    table: Any = headline_scores(records)
+    ours: Any = with_budget(samples)
+    theirs: Any = with_budget(diagnostics)
     for (model, task, size), some in ours.groupby(["model", "task", "budget"], sort=False):
         images = theirs[
             (theirs["model"] == model) & (theirs["task"] == task) & (theirs["budget"] == size)
@@ -113,16 +116,16 @@ def points(
 def _points(
     names: tuple[str, str, str],
     rows: list[str],
-    samples: pd.DataFrame,
-    images: pd.DataFrame,
+    samples: Any,
+    images: Any,
     score: np.ndarray,
     draws: int,
 ) -> Points:
     model, task, size = names
     # All cells answer the same documents.
     one = samples[samples["cell"] == samples["cell"].iloc[0]]
-    group = pd.Series(parts_of(task, one).group, one["cluster"]).groupby(level=0, sort=False)
-    strata = group.first()
+    group: Any = pd.Series(parts_of(task, one).group, one["cluster"])
+    strata = group.groupby(level=0, sort=False).first()
     clusters, counts = strata.index, redraws(task, strata.to_numpy(), draws)
     methods = samples.drop_duplicates("row").set_index("row")["method"]
     measured, drawn = _measured(rows, images, clusters, counts)
@@ -142,7 +145,7 @@ def _points(
 
 
 def _scores_drawn(
-    task: str, rows: list[str], samples: pd.DataFrame, clusters: pd.Index, counts: np.ndarray
+    task: str, rows: list[str], samples: Any, clusters: pd.Index, counts: np.ndarray
 ) -> np.ndarray:
     """Return the score of each row in each redraw, seeds averaged, [B m]."""
     found = []
@@ -157,7 +160,7 @@ def _scores_drawn(
 
 
 def _measured(
-    rows: list[str], images: pd.DataFrame, clusters: pd.Index, counts: np.ndarray
+    rows: list[str], images: Any, clusters: pd.Index, counts: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return means over documents by quantity, [m] and [B m]."""
     names = [one.column for one in QUANTITIES]

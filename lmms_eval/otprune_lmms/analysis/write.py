@@ -85,7 +85,8 @@ def analysis(
     Raises:
         ValueError: no diagnosed image is among those of the samples.
     """
-    if len(diagnostics) and not diagnostics["cluster"].isin(samples["cluster"]).any():
+    known = set(samples["cluster"])
+    if len(diagnostics) and known.isdisjoint(diagnostics["cluster"]):
         raise ValueError("the diagnostics are of other images than the samples: run analyze again")
     dots = list(points(diagnostics, samples, records, draws))
     ranked = correlations(dots)

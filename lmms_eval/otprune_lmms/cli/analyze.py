@@ -86,10 +86,13 @@ def analyze_one(
     from otprune_lmms.analysis.write import write_analysis
 
     if not tables_only:
+        import transformers
+
         from otprune_lmms.analysis.experiment import diagnose_experiment
         from otprune_lmms.analysis.store import write_diagnostics
         from otprune_lmms.experiments.config import load_experiment
 
+        transformers.utils.logging.disable_progress_bar()
         found = diagnose_experiment(
             load_experiment(path),
             path.parent,

@@ -118,9 +118,7 @@ def _answer(sources: Sequence[Source], journal: Path, shard: Shard | None, quiet
     logger.info("answering %s%s; answers in %s", part, names, journal)
     begin = time.perf_counter()
     try:
-        counts = answer(
-            sources, journal, shard=shard, progress=not quiet, eval_time=eval_time()
-        )
+        counts = answer(sources, journal, shard=shard, progress=not quiet, eval_time=eval_time())
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         logger.debug("the whole story", exc_info=True)
         fail(error, 1)

@@ -115,8 +115,6 @@ def _cost(
     """Return the cost of a setting; of facts and rounds the second are the unpruned model's."""
     (own, plain), (times, plain_times) = facts, rounds
     samples = sum(times.sizes.values())
-    prefill, plain_prefill = times.spread("prefill"), plain_times.spread("prefill")
-    select, total = times.spread("select"), times.spread(*PARTS)
     return Cost(
         model=about.model,
         cell=cell.label,
@@ -131,14 +129,14 @@ def _cost(
         text_tokens=own.text / samples,
         preprocess=times.spread("preprocess"),
         vision=times.spread("vision"),
-        select=select,
-        prefill=prefill,
+        select=times.spread("select"),
+        prefill=times.spread("prefill"),
         decode=times.spread("decode"),
         decode_per_token=times.per_token(),
-        total=total,
-        prefill_ratio=_ratio(prefill, plain_prefill),
-        total_ratio=_ratio(total, plain_times.spread(*PARTS)),
-        select_share=_share(select, prefill, plain_prefill),
+        total=times.spread(*PARTS),
+        prefill_ratio=_ratio(times, plain_times, "prefill"),
+        total_ratio=_ratio(times, plain_times, *PARTS),
+        select_share=_share(times, plain_times),
         kv_bytes=own.kv_bytes / samples,
         peak_bytes=own.peak,
         added_bytes=own.added,
@@ -156,15 +154,16 @@ def _cost(
     )
 
 
-def _ratio(own: Spread, plain: Spread) -> float | None:
-    if own.middle is None or not plain.middle:
-        return None
-    return own.middle / plain.middle
+def _ratio(own: Rounds, plain: Rounds, *parts: str) -> float | None:
+    above, below = own.spread(*parts).middle, plain.spread(*parts).middle
+    return None if above is None or not below else above / below
 
 
-def _share(select: Spread, prefill: Spread, plain: Spread) -> float | None:
+def _share(own: Rounds, plain: Rounds) -> float | None:
     """Return what part of the prefill's saving selection takes; None where there is none."""
-    if not select.middle or prefill.middle is None or plain.middle is None:
+    select, prefill = own.spread("select").middle, own.spread("prefill").middle
+    before = plain.spread("prefill").middle
+    if not select or prefill is None or before is None:
         return None
-    saved = plain.middle - prefill.middle
-    return select.middle / saved if saved > 0 else None
+    saved = before - prefill
+    return select / saved if saved > 0 else None

@@ -87,7 +87,7 @@ def named(request: Request) -> Iterator[None]:
         yield
     except RequestError:
         raise
-    except (*BROKEN, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise DocumentError(request.failure(reason_of(error))) from error
 
 

@@ -22,7 +22,7 @@ from otprune_lmms.cells import Cell
 from otprune_lmms.cluster.shard import Shard
 from otprune_lmms.cost.counting import shape_of
 from otprune_lmms.documents import Failure
-from otprune_lmms.engine import Engine, Request, requests_of
+from otprune_lmms.engine import Answer, Answers, Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
 from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
 from otprune_lmms.experiments.counts import total
@@ -233,11 +233,7 @@ def _answer(
     requests = answers.requests
     outcome.models[model.name] = engine.fingerprint
     outcome.shapes[model.name] = dataclasses.asdict(shape_of(loaded[1].config))
-    share = [
-        (number, place_of(r), answers[cell, r])
-        for number, cell in enumerate(cells)
-        for r in requests
-    ]
+    share = _numbered(answers, cells)
     asked = asked_of(requests, answers, loaded[0], model.conversation)
     counts = [dict(vars(answers.counts))]
     if state.num_processes > 1:
@@ -253,10 +249,25 @@ def _answer(
     del engine, loaded
     gc.collect()
     torch.cuda.empty_cache()
+    return _by_task(share, cells), dict(asked)
+
+
+def _numbered(answers: Answers, cells: Sequence[Cell]) -> list[tuple[int, Place, Answer]]:
+    """Return answers with the number of their cell, to be sent to another process."""
+    return [
+        (number, place_of(request), answers[cell, request])
+        for number, cell in enumerate(cells)
+        for request in answers.requests
+    ]
+
+
+def _by_task(
+    share: Sequence[tuple[int, Place, Answer]], cells: Sequence[Cell]
+) -> dict[Cell, dict[str, list[Answered]]]:
     found: dict[Cell, Any] = {cell: defaultdict(list) for cell in cells}
     for number, place, answer in share:
         found[cells[number]][place.task].append((place, answer))
-    return found, dict(asked)
+    return found
 
 
 def _picture(loaded: Any, requests: Sequence[Request], cells: Sequence[Cell], path: Path) -> None:

@@ -39,13 +39,13 @@ LOOKS: dict[str, Look] = {
     "otprune": Look("OTPrune", "#D55E00", "o", width=1.9),
     "divprune": Look("DivPrune", "#0072B2", "s"),
     "w2greedy": Look("W2-greedy", "#009E73", "^"),
-    "dpp": Look("DPP", "#56B4E9", "P"),
+    "dpp": Look("DPP", "#AA4499", "P"),
     "herding": Look("Herding", "#E69F00", "<"),
     "facility_location": Look("Facility location", "#332288", ">"),
     "kmedoids": Look("k-medoids", "#44AA99", "h"),
     "farthest_point": Look("Farthest point", "#999933", "p"),
-    "random": Look("Random", "#6E6E6E", "X", BLIND),
-    "uniform": Look("Uniform stride", "#AA4499", "D", BLIND),
+    "random": Look("Random", "#555555", "X", BLIND),
+    "uniform": Look("Uniform stride", "#56B4E9", "D", BLIND),
     "grid": Look("Grid", "#882255", "d", BLIND),
     "first_k": Look("First-K", "#117733", "v", BLIND),
     "last_k": Look("Last-K", "#CC6677", "*", BLIND),
@@ -54,7 +54,7 @@ LOOKS: dict[str, Look] = {
 
 UNPRUNED = Look("Unpruned", "#000000", "", (":"), 1.1)
 
-_SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#332288", "#44AA99", "#999933", "#882255")
+_SPARE_COLOURS = ("#CC79A7", "#661100", "#E69F00", "#332288", "#44AA99", "#999933", "#882255")
 _SPARE_MARKERS = ("8", "H", "v", "d", "p", "P", "*", "X", "h", ">", "<")
 
 RC = {

@@ -1,6 +1,7 @@
 """Samples as the browser on the page takes them: plain lists and numbers, texts stored once."""
 
 import ast
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from otprune_lmms.figures.style import UNPRUNED, look
 from otprune_lmms.report.choose import choose, counts, disagree, full_marks, known_headline
 from otprune_lmms.report.kept import Kept
 from otprune_lmms.report.pictures import Album
+from otprune_lmms.report.store import Store
 
 LONGEST = 1000
 """Characters of a text that are shown; of a longer one the beginning, and how long it was."""
@@ -38,7 +40,7 @@ class Texts:
 
 
 def embed(
-    samples: pd.DataFrame,
+    store: Store,
     diagnostics: pd.DataFrame | None,
     images: ImageSource | None,
     references: References | None,
@@ -47,44 +49,41 @@ def embed(
     """Return what ``samples.js`` draws, ready for JSON.
 
     Args:
-        samples: as `read_samples` gives them.
+        store: the samples.
         diagnostics: what each cell keeps of each image; None where it was not measured.
         images: of the tasks' documents; None where they are not at hand.
         references: of documents whose target says nothing.
         per_task: documents of each task.
     """
-    kept = Kept(diagnostics, samples)
-    chosen = choose(samples, per_task, kept.clusters)
+    kept = Kept(diagnostics, store.models, store.cells)
+    chosen = choose(store.numbers, per_task, kept.clusters)
     places = [(str(line.task), int(line.doc_id)) for line in chosen.itertuples()]
-    cells = list(dict.fromkeys(samples["cell"]))
-    models = list(dict.fromkeys(samples["model"]))
     album, texts = Album(), Texts()
     found = {} if images is None else images(places)
-    targets = _targets(samples, places, references)
-    by_place = dict(tuple(samples.groupby(["task", "doc_id"], sort=False)))
+    silent = [place for place in places if place[0] in store.silent]
+    asked = references(silent) if references is not None and silent else {}
     tasks = list(dict.fromkeys(task for task, _ in places))
     shown = []
-    for place in places:
-        own = by_place[place]
+    for place, own in store.of(places).items():
+        one = own.iloc[0]
+        targets = asked.get(place, []) if place in silent else spelt_out(str(one["target"]))
         shown.append(
             {
                 "task": tasks.index(place[0]),
                 "doc": place[1],
                 "images": [album.add(image) for image in found.get(place, [])],
-                "question": texts.add(str(own["prompt"].iloc[0])),
-                "references": [texts.add(one) for one in targets[place]],
-                "answers": _answers(own, models, cells, texts),
-                "kept": kept.of(own["cluster"].iloc[0], len(found.get(place, ()))),
+                "question": texts.add(str(one["prompt"])),
+                "references": [texts.add(target) for target in targets],
+                "answers": _answers(own, store.models, store.cells, texts),
+                "kept": kept.of(str(one["cluster"]), len(found.get(place, ()))),
                 "disagree": disagree(own),
             }
         )
     return {
-        "models": models,
-        "cells": _cells(samples, cells),
-        "tasks": _tasks(samples, tasks, chosen),
-        "pictures": [
-            {"uri": one.uri, "width": one.width, "height": one.height} for one in album.pictures
-        ],
+        "models": store.models,
+        "cells": _cells(store),
+        "tasks": _tasks(store.numbers, tasks, chosen),
+        "pictures": [dataclasses.asdict(one) for one in album.pictures],
         "texts": texts.texts,
         "samples": shown,
     }
@@ -103,14 +102,13 @@ def _tasks(samples: pd.DataFrame, tasks: list[str], chosen: pd.DataFrame) -> lis
     return found
 
 
-def _cells(samples: pd.DataFrame, cells: list[str]) -> list[dict[str, Any]]:
-    first = samples.drop_duplicates("cell").set_index("cell")
-    methods = [one for one in dict.fromkeys(samples["method"]) if isinstance(one, str)]
+def _cells(store: Store) -> list[dict[str, Any]]:
+    first = store.numbers.drop_duplicates("cell").set_index("cell")["method"]
+    methods = [one for one in dict.fromkeys(first) if isinstance(one, str)]
     found = []
-    for cell in cells:
-        method = first.loc[cell, "method"]
-        pruned = isinstance(method, str)
-        colour = look(method, methods).colour if pruned else UNPRUNED.colour
+    for cell in store.cells:
+        pruned = isinstance(first[cell], str)
+        colour = look(first[cell], methods).colour if pruned else UNPRUNED.colour
         found.append({"label": cell, "pruned": pruned, "colour": colour})
     return found
 
@@ -133,24 +131,6 @@ def _answers(
             ]
         )
     return sorted(found, key=lambda answer: (answer[0], answer[1]))
-
-
-def _targets(
-    samples: pd.DataFrame, places: Sequence[Shown], references: References | None
-) -> dict[Shown, list[str]]:
-    """Return the references of each document.
-
-    A task whose documents all have one target has none that says anything: lmms-eval writes the
-    name of a column there. Its references are then asked for.
-    """
-    first = samples.drop_duplicates(["task", "doc_id"]).set_index(["task", "doc_id"])["target"]
-    several = first.groupby(level="task").agg(lambda own: len(own) < 3 or own.nunique() > 1)
-    silent = [place for place in places if not several[place[0]]]
-    asked = references(silent) if references is not None and silent else {}
-    return {
-        place: asked.get(place, []) if place in set(silent) else spelt_out(str(first[place]))
-        for place in places
-    }
 
 
 def spelt_out(target: str) -> list[str]:

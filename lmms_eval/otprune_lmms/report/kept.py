@@ -13,12 +13,14 @@ class Kept:
 
     Args:
         diagnostics: of the results folder; None where nothing was diagnosed.
-        samples: whose models and cells are numbered in order of appearance.
+        models: of the page, in its order; others are left out.
+        cells: likewise.
     """
 
-    def __init__(self, diagnostics: pd.DataFrame | None, samples: pd.DataFrame) -> None:
-        self.models = list(dict.fromkeys(samples["model"]))
-        self.cells = list(dict.fromkeys(samples["cell"]))
+    def __init__(
+        self, diagnostics: pd.DataFrame | None, models: list[str], cells: list[str]
+    ) -> None:
+        self.models, self.cells = models, cells
         self._images: dict[Any, pd.DataFrame] = {}
         if diagnostics is not None and len(diagnostics):
             known = diagnostics["model"].isin(self.models) & diagnostics["cell"].isin(self.cells)

@@ -24,7 +24,8 @@ from otprune_lmms.report.sheets import (
     gate_sheet,
     statistics_sheets,
 )
-from otprune_lmms.samples import SAMPLES, read_samples
+from otprune_lmms.report.store import Store
+from otprune_lmms.samples import SAMPLES
 from otprune_lmms.tables import gate, read_intervals, read_manifest, references, wide
 from otprune_lmms.tables.render import html as tables_html
 
@@ -93,6 +94,8 @@ class _Page:
         self, results: Results, images: ImageSource | None, asked: References | None
     ) -> None:
         self.results, self.images, self.asked = results, images, asked
+        there = (results.folder / SAMPLES).is_file()
+        self.store = Store(results.folder) if there else None
         self.environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE),
             autoescape=True,
@@ -156,10 +159,9 @@ class _Page:
                     }
 
     def _samples(self, per_task: int) -> dict[str, Any] | None:
-        if not (self.results.folder / SAMPLES).is_file():
+        if self.store is None:
             return None
-        samples = read_samples(self.results.folder)
-        return embed(samples, self._diagnostics(), self.images, self.asked, per_task)
+        return embed(self.store, self._diagnostics(), self.images, self.asked, per_task)
 
     def _diagnostics(self) -> pd.DataFrame | None:
         try:

@@ -4,15 +4,19 @@ import copyreg
 import hashlib
 import io
 import ssl
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import datasets
 import lmms_eval.tasks
 from lmms_eval.tasks import TaskManager, get_task_dict
 from lmms_eval.utils import load_yaml_config
 from tenacity import RetryError
+
+from otprune_lmms.documents import BROKEN, reason_of
 
 _FOLDERS = {
     "coco2017_cap_val": "coco_cap",
@@ -107,11 +111,33 @@ def _override(name: str, folder: Path | None) -> dict[str, Any]:
 def _load(name: str, override: dict[str, Any], manager: TaskManager) -> dict[str, Any]:
     try:
         # Its progress bars say nothing about a run's progress.
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), _broken_images_are_none():
             return get_task_dict([override], manager, "simple")
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"task {name} could not be made of its first document: {reason_of(error)}"
+        ) from error
     except RetryError as error:
         cause = error.last_attempt.exception()
         reason = " ".join(str(cause).split())[:300]
         raise ValueError(
             f"the data of task {name} could not be loaded ({type(cause).__name__}: {reason})"
         ) from error
+
+
+@contextmanager
+def _broken_images_are_none() -> Iterator[None]:
+    """Let lmms-eval, which looks at a task's first document, do so if its image is broken.
+
+    Whoever asks for the image later gets the error.
+    """
+    decode = datasets.Image.decode_example
+
+    def decode_example(self: datasets.Image, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return decode(self, *args, **kwargs)
+        except BROKEN:
+            return None
+
+    with patch.object(datasets.Image, "decode_example", decode_example):
+        yield

@@ -141,7 +141,8 @@ def _method(found: Findings) -> Iterator[str]:
     yield (
         f"- Intervals: 95 %, percentile, {found.draws} bootstrap draws of images with all their "
         "documents (MME: within each category), the same draws for all rows of a task. They are "
-        "about further documents of the same kind, not about further tasks or trainings. "
+        "about further documents of the same kind, not about further tasks or trainings. Documents "
+        "are those that count for the task's headline (MME: perception, SEED-Bench: images). "
         "Relative averages: tasks drawn independently, the set of tasks fixed. Not BCa: its bias "
         "correction is infinite for a score at its bound and hangs on ties for few documents."
     )

@@ -8,6 +8,7 @@ because McNemar takes documents for independent and then finds too much. What is
 whole cluster between the two rows, after which both headlines are computed anew.
 """
 
+import gc
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +56,12 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.full(p.shape, np.nan)
     there = ~np.isnan(p)
     if there.any():
-        adjusted[there] = multipletests(p[there], method="holm")[1]
+        # statsmodels collects garbage at every call, which takes long unless objects are frozen.
+        gc.freeze()
+        try:
+            adjusted[there] = multipletests(p[there], method="holm")[1]
+        finally:
+            gc.unfreeze()
     return adjusted
 
 

@@ -1,6 +1,7 @@
 """What a sample can decide: the smallest paired difference that a test would find."""
 
 import math
+from functools import cache
 
 from scipy.stats import norm
 
@@ -84,6 +85,7 @@ def detectable_from_error(error: float, *, alpha: float = ALPHA, power: float = 
     return sum(_quantiles(alpha, power)) * error
 
 
+@cache
 def _quantiles(alpha: float, power: float) -> tuple[float, float]:
     for name, value in (("alpha", alpha), ("power", power)):
         if not 0 < value < 1:

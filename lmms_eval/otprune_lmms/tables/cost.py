@@ -47,6 +47,7 @@ def tokens_of(records: pd.DataFrame, folder: Path | None = None) -> Tokens:
     else:
         some = records.drop_duplicates([*names, "cell"])
     counts = some[[*names, "kept_tokens", "visual_tokens"]].dropna()
+    counts = counts.astype({"kept_tokens": float, "visual_tokens": float})
     means = counts.pivot_table(index=names, aggfunc="mean").reset_index()
     return {
         (str(model), str(row), str(task)): (kept, visual)

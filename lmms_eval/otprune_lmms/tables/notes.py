@@ -176,7 +176,10 @@ def _missing(told: Told) -> Iterator[str]:
     for tasks in documents_of(told.records).values():
         for task, count in tasks.items():
             counts[task] = max(count, counts.get(task, 0))
-    yield "documents: " + ", ".join(f"{task} {count}" for task, count in counts.items())
+    yield "documents: " + ", ".join(
+        f"{task} {count}" + (" (the first)" if task in told.manifest.limited else "")
+        for task, count in counts.items()
+    )
     for task, count in told.manifest.left_out.items():
         yield f"{task}: {count} documents could not be asked and are left out of every row"
     bases = whole[whole.index.get_level_values("row") == UNPRUNED]

@@ -20,14 +20,15 @@ from samples import make_suite
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ran")
     make_suite(folder / "suite", ["pope"])
-    methods = ["otprune", "divprune", {"method": "random", "seeds": [0, 1]}]
+    inside = {"method": "otprune", "layers": [1]}
+    methods = ["otprune", inside, {"method": "random", "seeds": [0, 1]}]
     content = {
         "name": "try",
         "title": "A try",
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
         "tasks": ["pope"],
-        "cells": {"keep_ratios": [0.1], "layers": [0, 1], "methods": methods},
+        "cells": {"keep_ratios": [0.05], "methods": methods},
     }
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -50,7 +51,7 @@ def test_the_analysis_of_a_run(ran):
     assert done.exit_code == 0, done.output
     found = pd.read_parquet(output / "diagnostics.parquet")
     samples = pd.read_parquet(output / "samples.parquet")
-    assert set(found["cell"]) == {"otprune-0.1", "divprune-0.1", "random-0.1", "random-0.1-seed1"}
+    assert set(found["cell"]) == {"otprune-0.05", "random-0.05", "random-0.05-seed1"}
     assert set(found["cluster"]) <= set(samples["cluster"])
     # What was diagnosed is what the engine kept.
     kept = found.assign(count=found["kept"].map(len)).merge(
@@ -60,7 +61,7 @@ def test_the_analysis_of_a_run(ran):
     assert len(kept) == len(found)
     assert (kept["count"] == kept["kept_y"]).all()
     assert (kept["n"] == kept["candidates"]).all()
-    assert "otprune-0.1" in (output / "analysis.md").read_text()
+    assert "otprune-0.05" in (output / "analysis.md").read_text()
     before = (output / "analysis.csv").read_bytes()
     assert call(path, "--output-dir", output, "--tables-only").exit_code == 0
     assert (output / "analysis.csv").read_bytes() == before

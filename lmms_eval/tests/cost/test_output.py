@@ -1,8 +1,9 @@
 """cost.json, cost.csv, cost.md, and the command that writes them."""
 
-import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -13,10 +14,13 @@ from typer.testing import CliRunner
 from helpers import TINY
 from otprune_lmms.cells import Cell
 from otprune_lmms.cli.bench import bench
+from otprune_lmms.cli.run import run as run_command
 from otprune_lmms.cost.experiment import distinct
 from otprune_lmms.cost.output import read_cost, write_cost
 from otprune_lmms.cost.page import page, rendered, terminal
 from otprune_lmms.cost.records import COLUMNS, Cost, Spread
+from otprune_lmms.engine.phases import PHASES
+from otprune_lmms.journal import Journal
 from samples import make_suite
 
 ORIGIN = {"hardware": "A machine, 3 threads", "commit": "abc", "command": "otprune bench x"}
@@ -146,11 +150,14 @@ def test_one_seed_of_a_setting_is_enough():
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    make_suite(folder / "suite", ["pope"])
+    task = make_suite(folder / "suite", ["pope"]) / "pope.yaml"
+    # A model of random weights ends no answer by itself.
+    short = {"generation_kwargs": {"max_new_tokens": 2}}
+    task.write_text(yaml.safe_dump(yaml.safe_load(task.read_text()) | short))
     return folder
 
 
-def run(folder, *arguments, **changes):
+def run(folder, *arguments, command=bench, **changes):
     cells = {"keep_ratios": [0.25], "methods": ["uniform", {"method": "random", "seeds": [0, 1]}]}
     content = {
         "name": "try",
@@ -162,7 +169,7 @@ def run(folder, *arguments, **changes):
     }
     (folder / "try.yaml").write_text(yaml.safe_dump(content | changes))
     app = typer.Typer()
-    app.command()(bench)
+    app.command()(command)
     given = [str(folder / "try.yaml"), "--quiet", "--output-dir", str(folder / "out"), *arguments]
     return CliRunner().invoke(app, given)
 
@@ -177,6 +184,7 @@ def test_the_command_measures_an_experiment(suite):
     assert frame["samples"].tolist() == [1] * 3 + [2] * 3, "whole batches"
     assert set(frame["convention"]) == {"2ndm"}
     assert set(frame["visual_tokens"]) == {576.0}
+    assert set(frame["new_tokens"]) == {2.0}
     assert "of the saving" in done.output
     assert json.loads((suite / "out" / "cost.json").read_text())["origin"]["commit"]
 
@@ -196,5 +204,23 @@ def test_what_cannot_be_is_a_sentence_and_a_status(suite, changes, code, message
     assert "Traceback" not in done.output
 
 
-def test_a_record_is_a_value():
-    assert dataclasses.replace(RECORDS[0]) == RECORDS[0]
+def test_a_run_heeds_the_variable_and_no_other(suite, monkeypatch, tmp_path):
+    monkeypatch.setenv("EVAL_TIME", "yes")
+    monkeypatch.setenv("BASELINE", "OURS")
+    monkeypatch.setenv("SUBSET_RATIO", "0.5")
+    given = ("--limit", "1", "--journal", str(tmp_path))
+    done = run(suite, *given, command=run_command, cells={"methods": ["uniform"]})
+    assert done.exit_code == 0, done.output
+    with Journal(tmp_path, readonly=True) as journal:
+        settings = [one.settings for one in journal]
+        assert all(set(one.seconds) == {"generate", *PHASES} for one in journal)
+    assert [one["method"] for one in settings] == [None, "uniform"]
+    monkeypatch.setenv("EVAL_TIME", "perhaps")
+    done = run(suite, *given, command=run_command)
+    assert done.exit_code == 2
+    assert "EVAL_TIME must be true or false (1, 0, yes, no), got 'perhaps'" in done.output
+
+
+def test_reading_costs_needs_no_torch():
+    code = "import sys, otprune_lmms.cost.output; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,11 +22,13 @@ import torch
 
 torch.set_num_threads(1)
 
+import typer  # noqa: E402
+
 from helpers import PICTURES, loaded, request  # noqa: E402
 from otprune_lmms.cells import Cell  # noqa: E402
-import typer  # noqa: E402
 from otprune_lmms.cli.run import run  # noqa: E402
 from otprune_lmms.cli.sweep import sweep  # noqa: E402
+
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(run)
 app.command()(sweep)

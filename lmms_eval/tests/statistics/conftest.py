@@ -110,19 +110,12 @@ def write_folder(folder, records: pd.DataFrame, samples: pd.DataFrame) -> None:
     """Write both as the harness does."""
     folder.mkdir(parents=True, exist_ok=True)
     records.to_csv(folder / "records.csv", index=False)
-    whole = samples.assign(
-        prompt="?",
-        target="t",
-        answers=[["a"]] * len(samples),
-        answer="a",
-        kept=1,
-        candidates=2,
-        new_tokens=1,
-        seconds=0.1,
-    )
+    texts = {"prompt": "?", "target": "t", "answer": "a"}
+    counts = {"kept": 1, "candidates": 2, "new_tokens": 1, "seconds": 0.1}
+    whole = samples.assign(**texts, **counts).reindex(columns=SCHEMA.names)
     columns = {
-        name: whole[name].astype(object).where(whole[name].notna(), None).tolist()
-        for name in SCHEMA.names
+        name: column.astype(object).where(column.notna(), None).tolist()
+        for name, column in whole.items()
     }
     write_samples(folder / "samples.parquet", [columns])
 

@@ -59,7 +59,7 @@ def test_points_are_those_of_the_records(data, found):
     for line in found.intervals.itertuples():
         assert line.value == table.loc[(line.model, line.row), line.task]
         assert line.low <= line.value <= line.high
-        assert line.low < line.high
+        assert line.low < line.high or line.row == "unpruned"
         own = found.models[line.model].tasks[line.task].of(line.row).point(line.row)
         assert own == pytest.approx(line.value)
     for line in found.averages.itertuples():
@@ -99,7 +99,7 @@ def test_every_pair_of_a_budget_is_compared_on_every_task(data, found):
             a, b = (table.loc[(line.model, row), line.task] for row in (line.a, line.b))
             assert line.difference == pytest.approx(a - b)
     tests = found.pairs.groupby("task")["test"].unique().to_dict()
-    assert set(tests["gqa"]) <= {"mcnemar-midp", "permutation"}
+    assert set(tests["gqa"]) == {"mcnemar-midp", "permutation"}
     assert set(tests["pope"]) <= {"permutation", "permutation-exact"}
     seeds = found.pairs[(found.pairs["task"] == "gqa") & (found.pairs["a"] == "random-0.1")]
     assert set(seeds["test"]) == {"permutation"}
@@ -128,8 +128,10 @@ def test_holm_s_families_are_pairs_of_one_task_and_the_unpruned_apart(found):
 def test_large_differences_are_found_and_detectable_ones_make_sense(found):
     sure = found.pairs[(found.pairs["a"] == "divprune-0.1") & (found.pairs["b"] == "unpruned")]
     assert (sure["p_holm"] < 0.05).all()
-    gqa = found.pairs[found.pairs["test"] == "mcnemar-midp"]
-    assert (gqa["detectable"].dropna() < 100 * gqa["discordant"] / 90 + 1e-9).all()
+    exact = found.pairs[(found.pairs["test"] == "mcnemar-midp") & found.pairs["detectable"].notna()]
+    share = 100 * exact["discordant"].astype(float) / exact["documents"].astype(float)
+    assert len(exact) > 5
+    assert (exact["detectable"] <= share).all()
     width = (norm.ppf(0.975) + norm.ppf(0.8)) / (2 * norm.ppf(0.975))
     whole = found.pairs[found.pairs["task"] == "all"]
     ratio = whole["detectable"] / (whole["high"] - whole["low"])

@@ -203,6 +203,31 @@ def test_two_tasks_of_one_benchmark_keep_their_names(made):
     assert names[1:3] == list(tasks)
 
 
+def test_prompts_without_images_have_no_tokens(made, cell):
+    records = made.plain(
+        {"unpruned": (80, 90), "a-0.1": (60, 70)}, kept_tokens=None, visual_tokens=None
+    )
+    shape = {"hidden": 8, "feed_forward": 20, "layers": 6, "heads": 2}
+    known = {"shapes": {"tiny": shape}, "text_tokens": {"tiny": {"gqa": 20.0}}}
+    table = wide(records, dataclasses.replace(made.manifest, **known))
+    assert titles(table) == ["Upper bound", "Retain 0.1"]
+    assert cell(table, "a-0.1", "tokens").value is None
+    assert not [column for column in table.columns if column.kind == "cost"]
+
+
+def test_documents_that_could_not_be_asked_are_told(made):
+    manifest = dataclasses.replace(made.manifest, left_out={"gqa": 3})
+    note = "gqa: 3 documents could not be asked and are left out of every row"
+    assert note in wide(made.records(), manifest).notes
+    assert note not in wide(made.records(), made.manifest).notes
+
+
+def test_a_part_of_a_benchmark_is_told_from_the_whole(made):
+    manifest = dataclasses.replace(made.manifest, limited=frozenset({"gqa"}))
+    note = "documents: gqa 10 (the first), mme 10, flickr30k_test 10"
+    assert note in wide(made.records(), manifest).notes
+
+
 def test_no_records_are_refused(made):
     with pytest.raises(ValueError, match="needs records"):
         wide(frame([]), made.manifest)

@@ -67,6 +67,7 @@ def test_a_manifest_says_what_was_asked_for(tmp_path, made):
         },
         shapes={"tiny": {"hidden": 8}},
         text_tokens={"tiny": {"gqa": 9.5}},
+        failed=[{"task": "gqa", "doc_id": 3}, {"task": "gqa", "doc_id": 4}],
         cells=[
             {"row": "unpruned", "method": None, "cell": "unpruned"},
             {"row": "random-0.1", "method": "random", "keep_ratio": 0.1, "k": None, "layer": 2},
@@ -80,6 +81,7 @@ def test_a_manifest_says_what_was_asked_for(tmp_path, made):
     assert found.printed == (Printed("a paper", "FastV", "tiny", {"gqa": 49.6}),)
     assert found.planned == (Planned("unpruned"), Planned("random-0.1", "random", 0.1, None, 2))
     assert found.shapes == {"tiny": {"hidden": 8}}
+    assert found.left_out == {"gqa": 2}
     assert found.text_tokens == {"tiny": {"gqa": 9.5}}
     whole = made.folder(tmp_path / "limited", experiment={"limit": 4})
     assert read_manifest(whole).limited == {"gqa", "mme", "flickr30k_test"}

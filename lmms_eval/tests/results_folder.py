@@ -1,0 +1,191 @@
+"""A small results folder, hand-made: every file that figures and the report read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from otprune_lmms.samples import COLUMNS as SAMPLE_COLUMNS
+from otprune_lmms.samples import SAMPLES, write_samples
+from otprune_lmms.statistics import averages
+from otprune_lmms.tables import COLUMNS, frame
+
+METRICS = {
+    "gqa": "exact_match",
+    "pope": "pope_f1_score",
+    "mme": "mme_perception_score",
+    "coco2017_cap_val": "coco_CIDEr",
+}
+TARGETS = {"gqa": "red", "pope": "yes", "mme": "Yes", "coco2017_cap_val": "['A dog.', 'One dog.']"}
+DOCUMENTS = 8
+GRID = (4, 4)
+
+
+def cell_of(method: str | None, ratio: float = 0.25, layer: int = 0, more: str = "") -> dict:
+    """The columns that say which cell; ``more`` is a setting as a label has it."""
+    plain = {"method": method, "keep_ratio": None, "k": None, "layer": layer, "seed": None}
+    if method is None:
+        return plain | {"cell": "unpruned", "row": "unpruned"}
+    label = f"{method}-{ratio:g}" + (f"-layer{layer}" if layer else "") + (f"-{more}" if more else "")
+    return plain | {"keep_ratio": ratio, "cell": label, "row": label}
+
+
+CELLS = (
+    cell_of(None),
+    *(cell_of(m, r) for m in ("otprune", "divprune", "random") for r in (0.125, 0.25, 0.5)),
+)
+
+
+def records(
+    cells: Sequence[Mapping[str, Any]] = CELLS, models: Sequence[str] = ("tiny",)
+) -> pd.DataFrame:
+    """Records with a value of its own for each cell and task, between 0.2 and 0.9 of the best."""
+    best = {"gqa": 1.0, "pope": 1.0, "mme": 2000.0, "coco2017_cap_val": 1.5}
+    draw = np.random.default_rng(0)
+    lines = []
+    for model in models:
+        for cell in cells:
+            kept = 16.0 if cell["method"] is None else 16 * cell["keep_ratio"]
+            for task, metric in METRICS.items():
+                level = 0.9 if cell["method"] is None else draw.uniform(0.2, 0.8)
+                lines.append(
+                    {"experiment": "try", "suite": "mini", "model": model, **cell, "task": task}
+                    | {"metric": metric, "value": best[task] * level, "missing": None}
+                    | {"documents": DOCUMENTS, "kept_tokens": kept, "visual_tokens": 16.0}
+                )
+    return frame([{name: line[name] for name in COLUMNS} for line in lines])
+
+
+def samples(
+    cells: Sequence[Mapping[str, Any]] = CELLS, models: Sequence[str] = ("tiny",), **texts: str
+) -> pd.DataFrame:
+    """Two documents an image; ``texts`` (prompt, target, answer) stand in for the usual ones."""
+    draw = np.random.default_rng(1)
+    lines = []
+    for model in models:
+        for cell in cells:
+            kept = 16 if cell["method"] is None else round(16 * cell["keep_ratio"])
+            for task in METRICS:
+                for doc in range(DOCUMENTS):
+                    right = cell["method"] is None or draw.uniform() < 0.5
+                    value = 2.5 * draw.uniform() if task == "coco2017_cap_val" else float(right)
+                    answer = texts.get("answer", "red" if right else "blue")
+                    lines.append(
+                        {"model": model, **cell, "task": task, "doc_id": doc}
+                        | {"cluster": f"{task} {doc // 2}", "requests": ["r"], "value": value}
+                        | {"prompt": texts.get("prompt", f"What of {doc}?"), "detail": "{}"}
+                        | {"target": texts.get("target", f"{TARGETS[task]}{doc % 2 or ''}")}
+                        | {"answers": [answer], "answer": answer, "kept": kept, "candidates": 16}
+                        | {"new_tokens": 1, "seconds": 0.1}
+                    )
+    return pd.DataFrame(lines)[list(SAMPLE_COLUMNS)]
+
+
+def diagnostics(
+    cells: Sequence[Mapping[str, Any]] = CELLS, models: Sequence[str] = ("tiny",)
+) -> pd.DataFrame:
+    """The first two images of each task; patches drawn at random, distances that fall with k."""
+    draw = np.random.default_rng(2)
+    lines = []
+    for model in models:
+        for cell in cells:
+            for task in METRICS if cell["method"] is not None else ():
+                for image in range(2):
+                    k = round(16 * cell["keep_ratio"])
+                    far = 1 / k + 0.02 * draw.uniform()
+                    lines.append(
+                        {"model": model, **cell, "cluster": f"{task} {image}", "task": task}
+                        | {"doc_id": 2 * image, "image": 0, "height": GRID[0], "width": GRID[1]}
+                        | {"kept": sorted(draw.choice(16, k, replace=False).tolist()), "n": 16}
+                        | dict.fromkeys(("gaussian_w2", "exact_w2", "coverage"), far)
+                        | {"effective_rank": k / 16, "seconds": 0.001}
+                    )
+    return pd.DataFrame(lines)
+
+
+def images(places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], list[Image.Image]]:
+    """A wide picture for each two documents, red at its left edge."""
+    found = {}
+    for task, doc in places:
+        picture = Image.new("RGB", (60, 40), (10, 30 * (doc // 2), len(task)))
+        picture.paste((255, 0, 0), (0, 0, 15, 40))
+        found[task, doc] = [picture]
+    return found
+
+
+def manifest(title: str = "A try", suite: str = "mini", **more: Any) -> dict[str, Any]:
+    """The manifest of a run."""
+    origin = {"hardware": "a computer", "commit": "abc", "torch": "2", "python": "3", "command": "x"}
+    experiment = {
+        "title": title, "suite": suite, "models": [{"name": "tiny"}], "limit": None,
+        "tasks": [{"id": task, "limit": None} for task in METRICS], "published": [],
+        "cells": {"methods": []},
+    }  # fmt: skip
+    return {"origin": origin, "experiment": experiment | more, "versions": {"torch": "2"},
+            "models": {"tiny": "f00"}, "data": {"gqa": {"documents": 8}}, "runs": []}  # fmt: skip
+
+
+def write_folder(
+    folder: Path,
+    cells: Sequence[Mapping[str, Any]] = CELLS,
+    models: Sequence[str] = ("tiny",),
+    title: str = "A try",
+    **texts: str,
+) -> Path:
+    """Write all files of a results folder; return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = records(cells, models)
+    own.to_csv(folder / "records.csv", index=False)
+    (folder / "manifest.json").write_text(json.dumps(manifest(title)))
+    some = samples(cells, models, **texts)
+    plain = some.astype(object).where(some.notna(), None)
+    write_samples(folder / SAMPLES, [plain.to_dict("list")])
+    diagnostics(cells, models).to_parquet(folder / "diagnostics.parquet", index=False)
+    _statistics(folder, own)
+    _cost(folder, own)
+    return folder
+
+
+def _statistics(folder: Path, own: pd.DataFrame) -> None:
+    scores = averages.scores(own)
+    long = scores.stack().rename("value").reset_index()
+    around = {"low": 0.9 * long["value"], "high": 1.1 * long["value"]}
+    long.assign(**around, documents=8, clusters=4).to_csv(folder / "intervals.csv", index=False)
+    lines, pairs, rho = [], [], []
+    for model, row in scores.index:
+        base = scores.loc[(model, "unpruned")]
+        value = averages.mean_of_ratios(scores.loc[(model, row)], base)
+        lines.append({"model": model, "row": row, "rule": "mean_of_ratios", "value": value})
+    for model in dict.fromkeys(own["model"]):
+        for budget in (0.125, 0.25, 0.5):
+            for other, sign in (("divprune", 1), ("random", -1)):
+                for task in (*METRICS, "all"):
+                    pairs.append(
+                        {"model": model, "budget": budget, "task": task, "a": f"otprune-{budget:g}"}
+                        | {"b": f"{other}-{budget:g}", "difference": 4.0 * sign, "low": 4 * sign - 1}
+                        | {"high": 4 * sign + 1, "test": "bootstrap", "p": 0.01}
+                        | {"p_holm": 0.02 if sign > 0 else 0.2, "documents": 8, "discordant": 3}
+                    )
+            for task in (*METRICS, "all"):
+                rho.append(
+                    {"analysis": "spearman", "model": model, "budget": budget, "subjects": "all"}
+                    | {"task": task, "quantity": "exact_w2", "value": -0.5, "low": -1.0}
+                    | {"high": 0.25, "p": 0.3, "methods": 3, "row": None}
+                )
+    known = pd.DataFrame(lines)
+    known = known.assign(low=known["value"] - 3, high=known["value"] + 3, tasks=" ".join(METRICS))
+    known.to_csv(folder / "averages.csv", index=False)
+    pd.DataFrame(pairs).to_csv(folder / "pairs.csv", index=False)
+    pd.DataFrame(rho).to_csv(folder / "analysis.csv", index=False)
+
+
+def _cost(folder: Path, own: pd.DataFrame) -> None:
+    cells = own.drop_duplicates(["model", "cell"])
+    found = cells[["model", "cell", "row", "method", "keep_ratio", "k", "layer", "kept_tokens"]]
+    times = {"vision_ms": 50.0, "select_ms": 1.0, "decode_ms": 9.0}
+    found = found.assign(batch=1, prefill_ms=found["kept_tokens"], **times)
+    found.to_csv(folder / "cost.csv", index=False)
