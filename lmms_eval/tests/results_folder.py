@@ -30,7 +30,9 @@ def cell_of(method: str | None, ratio: float = 0.25, layer: int = 0, more: str =
     plain = {"method": method, "keep_ratio": None, "k": None, "layer": layer, "seed": None}
     if method is None:
         return plain | {"cell": "unpruned", "row": "unpruned"}
-    label = f"{method}-{ratio:g}" + (f"-layer{layer}" if layer else "") + (f"-{more}" if more else "")
+    label = (
+        f"{method}-{ratio:g}" + (f"-layer{layer}" if layer else "") + (f"-{more}" if more else "")
+    )
     return plain | {"keep_ratio": ratio, "cell": label, "row": label}
 
 
@@ -119,7 +121,13 @@ def images(places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], list[Imag
 
 def manifest(title: str = "A try", suite: str = "mini", **more: Any) -> dict[str, Any]:
     """The manifest of a run."""
-    origin = {"hardware": "a computer", "commit": "abc", "torch": "2", "python": "3", "command": "x"}
+    origin = {
+        "hardware": "a computer",
+        "commit": "abc",
+        "torch": "2",
+        "python": "3",
+        "command": "x",
+    }
     experiment = {
         "title": title, "suite": suite, "models": [{"name": "tiny"}], "limit": None,
         "tasks": [{"id": task, "limit": None} for task in METRICS], "published": [],
@@ -166,7 +174,11 @@ def _statistics(folder: Path, own: pd.DataFrame) -> None:
                 for task in (*METRICS, "all"):
                     pairs.append(
                         {"model": model, "budget": budget, "task": task, "a": f"otprune-{budget:g}"}
-                        | {"b": f"{other}-{budget:g}", "difference": 4.0 * sign, "low": 4 * sign - 1}
+                        | {
+                            "b": f"{other}-{budget:g}",
+                            "difference": 4.0 * sign,
+                            "low": 4 * sign - 1,
+                        }
                         | {"high": 4 * sign + 1, "test": "bootstrap", "p": 0.01}
                         | {"p_holm": 0.02 if sign > 0 else 0.2, "documents": 8, "discordant": 3}
                     )

@@ -6,6 +6,8 @@ from importlib.resources import files
 
 import pandas as pd
 
+from otprune_lmms.frames import Column, Frame
+
 PRINTED = (
     "method",
     "variant",
@@ -83,7 +85,7 @@ def load(
     source: str | Iterable[str] | None = None,
     model: str | Iterable[str] | None = None,
     budget: str | float | Iterable[str | float] | None = None,
-) -> pd.DataFrame:
+) -> Frame:
     """Return the published numbers, one a line.
 
     Args:
@@ -115,7 +117,7 @@ def load(
     return found[keep].reset_index(drop=True)
 
 
-def wide(numbers: pd.DataFrame) -> pd.DataFrame:
+def wide(numbers: Frame) -> Frame:
     """Return numbers as a table: one line a setting, one column a benchmark of our tables.
 
     Args:
@@ -138,7 +140,7 @@ def wide(numbers: pd.DataFrame) -> pd.DataFrame:
     return ours.set_index([*index, "task"])["value"].unstack("task", sort=False)
 
 
-def _among(column: pd.Series, name: str, wanted: object) -> pd.Series:
+def _among(column: Column, name: str, wanted: object) -> Column:
     """Return where a column has one of the wanted values; everywhere if none is named."""
     if wanted is None:
         return pd.Series(data=True, index=column.index)
@@ -152,7 +154,7 @@ def _among(column: pd.Series, name: str, wanted: object) -> pd.Series:
 
 
 @cache
-def _all() -> pd.DataFrame:
+def _all() -> Frame:
     with (files("otprune_lmms.published") / "scores.csv").open(encoding="utf-8") as file:
         numbers = pd.read_csv(file, keep_default_na=False, dtype={"score": str})
     numbers["score"] = numbers["score"].astype(float)

@@ -5,6 +5,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from otprune_lmms.benchmarks import headline
+from otprune_lmms.frames import Column, Frame
 
 MEAN_OF_RATIOS = "mean_of_ratios"
 RATIO_OF_MEANS = "ratio_of_means"
@@ -16,7 +17,7 @@ PAPER_ONE_SHOT = ("VTW", "FastV", "DivPrune", "OTPrune")
 """Methods among which OTPrune's Table 1 takes its one-shot rank."""
 
 
-def scores(records: pd.DataFrame) -> pd.DataFrame:
+def scores(records: Frame) -> Frame:
     """Return every row's headline value of every task, in the unit that tables show.
 
     Args:
@@ -39,7 +40,7 @@ def scores(records: pd.DataFrame) -> pd.DataFrame:
     return means.reindex(index=rows, columns=pd.Index(list(heads), name="task"))
 
 
-def mean_of_ratios(own: pd.Series, base: pd.Series) -> float:
+def mean_of_ratios(own: Column, base: Column) -> float:
     """Return the mean over tasks of own / base in percent, as VisionZip, MMTok and TransPrune do.
 
     Args:
@@ -54,7 +55,7 @@ def mean_of_ratios(own: pd.Series, base: pd.Series) -> float:
     return float(100 * (own[used] / base[used]).mean()) if used else float("nan")
 
 
-def ratio_of_means(own: pd.Series, base: pd.Series) -> float:
+def ratio_of_means(own: Column, base: Column) -> float:
     """Return mean(own) / mean(base) over tasks in percent (TOPS, CDPruner), MME / 20.
 
     Args:
@@ -71,7 +72,7 @@ def ratio_of_means(own: pd.Series, base: pd.Series) -> float:
     return 100 * above / below if below else float("nan")
 
 
-def shared_tasks(own: pd.Series, base: pd.Series) -> list[str]:
+def shared_tasks(own: Column, base: Column) -> list[str]:
     """Return the tasks for which both have a score, in the order of ``own``."""
     return [task for task in own.index if task in base.index and pd.notna(own[task] + base[task])]
 
@@ -81,7 +82,7 @@ def task_weights(tasks: list[str]) -> np.ndarray:
     return np.array([1 / MME_DIVISOR if task == "mme" else 1.0 for task in tasks])
 
 
-def average_rank(scores: pd.DataFrame) -> pd.Series:
+def average_rank(scores: Frame) -> Column:
     """Return each row's mean rank over tasks, 1 the best, as in OTPrune's Table 1.
 
     A rank depends on the rows that it is taken among: give the methods of one model and budget,
@@ -101,7 +102,7 @@ def average_rank(scores: pd.DataFrame) -> pd.Series:
     return pd.Series(ranks.mean(axis=1), index=scores.index, name="average_rank")
 
 
-def one_shot_rank(scores: pd.DataFrame, one_shot: list[bool] | np.ndarray | pd.Series) -> pd.Series:
+def one_shot_rank(scores: Frame, one_shot: list[bool] | np.ndarray | pd.Series) -> Column:
     """Return the mean rank among one-shot rows only, as in OTPrune's Table 1.
 
     Args:

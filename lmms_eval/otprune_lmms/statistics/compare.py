@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from otprune_lmms.frames import Frame
 from otprune_lmms.statistics import averages
 from otprune_lmms.statistics.averages import MEAN_OF_RATIOS, RATIO_OF_MEANS
 from otprune_lmms.statistics.bootstrap import (
@@ -79,17 +80,17 @@ class Findings:
         permutations: exchanges tried in a permutation test.
     """
 
-    averages: pd.DataFrame
-    intervals: pd.DataFrame
-    pairs: pd.DataFrame
+    averages: Frame
+    intervals: Frame
+    pairs: Frame
     models: Mapping[str, ModelDraws]
     draws: int
     permutations: int
 
 
 def find(
-    records: pd.DataFrame,
-    samples: pd.DataFrame,
+    records: Frame,
+    samples: Frame,
     *,
     draws: int = DRAWS,
     permutations: int = PERMUTATIONS,
@@ -133,7 +134,7 @@ def find(
     )
 
 
-def _adjusted(pairs: pd.DataFrame) -> pd.DataFrame:
+def _adjusted(pairs: Frame) -> Frame:
     family = [pairs["model"], pairs["budget"], pairs["task"], pairs["b"] == UNPRUNED]
     adjusted = pairs.groupby(family, sort=False)["p"].transform(lambda p: holm(p.to_numpy(float)))
     return pairs.assign(p_holm=adjusted.astype(float))

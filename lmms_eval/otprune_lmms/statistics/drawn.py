@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
+from otprune_lmms.frames import Column, Frame
 from otprune_lmms.statistics.averages import MEAN_OF_RATIOS
 from otprune_lmms.statistics.bootstrap import draw_scores
 from otprune_lmms.statistics.gather import (
@@ -35,7 +35,7 @@ class TaskDraws:
 
     groups: Sequence[TaskSamples]
     draws: Draws
-    cells: Mapping[str, Sequence[pd.DataFrame]]
+    cells: Mapping[str, Sequence[Frame]]
     problems: Mapping[str, str]
 
     def of(self, row: str) -> TaskSamples:
@@ -56,7 +56,7 @@ class ModelDraws:
     """
 
     model: str
-    scores: pd.DataFrame
+    scores: Frame
     tasks: Mapping[str, TaskDraws]
     count: int
     seed: int
@@ -87,9 +87,7 @@ class ModelDraws:
                 yield common, draw_scores(common, self.count, self.seed), [pair]
 
 
-def draw_model(
-    model: str, scores: pd.DataFrame, samples: pd.DataFrame, count: int, seed: int
-) -> ModelDraws:
+def draw_model(model: str, scores: Frame, samples: Frame, count: int, seed: int) -> ModelDraws:
     """Return a model's draws.
 
     A row has none for a task whose samples do not give its score, or lie in one cluster.
@@ -110,9 +108,7 @@ def draw_model(
     return ModelDraws(model, scores, tasks, count, seed)
 
 
-def _draw_task(
-    task: str, scores: pd.Series, samples: pd.DataFrame, count: int, seed: int
-) -> TaskDraws:
+def _draw_task(task: str, scores: Column, samples: Frame, count: int, seed: int) -> TaskDraws:
     groups = gather(task, samples)
     draws: dict[str, np.ndarray] = {}
     problems: dict[str, str] = {}
@@ -142,7 +138,7 @@ def shared_draws(model: ModelDraws, row: str, base: str, rule: str) -> tuple[Dra
     return None if own is None or other is None else (own, other)
 
 
-def used_tasks(scores: pd.DataFrame, rows: Sequence[str], rule: str) -> list[str]:
+def used_tasks(scores: Frame, rows: Sequence[str], rule: str) -> list[str]:
     """Return the tasks that enter a relative average of some rows, the unpruned model the last."""
     table = scores.loc[list(rows)].dropna(axis="columns")
     if rule == MEAN_OF_RATIOS:

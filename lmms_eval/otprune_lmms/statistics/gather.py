@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from otprune_lmms.frames import Frame
 from otprune_lmms.statistics.headlines import Parts, parts_of
 
 
@@ -60,7 +61,7 @@ class TaskSamples:
         return float(self.score(self.terms[row].sum(axis=1)).mean())
 
 
-def gather(task: str, samples: pd.DataFrame) -> list[TaskSamples]:
+def gather(task: str, samples: Frame) -> list[TaskSamples]:
     """Return the samples of one model and task, one entry for each set of documents.
 
     Usually one: every row answers the same documents. A document counts for a row if all its seeds
@@ -71,7 +72,7 @@ def gather(task: str, samples: pd.DataFrame) -> list[TaskSamples]:
         samples: of one model and this task.
     """
     cells = cells_of(samples)
-    groups: dict[bytes, dict[str, Sequence[pd.DataFrame]]] = defaultdict(dict)
+    groups: dict[bytes, dict[str, Sequence[Frame]]] = defaultdict(dict)
     counted = {row: counted_documents(frames) for row, frames in cells.items()}
     for row, documents in counted.items():
         if documents.size:
@@ -79,15 +80,15 @@ def gather(task: str, samples: pd.DataFrame) -> list[TaskSamples]:
     return [arrange(task, rows, np.frombuffer(key, dtype=np.int64)) for key, rows in groups.items()]
 
 
-def cells_of(samples: pd.DataFrame) -> dict[str, list[pd.DataFrame]]:
+def cells_of(samples: Frame) -> dict[str, list[Frame]]:
     """Return the frames of each row's cells (its seeds), indexed by document."""
-    found: dict[str, list[pd.DataFrame]] = defaultdict(list)
+    found: dict[str, list[Frame]] = defaultdict(list)
     for (row, _), frame in samples.groupby(["row", "cell"], sort=False, observed=True):
         found[str(row)].append(frame.set_index("doc_id"))
     return found
 
 
-def counted_documents(frames: Sequence[pd.DataFrame]) -> np.ndarray:
+def counted_documents(frames: Sequence[Frame]) -> np.ndarray:
     """Return the ids of the documents for which all frames have a value, ascending."""
     found = [frame.index[frame["value"].notna()].to_numpy(np.int64) for frame in frames]
     common = found[0]
@@ -96,9 +97,7 @@ def counted_documents(frames: Sequence[pd.DataFrame]) -> np.ndarray:
     return np.unique(common)
 
 
-def arrange(
-    task: str, cells: Mapping[str, Sequence[pd.DataFrame]], documents: np.ndarray
-) -> TaskSamples:
+def arrange(task: str, cells: Mapping[str, Sequence[Frame]], documents: np.ndarray) -> TaskSamples:
     """Return the samples of some rows on given documents.
 
     Args:
@@ -124,7 +123,7 @@ def arrange(
     )
 
 
-def _clusters(frame: pd.DataFrame, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+def _clusters(frame: Frame, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
     """Return each document's cluster ``[n]`` and each cluster's stratum ``[C]``."""
     names = [
         name or f"document {document}"

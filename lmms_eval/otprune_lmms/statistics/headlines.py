@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from otprune_lmms.benchmarks import headline
+from otprune_lmms.frames import Frame
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Parts:
     score: Callable[[np.ndarray], np.ndarray]
 
 
-def resampled(task: str, frame: pd.DataFrame, counts: np.ndarray) -> np.ndarray:
+def resampled(task: str, frame: Frame, counts: np.ndarray) -> np.ndarray:
     """Return the headline of one cell when each document counts several times, or not at all.
 
     Args:
@@ -61,7 +61,7 @@ def resampled(task: str, frame: pd.DataFrame, counts: np.ndarray) -> np.ndarray:
     return parts.score(counts @ parts.terms)
 
 
-def parts_of(task: str, frame: pd.DataFrame) -> Parts:
+def parts_of(task: str, frame: Frame) -> Parts:
     """Return what each document of one cell adds to a task's headline.
 
     Args:
@@ -88,7 +88,7 @@ def unit(task: str) -> float:
     return headline(task, ["value"]).scale
 
 
-def _mean(task: str, frame: pd.DataFrame) -> Parts:
+def _mean(task: str, frame: Frame) -> Parts:
     values = frame["value"].to_numpy(float)
     counted = ~np.isnan(values)
     scale = unit(task)
@@ -100,7 +100,7 @@ def _mean(task: str, frame: pd.DataFrame) -> Parts:
     return Parts(terms, counted, *_single(len(frame)), score)
 
 
-def _f1(frame: pd.DataFrame) -> Parts:
+def _f1(frame: Frame) -> Parts:
     """F1 of "yes"; an answer that is neither word is no error, as in lmms-eval."""
     counted = frame["value"].notna().to_numpy()
     detail = [json.loads(text) for text in frame["detail"]]
@@ -120,7 +120,7 @@ def _f1(frame: pd.DataFrame) -> Parts:
     return Parts(terms, counted, *_single(len(frame)), score)
 
 
-def _mme(frame: pd.DataFrame) -> Parts:
+def _mme(frame: Frame) -> Parts:
     """Sum over categories of the mean over images of accuracy + accuracy of both questions.
 
     Cognition's documents have no value, so they do not count.
@@ -144,7 +144,7 @@ def _mme(frame: pd.DataFrame) -> Parts:
     return Parts(terms, counted, group, owner, score)
 
 
-def _pairs(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the places of both questions of every image that counts, and its category's."""
     places = np.flatnonzero(frame["value"].notna().to_numpy())
     detail = [json.loads(text) for text in frame["detail"].iloc[places]]
@@ -161,7 +161,7 @@ def _pairs(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return places[first], places[second], category[first]
 
 
-def _check_pairs_together(frame: pd.DataFrame, counts: np.ndarray) -> None:
+def _check_pairs_together(frame: Frame, counts: np.ndarray) -> None:
     first, second, _ = _pairs(frame)
     if (counts[:, first] != counts[:, second]).any():
         raise ValueError("counts must be equal for the two questions of an mme image")

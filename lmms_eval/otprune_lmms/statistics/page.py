@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 
+from otprune_lmms.frames import Frame
 from otprune_lmms.statistics import sections
 from otprune_lmms.statistics.averages import MEAN_OF_RATIOS
 from otprune_lmms.statistics.compare import ALL, Findings
@@ -173,7 +173,7 @@ def _method(found: Findings) -> Iterator[str]:
     )
 
 
-def seed_lines(scores: pd.DataFrame, cells: Mapping[str, list[float]]) -> list[str]:
+def seed_lines(scores: Frame, cells: Mapping[str, list[float]]) -> list[str]:
     """Return a line for each row with several seeds: spread of its relative average.
 
     Args:

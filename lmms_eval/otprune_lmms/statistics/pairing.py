@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pandas as pd
 
+from otprune_lmms.frames import Frame
 from otprune_lmms.tables.records import UNPRUNED
 
 
@@ -46,7 +47,7 @@ class Comparison:
         return self.a, self.b
 
 
-def rows_of(records: pd.DataFrame) -> list[Row]:
+def rows_of(records: Frame) -> list[Row]:
     """Return the rows of one model, in order of appearance."""
     first = records.drop_duplicates("row")
     columns = first[["row", "method", "keep_ratio", "k", "layer"]]

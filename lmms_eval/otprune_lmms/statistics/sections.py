@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 
+from otprune_lmms.frames import Frame
 from otprune_lmms.statistics.averages import MEAN_OF_RATIOS, RATIO_OF_MEANS
 from otprune_lmms.statistics.compare import ALL, Findings
 from otprune_lmms.statistics.drawn import ModelDraws
@@ -61,7 +61,7 @@ def scores(found: Findings, model: ModelDraws) -> Lines:
     yield from table(["setting", *(head_of(task).column for task in tasks)], rows)
 
 
-def differences(pairs: pd.DataFrame) -> Lines:
+def differences(pairs: Frame) -> Lines:
     """Yield comparisons of one model, a table a budget.
 
     Args:
@@ -77,7 +77,7 @@ def differences(pairs: pd.DataFrame) -> Lines:
         yield from table([*heads, "not decided"], rows)
 
 
-def _difference(a: str, b: str, lines: pd.DataFrame) -> list[str]:
+def _difference(a: str, b: str, lines: Frame) -> list[str]:
     whole = lines[lines["task"] == ALL[MEAN_OF_RATIOS]]
     single = lines[~lines["task"].isin(list(ALL.values()))]
     sure = single[single["p_holm"] < ALPHA]
@@ -94,7 +94,7 @@ def _difference(a: str, b: str, lines: pd.DataFrame) -> list[str]:
     return [a, b, *told, *names, f"{open_} of {len(single)} tasks"]
 
 
-def decidable(pairs: pd.DataFrame) -> Lines:
+def decidable(pairs: Frame) -> Lines:
     """Yield what each task's sample can decide.
 
     Args:
@@ -108,7 +108,7 @@ def decidable(pairs: pd.DataFrame) -> Lines:
     yield from table(["task", *heads, "largest seen", "pairs told apart", "test"], rows)
 
 
-def _decidable(task: str, lines: pd.DataFrame) -> list[str]:
+def _decidable(task: str, lines: Frame) -> list[str]:
     whole = task == ALL[MEAN_OF_RATIOS]
     digits = 1 if whole else head_of(task).digits
     share = (lines["discordant"] / lines["documents"]).astype(float).median()
@@ -127,7 +127,7 @@ def _decidable(task: str, lines: pd.DataFrame) -> list[str]:
     ]
 
 
-def _for_one(task: str, lines: pd.DataFrame, share: float, smallest: float) -> str:
+def _for_one(task: str, lines: Frame, share: float, smallest: float) -> str:
     """Return how many documents a difference of one point takes, by the square-root law."""
     if head_of(task).best != 100 or np.isnan(smallest):
         return EMPTY
@@ -136,7 +136,7 @@ def _for_one(task: str, lines: pd.DataFrame, share: float, smallest: float) -> s
     return f"{float(lines['documents'].median()) * smallest**2:.0f}"
 
 
-def over_tasks(model: ModelDraws, pairs: pd.DataFrame) -> Lines:
+def over_tasks(model: ModelDraws, pairs: Frame) -> Lines:
     """Yield Wilcoxon's test over tasks for the pairs of methods of each budget."""
     for budget, some in pairs.groupby("budget", sort=False):
         found = [
@@ -165,13 +165,13 @@ def _over_tasks(model: ModelDraws, a: str, b: str) -> tuple[str, str, int, int, 
     return a, b, wins, tasks, one, wilcoxon_over_tasks(own, other, alternative="two-sided")
 
 
-def between_methods(found: Findings, model: str) -> pd.DataFrame:
+def between_methods(found: Findings, model: str) -> Frame:
     """Return a model's comparisons of pruned rows."""
     pairs = found.pairs
     return pairs[(pairs["model"] == model) & (pairs["b"] != UNPRUNED)]
 
 
-def with_unpruned(found: Findings, model: str) -> pd.DataFrame:
+def with_unpruned(found: Findings, model: str) -> Frame:
     """Return a model's comparisons with the unpruned row."""
     pairs = found.pairs
     return pairs[(pairs["model"] == model) & (pairs["b"] == UNPRUNED)]

@@ -3,9 +3,9 @@
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
+from otprune_lmms.frames import Column
 from otprune_lmms.statistics.averages import shared_tasks
 
 FEWEST_TASKS = 6
@@ -13,8 +13,8 @@ FEWEST_TASKS = 6
 
 
 def wilcoxon_over_tasks(
-    own: pd.Series,
-    other: pd.Series,
+    own: Column,
+    other: Column,
     *,
     alternative: Literal["greater", "less", "two-sided"] = "greater",
     method: Literal["exact", "approx"] = "approx",

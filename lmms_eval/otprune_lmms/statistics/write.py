@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-import pandas as pd
-
+from otprune_lmms.frames import Frame
 from otprune_lmms.samples import read_samples
 from otprune_lmms.statistics import averages
 from otprune_lmms.statistics.averages import mean_of_ratios
@@ -38,7 +37,7 @@ def write_statistics(folder: Path) -> None:
     _write(folder / PAGE, _page(folder, records, found))
 
 
-def _page(folder: Path, records: pd.DataFrame, found: Findings) -> str:
+def _page(folder: Path, records: Frame, found: Findings) -> str:
     title, origin = str(records["experiment"].iloc[0]), {}
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
@@ -48,7 +47,7 @@ def _page(folder: Path, records: pd.DataFrame, found: Findings) -> str:
     return page(found, title, origin, _seeds(records))
 
 
-def _seeds(records: pd.DataFrame) -> dict[str, list[str]]:
+def _seeds(records: Frame) -> dict[str, list[str]]:
     """Return, by model, lines about rows with several seeds."""
     single = averages.scores(records.assign(row=records["cell"]))
     rows = averages.scores(records)

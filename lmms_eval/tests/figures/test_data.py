@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-import results_folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import results_folder
 from otprune_lmms.cells import Cell
 from otprune_lmms.experiments.records import row_label
 from otprune_lmms.figures.budgets import budget_names
@@ -26,6 +26,7 @@ SETTINGS = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None, max_examples=50)
 @given(setting=SETTINGS, one=BUDGETS, other=BUDGETS, layers=st.tuples(*[st.integers(0, 40)] * 2))
 def test_the_variant_of_a_row_hangs_neither_on_budget_nor_on_layer(setting, one, other, layers):
     method, more = setting
@@ -142,6 +143,7 @@ def test_a_default_that_no_label_says_comes_from_the_experiment():
     assert settings_of(pd.DataFrame(lines), {}) == {}
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 4000), min_size=1, unique=True).map(sorted))
 def test_labels_of_an_axis_never_stand_too_near(values):
     kept = thinned(values, 1.2)

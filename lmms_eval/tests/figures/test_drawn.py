@@ -6,8 +6,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
-import results_folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.axes import Axes
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import rankdata
 
+import results_folder
 from otprune_lmms.benchmarks import headline
 from otprune_lmms.figures import (
     KINDS,
@@ -132,14 +132,13 @@ def test_a_radar_closes_and_its_ring_is_the_unpruned_model(results):
     assert to_hex(whole.get_color()) == "#000000"
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12),
 )
 def test_the_front_is_what_nothing_dominates(points):
     cost, score = zip(*points, strict=True)
-    want = [
-        not any((a <= x and b >= y) and (a < x or b > y) for a, b in points) for x, y in points
-    ]
+    want = [not any((a <= x and b >= y) and (a < x or b > y) for a, b in points) for x, y in points]
     assert front(cost, score).tolist() == want
 
 
@@ -170,6 +169,7 @@ def test_layers_are_drawn_where_a_budget_has_several(tmp_path, results):
     assert lines(panel(figure, "GQA"), "divprune") == []
 
 
+@settings(deadline=None, max_examples=50)
 @given(MASKS)
 def test_an_outline_is_as_long_as_the_border_of_what_is_kept(mask):
     framed = np.pad(mask, 1).astype(int)
@@ -182,6 +182,7 @@ def test_an_outline_is_as_long_as_the_border_of_what_is_kept(mask):
         np.testing.assert_allclose(np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1), 10)
 
 
+@settings(deadline=None, max_examples=50)
 @given(MASKS)
 def test_fading_leaves_what_is_kept_and_greys_the_rest(mask):
     draw = np.random.default_rng(0)
@@ -208,7 +209,9 @@ def test_a_square_grid_covers_the_image_padded_to_a_square():
     np.testing.assert_allclose(square[20, 20], [1, 0, 0])
     np.testing.assert_allclose(square[2, 20] * 255, [122, 116, 104])
     assert seen(image, (2, 4), side=40).shape == (20, 40, 3)
-    np.testing.assert_allclose(seen(image, (2, 4), side=40), np.broadcast_to([1, 0, 0], (20, 40, 3)))
+    np.testing.assert_allclose(
+        seen(image, (2, 4), side=40), np.broadcast_to([1, 0, 0], (20, 40, 3))
+    )
 
 
 def test_frequency_is_a_multiple_of_chance():

@@ -48,7 +48,9 @@ def test_the_paper_s_methods_differ_in_colour_for_the_colour_blind(matrix):
 def test_lines_and_marks_stand_out_from_paper():
     for name, one in LOOKS.items():
         channels = np.array(to_rgb(one.colour))
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        linear = np.where(
+            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
         luminance = linear @ [0.2126, 0.7152, 0.0722]
         assert 1.05 / (luminance + 0.05) >= 2.2, name
 

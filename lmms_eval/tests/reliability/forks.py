@@ -22,16 +22,9 @@ import torch
 
 torch.set_num_threads(1)
 
-import typer  # noqa: E402
-
 from helpers import PICTURES, loaded, request  # noqa: E402
 from otprune_lmms.cells import Cell  # noqa: E402
-from otprune_lmms.cli.run import run  # noqa: E402
-from otprune_lmms.cli.sweep import sweep  # noqa: E402
-
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(run)
-app.command()(sweep)
+from otprune_lmms.cli.app import app  # noqa: E402
 from otprune_lmms.engine import Engine  # noqa: E402
 from otprune_lmms.engine import engine as module  # noqa: E402
 from otprune_lmms.journal import Journal, writer  # noqa: E402
@@ -73,6 +66,7 @@ def start(job: dict, number: int) -> tuple[int, int]:
     code = 1
     try:
         os.close(read)
+        torch.set_num_threads(1)  # else two threads may do after the fork what one must do
         {"engine": run_engine, "command": run_command}[job["do"]](job, number, write)
         code = 0
     finally:

@@ -1,9 +1,12 @@
 """Several processes on one sweep, at the same time, in one folder."""
 
+import json
 import signal
 
+import pandas as pd
 import pytest
 
+from broken_suites import experiment, rows
 from otprune_lmms.journal import Journal
 
 ANSWERS = 72
@@ -52,3 +55,20 @@ def test_when_one_is_killed_the_other_does_its_work(forks, whole, tmp_path):
     with Journal(tmp_path, readonly=True) as journal:
         assert len(journal) == ANSWERS
         assert all(journal.find(key).text == text for key, text in kept.items())
+
+
+def test_two_commands_at_once_write_one_folder(forks, tmp_path):
+    experiment(tmp_path, {"pope": rows("pope", 8, {3: b"no picture"})})
+    command = ["run", "try.yaml", "--quiet"]
+    said = forks.run(do="command", folder=tmp_path, arguments=command, processes=2)
+    assert [one["status"] for one in said] == [0, 0], said
+    results, log = tmp_path / "results" / "try", tmp_path / "logs" / "try"
+    content = json.loads((results / "manifest.json").read_text())
+    assert [one["doc_id"] for one in content["failed"]] == [3]
+    assert set(pd.read_csv(results / "records.csv")["documents"]) == {7}
+    assert not [one for one in tmp_path.rglob(".*")], "no half-written file is left"
+    with Journal(log, readonly=True) as journal:
+        assert len(journal) == 7
+    before = (results / "records.csv").read_bytes()
+    assert forks.command(tmp_path, *command)["status"] == 0
+    assert (results / "records.csv").read_bytes() == before

@@ -7,11 +7,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-import results_folder
-from browser import CHROMIUM, Browser
 from PIL import Image
 
-from otprune_lmms.figures import write_figures
+import results_folder
+from browser import CHROMIUM, Browser
 from otprune_lmms.report import write_report
 
 EVIL = (
@@ -71,7 +70,15 @@ def data_of(text: str) -> dict:
 def test_the_page_holds_what_the_folder_holds(page):
     outline = Outline(page.read_text())
     text = page.read_text()
-    for heading in ("What was run", "Tables", "Statistics", "Analysis", "Cost", "Figures", "Samples"):
+    for heading in (
+        "What was run",
+        "Tables",
+        "Statistics",
+        "Analysis",
+        "Cost",
+        "Figures",
+        "Samples",
+    ):
         assert f"<h2>{heading}</h2>" in text
     assert len(outline.all("figure")) == 1
     assert "a computer" in text
@@ -122,14 +129,16 @@ def test_what_models_say_is_text(evil):
     assert "{{ 7*7 }}" in text
 
 
-def test_fewer_samples_where_the_page_would_be_too_large(folder, caplog):
-    def noisy(places):
-        return {place: [Image.effect_noise((384, 384), 90).copy()] for place in places}
+def test_fewer_samples_where_the_page_would_be_too_large(tmp_path):
+    folder = results_folder.write_folder(tmp_path / "results")
 
-    caplog.set_level("INFO", "otprune_lmms")
-    path = write_report(folder, images=noisy, per_task=8, largest=1_200_000)
+    def noisy(places):
+        return {place: [Image.effect_noise((160, 160), 90)] for place in places}
+
+    whole = write_report(folder, images=noisy, per_task=8).stat().st_size
+    path = write_report(folder, images=noisy, per_task=8, largest=int(0.8 * whole))
     data = data_of(path.read_text())
-    assert path.stat().st_size <= 1_200_000
+    assert path.stat().st_size <= 0.8 * whole
     assert 1 <= data["tasks"][0]["shown"] < 8
     assert f"up to {data['tasks'][0]['shown']} documents" in path.read_text()
     tiny = write_report(folder, images=noisy, per_task=8, largest=10)
@@ -258,7 +267,9 @@ def test_what_models_say_runs_nowhere_and_is_shown_letter_by_letter(evil, browse
     data = data_of(evil.read_text())
     assert browser.run("typeof window.pwned") == "undefined"
     assert browser.run("document.title.startsWith('</script><script>')") is True
-    shown = browser.run("Array.from(document.querySelectorAll('.sample dd.text'), e => e.textContent)")
+    shown = browser.run(
+        "Array.from(document.querySelectorAll('.sample dd.text'), e => e.textContent)"
+    )
     assert set(shown) == {EVIL}
     answers = browser.run(
         "Array.from(document.querySelectorAll('.sample .answer div'), e => e.textContent)"
@@ -328,12 +339,12 @@ def test_it_is_drawn_in_light_and_dark(page, browser, tmp_path, theme, light):
 
 
 @opened
-def test_a_page_with_its_own_figures(folder, browser, tmp_path):
-    own = results_folder.write_folder(tmp_path / "results")
-    written = write_figures(own, images=results_folder.images)
-    browser.open(write_report(own, images=results_folder.images, per_task=1))
-    widths = browser.run("Array.from(document.querySelectorAll('figure img'), e => e.naturalWidth)")
-    assert len(widths) == len(written)
-    assert min(widths) > 200
-    browser.run("document.querySelector('figure button').click()")
-    assert browser.run("document.querySelector('figure').classList.contains('wide')") is True
+def test_figures_grow_and_shrink(page, browser):
+    browser.open(page)
+    assert browser.run("document.querySelector('figure img').naturalWidth") == 300
+    button = "document.querySelector('figure button')"
+    for pressed in (True, False):
+        browser.run(f"{button}.click()")
+        wide = "document.querySelector('figure').classList.contains('wide')"
+        assert browser.run(wide) is pressed
+        assert browser.run(f"{button}.getAttribute('aria-pressed')") == str(pressed).lower()

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import results_folder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import otprune_lmms.report
+import results_folder
 from otprune_lmms.report.choose import choose, disagree, full_marks
 from otprune_lmms.report.embed import LONGEST, Texts, spelt_out
 from otprune_lmms.report.kept import Kept, bits
@@ -33,6 +33,7 @@ def frame(values, task="gqa", model="m"):
     return pd.DataFrame(lines)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=3, max_size=3), min_size=1),
     st.integers(1, 6),
@@ -90,6 +91,7 @@ def test_full_marks_are_in_the_unit_of_a_sample():
     assert full_marks("a task of one's own") is None
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 9), st.integers(1, 9), st.data())
 def test_bits_give_the_kept_patches_back(rows, columns, data):
     kept = data.draw(st.sets(st.integers(0, rows * columns - 1)))
@@ -105,7 +107,9 @@ def test_kept_patches_are_found_by_image_and_named_by_number():
     assert kept.clusters == {f"{task} {i}" for task in results_folder.METRICS for i in range(2)}
     found, nothing = kept.of("gqa 0", 2)
     assert nothing is None
-    line = diagnostics[(diagnostics["cluster"] == "gqa 0") & (diagnostics["cell"] == "otprune-0.25")]
+    line = diagnostics[
+        (diagnostics["cluster"] == "gqa 0") & (diagnostics["cell"] == "otprune-0.25")
+    ]
     assert found == {
         "grid": [4, 4], "sets": [[0, 1, bits(line["kept"].item(), (4, 4))]],
     }  # fmt: skip
