@@ -117,19 +117,26 @@ answers() { cat "$journal"/part-*.jsonl 2> /dev/null | grep -c '"kind":"answer"'
 # Process of a shard; nothing if it is not at work.
 worker() { pgrep -f -- "otprune_lmms sweep $dir/.* --shard $1/3 " || true; }
 
-# A shard's process has written since the count before it began.
+# A shard's process has written more than ten answers; its file may hold those of another one.
+seen_by=none
 at_work() {
-  local pid
+  local pid part count
+  release
   pid=$(worker "$1")
-  [ -n "$pid" ] || return 1
-  lsof_parts "$pid" | while IFS= read -r part; do
-    [ "$(grep -c '"kind":"answer"' "$part")" -gt 10 ] && echo yes
-  done | grep -q yes
+  part=$(open_part "$pid")
+  [ -n "$part" ] || return 1
+  count=$(grep -c '"kind":"answer"' "$part" || true)
+  if [ "$seen_by" != "$pid" ]; then
+    seen_by=$pid
+    seen=$count
+  fi
+  [ "$((count - seen))" -gt 10 ]
 }
 
-# Journal files that a process holds open.
-lsof_parts() {
-  find "/proc/$1/fd" -lname "$journal/part-*" -printf '%l\n' 2> /dev/null || true
+# Journal file that a process holds open; nothing if there is none yet.
+open_part() {
+  if [ -z "$1" ]; then return; fi
+  find "/proc/$1/fd" -lname "$journal/part-*" -printf '%l\n' 2> /dev/null | head -n 1 || true
 }
 
 # A requeued task is held for two minutes; not here.
@@ -174,7 +181,6 @@ kill -KILL "$(worker 2)"
 say "task 2 killed with SIGKILL, after $(answers) answers of all tasks"
 until_true 120 grep -q "killed by signal 9: back into the queue" "$dir"/jobs/log/*_2.out ||
   fail "task 2 did not go back into the queue"
-release
 
 until_true "$patience" at_work 3 || fail "task 3 never began"
 scontrol requeue "${array}_3"

@@ -28,9 +28,9 @@ Formats = Annotated[list[Format], typer.Option("--format", help="may be given se
 def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B006
     """Draw the figures of earlier runs into their folders' figures/.
 
-    Draws what the folder's data allow: curves and radars from the records, with intervals after
-    `otprune table`, distances and kept patches after `otprune analyze`, latency after `otprune
-    bench`. Says which figures were left out, and why.
+    Draws what the folder's data allow: curves and radars from the records, intervals and paired
+    differences after `otprune sweep`, distances and kept patches after `otprune analyze`, latency
+    after `otprune bench`. Says which figures were left out, and why.
     """
     log(quiet=False)
     from otprune_lmms.figures import write_figures

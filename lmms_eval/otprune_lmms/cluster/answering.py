@@ -18,6 +18,7 @@ from otprune_lmms.cluster.shard import Shard
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Counts, Engine, Request, requests_of
 from otprune_lmms.experiments.run import load, process
+from otprune_lmms.files import check_writable
 from otprune_lmms.journal import Journal
 from otprune_lmms.scoring import load_tasks
 
@@ -56,6 +57,7 @@ def answer(
         RuntimeError: see `Engine` and `Journal`.
     """
     state = process()
+    check_writable(journal)
     datasets.disable_progress_bars()
     asked = passes_of(sources, shard)
     if not asked:

@@ -74,7 +74,8 @@ class Answer:
         kept: visual tokens of each image that were left after the last pruning.
         candidates: visual tokens of each image before any pruning.
         new_tokens: tokens written, or those of the continuation.
-        seconds: this request's share of its batch's time in the language model, pruning included.
+        seconds: this request's share of its batch's time in the language model, pruning included;
+            ranking counts where it was done, once for many answers (`Engine`, ``rank_once``).
         phases: seconds by phase (`otprune_lmms.engine.phases.PHASES`); empty unless asked for.
     """
 

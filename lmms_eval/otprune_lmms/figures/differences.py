@@ -34,7 +34,7 @@ def draw(results: Results, model: str) -> Figure:
     Raises:
         NotDrawn: no ``pairs.csv``; no unpruned scores; a single method.
     """
-    pairs = results.table("pairs.csv", "otprune table")
+    pairs = results.table("pairs.csv", "otprune sweep")
     scores = results.scores[results.scores["model"] == model]
     base = scores[scores["row"] == UNPRUNED].set_index("task")["value"]
     rows = scores.drop_duplicates("row").set_index("row")

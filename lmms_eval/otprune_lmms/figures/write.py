@@ -150,8 +150,8 @@ def _write(
             contents = [render(figure, one) for one in formats]
     except NotDrawn as reason:
         logger.info("%s: no figure %s: %s", results.folder, stem.name, reason)
-        for path in paths if not isinstance(reason, NoImages) else ():
-            path.unlink(missing_ok=True)
+        for one in get_args(Format) if not isinstance(reason, NoImages) else ():
+            stem.with_name(f"{stem.name}.{one}").unlink(missing_ok=True)
         return []
     for path, content in zip(paths, contents, strict=True):
         with whole(path) as place:

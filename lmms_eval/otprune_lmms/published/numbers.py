@@ -159,9 +159,9 @@ def _all() -> Frame:
         numbers = pd.read_csv(file, keep_default_na=False, dtype={"score": str})
     numbers["score"] = numbers["score"].astype(float)
     numbers["keep_tokens_or_ratio"] = pd.to_numeric(numbers["keep_tokens_or_ratio"])
-    scale = numbers["metric"].map(lambda name: _UNITS[name][1])
+    scale = numbers["metric"].map({name: factor for name, (_, factor) in _UNITS.items()})
     numbers["value"] = (numbers["score"] * scale).round(6)
-    numbers["unit"] = numbers["metric"].map(lambda name: _UNITS[name][0])
+    numbers["unit"] = numbers["metric"].map({name: text for name, (text, _) in _UNITS.items()})
     numbers["task"] = [
         _task(*line)
         for line in zip(numbers["benchmark"], numbers["metric"], numbers["source"], strict=True)

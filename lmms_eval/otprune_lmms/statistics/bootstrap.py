@@ -13,7 +13,7 @@ close to normal.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def draw_scores(samples: TaskSamples, draws: int = DRAWS, seed: int = 0) -> dict
 
 
 def relative_draws(
-    own: dict[str, np.ndarray], base: dict[str, np.ndarray], rule: str
+    own: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray], rule: str
 ) -> np.ndarray:
     """Return the relative average in every draw.
 

@@ -10,6 +10,7 @@ whole cluster between the two rows, after which both headlines are computed anew
 
 import gc
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import binom
@@ -46,7 +47,7 @@ def mcnemar_midp(only_a: int, only_b: int) -> float:
     """
     if only_a == only_b:
         return 1.0
-    exact = mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue
+    exact = cast(Any, mcnemar([[0, only_a], [only_b, 0]], exact=True)).pvalue
     return float(exact - binom.pmf(min(only_a, only_b), only_a + only_b, 0.5))
 
 

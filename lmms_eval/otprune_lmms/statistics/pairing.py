@@ -55,7 +55,7 @@ def rows_of(records: Frame) -> list[Row]:
 
 
 def _row(label: str, method: object, keep_ratio: float, k: float, layer: float) -> Row:
-    if label == UNPRUNED or pd.isna(method):
+    if label == UNPRUNED or not isinstance(method, str):
         return Row(label, "", "", 0)
     kept = f"{keep_ratio:g}" if pd.notna(keep_ratio) else f"k{int(k)}" if pd.notna(k) else "any"
     depth = 0 if pd.isna(layer) else int(layer)

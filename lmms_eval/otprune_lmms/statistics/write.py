@@ -1,8 +1,8 @@
 """The statistics of a results folder, as files."""
 
-import os
 from pathlib import Path
 
+from otprune_lmms.files import write_text
 from otprune_lmms.frames import Frame
 from otprune_lmms.samples import read_samples
 from otprune_lmms.statistics import averages
@@ -31,10 +31,10 @@ def write_statistics(folder: Path) -> None:
     """
     records = read_records(folder / RECORDS)
     found = find(records, read_samples(folder, _READ))
-    _write(folder / AVERAGES, found.averages.to_csv(index=False))
-    _write(folder / INTERVALS, found.intervals.to_csv(index=False))
-    _write(folder / PAIR_LINES, found.pairs[list(PAIRS)].to_csv(index=False))
-    _write(folder / PAGE, _page(folder, records, found))
+    write_text(folder / AVERAGES, found.averages.to_csv(index=False))
+    write_text(folder / INTERVALS, found.intervals.to_csv(index=False))
+    write_text(folder / PAIR_LINES, found.pairs[list(PAIRS)].to_csv(index=False))
+    write_text(folder / PAGE, _page(folder, records, found))
 
 
 def _page(folder: Path, records: Frame, found: Findings) -> str:
@@ -62,10 +62,3 @@ def _seeds(records: Frame) -> dict[str, list[str]]:
         }
         lines[str(model)] = seed_lines(rows.loc[model], cells)
     return lines
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    half = path.with_name(path.name + ".part")
-    half.write_text(text, encoding="utf-8")
-    os.replace(half, path)

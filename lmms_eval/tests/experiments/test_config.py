@@ -67,10 +67,31 @@ def written_beside(_, name, text):
     return path
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=str)
+def test_every_experiment_of_the_repository_can_be_read(path):
+    experiment = load_experiment(path)
+    assert len(experiment.task_limits()) == 11
+    assert experiment.cells.unpruned
+    folder = path.parent.name
+    if folder != "configs":
+        assert experiment.name == f"{folder}-{path.stem}"
+        assert (experiment.suite == "mini") == (folder == "mini")
+
+
+def test_budgets_may_be_counts_of_tokens(tmp_path):
+    text = yaml.safe_dump(changed("cells", "keep_counts", value=[192, 64]))
+    kept = [(c.keep_ratio, c.k) for c in load_experiment(written(tmp_path, text)).cells.cells()]
+    assert {(None, 192), (None, 64)} <= set(kept)
+    own = {"method": "divprune", "keep_counts": [7]}
+    text = yaml.safe_dump(changed("cells", "methods", value=[own]))
+    cells = load_experiment(written(tmp_path, text)).cells.cells()
+    assert [cell.k for cell in cells if cell.method] == [7]
+
+
 def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
     text = (ROOT / "configs" / "mini.yaml").read_text().replace(": ../LLaVA", ": someone")
     cells = load_experiment(written(tmp_path, text)).cells.cells()
-    assert len(cells) == 16
+    assert len(cells) == 1 + 3 * (4 + 3)
     methods = {cell.method for cell in cells}
     assert methods == {None, "otprune", "divprune", "random", "uniform", "w2greedy"}
     assert {cell.keep_ratio for cell in cells} == {None, 0.098, 0.2, 0.4}

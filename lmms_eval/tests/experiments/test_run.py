@@ -243,11 +243,23 @@ def test_without_java_captions_are_refused_or_marked(tmp_path, monkeypatch):
     assert "needs Java" in (folder / "results" / "table.md").read_text()
 
 
-def test_one_process_s_failure_ends_all_with_its_message(tmp_path, monkeypatch):
+def with_a_broken_image(folder, monkeypatch, **changes):
     broken = {"bytes": b"no picture", "path": None}
     monkeypatch.setitem(ROWS, "pope", lambda n: pope(n) | ({"image": broken} if n == 3 else {}))
-    path = experiment_of(prepared(tmp_path, ["pope"]), tasks=["pope"])
-    done = torchrun(path, 300)
+    return experiment_of(prepared(folder, ["pope"]), tasks=["pope"], **changes)
+
+
+def test_one_process_s_failure_ends_all_with_its_message(tmp_path, monkeypatch):
+    done = torchrun(with_a_broken_image(tmp_path, monkeypatch, strict=True), 300)
     assert done.returncode != 0
     assert "document 3 of pope (test)" in done.stderr
     assert not (tmp_path / "results" / "try" / "table.md").exists()
+
+
+def test_what_one_process_cannot_ask_all_leave_out(tmp_path, monkeypatch):
+    done = torchrun(with_a_broken_image(tmp_path, monkeypatch), 300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("pope: 1 of 4 documents cannot be asked about") == 1
+    assert set(pd.read_csv(tmp_path / "results" / "try" / "records.csv")["documents"]) == {3}
+    content = json.loads((tmp_path / "results" / "try" / "manifest.json").read_text())
+    assert [one["doc_id"] for one in content["failed"]] == [3]

@@ -33,7 +33,7 @@ def frame(values, task="gqa", model="m"):
     return pd.DataFrame(lines)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(
     st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=3, max_size=3), min_size=1),
     st.integers(1, 6),
