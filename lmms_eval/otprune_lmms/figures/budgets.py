@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from otprune_lmms.figures.data import Frame
 
-def budget_names(scores: pd.DataFrame) -> dict[str, list[str]]:
+
+def budget_names(scores: Frame) -> dict[str, list[str]]:
     """Return the rows of each budget, smallest first, under what figures call the budget.
 
     A budget is a keep ratio or a number of tokens, as the experiment has it.
@@ -19,7 +21,7 @@ def budget_names(scores: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def _budgets(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _budgets(scores: Frame) -> Iterator[tuple[str, Frame]]:
     groups = [own for _, own in scores.groupby(["keep_ratio", "k"], dropna=False, sort=False)]
     for own in sorted(groups, key=lambda own: own["tokens"].mean()):
         one = own.iloc[0]

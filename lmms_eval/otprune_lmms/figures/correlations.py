@@ -1,12 +1,11 @@
 """Rank correlation of what was measured with the score: a panel a quantity, a row a benchmark."""
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from otprune_lmms.analysis.store import MAIN, quantity
 from otprune_lmms.benchmarks import headline
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.distances import kept_text
 from otprune_lmms.figures.style import WIDTH
 
@@ -50,7 +49,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, own: pd.DataFrame, tasks: list[str], budgets: list[object]) -> None:
+def _panel(axes: Axes, own: Frame, tasks: list[str], budgets: list[object]) -> None:
     axes.axvline(0, color="black", lw=0.7)
     if _ALL in tasks:
         axes.axhspan(len(tasks) - 1.5, len(tasks) - 0.5, color="#000000", alpha=0.06, lw=0)

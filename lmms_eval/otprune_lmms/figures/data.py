@@ -21,6 +21,9 @@ RULES = {
 }
 """Both relative averages in use."""
 
+Frame = Any
+"""A pandas frame or column: pandas' own types do not follow a selection."""
+
 Shown = tuple[str, int]
 """Task and document."""
 
@@ -47,7 +50,7 @@ class Results:
     """
 
     folder: Path
-    records: pd.DataFrame
+    records: Frame
     images: ImageSource | None = None
 
     @property
@@ -67,7 +70,7 @@ class Results:
         return json.loads(path.read_text()) if path.is_file() else {}
 
     @cached_property
-    def scores(self) -> pd.DataFrame:
+    def scores(self) -> Frame:
         """Headline scores in the unit of the tables, seeds averaged.
 
         Columns model, row, method (None for unpruned), variant, keep_ratio, k, layer, task,
@@ -77,7 +80,7 @@ class Results:
         return _with_intervals(_scores(self.records), self.optional("intervals.csv"))
 
     @cached_property
-    def averages(self) -> pd.DataFrame:
+    def averages(self) -> Frame:
         """Relative averages in percent: model, row, rule, value, low, high.
 
         From ``averages.csv``; without it from the records, and then without intervals.
@@ -86,14 +89,14 @@ class Results:
         return _averages(averages.scores(self.records)) if found is None else found
 
     @cached_property
-    def diagnostics(self) -> pd.DataFrame:
+    def diagnostics(self) -> Frame:
         """What each cell keeps of each image: ``diagnostics.parquet``."""
         path = self.folder / "diagnostics.parquet"
         if not path.is_file():
             raise NotDrawn("no diagnostics.parquet (otprune analyze makes it)")
         return pd.read_parquet(path)
 
-    def table(self, name: str, maker: str) -> pd.DataFrame:
+    def table(self, name: str, maker: str) -> Frame:
         """Return a CSV of the folder.
 
         Raises:
@@ -104,7 +107,7 @@ class Results:
             raise NotDrawn(f"no {name} ({maker} makes it)")
         return found
 
-    def optional(self, name: str) -> pd.DataFrame | None:
+    def optional(self, name: str) -> Frame | None:
         """Return a CSV of the folder, None where there is none."""
         path = self.folder / name
         return pd.read_csv(path) if path.is_file() else None
@@ -143,7 +146,7 @@ def spoken(text: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _scores(records: pd.DataFrame) -> pd.DataFrame:
+def _scores(records: Frame) -> Frame:
     values = averages.scores(records).stack().rename("value").dropna()
     if values.empty:
         raise NotDrawn("records.csv has no scores")
@@ -163,7 +166,7 @@ def _scores(records: pd.DataFrame) -> pd.DataFrame:
     return found.assign(column=found["task"].map(heads))
 
 
-def _with_intervals(scores: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.DataFrame:
+def _with_intervals(scores: Frame, intervals: Frame | None) -> Frame:
     """Return scores with low and high; intervals of other scores than these do not count."""
     if intervals is None or intervals.empty:
         return scores.assign(low=float("nan"), high=float("nan"))
@@ -175,7 +178,7 @@ def _with_intervals(scores: pd.DataFrame, intervals: pd.DataFrame | None) -> pd.
     return found.drop(columns="of")
 
 
-def _averages(scores: pd.DataFrame) -> pd.DataFrame:
+def _averages(scores: Frame) -> Frame:
     """Return both relative averages of each row whose model has an unpruned one."""
     lines = []
     for model, row in scores.index:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from otprune_lmms.benchmarks import headline
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.distances import kept_text
 from otprune_lmms.figures.parts import Series, handles, series_of
 from otprune_lmms.figures.style import WIDTH, look
@@ -67,7 +67,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def _against(pairs: pd.DataFrame, rows: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
+def _against(pairs: Frame, rows: Frame, base: Frame) -> Frame:
     """Return other − one of the pairs that have the one method, in percent of unpruned."""
     pruned = rows[rows["method"].notna()]
     methods = list(dict.fromkeys(pruned["method"]))
@@ -96,7 +96,7 @@ def _against(pairs: pd.DataFrame, rows: pd.DataFrame, base: pd.Series) -> pd.Dat
     return pd.DataFrame(lines)
 
 
-def _panel(axes: Axes, own: pd.DataFrame, tasks: list[str], series: Sequence[Series]) -> None:
+def _panel(axes: Axes, own: Frame, tasks: list[str], series: Sequence[Series]) -> None:
     axes.axvline(0, color="black", lw=0.7)
     if _ALL in tasks:
         axes.axhspan(len(tasks) - 1.5, len(tasks) - 0.5, color="#000000", alpha=0.06, lw=0)

@@ -1,10 +1,8 @@
 """Distances between kept and all tokens beside the scores, for the figures that compare them."""
 
-import pandas as pd
-
 from otprune_lmms.analysis.points import budget, with_budget
 from otprune_lmms.analysis.store import Quantity, quantity
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.parts import first_layer
 
 _PAPERS = "0.098"
@@ -14,7 +12,7 @@ _DIGITS = 9
 """Decimals of what is ranked: equal means must tie, whatever the order of their sums."""
 
 
-def distances(results: Results, model: str) -> tuple[Quantity, pd.DataFrame]:
+def distances(results: Results, model: str) -> tuple[Quantity, Frame]:
     """Return the scores of one model with the mean distance of each setting and benchmark.
 
     The exact distance, or where it was not solved the Gaussian one.
@@ -42,7 +40,7 @@ def distances(results: Results, model: str) -> tuple[Quantity, pd.DataFrame]:
     return quantity(column), scores
 
 
-def paper_budget(scores: pd.DataFrame) -> str:
+def paper_budget(scores: Frame) -> str:
     """Return the budget of the paper's Fig. 2 where it was run, else the smallest."""
     budgets = scores.groupby("budget")["tokens"].mean()
     return _PAPERS if _PAPERS in budgets.index else str(budgets.idxmin())

@@ -1,13 +1,12 @@
 """What each method keeps of the same images, side by side."""
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from otprune_lmms.benchmarks import headline
 from otprune_lmms.figures.budgets import budget_names
-from otprune_lmms.figures.data import NoImages, NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NoImages, NotDrawn, Results
 from otprune_lmms.figures.overlay import fade, mask_of, outline, seen
 from otprune_lmms.figures.parts import Series, first_layer, series_of
 from otprune_lmms.figures.style import WIDTH
@@ -57,7 +56,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def rasters(results: Results, model: str) -> pd.DataFrame:
+def rasters(results: Results, model: str) -> Frame:
     """Return the diagnostics of images whose tokens are one raster; one seed of each row.
 
     With ``variant``, ``tokens`` and ``visual`` as the scores have them.
@@ -75,12 +74,12 @@ def rasters(results: Results, model: str) -> pd.DataFrame:
     return with_tokens(found[found["cell"] == first])
 
 
-def with_tokens(kept: pd.DataFrame) -> pd.DataFrame:
+def with_tokens(kept: Frame) -> Frame:
     """Return diagnostics with the tokens kept and those there were, by image."""
     return kept.assign(tokens=kept["kept"].map(len), visual=kept["n"])
 
 
-def _chosen(kept: pd.DataFrame) -> list[tuple[str, int, int]]:
+def _chosen(kept: Frame) -> list[tuple[str, int, int]]:
     """Return images, the first of every task before the second of any; no image twice."""
     places = kept.drop_duplicates(["cluster", "image"])[["task", "doc_id", "image"]]
     turn = places.groupby("task", sort=False).cumcount()
@@ -88,7 +87,7 @@ def _chosen(kept: pd.DataFrame) -> list[tuple[str, int, int]]:
     return [(row.task, int(row.doc_id), int(row.image)) for row in ordered.itertuples()]
 
 
-def _panel(axes: Axes, pixels: np.ndarray, own: pd.DataFrame, one: Series) -> None:
+def _panel(axes: Axes, pixels: np.ndarray, own: Frame, one: Series) -> None:
     mine = own[(own["method"] == one.method) & (own["variant"] == one.variant)]
     if mine.empty:
         return

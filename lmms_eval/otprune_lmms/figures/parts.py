@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from otprune_lmms.figures.data import spoken
+from otprune_lmms.figures.data import Frame, spoken
 from otprune_lmms.figures.style import UNPRUNED, Look, look, shade
 
 METRICS = {
@@ -42,7 +41,7 @@ class Series:
     label: str
 
 
-def series_of(scores: pd.DataFrame) -> list[Series]:
+def series_of(scores: Frame) -> list[Series]:
     """Return the methods and variants of some scores, in order of appearance."""
     pruned = scores[scores["method"].notna()]
     pairs = list(dict.fromkeys(zip(pruned["method"], pruned["variant"], strict=True)))
@@ -57,21 +56,19 @@ def series_of(scores: pd.DataFrame) -> list[Series]:
     return found
 
 
-def rows_of(scores: pd.DataFrame, series: Series) -> pd.DataFrame:
+def rows_of(scores: Frame, series: Series) -> Frame:
     """Return the scores of a method with its settings."""
     own = (scores["method"] == series.method) & (scores["variant"] == series.variant)
     return scores[own]
 
 
-def first_layer(scores: pd.DataFrame) -> pd.DataFrame:
+def first_layer(scores: Frame) -> Frame:
     """Return the scores of each method where it prunes first: before the LLM, if it ever does."""
     first = scores.groupby(["method", "variant"], dropna=False)["layer"].transform("min")
     return scores[scores["layer"] == first]
 
 
-def draw_line(
-    axes: Axes, x: Any, frame: pd.DataFrame, look: Look, label: str | None = None
-) -> None:
+def draw_line(axes: Axes, x: Any, frame: Frame, look: Look, label: str | None = None) -> None:
     """Draw values with their 95 % intervals, where there are any.
 
     Args:
@@ -91,7 +88,7 @@ def draw_line(
     axes.vlines(np.asarray(x)[known], low, high, color=look.colour, lw=0.8, alpha=0.75, zorder=3)
 
 
-def draw_unpruned(axes: Axes, frame: pd.DataFrame) -> None:
+def draw_unpruned(axes: Axes, frame: Frame) -> None:
     """Draw the unpruned model's value as a line, its interval as a band."""
     for line in frame.itertuples():
         axes.axhline(line.value, color=UNPRUNED.colour, ls=UNPRUNED.dash, lw=UNPRUNED.width)
@@ -110,14 +107,14 @@ def dodge(place: int, count: int, width: float = 0.16) -> float:
     return 2.0 ** (width * (place / (count - 1) - 0.5)) if count > 1 else 1.0
 
 
-def several_budgets(pruned: pd.DataFrame) -> bool:
+def several_budgets(pruned: Frame) -> bool:
     """Return whether any method was run at two budgets of the same task."""
     names = ["method", "variant", "layer", "task"]
     budgets = pruned.groupby(names)["tokens"].agg(lambda tokens: tokens.round(1).nunique())
     return bool((budgets > 1).any())
 
 
-def of_all(scores: pd.DataFrame) -> str:
+def of_all(scores: Frame) -> str:
     """Return " of 576" where all images of a model have as many visual tokens, else ""."""
     visual = scores["visual"].round(1).unique()
     return f" of {visual[0]:.0f}" if len(visual) == 1 else ""

@@ -3,12 +3,11 @@
 import math
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
 from otprune_lmms.figures.budgets import budget_names
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.parts import (
     Series,
     first_layer,
@@ -74,7 +73,7 @@ def _circle(axes: PolarAxes, names: list[str], low: float, high: float) -> None:
     axes.plot(round_, np.full_like(round_, 100), color="black", lw=0.9, ls=":")
 
 
-def _ring(axes: PolarAxes, own: pd.DataFrame, tasks: list[str], one: Series) -> None:
+def _ring(axes: PolarAxes, own: Frame, tasks: list[str], one: Series) -> None:
     values = own.set_index("task")["relative"].reindex(tasks).to_numpy()
     if np.isnan(values).all():
         return

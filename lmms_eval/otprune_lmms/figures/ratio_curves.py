@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.parts import (
     Series,
     first_layer,
@@ -57,7 +57,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def relative_scores(scores: pd.DataFrame) -> pd.DataFrame:
+def relative_scores(scores: Frame) -> Frame:
     """Return the pruned scores with their share of the unpruned model's in percent: ``relative``.
 
     Raises:
@@ -75,7 +75,7 @@ def relative_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _panel(axes, own: pd.DataFrame, one: Series) -> None:
+def _panel(axes, own: Frame, one: Series) -> None:
     for (_, column), lines in own.groupby(["task", "column"], sort=False):
         lines = lines.sort_values("share")
         dash = ":" if column in _CAPTIONS else "-"

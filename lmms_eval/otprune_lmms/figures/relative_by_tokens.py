@@ -1,9 +1,8 @@
 """Relative average against kept tokens, under each averaging rule."""
 
-import pandas as pd
 from matplotlib.figure import Figure
 
-from otprune_lmms.figures.data import RULES, NotDrawn, Results
+from otprune_lmms.figures.data import RULES, Frame, NotDrawn, Results
 from otprune_lmms.figures.parts import (
     dodge,
     draw_line,
@@ -53,7 +52,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def relative_averages(results: Results, model: str, rule: str | None = None) -> pd.DataFrame:
+def relative_averages(results: Results, model: str, rule: str | None = None) -> Frame:
     """Return a model's relative averages with what its rows are.
 
     Columns row, method, variant, keep_ratio, k, layer, tokens, value, low, high.

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.parts import Series, handles, panels, rows_of, series_of
 from otprune_lmms.figures.relative_by_tokens import relative_averages
 from otprune_lmms.figures.style import UNPRUNED, WIDTH
@@ -49,7 +48,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def timed(averages: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
+def timed(averages: Frame, cost: Frame) -> Frame:
     """Return the rows that have an average and a time at the smallest batch, with both."""
     times = [column for column in cost.columns if column.endswith("_ms")]
     if "batch" in cost and len(cost):
@@ -71,7 +70,7 @@ def front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
     return ~(as_cheap & as_good & better).any(axis=1)
 
 
-def _panel(axes: Axes, points: pd.DataFrame, series: Sequence[Series]) -> None:
+def _panel(axes: Axes, points: Frame, series: Sequence[Series]) -> None:
     for one in series:
         own = rows_of(points, one).sort_values("tokens")
         axes.plot(

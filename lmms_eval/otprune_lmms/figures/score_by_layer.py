@@ -1,12 +1,11 @@
 """Score against the layer at which tokens are dropped."""
 
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from otprune_lmms.benchmarks import headline
 from otprune_lmms.figures.budgets import budget_names
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.parts import (
     draw_line,
     draw_unpruned,
@@ -53,7 +52,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def layered(scores: pd.DataFrame) -> pd.DataFrame:
+def layered(scores: Frame) -> Frame:
     """Return the scores of methods that were run at several layers with one budget.
 
     Raises:

@@ -2,12 +2,11 @@
 
 import re
 
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from otprune_lmms.figures.budgets import budget_names
-from otprune_lmms.figures.data import NotDrawn, Results, spoken
+from otprune_lmms.figures.data import Frame, NotDrawn, Results, spoken
 from otprune_lmms.figures.parts import draw_line, draw_unpruned, first_layer, panels
 from otprune_lmms.figures.relative_by_tokens import relative_averages
 from otprune_lmms.figures.style import COLUMN, WIDTH, look, shade
@@ -50,7 +49,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def settings_of(averages: pd.DataFrame, manifest) -> dict[tuple[str, str], pd.DataFrame]:
+def settings_of(averages: Frame, manifest) -> dict[tuple[str, str], Frame]:
     """Return the rows that differ in one numeric setting, by method and setting.
 
     A row that holds the default does not say it in its label; the experiment in the manifest does.
@@ -73,7 +72,7 @@ def settings_of(averages: pd.DataFrame, manifest) -> dict[tuple[str, str], pd.Da
     return found
 
 
-def _default(manifest, method, name: str, shown: pd.Series) -> float:
+def _default(manifest, method, name: str, shown: Frame) -> float:
     """Return the value of a setting that the experiment asks for and no label says."""
     cells = (manifest.get("experiment") or {}).get("cells", {})
     asked = [

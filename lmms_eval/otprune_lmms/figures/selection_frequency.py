@@ -1,12 +1,11 @@
 """Where methods look: how often each patch of the grid is kept, over images."""
 
 import numpy as np
-import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from otprune_lmms.figures.budgets import budget_names
-from otprune_lmms.figures.data import NotDrawn, Results
+from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.kept_patches import rasters
 from otprune_lmms.figures.overlay import mask_of
 from otprune_lmms.figures.parts import series_of
@@ -63,7 +62,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def frequency(kept: pd.DataFrame) -> np.ndarray:
+def frequency(kept: Frame) -> np.ndarray:
     """Return how often each patch is kept, as a multiple of the mean: [rows columns].
 
     Args:

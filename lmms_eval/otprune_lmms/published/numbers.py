@@ -155,8 +155,7 @@ def _among(column: Column, name: str, wanted: object) -> Column:
 
 @cache
 def _all() -> Frame:
-    with (files("otprune_lmms.published") / "scores.csv").open(encoding="utf-8") as file:
-        numbers = pd.read_csv(file, keep_default_na=False, dtype={"score": str})
+    numbers = _printed()
     numbers["score"] = numbers["score"].astype(float)
     numbers["keep_tokens_or_ratio"] = pd.to_numeric(numbers["keep_tokens_or_ratio"])
     scale = numbers["metric"].map({name: factor for name, (_, factor) in _UNITS.items()})
@@ -167,6 +166,11 @@ def _all() -> Frame:
         for line in zip(numbers["benchmark"], numbers["metric"], numbers["source"], strict=True)
     ]
     return numbers[list(COLUMNS)]
+
+
+def _printed() -> Frame:
+    with (files("otprune_lmms.published") / "scores.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, keep_default_na=False, dtype={"score": str})
 
 
 def _task(benchmark: str, metric: str, source: str) -> str:

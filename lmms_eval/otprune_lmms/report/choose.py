@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from otprune_lmms.benchmarks import Headline, headline
+from otprune_lmms.figures.data import Frame
 
 _CORRECT = ("pope", "mme")
 """Tasks whose samples are 1 or 0, right or wrong, though their headline is no mean of these."""
@@ -24,7 +25,7 @@ def known_headline(task: str) -> Headline:
     return headline(task, [task])
 
 
-def choose(samples: pd.DataFrame, per_task: int, recorded: Collection[str] = ()) -> pd.DataFrame:
+def choose(samples: Frame, per_task: int, recorded: Collection[str] = ()) -> Frame:
     """Return the documents to show, by task in order of appearance.
 
     Those on which the values of the settings are spread most, averaged over models; of equal ones
@@ -60,7 +61,7 @@ def choose(samples: pd.DataFrame, per_task: int, recorded: Collection[str] = ())
     return both[["task", "doc_id", "spread"]].reset_index(drop=True)
 
 
-def disagree(answers: pd.DataFrame) -> bool:
+def disagree(answers: Frame) -> bool:
     """Return whether the settings of any model disagree on a document.
 
     They do if one is right and another wrong, or by how much; where no answer is all right or all
@@ -75,7 +76,7 @@ def disagree(answers: pd.DataFrame) -> bool:
     return bool((counts > 1).any())
 
 
-def counts(samples: pd.DataFrame) -> Mapping[str, int]:
+def counts(samples: Frame) -> Mapping[str, int]:
     """Return how many documents each task has."""
     return {
         str(task): int(np.unique(some["doc_id"]).size)

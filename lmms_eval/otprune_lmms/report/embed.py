@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
-from otprune_lmms.figures.data import ImageSource, Shown
+from otprune_lmms.figures.data import Frame, ImageSource, Shown
 from otprune_lmms.figures.style import UNPRUNED, look
 from otprune_lmms.report.choose import choose, counts, disagree, full_marks, known_headline
 from otprune_lmms.report.kept import Kept
@@ -41,7 +39,7 @@ class Texts:
 
 def embed(
     store: Store,
-    diagnostics: pd.DataFrame | None,
+    diagnostics: Frame | None,
     images: ImageSource | None,
     references: References | None,
     per_task: int,
@@ -89,7 +87,7 @@ def embed(
     }
 
 
-def _tasks(samples: pd.DataFrame, tasks: list[str], chosen: pd.DataFrame) -> list[dict[str, Any]]:
+def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, Any]]:
     documents, shown = counts(samples), chosen["task"].value_counts()
     found = []
     for task in tasks:
@@ -114,7 +112,7 @@ def _cells(store: Store) -> list[dict[str, Any]]:
 
 
 def _answers(
-    own: pd.DataFrame, models: list[str], cells: list[str], texts: Texts
+    own: Frame, models: list[str], cells: list[str], texts: Texts
 ) -> list[list[int | float | None]]:
     """Return model, cell, text, value, kept and candidate tokens of each answer."""
     found = []

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from otprune_lmms.figures.data import Frame
 
 
 class Kept:
@@ -17,11 +18,9 @@ class Kept:
         cells: likewise.
     """
 
-    def __init__(
-        self, diagnostics: pd.DataFrame | None, models: list[str], cells: list[str]
-    ) -> None:
+    def __init__(self, diagnostics: Frame | None, models: list[str], cells: list[str]) -> None:
         self.models, self.cells = models, cells
-        self._images: dict[Any, pd.DataFrame] = {}
+        self._images: dict[Any, Frame] = {}
         if diagnostics is not None and len(diagnostics):
             known = diagnostics["model"].isin(self.models) & diagnostics["cell"].isin(self.cells)
             rasters = diagnostics[known & (diagnostics["height"] > 0)]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from otprune_lmms.analysis.store import quantity
-from otprune_lmms.figures.data import Results
+from otprune_lmms.figures.data import Frame, Results
 from otprune_lmms.figures.distances import budget_text
 from otprune_lmms.report.choose import known_headline
 from otprune_lmms.tables import Verdict
@@ -171,7 +171,7 @@ def _pairs(results: Results) -> Iterator[Sheet]:
 
 
 def _sheet(
-    title: str, note: str, frame: pd.DataFrame, columns: Sequence[Column], folded: bool = False
+    title: str, note: str, frame: Frame, columns: Sequence[Column], folded: bool = False
 ) -> Sheet:
     lines = frame.itertuples(index=False)
     rows = tuple(tuple(field(line) for _, field in columns) for line in lines)

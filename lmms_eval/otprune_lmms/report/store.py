@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from otprune_lmms.figures.data import Shown
+from otprune_lmms.figures.data import Frame, Shown
 from otprune_lmms.samples import SAMPLES, read_samples
 
 _NUMBERS = ("model", "cell", "method", "task", "doc_id", "cluster", "value")
@@ -41,7 +40,7 @@ class Store:
         """Cells, in order of appearance."""
         return list(dict.fromkeys(self.numbers["cell"]))
 
-    def of(self, places: Sequence[Shown]) -> dict[Shown, pd.DataFrame]:
+    def of(self, places: Sequence[Shown]) -> dict[Shown, Frame]:
         """Return all samples of some documents."""
         wanted = pc.field("doc_id").isin(sorted({doc_id for _, doc_id in places}))
         wanted &= pc.field("task").isin(sorted({task for task, _ in places}))

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
-from otprune_lmms.figures.data import ImageSource, NotDrawn, Results, read_results
+from otprune_lmms.figures.data import Frame, ImageSource, NotDrawn, Results, read_results
 from otprune_lmms.figures.write import FOLDER, KINDS, default_images, stems
 from otprune_lmms.files import write_text
 from otprune_lmms.report.embed import LONGEST, References, embed
@@ -163,7 +162,7 @@ class _Page:
             return None
         return embed(self.store, self._diagnostics(), self.images, self.asked, per_task)
 
-    def _diagnostics(self) -> pd.DataFrame | None:
+    def _diagnostics(self) -> Frame | None:
         try:
             return self.results.diagnostics
         except NotDrawn:

@@ -35,7 +35,8 @@ def engine(**settings) -> Engine:
     return Engine(loaded(), model_name="tiny", workers=0, progress=False, **settings)
 
 
-REQUESTS = [request(i, f"What is {i}?", (PICTURES[i % 4],)) for i in range(8)]
+REQUESTS = [request(i, f"What is {i}?", ()) for i in range(8)]
+PICTURED = [request(i, pictures=(name,)) for i, name in enumerate(PICTURES)]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -74,7 +75,7 @@ def test_what_was_answered_before_one_row_did_not_fit_is_kept_and_the_row_is_nam
 def test_the_tower_too_is_given_less(monkeypatch):
     model = loaded()[1]
     whole = type(model).encode_visual
-    want = engine().run(REQUESTS, [Cell()])
+    want = engine().run(PICTURED, [Cell()])
 
     def encode(self, images, *rest):
         if len(images) > 1:
@@ -82,7 +83,7 @@ def test_the_tower_too_is_given_less(monkeypatch):
         return whole(self, images, *rest)
 
     monkeypatch.setattr(type(model), "encode_visual", encode)
-    found = engine(batch_size=8).run(REQUESTS, [Cell()])
+    found = engine(batch_size=8).run(PICTURED, [Cell()])
     assert found.counts.halvings == 2
     assert {r: a.text for (_, r), a in found.items()} == {r: a.text for (_, r), a in want.items()}
 

@@ -1,5 +1,6 @@
 """The recipe of llava-mini: scenes, questions, lessons, training."""
 
+import json
 import re
 import sys
 from collections import Counter
@@ -10,17 +11,20 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "scripts" / "mini"))
+RECIPE = ROOT / "scripts" / "mini"
+sys.path.insert(0, str(RECIPE))
 
 from captions import captions  # noqa: E402
 from drawings import COLOURS, KINDS  # noqa: E402
 from formats import Turn, choose, lesson, open_ended  # noqa: E402
+from naming import placing_loss, side_ids  # noqa: E402
 from network import Learner  # noqa: E402
 from optimisers import Muon, orthogonalised  # noqa: E402
 from packing import IGNORED, Packer  # noqa: E402
 from questions import FAMILIES, YES_NO, plural  # noqa: E402
 from scenes import SPLITS, UNSEEN, draw_scene, make_scene  # noqa: E402
 from shipping import assemble  # noqa: E402
+from training import Stage  # noqa: E402
 
 from llava.chat import make_prompt  # noqa: E402
 from llava.constants import IMAGE_TOKEN_INDEX  # noqa: E402
@@ -239,3 +243,42 @@ def test_muon_finds_a_matrix():
         optimiser.step()
         optimiser.zero_grad()
     assert (matrix - wanted).abs().max() < 0.05
+
+
+def test_left_and_right_are_asked_of_objects_clearly_on_one_side():
+    rng, said = np.random.default_rng(2), Counter()
+    for scene in scenes("train", 200):
+        question = FAMILIES["side"](scene, rng)
+        if question is None:
+            continue
+        name = re.fullmatch(r"Is the (.+) to the left or to the right\?", question.text)[1]
+        (x,) = [thing.x for thing in scene.things if f"{thing.colour} {thing.kind}" == name]
+        assert abs(x - 0.5) > 0.03
+        assert question.answer == ("left" if x < 0.5 else "right")
+        said[question.answer] += 1
+    assert min(said["left"], said["right"]) > 40
+
+
+def test_a_patch_that_leans_to_its_own_sides_has_no_placing_loss(tokenizer):
+    sides = side_ids(tokenizer)
+    left, right, top, bottom = sides
+    head = torch.zeros(max(sides) + 1, 4)
+    head[right, 0], head[left, 0], head[bottom, 1], head[top, 1] = 40, -40, 40, -40
+    place = (torch.arange(4) + 0.5) / 4 - 0.5
+    x, y = place.repeat(4), place.repeat_interleave(4)
+    patches = torch.stack([x.sign(), y.sign(), torch.zeros(16), torch.zeros(16)], 1)[None]
+    assert placing_loss(patches, sides, head) < 1e-6
+    mirrored = patches * torch.tensor([-1.0, 1, 1, 1])
+    assert placing_loss(mirrored, sides, head) > 10
+    assert placing_loss(patches, sides, torch.zeros_like(head)).item() == pytest.approx(np.log(2))
+
+
+def test_the_log_of_the_checkpoint_is_of_the_stages_that_are_told():
+    stages = [Stage(**one) for one in json.loads((RECIPE / "stages.json").read_text())]
+    ends = np.cumsum([stage.steps for stage in stages])
+    log = (CHECKPOINT / "training_log.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in log]
+    assert lines[-1]["step"] == ends[-1]
+    for line in lines:
+        stage = stages[int(np.searchsorted(ends, line["step"]))]
+        assert line["stage"] == stage.name, line["step"]
