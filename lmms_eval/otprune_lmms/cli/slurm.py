@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.run import BatchSize, Configs, Limit, WithoutJava, read
+from otprune_lmms.cli.run import BatchSize, Configs, Limit, Strict, WithoutJava, read
 from otprune_lmms.cli.sweep import Report, ResultsDir, ShardBy, SweepJournal
 from otprune_lmms.cluster.passes import check_names
 from otprune_lmms.cluster.slurm import SlurmJob, write_scripts
@@ -61,6 +61,7 @@ def slurm(
     batch_size: BatchSize = None,
     journal: SweepJournal = None,
     without_java: WithoutJava = False,
+    strict: Strict = False,
     report: Report = True,
     submit: Submit = False,
 ) -> None:
@@ -74,7 +75,9 @@ def slurm(
     try:
         check_names([(one, path.parent) for one, path in zip(read(configs), configs, strict=True)])
         name = "-".join(path.stem for path in configs)[:60]
-        arguments = _sweep_arguments(output_dir, limit, batch_size, journal, without_java, report)
+        values = {"output-dir": output_dir, "limit": limit, "batch-size": batch_size}
+        flags = {"without-java": without_java, "strict": strict, "no-report": not report}
+        arguments = _sweep_arguments(values | {"journal": journal}, flags)
         job = SlurmJob(
             name=f"otprune-{name}",
             configs=tuple(map(str, configs)),
@@ -102,18 +105,9 @@ def slurm(
         _submit(paths[-1])
 
 
-def _sweep_arguments(
-    output_dir: Path | None,
-    limit: int | None,
-    batch_size: int | None,
-    journal: Path | None,
-    without_java: bool,
-    report: bool,
-) -> Sequence[str]:
-    given = {"output-dir": output_dir, "limit": limit, "batch-size": batch_size, "journal": journal}
-    found = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    found += ["--without-java"] if without_java else []
-    return found if report else [*found, "--no-report"]
+def _sweep_arguments(values: Mapping[str, object], flags: Mapping[str, bool]) -> list[str]:
+    found = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return found + [f"--{name}" for name, given in flags.items() if given]
 
 
 def _python() -> str:

@@ -193,8 +193,9 @@ class Engine:
                         if not work.begin(loaded.batch):
                             continue
                         loaded = reader.complete(loaded)
-                        asked.fail(loaded.failed)
-                        left.drop(loaded.failed)
+                        if loaded.failed:
+                            asked.fail(loaded.failed)
+                            left.drop(loaded.failed)
                         self._answer_batch(loaded, cells, left, work, counts, tick)
                         tick()
             left.refresh()

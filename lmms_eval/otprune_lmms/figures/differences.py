@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from otprune_lmms.benchmarks import headline
 from otprune_lmms.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.figures.distances import kept_text
-from otprune_lmms.figures.parts import Series, handles, series_of
+from otprune_lmms.figures.parts import Series, handles, outside, series_of
 from otprune_lmms.figures.style import WIDTH, look
 from otprune_lmms.tables.records import UNPRUNED
 
@@ -61,9 +61,7 @@ def draw(results: Results, model: str) -> Figure:
     for line in lines:
         line.set_linestyle("")
     hollow = Line2D([], [], ls="", marker="o", mfc="white", mec="black", ms=4, label="not decided")
-    figure.legend(
-        handles=[*lines, hollow], loc="outside upper center", ncols=min(len(lines) + 1, 6)
-    )
+    outside(figure, [*lines, hollow])
     return figure
 
 

@@ -23,7 +23,7 @@ def distances(results: Results, model: str) -> tuple[Quantity, Frame]:
     Raises:
         NotDrawn: no diagnostics; no benchmark with two methods that were diagnosed.
     """
-    found = with_budget(results.diagnostics)
+    found: Frame = with_budget(results.diagnostics)
     found = found[found["model"] == model]
     column = "gaussian_w2" if found["exact_w2"].isna().all() else "exact_w2"
     # A document of several images counts as their mean, a row of several seeds as theirs.

@@ -24,6 +24,13 @@ METRICS = {
 """What readers call lmms-eval's metrics; CIDEr says so itself."""
 
 
+_SHORT = 8
+"""Entries of a legend that a panel has room for."""
+
+_ENTRY = 1.05
+"""Inches of an entry of a legend."""
+
+
 @dataclass(frozen=True)
 class Series:
     """A method with its settings, over budgets or layers.
@@ -183,9 +190,16 @@ def panels(
 
 
 def legend(figure: Figure, lines: Sequence[Any], free: Sequence[Axes]) -> None:
-    """Put the legend into a panel that is left over, else below the figure."""
-    if free:
+    """Put a short legend into a panel that is left over, else above the figure."""
+    if free and len(lines) <= _SHORT:
         free[-1].legend(handles=list(lines), loc="center", handlelength=2.4, labelspacing=0.7)
         return
-    columns = min(len(lines), 6)
-    figure.legend(handles=list(lines), loc="outside lower center", ncols=columns)
+    outside(figure, lines)
+
+
+def outside(figure: Figure, lines: Sequence[Any]) -> None:
+    """Put the legend above the figure, in as many columns as its width allows."""
+    columns = max(1, min(len(lines), int(figure.get_figwidth() / _ENTRY)))
+    # Filled row by row, as it is read.
+    ordered = [one for start in range(columns) for one in lines[start::columns]]
+    figure.legend(handles=ordered, loc="outside upper center", ncols=columns)

@@ -1,10 +1,10 @@
 """Radar of relative scores: one circle a budget, one ring a method, one spoke a benchmark."""
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.projections.polar import PolarAxes
 
 from otprune_lmms.figures.budgets import budget_names
 from otprune_lmms.figures.data import Frame, NotDrawn, Results
@@ -18,7 +18,7 @@ from otprune_lmms.figures.parts import (
     series_of,
 )
 from otprune_lmms.figures.ratio_curves import relative_scores
-from otprune_lmms.figures.style import WIDTH
+from otprune_lmms.figures.style import COLUMN, WIDTH
 
 CAPTION = (
     "Score of each benchmark as a share of the unpruned model's (black ring: 100 %), one circle a "
@@ -42,8 +42,9 @@ def draw(results: Results, model: str) -> Figure:
         raise NotDrawn(f"a radar needs {_SPOKES} benchmarks with unpruned scores")
     budgets = budget_names(scores)
     series = series_of(scores)
+    width = WIDTH if len(budgets) > 1 else COLUMN
     figure, axes, free = panels(
-        len(budgets), _COLUMNS, WIDTH, 2.5, subplot_kw={"projection": "polar"}
+        len(budgets), _COLUMNS, width, 2.5, subplot_kw={"projection": "polar"}
     )
     figure.get_layout_engine().set(h_pad=0.06, hspace=0.0)  # type: ignore[union-attr, call-arg]
     low = _STEP * math.floor((scores["relative"].min() - 5) / _STEP)
@@ -58,7 +59,7 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def _circle(axes: PolarAxes, names: list[str], low: float, high: float) -> None:
+def _circle(axes: Any, names: list[str], low: float, high: float) -> None:
     turn = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     axes.set_theta_offset(np.pi / 2)
     axes.set_theta_direction(-1)
@@ -73,7 +74,7 @@ def _circle(axes: PolarAxes, names: list[str], low: float, high: float) -> None:
     axes.plot(round_, np.full_like(round_, 100), color="black", lw=0.9, ls=":")
 
 
-def _ring(axes: PolarAxes, own: Frame, tasks: list[str], one: Series) -> None:
+def _ring(axes: Any, own: Frame, tasks: list[str], one: Series) -> None:
     values = own.set_index("task")["relative"].reindex(tasks).to_numpy()
     if np.isnan(values).all():
         return

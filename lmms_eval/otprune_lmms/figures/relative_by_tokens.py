@@ -10,6 +10,7 @@ from otprune_lmms.figures.parts import (
     first_layer,
     handles,
     of_all,
+    outside,
     panels,
     rows_of,
     series_of,
@@ -47,8 +48,7 @@ def draw(results: Results, model: str) -> Figure:
         place.set_title(rule.replace("_", " "), loc="left")
     axes[0].set_ylabel("relative average, % of unpruned")
     figure.supxlabel(f"kept visual tokens{of_all(results.scores)}")
-    lines = handles(series_of(one))
-    figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), 6))
+    outside(figure, handles(series_of(one)))
     return figure
 
 

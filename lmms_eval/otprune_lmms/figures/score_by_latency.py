@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from otprune_lmms.figures.data import Frame, NotDrawn, Results
-from otprune_lmms.figures.parts import Series, handles, panels, rows_of, series_of
+from otprune_lmms.figures.parts import Series, handles, outside, panels, rows_of, series_of
 from otprune_lmms.figures.relative_by_tokens import relative_averages
 from otprune_lmms.figures.style import UNPRUNED, WIDTH
 
@@ -44,7 +44,7 @@ def draw(results: Results, model: str) -> Figure:
     axes[0].set_ylabel("relative average, % of unpruned")
     ring = Line2D([], [], ls="", marker="o", mfc="none", mec="black", ms=8, label="Pareto front")
     lines = [*handles(series, unpruned=False), _star(), ring]
-    figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), 5))
+    outside(figure, lines)
     return figure
 
 
@@ -67,7 +67,7 @@ def front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
     x, y = np.asarray(cost, float), np.asarray(score, float)
     as_cheap, as_good = x[None] <= x[:, None], y[None] >= y[:, None]
     better = (x[None] < x[:, None]) | (y[None] > y[:, None])
-    return ~(as_cheap & as_good & better).any(axis=1)
+    return np.logical_not(np.any(as_cheap & as_good & better, axis=1))
 
 
 def _panel(axes: Axes, points: Frame, series: Sequence[Series]) -> None:

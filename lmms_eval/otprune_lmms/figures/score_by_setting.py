@@ -61,7 +61,7 @@ def settings_of(averages: Frame, manifest) -> dict[tuple[str, str], Frame]:
     pruned = averages[averages["method"].notna()]
     for method, own in pruned.groupby("method", sort=False):
         parts = own["variant"].str.fullmatch(r"[A-Za-z_]+-?[\d.]+(e-?\d+)?")
-        names = {re.match(r"[A-Za-z_]+", one)[0] for one in own["variant"][parts]}
+        names = {re.split(r"[-\d.]", one)[0] for one in own["variant"][parts]}
         for name in sorted(names):
             shown = own["variant"].str.extract(rf"^{name}(-?[\d.]+(?:e-?\d+)?)$")[0].astype(float)
             plain = own["variant"] == ""

@@ -8,6 +8,7 @@ nothing (random, stride, first tokens) are dashed, so they can be told apart wit
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
@@ -57,7 +58,7 @@ UNPRUNED = Look("Unpruned", "#000000", "", (":"), 1.1)
 _SPARE_COLOURS = ("#CC79A7", "#661100", "#E69F00", "#332288", "#44AA99", "#999933", "#882255")
 _SPARE_MARKERS = ("8", "H", "v", "d", "p", "P", "*", "X", "h", ">", "<")
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "axes.titlesize": 8.5,
@@ -120,8 +121,9 @@ def shade(given: Look, place: int, count: int) -> Look:
     """Return the look of one of several variants of a method: from its colour to a darker one."""
     if count < 2:
         return given
-    dark = 0.75 * place / (count - 1)
-    colour = to_hex([channel * (1 - dark) for channel in to_rgb(given.colour)])
+    dark = 0.6 * place / (count - 1)
+    red, green, blue = (channel * (1 - dark) for channel in to_rgb(given.colour))
+    colour = to_hex((red, green, blue))
     dashes = (given.dash, (0, (4, 1)), (0, (2, 1)), (0, (4, 1, 1, 1)))
     return replace(given, colour=colour, dash=dashes[place % len(dashes)])
 

@@ -1,15 +1,6 @@
 // The browser of samples. What models and data sets say goes into the page as text, never as markup.
 (function () {
   "use strict";
-  document.documentElement.classList.add("scripted");
-  document.querySelectorAll("figure").forEach((figure) => {
-    const button = figure.querySelector("button");
-    button.addEventListener("click", () => {
-      const wide = figure.classList.toggle("wide");
-      button.setAttribute("aria-pressed", String(wide));
-      button.textContent = wide ? "smaller" : "larger";
-    });
-  });
   const source = document.getElementById("data");
   if (!source) {
     return;

@@ -28,7 +28,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SAMPLES
-        self.numbers = read_samples(folder, _NUMBERS)
+        self.numbers: Frame = read_samples(folder, _NUMBERS)
 
     @property
     def models(self) -> list[str]:

@@ -120,8 +120,8 @@ class _Page:
             self.results.records, manifest, intervals=read_intervals(folder), folder=folder
         )
         verdicts = gate(self.results.records, anchors)
-        script = tables_html.script() + (_HERE / "samples.js").read_text(encoding="utf-8")
-        style = tables_html.style() + (_HERE / "page.css").read_text(encoding="utf-8")
+        script = "".join([tables_html.script(), _own("page.js"), _own("samples.js")])
+        style = tables_html.style() + _own("page.css")
         return {
             "title": table.title,
             "origin": manifest.origin,
@@ -167,6 +167,10 @@ class _Page:
             return self.results.diagnostics
         except NotDrawn:
             return None
+
+
+def _own(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:

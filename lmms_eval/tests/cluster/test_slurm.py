@@ -283,7 +283,9 @@ def test_the_command_writes_scripts_that_parse(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write()
     write("two")
-    done = invoke("try.yaml", "two.yaml", "--shards", 4, "--sbatch", "--qos=low", "--limit", 2)
+    done = invoke(
+        "try.yaml", "two.yaml", "--shards", 4, "--sbatch", "--qos=low", "--limit", 2, "--strict"
+    )
     assert done.exit_code == 0, done.output
     paths = [tmp_path / line for line in done.stdout.splitlines()]
     assert [path.name for path in paths] == ["array.sbatch", "tables.sbatch", "submit.sh"]
@@ -292,7 +294,7 @@ def test_the_command_writes_scripts_that_parse(write, tmp_path, monkeypatch):
         subprocess.run(["bash", "-n", path], check=True)
     text = paths[0].read_text()
     assert "#SBATCH --qos=low" in text
-    command = f"{sys.executable} -m otprune_lmms sweep try.yaml two.yaml --limit=2\n"
+    command = f"{sys.executable} -m otprune_lmms sweep try.yaml two.yaml --limit=2 --strict\n"
     assert f'  {command}  --shard "$SLURM_ARRAY_TASK_ID/4" --shard-by documents' in text
 
 

@@ -157,6 +157,7 @@ def test_one_rank_s_failure_ends_all_with_its_message(tmp_path):
     assert done.status != 0
     assert "lmms_eval, rank 1: " in done.text
     assert "document 5 of pope (test): image file is truncated" in done.text
+    assert "lmms-eval cannot leave a document out" in done.text
 
 
 def test_a_failure_in_scoring_is_a_failure_from_a_configuration_file_too(tmp_path, main, capsys):

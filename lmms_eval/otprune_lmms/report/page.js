@@ -1,0 +1,10 @@
+// What works with scripts is shown, and figures grow when asked to.
+document.documentElement.classList.add("scripted");
+document.querySelectorAll("figure").forEach((figure) => {
+  const button = figure.querySelector("button");
+  button.addEventListener("click", () => {
+    const wide = figure.classList.toggle("wide");
+    button.setAttribute("aria-pressed", String(wide));
+    button.textContent = wide ? "smaller" : "larger";
+  });
+});
