@@ -30,11 +30,15 @@ class TaskImages:
     Args:
         tasks: the experiment's, with the limit of each.
         folder: task files whose entries replace those of the stock tasks; None for the hub's data.
+        first_frame: of videos only the first frame, as the run may have seen them.
     """
 
-    def __init__(self, tasks: Mapping[str, int | None], folder: Path | None) -> None:
+    def __init__(
+        self, tasks: Mapping[str, int | None], folder: Path | None, first_frame: bool = True
+    ) -> None:
         self.tasks = dict(tasks)
         self.folder = folder
+        self.first_frame = first_frame
         self._datasets: dict[str, Any] = {}
 
     def __call__(self, shown: Sequence[Shown]) -> dict[Shown, list[Image.Image]]:
@@ -45,9 +49,11 @@ class TaskImages:
             if request is None:
                 continue
             try:
-                found[place] = request.images()
-            except (OSError, ValueError) as error:
+                images = request.images()
+            except (OSError, ValueError, SyntaxError) as error:
                 logger.warning("%s has no image to show: %s", request.name, error)
+                continue
+            found[place] = images[:1] if request.video and self.first_frame else images
         return found
 
     def references(self, shown: Sequence[Shown]) -> dict[Shown, list[str]]:
@@ -75,7 +81,7 @@ class TaskImages:
             try:
                 with contextlib.redirect_stderr(io.StringIO()):
                     (task,) = load_tasks([name], self.folder).values()
-                    requests = requests_of(task, name, 0, 1, limit, failed=[])
+                    requests = requests_of(task, name, limit=limit, failed=[])
             except (ValueError, OSError) as error:
                 logger.warning("no images of %s: %s", name, error)
                 continue
@@ -92,18 +98,23 @@ def task_images(
 
     Args:
         manifest: of the run; its suite says where the data is from.
-        documents: how many of each task were asked.
+        documents: how many of each task have an answer; the manifest says how many were asked.
         folder: of task files, where the suite is one of the experiment's own.
 
     Raises:
         ValueError: the suite is a folder of the experiment's own, and none is given.
     """
-    suite = (manifest.get("experiment") or {}).get("suite", "hub")
+    experiment = manifest.get("experiment") or {}
+    suite = experiment.get("suite", "hub")
     if folder is None and suite == "mini":
         folder = _TASKS / "mini"
     elif folder is None and suite != "hub":
         raise ValueError(f"tasks must name the folder of the suite {suite!r}, got none")
-    return TaskImages(dict(documents), folder)
+    asked = {
+        task: (manifest.get("data") or {}).get(task, {}).get("documents", count)
+        for task, count in documents.items()
+    }
+    return TaskImages(asked, folder, experiment.get("seed_video") != "all_frames")
 
 
 def _texts(value: Any) -> list[str]:

@@ -12,8 +12,9 @@ from otprune_lmms.figures.parts import Series, first_layer, series_of
 from otprune_lmms.figures.style import WIDTH
 
 CAPTION = (
-    "Patches that each method keeps of the same images at the smallest budget, in colour and "
-    "outlined; what it drops is grey. Images are padded to a square as the model sees them."
+    "Patches that each method (up to seven) keeps of the same images at the smallest budget, in "
+    "colour and outlined; what it drops is grey. Images are padded to a square as the model sees "
+    "them."
 )
 
 _IMAGES = 4

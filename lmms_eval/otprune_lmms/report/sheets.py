@@ -253,6 +253,8 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     for task, data in _plain(manifest, "data"):
         said = "; ".join(f"{name} {value}" for name, value in dict(data).items())
         found.append((f"data {task}", said))
+    for one in manifest.get("failed") or ():
+        found.append((f"left out of {one['task']}", f"document {one['doc_id']}: {one['reason']}"))
     return found
 
 

@@ -72,7 +72,8 @@ def test_all_shards_run_and_the_tables_after_them(folder, cluster, shards, monke
     assert tables["seen"] == report(folder, done[0])["seen"] == []
 
 
-def test_a_shard_that_fails_leaves_no_tables(folder):
+def test_a_shard_that_fails_leaves_no_tables(folder, monkeypatch):
+    monkeypatch.setattr("pdb.post_mortem", lambda: None)
     (folder / "fail-2of2").touch()
     with pytest.raises(CommandError, match="--shard 2/2 --shard-by documents ended with status 3"):
         send(folder, "debug")
