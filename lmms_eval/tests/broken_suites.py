@@ -49,7 +49,7 @@ def rows(task: str, number: int, broken: Mapping[int, bytes | None]) -> list[Row
     found = [samples.ROWS[task](n) for n in range(number)]
     for n, row in enumerate(found):
         image = stored(broken[n]) if n in broken else samples.picture(0)
-        row |= {"image": image, "question": f"{row['question']} ({n})"}
+        row |= {"image": image, "question": f"{row['question']} ({task} {n})"}
     return found
 
 

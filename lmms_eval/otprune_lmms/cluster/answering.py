@@ -104,7 +104,8 @@ def _answer_model(
             for failure in (*failed, *answers.failed):
                 logger.warning("%s left out: %s", failure.name, failure.reason)
             counts.append(answers.counts)
-    del engine, loaded
+            del engine
+    del loaded
     gc.collect()
     torch.cuda.empty_cache()
     return added(counts, in_turn=True)

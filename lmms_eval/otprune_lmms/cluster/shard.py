@@ -59,12 +59,13 @@ class Shard:
     def place(self, rank: int, world: int) -> tuple[int, int]:
         """Return which documents fall to rank ``rank`` of ``world`` processes in this shard.
 
-        (r, w) stands for the documents r, r + w, r + 2w, ... Shards by documents count as that many
-        times more processes; shards by cells share no documents out.
+        (r, w) stands for the documents r, r + w, r + 2w, ... A shard by documents has every
+        count-th document, whatever the number of its processes, and they share these; so shards may
+        have different numbers of processes. Shards by cells share no documents out.
         """
         if self.by == "cells":
             return rank, world
-        return (self.index - 1) * world + rank, self.count * world
+        return self.index - 1 + self.count * rank, self.count * world
 
     def cells(self, cells: Sequence[Item]) -> list[Item]:
         """Return this shard's cells: all of them unless shards are by cells."""

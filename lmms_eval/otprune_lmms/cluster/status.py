@@ -162,7 +162,9 @@ def journal_status(state: State) -> Status:
     for fingerprint, (name, experiments) in _models(state).items():
         questions = Questions(state, fingerprint)
         count.failed |= {(name, *place): reason for place, reason in questions.failed.items()}
-        tasks = {(None, task): 1 + max(known) for task, known in questions.by_task.items() if known}
+        tasks: Documents = {
+            (None, task): 1 + max(known) for task, known in questions.by_task.items() if known
+        }
         for settings in state.cells.values():
             cell = Cell.make(**settings)
             keys = [Key(cell.fingerprint, one) for one in questions.all()]

@@ -24,13 +24,14 @@ class Agreement:
 
     Attributes:
         own: documents that this process could build no request of.
-        failures: what all have found so far.
+        failures: the documents that are left out, with the reason.
     """
 
     def __init__(self, scorers: Mapping[str, TaskScorer], state: PartialState) -> None:
         self._scorers, self._state = scorers, state
         self.own: list[Failure] = []
         self.failures: list[Failure] = []
+        self._told: set[Failure] = set()
 
     @property
     def documents(self) -> set[tuple[str, int]]:
@@ -48,7 +49,8 @@ class Agreement:
         mine = [*self.own, *found]
         everyone = gather_object(mine) if self._state.num_processes > 1 else mine
         before = self.documents
-        self.failures = left_out([*self.failures, *everyone], self._scorers)
+        self._told.update(everyone)
+        self.failures = left_out(self._told, self._scorers)
         if self.documents != before and self._state.is_main_process:
             say(self.failures, self._scorers)
         return self.documents

@@ -150,7 +150,7 @@ def asked_of(
     for request in requests:
         images = answers.images(request)
         ids = tokenizer_image_token(prompt_of(request, len(images), template), tokenizer)
-        words = len(ids) - ids.count(IMAGE_TOKEN_INDEX)
+        words = sum(1 for one in ids if one != IMAGE_TOKEN_INDEX)
         asked = Asked(request.context, images, words, answers.question(request))
         found.append((place_of(request), asked))
     return found

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from otprune_lmms import tables
 from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.frames import Frame
 from otprune_lmms.journal import Journal
 from otprune_lmms.samples import SAMPLES, read_samples
 from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
@@ -59,8 +58,8 @@ def verify(folder: Path, config: Path | None = None, journal: Path | None = None
     """
     content = _manifest(folder)
     experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
-    samples = read_samples(folder)
-    records = tables.read_records(folder / RECORDS)
+    samples: Frame = read_samples(folder)
+    records: Frame = tables.read_records(folder / RECORDS)
     verdict = Verdict()
     if journal is not None:
         _against_journal(content, samples, Journal(journal, readonly=True), verdict)
@@ -73,14 +72,16 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["experiment"], content["data"], content["cells"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        lacking = {"experiment", "data", "cells"} - content.keys()
+    except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no manifest of a run: {error!r}") from error
+    if lacking:
+        raise ValueError(f"{path} must say {', '.join(sorted(lacking))}")
     return content
 
 
 def _against_journal(
-    content: Mapping[str, Any], samples: pd.DataFrame, journal: Journal, verdict: Verdict
+    content: Mapping[str, Any], samples: Frame, journal: Journal, verdict: Verdict
 ) -> None:
     """Compare each stored answer with the journal's."""
     fingerprints = {one["cell"]: one["fingerprint"] for one in content["cells"]}
@@ -108,15 +109,15 @@ def _written(record: Any) -> str:
 def _scores(
     experiment: Experiment,
     content: Mapping[str, Any],
-    samples: pd.DataFrame,
-    records: pd.DataFrame,
+    samples: Frame,
+    records: Frame,
     config: Path,
     verdict: Verdict,
 ) -> None:
     """Score all stored answers and compare with the records."""
     limits = experiment.task_limits()
     tasks = load_tasks(list(limits), task_folder(experiment, config))
-    known = {key: part for key, part in records.groupby(list(_SCORED), sort=False)}
+    known: dict[Any, Frame] = dict(iter(records.groupby(list(_SCORED), sort=False)))
     with shared_captions() as tools:
         for name, limit in limits.items():
             scorer = TaskScorer(tasks[name], name, limit)
@@ -128,7 +129,7 @@ def _scores(
                 continue
             own = samples[samples["task"] == name]
             out = {one["doc_id"] for one in content.get("failed", ()) if one["task"] == name}
-            parts = list(own.groupby(["model", "cell"], sort=False))
+            parts: list[tuple[Any, Frame]] = list(own.groupby(["model", "cell"], sort=False))
             scorer.prime(tools, [_answers(part) for _, part in parts])
             for (model, cell), part in parts:
                 stored = known.get((model, cell, name), records.iloc[:0])
@@ -137,7 +138,7 @@ def _scores(
                 verdict.count("scores", len(stored))
 
 
-def _answers(part: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
+def _answers(part: Frame) -> dict[int, tuple[Any, ...]]:
     return {
         int(doc_id): tuple(_response(answer) for answer in answers)
         for doc_id, answers in zip(part["doc_id"], part["answers"], strict=True)
@@ -158,8 +159,8 @@ def _response(answer: str) -> Any:
 
 def _rescored(
     scorer: TaskScorer,
-    part: pd.DataFrame,
-    stored: pd.DataFrame,
+    part: Frame,
+    stored: Frame,
     tools: CaptionTools,
     left_out: Collection[int],
 ) -> Iterator[str]:

@@ -26,7 +26,7 @@ class Asking(NamedTuple):
 
     task: str
     doc_id: int
-    index: int
+    number: int
     repeat: int
 
 

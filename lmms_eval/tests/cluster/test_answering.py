@@ -111,10 +111,10 @@ def test_processes_answer_two_shards_into_one_journal_at_once(write, source, who
         )
         for words in ([*torchrun, *sweep, "1/2"], [*sweep, "2/2"])
     ]
-    for one in running:
-        _, said = one.communicate(timeout=1200)
-        assert one.returncode == 0, said
-        assert said.count("tiny: 12 answers new, 0 found, 4 images encoded") == 1, said
+    said = [one.communicate(timeout=1200)[1] for one in running]
+    for one, text in zip(running, said, strict=True):
+        assert one.returncode == 0, text
+        assert text.count("tiny: 12 answers new, 0 found, 4 images encoded") == 1, text
     assert len(list((tmp_path / "journal").glob("part-*.jsonl"))) == 3
     last = score(source(), tmp_path / "journal", tmp_path / "results")
     assert last.counts["tiny"]["generated"] == 0

@@ -9,11 +9,13 @@ from otprune_lmms.cluster.shard import Shard
 few = st.integers(1, 7)
 
 
-@given(count=few, world=few, documents=st.integers(0, 60))
-def test_every_document_falls_to_one_rank_of_one_shard(count, world, documents):
+@given(worlds=st.lists(few, min_size=1, max_size=7), documents=st.integers(0, 60))
+def test_every_document_falls_to_one_rank_of_one_shard(worlds, documents):
+    """Also where shards have different numbers of processes."""
+    count = len(worlds)
     taken = [
         document
-        for index in range(1, count + 1)
+        for index, world in enumerate(worlds, 1)
         for rank in range(world)
         for document in range(documents)[slice(*start_and_step(Shard(index, count), rank, world))]
     ]
@@ -25,9 +27,22 @@ def start_and_step(shard, rank, world):
     return first, None, step
 
 
-def test_rank_r_of_w_in_shard_i_of_n_is_rank_i_w_plus_r_of_n_w():
+@given(count=few, world=few, documents=st.integers(0, 60))
+def test_a_shard_has_the_same_documents_whatever_the_number_of_its_processes(
+    count, world, documents
+):
+    shard = Shard(count, count)
+    taken = [
+        document
+        for rank in range(world)
+        for document in range(documents)[slice(*start_and_step(shard, rank, world))]
+    ]
+    assert sorted(taken) == list(range(count - 1, documents, count))
+
+
+def test_ranks_share_the_documents_of_a_shard():
     assert Shard(1, 3).place(0, 2) == (0, 6)
-    assert Shard(2, 3).place(1, 2) == (3, 6)
+    assert Shard(2, 3).place(1, 2) == (4, 6)
     assert Shard(3, 3).place(1, 2) == (5, 6)
     assert Shard(2, 3, "cells").place(1, 2) == (1, 2), "all documents, shared by the ranks alone"
 

@@ -247,7 +247,8 @@ def test_kept_patches_say_what_they_lack(results, folder):
     assert drawn.shape[0] == drawn.shape[1]  # a wide picture, padded as the model sees it
 
 
-def test_all_figures_are_written_and_no_stale_one_stays(folder, tmp_path, caplog):
+def test_all_figures_are_written_and_no_stale_one_stays(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("otprune_lmms.figures.write._DPI", 80)  # faster
     own = results_folder.write_folder(tmp_path / "results")
     (own / "figures").mkdir()
     stale = own / "figures" / "score_by_layer.png"
@@ -260,12 +261,12 @@ def test_all_figures_are_written_and_no_stale_one_stays(folder, tmp_path, caplog
     assert "no figure score_by_layer: no method was run at several layers" in caplog.text
     for path in written:
         with Image.open(path) as picture:
-            assert min(picture.size) > 200
+            assert min(picture.size) > 80
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 8
     assert sorted(own.glob("figures/*")) == sorted(written)
     with styled():
         again = io.BytesIO()
-        score_by_tokens.draw(read_results(own), "tiny").savefig(again, dpi=200)
+        score_by_tokens.draw(read_results(own), "tiny").savefig(again, dpi=80)
     picture = Image.open(own / "figures" / "score_by_tokens.png").convert("RGB")
     difference = np.abs(np.asarray(picture, int) - np.asarray(Image.open(again).convert("RGB")))
     assert difference.mean() < 2  # the palette

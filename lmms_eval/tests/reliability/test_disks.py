@@ -55,11 +55,11 @@ def counts(folder) -> dict:
 def test_a_disk_that_fills_while_answers_are_written(mounts, made, want, tmp_path):
     journal, output = tmp_path / "journal", tmp_path / "results"
     command = ("run", "try.yaml", "--journal", journal, "--output-dir", output, *QUIET)
-    said = mounts.command(made, *command, mounts=disk(journal, "size=20k"), look=str(journal))
+    said = mounts.command(made, *command, mounts=disk(journal, "size=12k"), look=str(journal))
     one_sentence(said, f"{journal}/part-000.jsonl cannot be written: No space left on device")
     assert not output.exists()
     size = said["left"]["part-000.jsonl"]
-    assert 0 < size < 20480
+    assert 0 < size < 12288
     said = mounts.command(made, *command, mounts=resized(journal, "1m"), look=str(journal))
     assert said["status"] == 0, said["text"]
     assert said["left"]["part-000.jsonl"] > size

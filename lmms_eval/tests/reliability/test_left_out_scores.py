@@ -123,9 +123,13 @@ def test_all_processes_leave_out_what_any_of_them_found(tasks, monkeypatch, capl
     monkeypatch.setattr(module, "gather_object", gathered)
     state = SimpleNamespace(num_processes=2, is_main_process=True)
     agreed = Agreement(scorers, state)
-    agreed.own.append(failure("mme", 0))
+    agreed.own.append(failure("mme", 0, "truncated"))
     assert agreed.settle([]) == {("pope", 3), ("mme", 0), ("mme", 1)}
     caplog.clear()
-    assert agreed.settle([failure("mme", 1)]) == {("pope", 3), ("mme", 0), ("mme", 1)}
+    assert [one.reason for one in agreed.failures][1:] == [
+        "truncated",
+        "scored as one with document 0",
+    ]
+    assert agreed.settle([failure("mme", 1, "unreadable")]) == {("pope", 3), ("mme", 0), ("mme", 1)}
     assert not caplog.text, "said once"
-    assert [one.reason for one in agreed.failures] == ["broken"] * 3
+    assert [one.reason for one in agreed.failures] == ["broken", "truncated", "unreadable"]
