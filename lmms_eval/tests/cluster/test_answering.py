@@ -114,7 +114,7 @@ def test_processes_answer_two_shards_into_one_journal_at_once(write, source, who
     said = [one.communicate(timeout=1200)[1] for one in running]
     for one, text in zip(running, said, strict=True):
         assert one.returncode == 0, text
-        assert text.count("tiny: 12 answers new, 0 found, 4 images encoded") == 1, text
+        assert text.count("tiny: 12 answers new, 0 found, 3 images encoded") == 1, text
     assert len(list((tmp_path / "journal").glob("part-*.jsonl"))) == 3
     last = score(source(), tmp_path / "journal", tmp_path / "results")
     assert last.counts["tiny"]["generated"] == 0
