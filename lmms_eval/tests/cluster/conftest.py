@@ -12,7 +12,7 @@ CELLS = {"keep_ratios": [0.25], "methods": ["otprune", "uniform"]}
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory):
-    return make_suite(tmp_path_factory.mktemp("suite"), ["pope", "mme"])
+    return make_suite(tmp_path_factory.mktemp("suite"), ["gqa", "mme"])
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def write(suite, tmp_path):
             "title": "A try",
             "suite": "./tasks",
             "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
-            "tasks": ["pope", "mme"],
+            "tasks": ["gqa", "mme"],
             "cells": cells,
             "workers": 1,
         }

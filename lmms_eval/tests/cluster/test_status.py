@@ -221,7 +221,7 @@ def invoke(*arguments):
 def test_the_command_follows_a_sweep_from_beginning_to_end(source, suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, path = source(), tmp_path / "try.yaml"
-    assert documents_of([one]) == {(suite, "pope"): 4, (suite, "mme"): 4}
+    assert documents_of([one]) == {(suite, "gqa"): 4, (suite, "mme"): 4}
     found = json.loads(invoke(path, "--json").stdout)
     assert (found["answered"], found["asked"], found["missing"]) == (0, 24, 24)
     answer([one], tmp_path / "logs" / "sweep", shard=Shard(1, 2), progress=False)

@@ -47,9 +47,13 @@ def tasks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_scores_are_those_of_the_smaller_data_set(tasks, task):
+def test_scores_are_those_of_the_smaller_data_set(tasks, task, monkeypatch):
     if task == CAPTIONS and java() is None:
         pytest.skip("caption metrics need Java")
+    for metric in tasks[0][CAPTIONS].aggregation():
+        if not metric.endswith("CIDEr"):  # the others take seconds, and the same documents
+            for each in tasks:
+                monkeypatch.setitem(each[CAPTIONS]._aggregation_list, metric, len)
     gone, left = TASKS[task]
     given = answers(task)
     kept = [answer for n, answer in enumerate(given) if n not in left]
