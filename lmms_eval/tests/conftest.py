@@ -1,5 +1,6 @@
 """Marks, a quiet start, and nothing of ours in the environment."""
 
+import logging
 import warnings
 
 import pytest
@@ -27,3 +28,10 @@ def pytest_collection_modifyitems(items):
 def _no_settings_from_outside(monkeypatch):
     for name in ("BASELINE", "LAYER_INDEX", "SUBSET_RATIO", "EVAL_TIME"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_level_from_another_test():
+    """A command that ran in this process has set how much of our logging is shown."""
+    for name in ("otprune_lmms", "llava", "otprune"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
