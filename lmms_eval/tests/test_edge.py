@@ -24,7 +24,7 @@ def cell(text: str) -> Cell:
     return parse(arguments_of(text)).cell
 
 
-def test_one_function_reads_the_environment():
+def test_one_function_reads_settings_from_the_environment_and_one_hands_it_to_children():
     found = []
     for file in Path(otprune_lmms.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -32,7 +32,7 @@ def test_one_function_reads_the_environment():
                 names = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
                 if names & {"environ", "getenv"}:
                     found.append((file.name, node.name))
-    assert found == [("edge.py", "read_environment")]
+    assert sorted(found) == [("edge.py", "child_environment"), ("edge.py", "read_environment")]
 
 
 @pytest.mark.parametrize("baseline", ["OURS", "ours", "OTPRUNE", "OTPrune", "otprune", " OURS "])
