@@ -20,9 +20,12 @@ class _Forward(logging.Handler):
 
 
 def forward_messages(level: int = logging.INFO) -> None:
-    """Send what our packages log to loguru, which lmms-eval configures; at most once."""
+    """Send what our packages log from ``level`` on to loguru, which lmms-eval configures.
+
+    May be called again: nothing is sent twice.
+    """
     for name in _PACKAGES:
         log = logging.getLogger(name)
         if not any(isinstance(handler, _Forward) for handler in log.handlers):
             log.addHandler(_Forward())
-            log.setLevel(level)
+        log.setLevel(level)
