@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from otprune import Signals
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -51,6 +53,39 @@ KINDS = {
     "clustered": clustered_tokens,
     "independent": independent_tokens,
 }
+
+
+def made_signals(n: int, grid: tuple[int, int], *, features: int, words: int) -> Signals:
+    """Return made side information about n tokens: everything that some method asks for.
+
+    Args:
+        n: tokens.
+        grid: rows and columns.
+        features: channels of the vision tower, with heads of 64.
+        words: channels of the language model.
+    """
+    g = torch.Generator().manual_seed(1)
+    heads = features // 64
+
+    def again(rows: int, columns: int) -> torch.Tensor:
+        return torch.randn(rows * columns, words)
+
+    return Signals(
+        grid=grid,
+        image_id=0,
+        cls_attention=torch.randn(heads, n, generator=g).softmax(1),
+        encoder_keys=image_like_tokens(n, features, seed=1),
+        final_cls_attention=torch.randn(n, generator=g).softmax(0),
+        final_keys=image_like_tokens(n, features, seed=2),
+        features=image_like_tokens(n, features, seed=3),
+        cls_features=torch.randn(1, features, generator=g),
+        clip_patches=image_like_tokens(n, 768, seed=4),
+        clip_text=torch.randn(1, 768, generator=g),
+        text_embeddings=torch.randn(20, words, generator=g),
+        question="What is the colour of the bus on the left?",
+        embed_words=lambda found: torch.randn(len(found), words),
+        encode_at=again,
+    )
 
 
 def median_ms(calls: list[Callable[[], object]], repeats: int, device: str) -> list[float]:

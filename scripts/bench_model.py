@@ -130,7 +130,7 @@ def selection(pruning: Pruning | None, visual: list[ImageTokens]) -> Any:
     (stage,) = pruning.stages
     tokens = [image.tokens for image in visual]
     budget = stage.budget(len(tokens[0]), len(tokens[0]))
-    return lambda: stage.selector.select_batch(tokens, k=budget)
+    return lambda: stage.method.select_batch(tokens, k=budget)
 
 
 def cache_mib(output: Any) -> float:

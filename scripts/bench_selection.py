@@ -1,11 +1,13 @@
 """Time and memory of selection against a plain loop in the released code's style, same run.
 
-    .venv/bin/python scripts/bench_selection.py run                  # on the CPU, about 3 minutes
+    .venv/bin/python scripts/bench_selection.py run                  # on the CPU, about 15 minutes
     .venv/bin/python scripts/bench_selection.py run --device cuda    # the same on a GPU
     .venv/bin/python scripts/bench_selection.py run --long           # and 20 000, 100 000 tokens
 
 The plain loop forms V Vᵀ and K = I + γ (V Vᵀ)² in full and reads every pick on the host. Both sides
-get float32 tokens, validation included on ours. Writes results/selection/<device>.md and .json.
+get float32 tokens, validation included on ours. All methods are measured twice: selectors and
+mergers by themselves, and every method in the prefill of a LLaVA with random weights, beside what
+it saves there. Writes results/selection/<device>.md and .json.
 """
 
 import json
@@ -22,11 +24,13 @@ from bench_common import (
     ROOT,
     added_peak_mib,
     image_like_tokens,
+    made_signals,
     markdown,
     median_ms,
     provenance,
 )
-from otprune import PRUNERS, Signals, make_pruner, resolve_budget
+from otprune import PRUNERS, LayerPruner, Merger, Method, Signals, make_pruner, resolve_budget
+from otprune.merger import mixed
 
 RATIO = 0.098
 SIZES = (576, 1176, 2340, 2880)
@@ -165,16 +169,32 @@ def sweep_table(device: str, repeats: int) -> list[dict]:
     return rows
 
 
+def _answer(method: Method, tokens: torch.Tensor, k: int, signals: Signals) -> object:
+    """What a selector or a merger does to an image, the mixing included but not the projector."""
+    if not isinstance(method, Merger):
+        return method.rank(tokens, k, signals)  # type: ignore[attr-defined]
+    mixture = method.merge(tokens, k, signals=signals)
+    if mixture.weights is None:
+        return mixture
+    if method.space == "tokens":
+        return mixed(mixture, tokens)
+    parts = [signals.features, signals.cls_features if "cls_features" in method.needs else None]
+    return mixed(mixture, torch.cat([part for part in parts if part is not None]))
+
+
 def methods_table(device: str, repeats: int) -> list[dict]:
-    """Milliseconds of every method at its defaults."""
+    """Milliseconds of every method before the language model, at its defaults."""
     rows = []
-    for name in PRUNERS:
+    for name, method in PRUNERS.items():
+        if issubclass(method, LayerPruner):
+            continue
         row: dict = {"method": name}
         for n, grid in ((576, (24, 24)), (2340, (45, 52))):
-            tokens, signals = image_like_tokens(n, 1024).to(device), Signals(grid=grid)
+            tokens = image_like_tokens(n, 1024).to(device)
+            signals = made_signals(n, grid, features=1024, words=1024).to(torch.device(device))
             k, pruner = resolve_budget(n, keep_ratio=RATIO), make_pruner(name)
             row[f"n = {n} ms"] = median_ms(
-                [lambda p=pruner, v=tokens, c=k, s=signals: p.rank(v, c, s)], repeats, device
+                [lambda p=pruner, v=tokens, c=k, s=signals: _answer(p, v, c, s)], repeats, device
             )[0]
         rows.append(row)
     return rows
@@ -208,7 +228,8 @@ TITLES = {
     "main": "OTPrune at ratio 0.098, image-like tokens, against the plain loop",
     "kinds": "The same by the character of the tokens",
     "sweep": f"A sweep over ratios {', '.join(map(str, SWEEP))}: one ranking against six runs",
-    "methods": "Every method at its defaults, d = 1024, ratio 0.098",
+    "methods": "Every method before the language model at its defaults, d = 1024, ratio 0.098",
+    "prefill": "Every method in a prefill, 192 of 576 tokens a layer",
     "long": "Long video",
 }
 
@@ -221,6 +242,9 @@ def run(
     out: Annotated[Path, typer.Option(help="folder to write to")] = ROOT / "results" / "selection",
 ) -> None:
     """Measure, print and write all tables."""
+    # Here and not above: a process that measures memory is to load no model.
+    from bench_prefill import prefill_table
+
     command = f"python scripts/bench_selection.py run --device {device} --repeats {repeats}"
     origin = provenance(device, command + (" --long" if long else ""))
     tables = {
@@ -228,6 +252,7 @@ def run(
         "kinds": kinds_table(device, repeats),
         "sweep": sweep_table(device, repeats),
         "methods": methods_table(device, repeats),
+        "prefill": prefill_table(device, repeats),
     }
     if long:
         tables["long"] = long_table(device)
@@ -239,7 +264,13 @@ def run(
         "",
         "Medians; both sides take turns in one process. Peak memory is what a selection adds to",
         "its tokens, in a process of its own. The plain loop forms two n x n matrices. As float64:",
-        "picks shared with a float64 run.",
+        "picks shared with a float64 run. Mergers alone: weights and mixing, the projector not.",
+        "",
+        "In a prefill, from ids and visual tokens to the first logits, 192 tokens stay before the",
+        "language model, or as many enter a layer on average where a method drops them inside it.",
+        "Selection is all that chooses or merges tokens there, the projector's second run and the",
+        "attention rows that are computed again included. Signals are made and cost nothing: the",
+        "vision tower's part is left out, and with it the second run that `downsample` needs.",
         "",
     ]
     out.mkdir(parents=True, exist_ok=True)

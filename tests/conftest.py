@@ -2,6 +2,9 @@ import hypothesis
 import pytest
 import torch
 
+# Test processes run side by side, one for each core.
+torch.set_num_threads(1)
+
 # Property tests run the same examples everywhere; a slow machine is no failure.
 hypothesis.settings.register_profile(
     "suite",

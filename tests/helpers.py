@@ -1,5 +1,6 @@
 """Features, cases and plain implementations that several tests compare with."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from otprune import Method, Signals
+
 DATA = Path(__file__).parent / "data"
+METHODS = DATA / "parity" / "methods"
 
 
 def features(kind: str, n: int, d: int, seed: int) -> np.ndarray:
@@ -117,3 +121,82 @@ class HostReads(TorchDispatchMode):
         if name in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item"):
             self.count += 1
         return func(*args, **(kwargs or {}))
+
+
+def method_runs(method: str) -> list[tuple[str, dict]]:
+    """Stored cases of a method and their runs: (name of the case, settings and margins)."""
+    runs = []
+    for file in sorted(METHODS.glob(f"{method}__*.npz")):
+        case = file.stem.partition("__")[2]
+        runs += [(case, run) for run in method_case(method, case)["meta"]["runs"]]
+    return runs
+
+
+@functools.cache
+def method_case(method: str, case: str) -> dict:
+    """Inputs and outputs of a stored case, its ``meta`` decoded."""
+    with np.load(METHODS / f"{method}__{case}.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return {**arrays, "meta": json.loads(str(arrays["meta"]))}
+
+
+def tower_signals(stored: dict) -> Signals:
+    """What the stored tower outputs say of the patches, tile after tile, without the CLS token."""
+    attention = torch.tensor(stored["cls_attention"])[:, :, 1:]
+    tiles, _, n = attention.shape
+    known: dict = {"cls_attention": attention.transpose(0, 1).flatten(1)}
+    if "hidden" in stored:
+        known["features"] = torch.tensor(stored["hidden"])[:, 1:].flatten(0, 1)
+    if tiles > 1:
+        known["tiles"] = torch.arange(tiles).repeat_interleave(n)
+    return Signals(**known)
+
+
+def by_tile(picks: torch.Tensor, n: int, tiles: int) -> list[list[int]]:
+    """Pick order of each tile, numbered within it."""
+    return [[i - t * n for i in picks.tolist() if i // n == t] for t in range(tiles)]
+
+
+def drawn(name: str, *size: int) -> torch.Tensor:
+    """Normal numbers that depend on a name and a size alone."""
+    seed = int.from_bytes(hashlib.sha256(f"{name} {size}".encode()).digest()[:4], "little")
+    r = np.random.RandomState(seed)  # noqa: NPY002 (its numbers never change)
+    return torch.tensor(r.standard_normal(size), dtype=torch.float32)
+
+
+def known_signals(tokens: torch.Tensor, tiles: torch.Tensor | None = None) -> dict:
+    """A value for every signal about some tokens, by name: made up, the same every time."""
+    n, d = tokens.shape
+    images = 1 if tiles is None else int(tiles.max()) + 1
+
+    def embed_words(words):
+        # As many pieces as a tokenizer might make of a word.
+        pieces = [f"{word}{i}" for word in words for i in range(1 + len(word) // 7)]
+        return torch.cat([drawn(piece, 1, d) for piece in pieces]).to(tokens.device)
+
+    made = {
+        "cls_attention": drawn("attention", 4, n + 1).softmax(1)[:, 1:],
+        "encoder_keys": drawn("keys", n, 16),
+        "features": drawn("features", n, 12) + drawn("mean feature", 12),
+        "cls_features": drawn("cls", images, 12),
+        "final_cls_attention": drawn("final attention", n + 1).mul(2).softmax(0)[1:],
+        "final_keys": drawn("final keys", n, 16),
+        "clip_patches": drawn("patches", n, 2 * n),
+        "clip_text": drawn("text", 2, 2 * n),
+        "text_embeddings": drawn("question", 7, d),
+    }
+    made = {name: value.to(tokens.device) for name, value in made.items()}
+    return {
+        **made,
+        "question": "What colour is the small dog next to the wooden bench?",
+        "embed_words": embed_words,
+        "encode_at": lambda rows, columns: drawn("small", rows * columns, d).to(tokens.device),
+    }
+
+
+def signals_for(method: Method, tokens: torch.Tensor, **given) -> Signals:
+    """Made-up signals: what the method needs, a grid of one row, and what is ``given``."""
+    known = known_signals(tokens, given.get("tiles"))
+    grid = (1, len(tokens)) if given.get("tiles") is None else None
+    base = {"grid": grid, "image_id": 7}
+    return Signals(**{**base, **{need: known[need] for need in method.needs}, **given})

@@ -43,8 +43,14 @@ def test_the_python_of_the_front_page_runs():
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len(blocks) >= 3
     names: dict = {"__name__": "readme"}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+    registered = dict(PRUNERS)
+    try:
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), names)
+        assert set(PRUNERS) - set(registered) == {"loudest"}
+    finally:
+        PRUNERS.clear()
+        PRUNERS.update(registered)
     assert names["kept"].shape == (56,)
     assert names["pruned"].shape == (56, 1024)
 

@@ -5,7 +5,8 @@ import torch
 import transformers
 
 transformers.logging.disable_progress_bar()
-torch.set_num_threads(2)
+# Test processes run side by side, one for each core.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):

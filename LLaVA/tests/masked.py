@@ -54,7 +54,7 @@ def model_of(attention: str = "sdpa"):
 class Masked:
     """One prompt with nothing dropped: at each layer, dropped tokens are hidden from all others."""
 
-    def __init__(self, model, row, visual, kept_by_layer, positions):
+    def __init__(self, model, row, visual, kept_by_layer, positions_at):
         self.model = model
         batch = model.prepare(
             torch.tensor([row]), None, None, visual, pruning=None, side="left"
@@ -69,8 +69,7 @@ class Masked:
                 for image, kept in enumerate(kept_by_layer[layer]):
                     mine = image_of == image
                     alive &= ~mine | torch.isin(token_of, kept)
-                compact = positions or ("compact" if layer == 0 else "original")
-                if compact == "compact":
+                if positions_at(layer) == "compact":
                     place = (alive.cumsum(0) - 1).clamp(min=0)
             self.alive.append(alive.clone())
             self.places.append(place)
@@ -103,13 +102,14 @@ class Masked:
         return new
 
 
-def masked_rows(model, pruning, trace, rows=ROWS):
+def masked_rows(model, pruning, trace, rows=ROWS, visual=None):
     """The masked reference of each row, hiding what the trace says was dropped."""
     references, first = [], 0
+    visual = request(rows)["visual"] if visual is None else visual
     for row in rows:
         count = row.count(IMAGE)
         mine = {layer: kept[first : first + count] for layer, kept in trace.kept.items()}
-        visual = request(rows)["visual"][first : first + count]
-        references.append(Masked(model, row, visual, mine, pruning.positions))
+        own = visual[first : first + count]
+        references.append(Masked(model, row, own, mine, pruning.positions_at))
         first += count
     return references

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from llava.conversation import conv_templates
 from otprune import PRUNERS
-from otprune_lmms.cells import Cell
+from otprune_lmms.cells import Cell, with_texts
 from otprune_lmms.edge import SettingsError, method_named, yes_or_no
 
 _ALIASES = {
@@ -138,7 +138,7 @@ def _cell(given: Mapping[str, Any]) -> Cell:
                 + (f"; settings of {name}: {', '.join(known)}" if known else "")
             )
     try:
-        return Cell.make(**{**given, "method": None if name == "none" else name})
+        return Cell.make(**{**with_texts(name, given), "method": None if name == "none" else name})
     except (ValueError, TypeError) as error:
         raise SettingsError(str(error)) from error
 

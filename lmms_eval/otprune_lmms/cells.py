@@ -5,11 +5,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llava.pruning import Pruning, prune
-from otprune import PRUNERS
+from otprune import PRUNERS, LayerPruner, Method
 
 Value = str | int | float | bool | None
 Settings = tuple[tuple[str, Value], ...]
@@ -31,12 +31,16 @@ class Cell:
         method: name of a method of `otprune.PRUNERS`; None for the unpruned model.
         keep_ratio: share of each image's visual tokens to keep, in (0, 1]; or
         k: how many to keep.
-        layer: 0 prunes before the language model, L >= 1 at the input of its layer L.
+        layer: 0 prunes before the language model, L >= 1 at the input of its layer L; of a layer
+            pruner always 0, since its schedule says where.
         positions: rotary positions of what is left: "compact", "original", or None for the usual
-            (compact at layer 0, original inside).
+            (compact at layer 0, original inside; a layer pruner's own).
         keep_newlines: ``image_newline`` tokens are kept beside the budget.
         compat: "reference" for the released forks' mistakes.
         settings: the method's own settings and ``preset``, sorted by name; any mapping is taken.
+        match: what the budget is about: "kept", "average", "flops", see `prune`; None for the usual
+            (kept; of a layer pruner average). A layer pruner without a budget follows its schedule
+            as it is.
 
     Raises:
         ValueError: an unknown method or setting, an impossible value; the message names it.
@@ -50,6 +54,7 @@ class Cell:
     keep_newlines: bool = False
     compat: Literal["reference"] | None = None
     settings: Settings = ()
+    match: Literal["kept", "average", "flops"] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings and bring them into one form."""
@@ -62,12 +67,13 @@ class Cell:
             known = ", ".join(sorted(PRUNERS))
             raise ValueError(f"method must be one of {known}; got {self.method!r}")
         object.__setattr__(self, "settings", tuple(sorted(given.items())))
-        stage = self._pruning().stages[0]
-        for name in ("keep_ratio", "k", "layer"):
-            object.__setattr__(self, name, getattr(stage, name))
-        usual = "compact" if self.layer == 0 else "original"
-        if self.positions == usual:
+        pruning = self._pruning()
+        for name, value in _amounts(pruning).items():
+            object.__setattr__(self, name, value)
+        if self.positions == _positions(replace(pruning, positions=None)):
             object.__setattr__(self, "positions", None)
+        if self.match == ("kept" if pruning.pruner is None else "average"):
+            object.__setattr__(self, "match", None)
         object.__setattr__(self, "settings", self._without_defaults(given))
 
     @classmethod
@@ -94,12 +100,12 @@ class Cell:
         """A short name that is safe in file names and differs between different cells."""
         if self.method is None:
             return "unpruned"
-        budget = f"k{self.k}" if self.keep_ratio is None else f"{self.keep_ratio:g}"
-        if self.keep_ratio is not None and float(budget) != self.keep_ratio:
-            budget = repr(self.keep_ratio)
-        parts = [self.method, budget]
+        parts = [self.method]
+        parts += [_shown(self.keep_ratio)] if self.keep_ratio is not None else []
+        parts += [f"k{self.k}"] if self.k is not None else []
+        parts += [self.match] if self.match else []
         parts += [f"layer{self.layer}"] if self.layer else []
-        parts += [f"{name}{_shown(value)}" for name, value in self.settings]
+        parts += [self._said(name, value) for name, value in self.settings]
         parts += [self.positions] if self.positions else []
         parts += ["newlines"] if self.keep_newlines else []
         parts += [self.compat] if self.compat else []
@@ -108,6 +114,11 @@ class Cell:
         if safe != plain or len(safe) > _LONGEST_LABEL:
             return f"{safe[:_LONGEST_LABEL]}-{self.fingerprint[:8]}"
         return safe
+
+    def _said(self, name: str, value: Value) -> str:
+        """Return what a label says of a setting; a layer pruner's preset goes by its name."""
+        own = name == "preset" and issubclass(PRUNERS[self.method or ""], LayerPruner)
+        return f"{value}" if own else f"{name}{_shown(value)}"
 
     def settings_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults as plain JSON; `make` takes it back."""
@@ -121,21 +132,33 @@ class Cell:
         return found | dict(self.settings)
 
     @property
+    def about(self) -> Literal["kept", "average", "flops"] | None:
+        """What the budget is about; None without one."""
+        if self.keep_ratio is None and self.k is None:
+            return None
+        target = self._pruning().target
+        return "kept" if target is None else target.match
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of a method that draws; None of any other."""
+        return None if self.method is None else getattr(_method(self._pruning()), "seed", None)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides what is kept, defaults included."""
         known: dict[str, Any] = {"format": FORMAT, "method": self.method}
         if self.method is not None:
             pruning = self._pruning()
-            stage = pruning.stages[0]
-            known |= {
-                "keep_ratio": stage.keep_ratio,
-                "k": stage.k,
-                "layer": stage.layer,
-                "positions": pruning.positions_at(stage.layer),
+            known |= _amounts(pruning) | {
+                "positions": _positions(pruning),
                 "keep_newlines": pruning.keep_newlines,
                 "compat": pruning.compat,
-                "selector": _fields(stage.selector),
+                # Also of mergers and layer pruners; the method's name tells them apart.
+                "selector": _fields(_method(pruning)),
             }
+            if pruning.target is not None:
+                known["match"] = pruning.target.match
         text = json.dumps(known, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -152,25 +175,45 @@ class Cell:
             positions=self.positions,
             keep_newlines=self.keep_newlines,
             compat=self.compat,
+            match=self.match,
             **dict(self.settings),  # type: ignore[arg-type]
         )
 
     def _without_defaults(self, given: Mapping[str, Value]) -> Settings:
         """Return the settings without those that change nothing."""
-        whole = _fields(self._pruning().stages[0].selector)
+        whole = _fields(_method(self._pruning()))
         left = dict(given)
         for name in sorted(given):
             fewer = {key: value for key, value in left.items() if key != name}
-            less = prune(
-                self.method or "",
-                keep_ratio=self.keep_ratio,
-                k=self.k,
-                compat=self.compat,
-                **fewer,  # type: ignore[arg-type]
-            )
-            if _fields(less.stages[0].selector) == whole:
+            try:
+                less = prune(
+                    self.method or "",
+                    keep_ratio=self.keep_ratio,
+                    k=self.k,
+                    compat=self.compat,
+                    **fewer,  # type: ignore[arg-type]
+                )
+            except ValueError:
+                # The others do not go with its default.
+                continue
+            if _fields(_method(less)) == whole:
                 left = fewer
         return tuple(sorted(left.items()))
+
+
+def takes_text(method: str) -> frozenset[str]:
+    """Return the settings of a method whose values are text, ``preset`` among them."""
+    fields = dataclasses.fields(PRUNERS[method]) if method in PRUNERS else ()  # type: ignore[arg-type]
+    return frozenset({"preset"} | {one.name for one in fields if isinstance(one.default, str)})
+
+
+def with_texts(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings from a command line, which knows no quotes: numbers for text are text."""
+    texts = takes_text(method)
+    return {
+        name: str(value) if name in texts and isinstance(value, int | float) else value
+        for name, value in given.items()
+    }
 
 
 def _settings(given: Mapping[str, Value] | Iterable[tuple[str, Value]]) -> dict[str, Value]:
@@ -197,9 +240,35 @@ def _refuse_without_method(cell: Cell, settings: Mapping[str, Value]) -> None:
         )
 
 
-def _fields(selector: Any) -> dict[str, Any]:
+def _method(pruning: Pruning) -> Method:
+    """Return the one method of a cell's pruning."""
+    return pruning.stages[0].method if pruning.pruner is None else pruning.pruner
+
+
+def _amounts(pruning: Pruning) -> dict[str, Any]:
+    """Return how much a cell's pruning keeps, and at which layer it does so."""
+    if pruning.pruner is None:
+        stage = pruning.stages[0]
+        return {"keep_ratio": stage.keep_ratio, "k": stage.k, "layer": stage.layer}
+    target = pruning.target
+    ratio = None if target is None else target.keep_ratio
     return {
-        field.name: _number(getattr(selector, field.name)) for field in dataclasses.fields(selector)
+        "keep_ratio": None if ratio is None else float(ratio),
+        "k": None if target is None else target.k,
+        "layer": 0,
+    }
+
+
+def _positions(pruning: Pruning) -> str:
+    """Return how a cell's pruning places what is left."""
+    if pruning.pruner is None:
+        return pruning.positions_at(pruning.stages[0].layer)
+    return pruning.positions or pruning.pruner.positions
+
+
+def _fields(method: Any) -> dict[str, Any]:
+    return {
+        field.name: _number(getattr(method, field.name)) for field in dataclasses.fields(method)
     }
 
 

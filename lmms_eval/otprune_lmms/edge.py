@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from otprune import PRUNERS
+from otprune import PRUNERS, LayerPruner
 
 _OURS = {"ours": "otprune"}
 _NOTHING = {"orig", "none"}
@@ -117,8 +117,8 @@ def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, 
     ``LAYER_INDEX`` and ``SUBSET_RATIO`` say nothing.
 
     Raises:
-        SettingsError: both give a setting, and not the same; a method in the environment without
-            a budget anywhere.
+        SettingsError: both give a setting, and not the same; a method in the environment that
+            needs a budget, without one anywhere.
     """
     given = dict(environment.settings())
     arguments = _with_times(arguments, environment)
@@ -136,7 +136,7 @@ def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, 
     method = given.get("method") or asked
     if method in (None, "none"):
         given = {"method": method} if given.get("method") else {}
-    elif given.get("method") and not _budget({**arguments, **given}):
+    elif given.get("method") and not _budget({**arguments, **given}) and not _scheduled(method):
         raise SettingsError(
             f"BASELINE={method} needs SUBSET_RATIO, the share of visual tokens to keep, in (0, 1]"
         )
@@ -162,6 +162,11 @@ def _with_times(arguments: Mapping[str, Any], environment: Environment) -> Mappi
 
 def _budget(arguments: Mapping[str, Any]) -> bool:
     return arguments.get("keep_ratio") is not None or arguments.get("k") is not None
+
+
+def _scheduled(method: str) -> bool:
+    """Return whether a method has a schedule, which needs no budget."""
+    return issubclass(PRUNERS[method], LayerPruner)
 
 
 def _layer(text: str) -> int:

@@ -111,6 +111,33 @@ def test_a_conflict_is_refused(monkeypatch, arguments):
         completed(f"{BASE},{arguments}", given)
 
 
+def test_a_schedule_needs_no_budget_and_takes_one(monkeypatch):
+    given = said(monkeypatch, BASELINE="TransPrune")
+    assert cell(completed(f"{BASE},preset=low", given)) == Cell.make("transprune", preset="low")
+    given = said(monkeypatch, BASELINE="TRANSPRUNE", SUBSET_RATIO="0.4", LAYER_INDEX="0")
+    assert cell(completed(BASE, given)) == Cell.make("transprune", 0.4)
+    flops = completed(f"{BASE},match=flops", given)
+    assert cell(flops) == Cell.make("transprune", 0.4, match="flops")
+    given = said(monkeypatch, BASELINE="TRANSPRUNE", SUBSET_RATIO="0.4", LAYER_INDEX="2")
+    with pytest.raises(SettingsError, match="layer must be 0 for TransPrune, whose schedule"):
+        completed(BASE, given)
+
+
+def test_model_args_take_schedules_and_what_a_budget_is_about():
+    schedule = "7:0.875/9:0.625"
+    assert cell(f"{BASE},method=transprune,preset=low") == Cell.make("transprune", preset="low")
+    assert cell(f"{BASE},method=fastv,schedule={schedule}") == Cell.make("fastv", schedule=schedule)
+    assert cell(f"{BASE},method=fastv,k=64,schedule=2:32") == Cell.make(
+        "fastv", k=64, schedule="2:32"
+    )
+    assert cell(f"{BASE},method=otprune,k=64,layer=2,match=average") == Cell.make(
+        "otprune", k=64, layer=2, match="average"
+    )
+    # Numbers on a command line, text to the method.
+    assert cell(f"{BASE},method=sparsevlm,version=2") == Cell.make("sparsevlm", version="2")
+    assert cell(f"{BASE},method=dart,preset=192") == Cell.make("dart", preset="192")
+
+
 def test_orig_conflicts_with_a_method(monkeypatch):
     with pytest.raises(SettingsError, match="BASELINE in the environment says method=none"):
         completed(f"{BASE},method=otprune,keep_ratio=0.1", said(monkeypatch, BASELINE="ORIG"))
@@ -128,6 +155,10 @@ def test_orig_conflicts_with_a_method(monkeypatch):
         ("method=otprune,keep_ratio=2", r"keep_ratio must be in \(0, 1\], got 2"),
         ("keep_ratio=0.1,subset_ratio=0.2,method=otprune", "keep_ratio is given twice"),
         ("method=best,keep_ratio=0.1", "method must be one of"),
+        ("method=fastv,match=flops", "match='flops' needs keep_ratio or k"),
+        ("method=fastv,k=9,layer=2", "layer must be 0 for FastV, whose schedule names its layers"),
+        ("method=otprune,k=9,match=cost", "match must be kept, average or flops, got 'cost'"),
+        ("method=fastv,schedule=2", "schedule must be layer:share or layer:count"),
         ("dtype=int8", "dtype must be one of"),
         ("conv_template=gpt", "conv_template must be one of"),
         ("seed_video=last", "seed_video must be one of"),

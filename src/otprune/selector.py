@@ -7,7 +7,7 @@ that no method can get them wrong.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, SupportsIndex
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Int64
@@ -15,25 +15,20 @@ from torch import Tensor
 
 from otprune.budget import resolve_budget
 from otprune.checks import check_tokens
+from otprune.method import Method
 from otprune.signals import NO_SIGNALS, Signals
 from otprune.types import KeptIndices, PickOrder, VisualTokens
 
 
-class Selector(ABC):
+class Selector(Method, ABC):
     """A rule that picks k of the n visual tokens of an image.
 
     Every call is deterministic, needs no gradient, never returns an index twice, and leaves the
     tokens as they are. Indices are int64 on the tokens' device. Unless a method says otherwise,
     arithmetic is float32 whatever the dtype of the tokens, and ties go to the lower index.
-
-    Class attributes:
-        needs: names of the `Signals` fields without which the method cannot work.
-        presets: named settings, for `make_pruner(name, preset=...)`.
     """
 
     __slots__ = ()
-    needs: ClassVar[frozenset[str]] = frozenset()
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @property
     def nested(self) -> bool:

@@ -1,31 +1,73 @@
-"""What a selector may ask for besides the tokens of an image."""
+"""What a method may ask for besides the tokens of an image."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from otprune.checks import check_count
 
+TOKEN_AXIS = {
+    "cls_attention": 1,
+    "encoder_keys": 0,
+    "final_cls_attention": 0,
+    "final_keys": 0,
+    "features": 0,
+    "clip_patches": 0,
+    "tiles": 0,
+}
+"""Signals about each token, and the axis on which the tokens are."""
+
+TEXT_SIGNALS = frozenset({"text_embeddings", "question", "embed_words", "clip_text"})
+"""Signals of the question: with one of them an image is ranked anew for each question."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Side information about one image; a model computes only what the selector's ``needs`` name.
+    """Side information about one image; a model computes only what the method's ``needs`` name.
+
+    What is said of each token is 0 at tokens that stand for the end of a row of patches.
 
     Attributes:
         grid: rows and columns of the token grid, in raster order; rows * columns = n.
         image_id: an integer that names the image (a document number, say), so that a random
             selector draws anew for each image and yet the same whatever the batch.
-        cls_attention: attention of the CLS token to each visual token, per head.
-        encoder_keys: attention keys of the vision tower for each visual token.
-        text_embeddings: embeddings of the question's tokens.
+        tiles: number of the tile that a token comes from, -1 at the end of a row; None where the
+            image is one tile.
+        cls_attention: attention of the CLS token to each visual token, per head, in the tower's
+            block whose output the projector takes (with the CLS token in the softmax).
+        encoder_keys: attention keys of that block for each visual token, all heads side by side.
+        final_cls_attention: attention of the CLS token to each visual token in the tower's next
+            block, all channels as one head, softmax over CLS and patches of a tile.
+        final_keys: attention keys of that next block.
+        features: what the projector took for each token.
+        cls_features: the tower's output for the CLS token of each tile.
+        clip_patches: each token in the space that CLIP shares between images and texts.
+        clip_text: the question in that space, one row for each 77-token segment.
+        text_embeddings: embeddings of the question's tokens; inside the language model their hidden
+            states.
+        question: the question as text.
+        embed_words: gives the language model's embeddings [m d] of words, each tokenised alone.
+        encode_at: gives the tokens [r * c, d] of the whole image down-sampled to r x c patches.
     """
 
     grid: tuple[int, int] | None = None
     image_id: int | None = None
+    tiles: Int64[Tensor, " n"] | None = None
     cls_attention: Float[Tensor, "h n"] | None = None
     encoder_keys: Float[Tensor, "n c"] | None = None
+    final_cls_attention: Float[Tensor, " n"] | None = None
+    final_keys: Float[Tensor, "n c"] | None = None
+    features: Float[Tensor, "n c"] | None = None
+    cls_features: Float[Tensor, "i c"] | None = None
+    clip_patches: Float[Tensor, "n p"] | None = None
+    clip_text: Float[Tensor, "s p"] | None = None
     text_embeddings: Float[Tensor, "t d"] | None = None
+    question: str | None = None
+    embed_words: Callable[[Sequence[str]], Tensor] | None = None
+    encode_at: Callable[[int, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without the tokens."""
@@ -45,13 +87,34 @@ class Signals:
                 raise ValueError(
                     f"signals.grid of {name} must have n = {n} cells, got {rows} x {columns}"
                 )
-        for signal, axis in (("cls_attention", 1), ("encoder_keys", 0)):
+        for signal, axis in TOKEN_AXIS.items():
             value = getattr(self, signal)
-            if value is not None and (value.ndim != 2 or value.shape[axis] != n):
+            axes = 1 if signal in ("tiles", "final_cls_attention") else 2
+            if value is not None and (value.ndim != axes or value.shape[axis] != n):
                 raise ValueError(
-                    f"signals.{signal} of {name} must have n = {n} on axis {axis} of two, "
-                    f"got shape {tuple(value.shape)}"
+                    f"signals.{signal} of {name} must have n = {n} on axis {axis} of "
+                    f"{('one', 'two')[axes - 1]}, got shape {tuple(value.shape)}"
                 )
+
+    def take(self, among: Int64[Tensor, " m"]) -> "Signals":
+        """Return what is known about some of the tokens; they are a raster no longer."""
+        changes = {
+            name: value.index_select(axis, among.to(value.device))
+            for name, axis in TOKEN_AXIS.items()
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, grid=None, **changes)
+
+    def to(self, device: torch.device) -> "Signals":
+        """Return the signals on a device."""
+        return replace(
+            self,
+            **{
+                one.name: value.to(device)
+                for one in fields(self)
+                if isinstance(value := getattr(self, one.name), Tensor)
+            },
+        )
 
 
 NO_SIGNALS = Signals()

@@ -2,21 +2,37 @@ import dataclasses
 
 import pytest
 
-from otprune import PRUNERS, Selector, make_pruner
+from otprune import PRUNERS, LayerPruner, Merger, Selector, Signals, make_pruner
+from otprune.pruners.registry import LAYER_PRUNERS, MERGERS, SELECTORS
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_every_entry_is_a_frozen_selector_with_a_docstring_and_working_defaults(name):
+def test_every_entry_is_frozen_with_a_docstring_that_tells_its_cost_and_working_defaults(name):
     method = PRUNERS[name]
     pruner = make_pruner(name)
-    assert isinstance(pruner, Selector)
+    assert isinstance(pruner, Selector | Merger | LayerPruner)
     assert method.__doc__
-    assert "Cost O(" in method.__doc__ or "O(" in method.__doc__
+    assert "O(" in method.__doc__ or "Cost: " in method.__doc__
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
         pruner.anything = 1
     for field in dataclasses.fields(method):
         assert field.name in method.__doc__
+        assert type(getattr(pruner, field.name)) in (str, int, float, bool)
     assert make_pruner(name) == pruner
+
+
+def test_the_three_kinds_are_the_whole_registry():
+    assert {**SELECTORS, **MERGERS, **LAYER_PRUNERS} == PRUNERS
+    assert len(SELECTORS) + len(MERGERS) + len(LAYER_PRUNERS) == len(PRUNERS)
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_needs_are_names_of_signals_and_presets_settings_that_work(name):
+    method = PRUNERS[name]
+    signals = {field.name for field in dataclasses.fields(Signals)}
+    assert make_pruner(name).needs <= signals
+    for preset in method.presets:
+        assert make_pruner(name, preset=preset).needs <= signals
 
 
 @pytest.mark.parametrize(
@@ -34,7 +50,7 @@ def test_a_setting_wins_over_its_preset():
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(
-        ValueError, match="unknown pruner 'otprun'; known: divprune, dpp, .*otprune"
+        ValueError, match="unknown pruner 'otprun'; known: .*divprune, .*dpp, .*otprune"
     ):
         make_pruner("otprun")
 

@@ -22,6 +22,8 @@ from llava.constants import (
 )
 from llava.images.processor import ImageProcessor
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.multimodal_encoder.builder import KNOWN_TOWERS
+from llava.model.text_tools import TextTools
 from llava.pruning.settings import Pruning
 from llava.tokenizer import LlavaTokenizer
 
@@ -34,6 +36,9 @@ _MOST_SPARE_ROWS = 128
 
 _WITHOUT_EFFECT = {"multimodal", "low_cpu_mem_usage"}
 """Arguments that other loaders know and that ask for what happens here anyway."""
+
+_SHAPE = ("hidden_size", "image_size", "num_hidden_layers", "patch_size")
+"""What tells known vision towers from others."""
 
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 """How accelerate may spread a model over the devices that there are."""
@@ -119,6 +124,8 @@ def load_pretrained_model(
     model.get_vision_tower().requires_grad_(False)
     model.generation_config = _generation(files, model, tokenizer)
     _add_tokens(tokenizer, model)
+    tower = model.get_vision_tower()
+    model.text_tools = TextTools(tokenizer, _clip_source(files, config), tower.device)
     model.check_pruning(pruning)
     model.pruning = pruning
     context = getattr(model.config, "max_sequence_length", 2048)
@@ -238,6 +245,24 @@ def _generation(
             n: stored[n] for n in ("do_sample", "temperature", "top_p", "top_k") if n in stored
         }
     return GenerationConfig(**known, pad_token_id=tokenizer.pad_token_id)
+
+
+def _clip_source(files: CheckpointFiles, config: CheckpointConfig) -> CheckpointFiles | None:
+    """Return the repository that the vision tower was made from, which may hold CLIP's text half.
+
+    A checkpoint with its tower inside need not name it (transformers' layout does not): then a
+    tower in the shape of a known one is taken for it.
+    """
+    if config.tower is not None:
+        return config.tower
+    named = files.related(str(getattr(config.model, "mm_vision_tower", "")))
+    if named.folder is not None or named.name in KNOWN_TOWERS:
+        return named
+    own = config.model.mm_vision_config
+    for name, known in KNOWN_TOWERS.items():
+        if all(own.get(key) == known[key] for key in _SHAPE):
+            return files.related(name)
+    return None
 
 
 def _add_tokens(tokenizer: LlavaTokenizer, model: LlavaLlamaForCausalLM) -> None:

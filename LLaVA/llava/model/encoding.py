@@ -1,24 +1,28 @@
 """From pixel values to visual tokens: tower, projector, merge."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from llava.images.layouts import Size
 from llava.model.devices import execution_device, fetched
-from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, TowerOutput, VisionTower
+from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
 from llava.model.visual_tokens import ImageTokens, TokenLayout, gather_tokens, token_layout
 
+if TYPE_CHECKING:
+    from llava.model.text_tools import TextTools
 
-def project(model: Any, output: TowerOutput) -> Tensor:
-    """Return the projected features of a batch of tiles, [b n d]."""
+
+def project(model: Any, features: Tensor) -> Tensor:
+    """Return projected features, [... n c] to [... n d]."""
     projector = model.mm_projector
     weight = next(projector.parameters(), None)
     if weight is None:
-        return projector(output.features)
-    return projector(output.features.to(execution_device(projector), weight.dtype))
+        return projector(features)
+    return projector(features.to(execution_device(projector), weight.dtype))
 
 
 def encode_visual(
@@ -26,6 +30,7 @@ def encode_visual(
     images: Tensor | Sequence[Tensor],
     image_sizes: Sequence[Size] | None,
     signals: frozenset[str],
+    tools: "TextTools | None",
 ) -> list[ImageTokens]:
     """Return the visual tokens of each image; see `LlavaMetaForCausalLM.encode_visual`.
 
@@ -42,17 +47,25 @@ def encode_visual(
         )
     tower: VisionTower = model.vision_tower
     tiles = torch.cat([group.to(tower.device, tower.dtype) for group in groups])
-    output = tower.encode(tiles, signals & TOWER_SIGNALS)
-    projected = project(model, output)
+    wanted = signals & TOWER_SIGNALS
+    output = tower.encode(tiles, wanted)
+    projected = project(model, output.features)
+    if "clip_patches" in signals:
+        if tools is None:
+            raise ValueError("clip_patches needs a model of load_pretrained_model")
+        patches = tools.clip_patches(tower, output.features)
+        output = replace(output, signals={**output.signals, "clip_patches": patches})
     newline = fetched(model, "image_newline")
     found, first = [], 0
     for i, group in enumerate(groups):
         last = first + len(group)
         size = None if image_sizes is None else image_sizes[i]
         layout = _layout(model.config, tower, len(group), single, size)
-        found.append(
-            gather_tokens(layout, projected[first:last], newline, output.tiles(first, last))
-        )
+        one = gather_tokens(layout, projected[first:last], newline, output.tiles(first, last))
+        if "encode_at" in signals:
+            known = replace(one.signals, encode_at=_Resized(model, tiles[first]))
+            one = replace(one, signals=known)
+        found.append(one)
         first = last
     return found
 
@@ -68,3 +81,19 @@ def _layout(
     pixels = tower.image_processor.side
     whole = None if size is None else (int(size[0]), int(size[1]))
     return token_layout(config, tiles, whole, side, pixels, per_tile)
+
+
+class _Resized:
+    """Encodes an image again, down-sampled; of several tiles the first, the whole image.
+
+    Holds the tile's pixels: a few times what the tokens of a small model take.
+    """
+
+    def __init__(self, model: Any, tile: Tensor) -> None:
+        # A copy, so that not the whole batch of tiles is held.
+        self.model, self.tile = model, tile.clone()
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        """Return the tokens of rows x columns patches, [r * c, d]."""
+        features = self.model.vision_tower.features_at(self.tile[None], rows, columns)
+        return project(self.model, features)[0]

@@ -11,6 +11,7 @@ import logging
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +24,14 @@ from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.tower import VisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.splice import Prompt, Spliced, splice, split_prompts
+from llava.model.text import Question, question_signals
 from llava.model.visual_tokens import ImageTokens
-from llava.pruning.choose import Candidates, choose
+from llava.pruning.before_llm import budgets_of, check_pruning, choose_before
 from llava.pruning.prefill import LayerPlan
 from llava.pruning.reference import greedy_select, prune_as_released
 from llava.pruning.rows import Side
-from llava.pruning.settings import Positions, Pruning, Stage
-from llava.pruning.trace import Trace
+from llava.pruning.settings import Positions, Pruning
+from llava.pruning.trace import Trace, watched
 from otprune.pruners.otprune import OTPrune
 
 __all__ = ["LlavaMetaForCausalLM", "LlavaMetaModel", "OTPrune", "Prepared", "greedy_select"]
@@ -77,9 +79,16 @@ class LlavaMetaModel:
 
 
 class LlavaMetaForCausalLM:
-    """What turns prompts and images into the input of the language model."""
+    """What turns prompts and images into the input of the language model.
+
+    Attributes:
+        pruning: what every call prunes unless it says otherwise.
+        text_tools: what makes text of ids and embeds words; comes with `load_pretrained_model`.
+    """
 
     pruning: Pruning | None
+    # Any: transformers evaluates a model's annotations, and tools know towers, which know models.
+    text_tools: Any = None
 
     def get_model(self) -> Any:
         """Return the decoder with vision tower and projector."""
@@ -91,7 +100,8 @@ class LlavaMetaForCausalLM:
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return projected features [b n d] of a batch of tiles [b 3 s s]."""
-        return project(self.get_model(), self.get_vision_tower().encode(images))
+        features = self.get_vision_tower().encode(images).features
+        return project(self.get_model(), features)
 
     def encode_visual(
         self,
@@ -113,7 +123,7 @@ class LlavaMetaForCausalLM:
         Raises:
             ValueError: shapes that do not fit, a signal that this tower cannot give.
         """
-        return encode_visual(self.get_model(), images, image_sizes, signals)
+        return encode_visual(self.get_model(), images, image_sizes, signals, self.text_tools)
 
     def prepare(
         self,
@@ -125,6 +135,7 @@ class LlavaMetaForCausalLM:
         pruning: Pruning | None,
         side: Side,
         image_ids: Sequence[int | None] | None = None,
+        answer_lengths: Sequence[int] | None = None,
         trace: Trace | None = None,
     ) -> Prepared:
         """Return the batch that enters the language model, pruned as far as that happens before it.
@@ -137,13 +148,14 @@ class LlavaMetaForCausalLM:
             pruning: what to prune; None for nothing.
             side: where the batch is padded.
             image_ids: names of the images for seeded methods.
+            answer_lengths: ids at the end of each row that are a given answer.
             trace: filled if given.
 
         Raises:
             ValueError: see `split_prompts`; a layer that the model does not have; image_ids not one
                 for each image.
         """
-        prompts = split_prompts(input_ids, attention_mask, labels, len(visual))
+        prompts = split_prompts(input_ids, attention_mask, labels, len(visual), answer_lengths)
         names = _names(image_ids, len(visual))
         self.check_pruning(pruning)
         if pruning is not None and pruning.compat == "reference" and visual:
@@ -171,30 +183,44 @@ class LlavaMetaForCausalLM:
         trace: Trace | None,
     ) -> tuple[Spliced, list[Tensor] | None, LayerPlan | None]:
         """Return the batch, what was kept before the language model, and what is still to do."""
-        kept = None
-        if pruning is not None and pruning.before is not None and visual:
-            kept = self._choose(pruning.before, prompts, visual, names, pruning.keep_newlines)
+        tokens: Sequence[Tensor] = [image.tokens for image in visual]
+        kept, budgets = None, []
+        questions = [Question(self, prompt.ids[prompt.question()]) for prompt in prompts]
+        if pruning is not None and visual:
+            budgets = budgets_of(pruning, visual, self.config)  # type: ignore[attr-defined]
+            if any(0 in budget for budget in budgets):
+                images = [(i, q) for p, q in zip(prompts, questions, strict=True) for i in p.images]
+                known = [
+                    question_signals(visual[i].signals, pruning.needs, question, names[i])
+                    for i, question in images
+                ]
+                with watched(trace):
+                    tokens, kept = choose_before(
+                        pruning, visual, known, budgets, partial(project, self.get_model())
+                    )
         positions = "compact" if pruning is None else pruning.positions_at(0)
-        batch = self._splice(prompts, visual, kept, positions, side)
+        batch = self._splice(prompts, visual, tokens, kept, positions, side)
         plan = None
         if pruning is not None and pruning.inside and visual:
-            plan = LayerPlan(pruning, batch, visual, names, trace)
+            plan = LayerPlan(pruning, batch, visual, names, questions, budgets, trace)
         return batch, kept, plan
 
     def _prepare_as_released(
         self, prompts: Sequence[Prompt], visual: Sequence[ImageTokens], pruning: Pruning
     ) -> tuple[Spliced, list[Tensor] | None]:
-        batch = self._splice(prompts, visual, None, "compact", "right")
+        tokens = [image.tokens for image in visual]
+        batch = self._splice(prompts, visual, tokens, None, "compact", "right")
         if pruning.before is None:
             logger.warning("compat='reference': a layer other than 0 prunes nothing, as released")
             return batch, None
-        batch, kept = prune_as_released(batch, pruning.before, len(visual[0]))
+        batch, kept = prune_as_released(batch, pruning.stages[0], len(visual[0]))
         return batch, [kept]
 
     def _splice(
         self,
         prompts: Sequence[Prompt],
         visual: Sequence[ImageTokens],
+        tokens: Sequence[Tensor],
         kept: Sequence[Tensor] | None,
         positions: Positions,
         side: Side,
@@ -204,8 +230,9 @@ class LlavaMetaForCausalLM:
         return splice(
             prompts,
             embed,
-            [image.tokens for image in visual],
+            tokens,
             everything if kept is None else kept,
+            [len(image) for image in visual],
             positions=positions,
             side=side,
             max_length=getattr(self.config, "tokenizer_model_max_length", None),  # type: ignore[attr-defined]
@@ -213,34 +240,15 @@ class LlavaMetaForCausalLM:
         )
 
     def check_pruning(self, pruning: Pruning | None) -> None:
-        """Raise ``ValueError`` if the model has no layer that a stage names."""
-        layers = self.config.num_hidden_layers  # type: ignore[attr-defined]
-        for stage in () if pruning is None else pruning.stages:
-            if stage.layer >= layers:
-                raise ValueError(
-                    f"layer must be in 0..{layers - 1} for a model of {layers} layers, "
-                    f"got {stage.layer}"
-                )
+        """Check that a pruning can be carried out, for images of one tile.
 
-    def _choose(
-        self,
-        stage: Stage,
-        prompts: Sequence[Prompt],
-        visual: Sequence[ImageTokens],
-        names: Sequence[int | None],
-        keep_newlines: bool,
-    ) -> list[Tensor]:
-        candidates = []
-        for prompt in prompts:
-            text = None
-            if prompt.images and "text_embeddings" in stage.selector.needs:
-                embed = self.get_model().embed_tokens
-                text = embed(prompt.ids[prompt.question()].to(execution_device(embed)))
-            for i in prompt.images:
-                image = visual[i]
-                alive = torch.arange(len(image))
-                candidates.append(Candidates(image, alive, image.tokens, names[i], text))
-        return choose(stage, candidates, keep_newlines)
+        Raises:
+            ValueError: a layer that the model does not have, a signal that its tower cannot give, a
+                target that the method cannot reach.
+        """
+        if pruning is not None:
+            tower = self.get_vision_tower()
+            check_pruning(pruning, self.config, tower, self.text_tools)  # type: ignore[attr-defined]
 
     def prepare_inputs_labels_for_multimodal(
         self,

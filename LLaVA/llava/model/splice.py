@@ -24,19 +24,38 @@ class Prompt:
         ids: token ids; `IMAGE_TOKEN_INDEX` stands for an image.
         labels: one for each id, if given.
         images: numbers of its images in the batch, in order.
+        answer: ids at the end that are a given answer.
     """
 
     ids: Int64[Tensor, " t"]
     labels: Int64[Tensor, " t"] | None
     images: range
+    answer: int = 0
 
     def question(self) -> Bool[Tensor, " t"]:
-        """Return which ids are text after the last image; all of them if there is no image."""
+        """Return which ids are text after the last image; all of them if there is no image.
+
+        A given answer is left out, and so is what has a label: nothing may be chosen by it.
+        """
         places = (self.ids == IMAGE_TOKEN_INDEX).nonzero()[:, 0]
         asked = torch.ones(len(self.ids), dtype=torch.bool)
         if len(places):
             asked[: int(places[-1]) + 1] = False
+        if self.answer:
+            asked[-self.answer :] = False
+        if self.labels is not None:
+            unlabelled = self.labels == IGNORE_INDEX
+            # Where all text has a label, nothing is told apart by it.
+            if (unlabelled & (self.ids != IMAGE_TOKEN_INDEX)).any():
+                asked &= unlabelled
         return asked
+
+    def answered(self) -> Bool[Tensor, " t"]:
+        """Return which ids after the last image are no question: by them nothing is chosen."""
+        places = (self.ids == IMAGE_TOKEN_INDEX).nonzero()[:, 0]
+        given = ~self.question()
+        given[: int(places[-1]) + 1 if len(places) else 0] = False
+        return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +68,10 @@ class Spliced:
         position_ids: rotary positions, 0 at padding; [b t].
         labels: `IGNORE_INDEX` at images and padding; None if none were given.
         image_of: number of the image that a position belongs to, -1 elsewhere; [b t] on the CPU.
-        token_of: number of the visual token within its image before pruning, -1 elsewhere.
+        token_of: number of the visual token within its image before pruning, -1 elsewhere; new
+            tokens that stand in no one's place have numbers beyond the image's.
         question: which positions are text after the row's last image; [b t] on the CPU.
+        answer: which positions are a given answer to it; [b t] on the CPU.
         lengths: positions of each row that are no padding.
         truncated: positions cut off the end of each row.
         side: where the padding is.
@@ -63,6 +84,7 @@ class Spliced:
     image_of: Int64[Tensor, "b t"]
     token_of: Int64[Tensor, "b t"]
     question: Bool[Tensor, "b t"]
+    answer: Bool[Tensor, "b t"]
     lengths: list[int]
     truncated: list[int]
     side: Side
@@ -73,13 +95,26 @@ def split_prompts(
     attention_mask: Tensor | None,
     labels: Int64[Tensor, "b t"] | None,
     images: int,
+    answers: Sequence[int] | None = None,
 ) -> list[Prompt]:
     """Return the rows of a batch without padding, each with its share of ``images`` images.
 
+    Args:
+        input_ids: with `IMAGE_TOKEN_INDEX` where an image goes.
+        attention_mask: which ids are no padding.
+        labels: one for each id.
+        images: how many there are.
+        answers: ids at the end of each row that are a given answer.
+
     Raises:
         ValueError: shapes that do not fit, a row of padding alone, not one image for each
-            placeholder.
+            placeholder, not one answer for each row.
     """
+    if answers is not None and len(answers) != len(input_ids):
+        raise ValueError(
+            f"answer_lengths must have one entry for each of {len(input_ids)} rows, "
+            f"got {len(answers)}"
+        )
     if input_ids.ndim != 2:
         raise ValueError(f"input_ids must be [b t], got shape {tuple(input_ids.shape)}")
     for name, given in (("attention_mask", attention_mask), ("labels", labels)):
@@ -100,7 +135,8 @@ def split_prompts(
             raise ValueError(f"row {row} of input_ids holds nothing but padding")
         count = int((mine == IMAGE_TOKEN_INDEX).sum())
         target = None if targets is None else targets[row][valid[row]]
-        prompts.append(Prompt(mine, target, range(first, first + count)))
+        answer = 0 if answers is None else answers[row]
+        prompts.append(Prompt(mine, target, range(first, first + count), answer))
         first += count
     if first != images:
         raise ValueError(
@@ -113,8 +149,9 @@ def split_prompts(
 def splice(
     prompts: Sequence[Prompt],
     embed: Callable[[Tensor], Tensor],
-    visual: Sequence[Float[Tensor, "n d"]],
+    visual: Sequence[Float[Tensor, "k d"]],
     kept: Sequence[Int64[Tensor, " k"]],
+    sizes: Sequence[int],
     *,
     positions: Positions,
     side: Side,
@@ -126,9 +163,10 @@ def splice(
     Args:
         prompts: rows, see `split_prompts`.
         embed: vectors of token ids.
-        visual: tokens of each image.
-        kept: for each image the numbers of the tokens that stay, in the order in which they enter;
-            on the CPU.
+        visual: tokens of each image that enter, in that order.
+        kept: for each image their numbers before pruning, -1 for a new token that stands in no
+            single one's place; on the CPU.
+        sizes: number of tokens of each image before pruning.
         positions: see `Pruning.positions`.
         side: where shorter rows are padded.
         max_length: rows are cut to this length after pruning; None for no limit.
@@ -136,12 +174,8 @@ def splice(
     """
     text = torch.cat([prompt.ids[prompt.ids != IMAGE_TOKEN_INDEX] for prompt in prompts])
     pool = [embed(text.to(device))]
-    pool += [
-        tokens[keep.to(tokens.device)].to(pool[0])
-        for tokens, keep in zip(visual, kept, strict=True)
-    ]
+    pool += [tokens.to(pool[0]) for tokens in visual]
     vectors = torch.cat([*pool, pool[0].new_zeros(1, pool[0].shape[1])])
-    sizes = [len(tokens) for tokens in visual]
     first_visual = len(text)
     starts = torch.tensor([0, *(len(keep) for keep in kept)]).cumsum(0) + first_visual
     rows, first_text = [], 0
@@ -152,9 +186,9 @@ def splice(
     truncated = [max(0, row.shape[1] - (max_length or row.shape[1])) for row in rows]
     rows = [row[:, :max_length] for row in rows]
     lengths = [row.shape[1] for row in rows]
-    fill = torch.tensor([len(vectors) - 1, 0, -1, -1, IGNORE_INDEX, 0])
+    fill = torch.tensor([len(vectors) - 1, 0, -1, -1, IGNORE_INDEX, 0, 0])
     batch = torch.stack([_padded(row, max(lengths), fill, side) for row in rows])
-    source, place, image_of, token_of, labels, question = batch.unbind(1)
+    source, place, image_of, token_of, labels, question, answer = batch.unbind(1)
     valid = source != len(vectors) - 1
     if positions == "compact":
         place = (valid.cumsum(1) - 1).masked_fill(~valid, 0)
@@ -166,6 +200,7 @@ def splice(
         image_of=image_of,
         token_of=token_of,
         question=question.bool(),
+        answer=answer.bool(),
         lengths=lengths,
         truncated=truncated,
         side=side,
@@ -178,10 +213,10 @@ def _row(
     starts: Int64[Tensor, " i"],
     sizes: Sequence[int],
     kept: Sequence[Tensor],
-) -> Int64[Tensor, "6 t"]:
-    """Return a row's positions as columns: pool row, place, image, token, label, question."""
+) -> Int64[Tensor, "7 t"]:
+    """Return as columns: pool row, place, image, token, label, question, answer."""
     labels = torch.full_like(prompt.ids, IGNORE_INDEX) if prompt.labels is None else prompt.labels
-    asked = prompt.question()
+    asked, given = prompt.question().long(), prompt.answered().long()
     parts, text, place, at = [], first_text, 0, 0
     for image in [*prompt.images, None]:
         ends = len(prompt.ids)
@@ -192,7 +227,10 @@ def _row(
         none = torch.full((count,), -1)
         parts.append(
             torch.stack(
-                [run + text, run + place, none, none, labels[at:ends], asked[at:ends].long()]
+                [
+                    *(run + text, run + place, none, none),
+                    *(labels[at:ends], asked[at:ends], given[at:ends]),
+                ]
             )
         )
         text, place, at = text + count, place + count, ends + 1
@@ -201,7 +239,11 @@ def _row(
             rows = torch.arange(len(keep)) + starts[image]
             image_of = torch.full_like(keep, image)
             ignore, no = torch.full_like(keep, IGNORE_INDEX), torch.zeros_like(keep)
-            parts.append(torch.stack([rows, keep + place, image_of, keep, ignore, no]))
+            # A token in no one's place stands where the image begins, and is numbered after all.
+            numbers = torch.where(keep < 0, torch.arange(len(keep)) + sizes[image], keep)
+            parts.append(
+                torch.stack([rows, keep.clamp(min=0) + place, image_of, numbers, ignore, no, no])
+            )
             place += sizes[image]
     return torch.cat(parts, dim=1)
 

@@ -1,6 +1,6 @@
 """From patch features of tiles to the visual tokens of an image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from llava.images.layouts import Size, get_anyres_image_grid_shape
 from llava.model.multimodal_encoder.tower import TowerOutput
+from otprune import Signals
+from otprune.signals import NO_SIGNALS
 
 NEWLINE = -1
 """Source of a token that stands for the end of a row of patches."""
@@ -22,20 +24,28 @@ class ImageTokens:
     Attributes:
         tokens: after projector and merge, [n d].
         newline: which of them are ``image_newline`` tokens, on the CPU; None if there are none.
-        grid: rows and columns if the tokens are one raster.
-        cls_attention: attention of the tower's CLS token, [h n]; 0 at newlines.
-        encoder_keys: keys of the tower, [n c]; 0 at newlines.
+        signals: what methods were told to ask for; about the question nothing.
     """
 
     tokens: Float[Tensor, "n d"]
     newline: Bool[Tensor, " n"] | None = None
-    grid: tuple[int, int] | None = None
-    cls_attention: Float[Tensor, "h n"] | None = None
-    encoder_keys: Float[Tensor, "n c"] | None = None
+    signals: Signals = NO_SIGNALS
 
     def __len__(self) -> int:
         """Number of visual tokens."""
         return len(self.tokens)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns if the tokens are one raster."""
+        return self.signals.grid
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tokens and of what is known about them."""
+        known = (getattr(self.signals, one.name) for one in fields(self.signals))
+        parts = [part for part in known if isinstance(part, Tensor)]
+        return self.tokens.nbytes + sum(part.nbytes for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +155,23 @@ def gather_tokens(
     if has_ends and newline is not None:
         pool = torch.cat([pool, newline.to(pool)[None]])
     tokens = _take(pool, layout.source)
-    attention, keys = output.cls_attention, output.encoder_keys
-    if attention is not None:
-        attention = _padded_take(attention.transpose(1, 2).flatten(0, 1), layout.source, has_ends).T
-    if keys is not None:
-        keys = _padded_take(keys.flatten(0, 1), layout.source, has_ends)
-    return ImageTokens(tokens, ends if has_ends else None, layout.grid, attention, keys)
+    known: dict[str, Any] = {}
+    for name, value in output.signals.items():
+        if name == "cls_features":
+            known[name] = value
+        elif name == "cls_attention":
+            flat = value.transpose(1, 2).flatten(0, 1)
+            known[name] = _padded_take(flat, layout.source, has_ends).T
+        else:
+            known[name] = _padded_take(value.flatten(0, 1), layout.source, has_ends)
+    if len(projected) > 1 or has_ends:
+        known["tiles"] = layout.source.div(projected.shape[1], rounding_mode="floor")
+    return ImageTokens(tokens, ends if has_ends else None, Signals(grid=layout.grid, **known))
 
 
 def _padded_take(pool: Tensor, source: Tensor, has_ends: bool) -> Tensor:
     if has_ends:
-        pool = torch.cat([pool, pool.new_zeros(1, pool.shape[1])])
+        pool = torch.cat([pool, pool.new_zeros(1, *pool.shape[1:])])
     return _take(pool, source)
 
 

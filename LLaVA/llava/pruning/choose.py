@@ -1,6 +1,6 @@
-"""Ask a selector which visual tokens of each image to keep."""
+"""Ask a method which visual tokens of each image enter the language model, or go on in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llava.model.visual_tokens import ImageTokens
-from llava.pruning.settings import Stage
-from otprune import Signals
+from otprune import Merger, Selector, Signals
+from otprune.merger import mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,35 +20,28 @@ class Candidates:
         image: what the image started with.
         alive: their numbers among the image's tokens before any pruning; on the CPU.
         tokens: their vectors where the selection happens, [m d].
-        image_id: names the image for seeded methods.
-        text: vectors of the question's tokens in the same place, [t d].
+        budget: how many are to stay, newline tokens counted unless they are kept beside the budget.
+        known: signals about all of the image's tokens, and about the question.
     """
 
     image: ImageTokens
     alive: Int64[Tensor, " m"]
     tokens: Float[Tensor, "m d"]
-    image_id: int | None = None
-    text: Float[Tensor, "t d"] | None = None
+    budget: int
+    known: Signals
 
     def signals(self, among: Int64[Tensor, " c"]) -> Signals:
         """Return what is known about the tokens ``among`` (numbers into ``alive``)."""
         numbers = self.alive[among]
-        whole = len(numbers) == len(self.image)
-        attention, keys = self.image.cls_attention, self.image.encoder_keys
-        device = self.tokens.device
-        return Signals(
-            grid=self.image.grid if whole else None,
-            image_id=self.image_id,
-            cls_attention=None
-            if attention is None
-            else attention.to(device)[:, numbers.to(device)],
-            encoder_keys=None if keys is None else keys.to(device)[numbers.to(device)],
-            text_embeddings=self.text,
-        )
+        known = self.known
+        # Not even the order can differ: what is alive is ascending, or merged and nothing known.
+        if len(numbers) < len(self.image):
+            known = known.take(numbers)
+        return known.to(self.tokens.device)
 
 
 def choose(
-    stage: Stage, images: Sequence[Candidates], keep_newlines: bool
+    method: Selector, images: Sequence[Candidates], keep_newlines: bool
 ) -> list[Int64[Tensor, " k"]]:
     """Return for each image which of its tokens stay, as numbers into ``alive``, on the CPU.
 
@@ -56,22 +49,15 @@ def choose(
     beside the budget it is ascending.
     """
     among = [_candidates(one, keep_newlines) for one in images]
-    budgets = []
-    for one, candidates in zip(images, among, strict=True):
-        forced = len(one.alive) - len(candidates)
-        n = len(one.image)
-        if forced:
-            n -= int(one.image.newline.sum())  # type: ignore[union-attr]
-        budgets.append(stage.budget(n, len(candidates)))
     vectors = [
         one.tokens
         if len(candidates) == len(one.alive)
         else one.tokens[candidates.to(one.tokens.device)]
         for one, candidates in zip(images, among, strict=True)
     ]
-    picked = stage.selector.select_batch(
+    picked = method.select_batch(
         vectors,
-        k=budgets,
+        k=[min(one.budget, len(c)) for one, c in zip(images, among, strict=True)],
         signals=[one.signals(c) for one, c in zip(images, among, strict=True)],
     )
     return [
@@ -80,11 +66,53 @@ def choose(
     ]
 
 
+def merge(
+    method: Merger, one: Candidates, project: Callable[[Tensor], Tensor], keep_newlines: bool
+) -> tuple[Float[Tensor, "k d"], Int64[Tensor, " k"]]:
+    """Return the new tokens of an image, and in whose places they stand.
+
+    Newline tokens kept beside the budget follow the new tokens.
+
+    Args:
+        method: the merger.
+        one: the image.
+        project: the projector, for methods that mix before it.
+        keep_newlines: see `Pruning`.
+    """
+    candidates = _candidates(one, keep_newlines)
+    device = one.tokens.device
+    tokens = one.tokens[candidates.to(device)]
+    signals = one.signals(candidates)
+    mixture = method.merge(tokens, min(one.budget, len(candidates)), signals=signals)
+    if mixture.tokens is not None:
+        new = mixture.tokens
+    elif method.space == "tokens":
+        new = mixed(mixture, tokens)
+    else:
+        parts = [signals.features]
+        parts += [signals.cls_features] if "cls_features" in method.needs else []
+        pool = torch.cat([part for part in parts if part is not None])
+        new = project(mixed(mixture, pool))
+    places = mixture.places.cpu()
+    places = torch.where(places < 0, places, candidates[places.clamp(min=0)])
+    if len(candidates) < len(one.alive):
+        ends = torch.ones(len(one.alive), dtype=torch.bool)
+        ends[candidates] = False
+        beside = ends.nonzero()[:, 0]
+        new = torch.cat([new.to(device), one.tokens[beside.to(device)]])
+        places = torch.cat([places, beside])
+    return new.to(device, one.tokens.dtype), places
+
+
 def _candidates(one: Candidates, keep_newlines: bool) -> Tensor:
     everything = torch.arange(len(one.alive))
     if not keep_newlines or one.image.newline is None:
         return everything
-    return everything[~one.image.newline[one.alive]]
+    # A merger's tokens that stand in no one's place are numbered from the image's last on.
+    old = one.alive < len(one.image)
+    ends = torch.zeros(len(one.alive), dtype=torch.bool)
+    ends[old] = one.image.newline[one.alive[old]]
+    return everything[~ends]
 
 
 def _with_newlines(one: Candidates, candidates: Tensor, kept: Tensor) -> Tensor:

@@ -24,16 +24,19 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from llava.pruning.decode import DecodeRun, Segment
-from llava.pruning.prefill import LayerPlan, PrefillRun
+from llava.pruning.prefill import HALVES, LayerPlan, PrefillRun
 
 _RUN: ContextVar[PrefillRun | DecodeRun | None] = ContextVar("llava_layer_run", default=None)
 _STATE = "_llava_segments"
 
 
 def install_hooks(layers: nn.ModuleList) -> None:
-    """Put a hook that is idle unless a run is under way in front of every decoder layer."""
+    """Put hooks that are idle unless a run is under way on every decoder layer and its halves."""
     for number, layer in enumerate(layers):
         layer.register_forward_pre_hook(partial(_enter_layer, number), with_kwargs=True)
+        for name in HALVES:
+            half: Any = getattr(layer, name)
+            half.register_forward_hook(partial(_leave_half, number, name), with_kwargs=True)
 
 
 def _enter_layer(
@@ -49,6 +52,20 @@ def _enter_layer(
     if args:
         return (hidden, *args[1:]), {**kwargs, **changes}
     return args, {**kwargs, **changes, "hidden_states": hidden}
+
+
+def _leave_half(
+    number: int,
+    name: str,
+    half: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    output: Any,
+) -> None:
+    run = None if torch.compiler.is_compiling() else _RUN.get()
+    if isinstance(run, PrefillRun) and number in run.observed:
+        given = args[0] if args else kwargs["hidden_states"]
+        run.leave_half(number, name, given, output[0] if isinstance(output, tuple) else output)
 
 
 @contextmanager

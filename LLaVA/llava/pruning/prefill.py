@@ -1,4 +1,4 @@
-"""A forward call over whole prompts that drops visual tokens at the stages inside it."""
+"""A forward call over whole prompts that drops visual tokens at layers inside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,23 +11,31 @@ from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from llava.model.splice import Spliced
+from llava.model.text import Question
 from llava.model.visual_tokens import ImageTokens
-from llava.pruning.choose import Candidates, choose
 from llava.pruning.decode import Segment
+from llava.pruning.observed import HALVES, Observed
+from llava.pruning.pick import Alive, Decision, decide
+from llava.pruning.probe import Layers
 from llava.pruning.rows import as_rows, stacked, take_positions
-from llava.pruning.settings import Pruning, Stage
-from llava.pruning.trace import Trace
+from llava.pruning.settings import Pruning
+from llava.pruning.trace import Trace, watched
+from otprune import LayerPruner, Merger
+
+__all__ = ["HALVES", "LayerPlan", "PrefillRun"]
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What the stages inside the language model need to know about a batch of prompts.
+    """What is needed inside the language model to prune a batch of prompts.
 
     Attributes:
         pruning: the settings.
         batch: the prompts as they enter layer 0.
         images: visual tokens of each image before any pruning.
         image_ids: names of the images, for seeded methods.
+        questions: of each prompt.
+        budgets: for each image how many tokens are left from which layers on.
         trace: filled if given.
         key: tells a cache's own plan from another one without holding on to its tensors.
     """
@@ -36,22 +44,20 @@ class LayerPlan:
     batch: Spliced
     images: Sequence[ImageTokens]
     image_ids: Sequence[int | None]
+    questions: Sequence[Question]
+    budgets: Sequence[dict[int, int]]
     trace: Trace | None = None
     key: object = field(default_factory=object)
 
+    @property
+    def layers(self) -> frozenset[int]:
+        """Layers inside the language model at whose input something is dropped."""
+        return frozenset(layer for budget in self.budgets for layer in budget if layer)
 
-@dataclass
-class _Sequence:
-    """The prompts as the layers since the last stage see them; rows of one prompt's beams alike.
-
-    Attributes:
-        origin: number of each position in the batch as it entered layer 0, -1 at padding.
-        lengths: positions of each prompt that are no padding.
-    """
-
-    origin: Int64[Tensor, "b t"]
-    lengths: list[int]
-    swapped: dict[str, Any] = field(default_factory=dict)
+    @property
+    def wants_signals(self) -> bool:
+        """Whether methods are told about the images' tokens, which are no more after a merger."""
+        return bool(self.pruning.needs) and not isinstance(self.pruning.before, Merger)
 
 
 class PrefillRun:
@@ -64,13 +70,26 @@ class PrefillRun:
                 "pruning inside the language model needs the whole prompt in one call: "
                 f"{length} positions, got {new}"
             )
-        self.text_model = text_model
-        self.plan = plan
-        self.cache = cache
-        self.stages = {stage.layer: stage for stage in plan.pruning.inside}
+        self.text_model, self.plan, self.cache = text_model, plan, cache
+        self.at = plan.layers
+        pruner = plan.pruning.pruner
+        last = max(self.at, default=0)
+        self.observed = frozenset[int]()
+        if pruner is not None:
+            self.observed = frozenset(layer for layer in pruner.observes if layer < last)
+        self.looks_back = pruner is not None and pruner.looks_back
         origin = torch.arange(length).expand(rows, -1)
         padding = plan.batch.attention_mask.cpu() == 0
-        self.sequence = _Sequence(origin.masked_fill(padding, -1), list(plan.batch.lengths))
+        self.alive = Alive(
+            origin=origin.masked_fill(padding, -1),
+            image_of=plan.batch.image_of.masked_fill(padding, -1),
+            token_of=plan.batch.token_of,
+            question=plan.batch.question & ~padding,
+        )
+        self.swapped: dict[str, Any] = {}
+        self.halves = Observed(pruner)
+        self.started: dict[int, Any] = {}
+        self.before: Layers | None = None
         self.segments: list[Segment] = []
         self.lengths: list[list[int]] = []
 
@@ -78,11 +97,23 @@ class PrefillRun:
         self, number: int, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Return the hidden states and the changed arguments of a layer."""
-        stage = self.stages.get(number)
-        if stage is not None:
-            hidden = self._drop(stage, hidden, kwargs)
-        self.lengths.append(self.sequence.lengths)
-        return hidden, self.sequence.swapped
+        pruner = self.plan.pruning.pruner
+        if number == 0 and pruner is not None and pruner.starts:
+            self._start(pruner, hidden, kwargs)
+        if number in self.at:
+            hidden = self._drop(number, hidden, kwargs)
+        self.lengths.append(self.alive.lengths)
+        if self.looks_back and number + 1 in self.at:
+            self.before = self._layers(number, hidden, kwargs)
+        return hidden, self.swapped
+
+    def leave_half(self, number: int, name: str, given: Tensor, output: Tensor) -> None:
+        """Take note of what went into a half of a layer and came out."""
+        repeats = len(given) // len(self.alive.origin)
+        with watched(self.plan.trace):
+            # Nothing may be chosen by a given answer.
+            seen = self.alive.valid & ~self.alive.at(self.plan.batch.answer)
+            self.halves.note(number, name, given[::repeats], output[::repeats], seen)
 
     def finish(self) -> None:
         """Tell the caller what was done.
@@ -90,45 +121,60 @@ class PrefillRun:
         Raises:
             RuntimeError: the layers were not told, as in compiled code: nothing was pruned.
         """
-        if len(self.segments) < len(self.stages):
+        if len(self.segments) < len(self.at):
             raise RuntimeError(
                 "pruning inside the language model was not carried out: its layers were called "
                 "without their hooks (torch.compile?)"
             )
+        self.before = None
         if self.plan.trace is not None:
             self.plan.trace.lengths[:] = self.lengths
 
     def labels(self, labels: Int64[Tensor, "b t"], ignore: int) -> Int64[Tensor, "b t"]:
         """Return the labels of what is left after the last layer."""
-        origin = self.sequence.origin.to(labels.device)
+        origin = self.alive.origin.to(labels.device)
         return labels.gather(1, origin.clamp(min=0)).masked_fill(origin < 0, ignore)
 
-    def _drop(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """Gather what stays at a stage, and everything that travels with it."""
-        before = self.sequence
-        picks = self._picks(stage, hidden)
-        side = self.plan.batch.side
-        index, valid = stacked(picks, side)
-        repeats = len(hidden) // len(picks)
-        self.sequence = after = _Sequence(
-            before.origin.gather(1, index).masked_fill(~valid, -1), [len(p) for p in picks]
+    def _layers(self, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Layers:
+        seen = {**kwargs, **self.swapped}
+        cos, sin = seen["position_embeddings"]
+        return Layers(
+            self.text_model,
+            number,
+            hidden,
+            (as_rows(cos, len(hidden)), as_rows(sin, len(hidden))),
+            as_rows(seen["position_ids"], len(hidden)),
         )
+
+    def _start(self, pruner: LayerPruner, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        layers = self._layers(0, hidden, kwargs)
+        with watched(self.plan.trace):
+            for row, image, view in self.alive.views(self.plan, layers, None, {}, None):
+                del row
+                self.started[image] = pruner.start(view)
+
+    def _drop(self, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Gather what stays at a layer, and everything that travels with it."""
+        before, side = self.alive, self.plan.batch.side
+        layers = self._layers(number, hidden, kwargs)
+        with watched(self.plan.trace):
+            decision = decide(
+                self.plan, before, layers, self.before, self.started, self.halves.total
+            )
+        merged = decision.merged
+        repeats = len(hidden) // len(before.origin)
+        if merged is not None:
+            # Merged tokens stand behind the others until they are gathered into their places.
+            hidden = torch.cat([hidden, merged.repeat_interleave(repeats, 0).to(hidden)], dim=1)
+        index, valid = stacked(decision.picks, side)
+        self.alive = before.gather(index, valid, decision)
+        self.halves.gather(index, valid, hidden.shape[1])
         index, valid = (t.repeat_interleave(repeats, 0) for t in (index, valid))
         hidden = take_positions(hidden, index)
-        everything = bool(valid.all())
-        kept_mask = None if everything else valid.to(hidden.device)
-        seen = {**kwargs, **before.swapped}
-        shift = None
-        if self.plan.pruning.positions_at(stage.layer) == "compact":
-            unpruned = as_rows(kwargs["position_ids"], len(hidden))
-            position_ids = (valid.cumsum(1) - 1).masked_fill(~valid, 0).to(unpruned.device)
-            shift = (unpruned.amax(1) - position_ids.amax(1))[:, None]
-            angles = self.text_model.rotary_emb(hidden, position_ids=position_ids)
-        else:
-            position_ids = take_positions(as_rows(seen["position_ids"], len(hidden)), index)
-            angles = tuple(
-                take_positions(as_rows(a, len(hidden)), index) for a in seen["position_embeddings"]
-            )
+        kept_mask = None if bool(valid.all()) else valid.to(hidden.device)
+        position_ids, angles, shift = self._placed(
+            number, hidden, layers, index, valid, kwargs, decision
+        )
         # position_ids stay out of the mask: gaps would be taken for packed sequences.
         mask = create_causal_mask(
             config=self.text_model.config,
@@ -136,46 +182,53 @@ class PrefillRun:
             attention_mask=kept_mask,
             past_key_values=self.cache,
             position_ids=None,
-            layer_idx=stage.layer,
+            layer_idx=number,
         )
-        after.swapped = {
+        self.swapped = {
             "attention_mask": mask,
             "position_ids": position_ids,
             "position_embeddings": angles,
         }
-        self.segments.append(Segment(stage.layer, kept_mask, index.shape[1], shift))
+        self.segments.append(Segment(number, kept_mask, index.shape[1], shift))
+        self._tell(number, decision)
         return hidden
 
-    def _picks(self, stage: Stage, hidden: Tensor) -> list[Int64[Tensor, " t"]]:
-        """Return for each prompt the positions that stay, ascending, on the CPU."""
-        batch, plan = self.plan.batch, self.plan
-        repeats = len(hidden) // len(batch.lengths)
-        candidates, places, numbers = [], [], []
-        stays = self.sequence.origin >= 0
-        for row in range(len(stays)):
-            origin = self.sequence.origin[row].clamp(min=0)
-            image_of = batch.image_of[row][origin].masked_fill(~stays[row], -1)
-            asked = batch.question[row][origin] & stays[row]
-            text = None
-            if "text_embeddings" in stage.selector.needs:
-                text = hidden[row * repeats][asked.to(hidden.device)]
-            for image in image_of[image_of >= 0].unique().tolist():
-                place = (image_of == image).nonzero()[:, 0]
-                alive = batch.token_of[row][origin[place]]
-                tokens = hidden[row * repeats][place.to(hidden.device)]
-                candidates.append(
-                    Candidates(plan.images[image], alive, tokens, plan.image_ids[image], text)
-                )
-                places.append((row, place))
-                numbers.append(image)
-        kept = choose(stage, candidates, plan.pruning.keep_newlines) if candidates else []
-        for (row, place), keep in zip(places, kept, strict=True):
-            stays[row, place] = False
-            stays[row, place[keep]] = True
-        if plan.trace is not None:
-            # An image that was cut off with the end of its prompt has nothing left to keep.
-            per_image = [torch.empty(0, dtype=torch.long) for _ in plan.images]
-            for image, one, keep in zip(numbers, candidates, kept, strict=True):
-                per_image[image] = one.alive[keep.sort().values]
-            plan.trace.kept[stage.layer] = per_image
-        return [row.nonzero()[:, 0] for row in stays]
+    def _placed(
+        self,
+        number: int,
+        hidden: Tensor,
+        layers: Layers,
+        index: Tensor,
+        valid: Tensor,
+        kwargs: dict[str, Any],
+        decision: Decision,
+    ) -> tuple[Tensor, Any, Tensor | None]:
+        """Return rotary positions and angles of what stays, and how far positions lag behind."""
+        if self.plan.pruning.positions_at(number) == "compact":
+            unpruned = as_rows(kwargs["position_ids"], len(hidden))
+            position_ids = (valid.cumsum(1) - 1).masked_fill(~valid, 0).to(unpruned.device)
+            shift = (unpruned.amax(1) - position_ids.amax(1))[:, None]
+            return (
+                position_ids,
+                self.text_model.rotary_emb(hidden, position_ids=position_ids),
+                shift,
+            )
+        if decision.merged is not None:
+            # A merged token takes the position of the token in front of it.
+            index = torch.where(index < layers.positions.shape[1], index, -1).cummax(1).values
+            index = index.clamp(min=0)
+        position_ids = take_positions(layers.positions, index)
+        angles = tuple(take_positions(one, index) for one in layers.angles)
+        return position_ids, angles, None
+
+    def _tell(self, number: int, decision: Decision) -> None:
+        if self.plan.trace is None:
+            return
+        # An image that was cut off with the end of its prompt has nothing left to keep.
+        kept = [torch.empty(0, dtype=torch.long) for _ in self.plan.images]
+        for image, numbers in decision.kept.items():
+            kept[image] = numbers
+        self.plan.trace.kept[number] = kept
+        if decision.scores:
+            scores = [decision.scores.get(image) for image in range(len(kept))]
+            self.plan.trace.scores[number] = scores

@@ -63,7 +63,7 @@ def prune_as_released(batch: Spliced, stage: Stage, n: int) -> tuple[Spliced, In
         )
     budget = resolve_budget(n, keep_ratio=stage.keep_ratio, k=stage.k)
     block = batch.embeds[0, first:last]
-    kept = stage.selector.select_batch([block], k=[budget])[0].cpu()
+    kept = stage.method.select_batch([block], k=[budget])[0].cpu()
     keep = torch.cat([torch.arange(first), kept + first, torch.arange(last, length)])
     valid = batch.attention_mask[:, keep.to(batch.attention_mask.device)]
     place = (valid.cumsum(1) - 1).masked_fill(~valid, 0)
@@ -77,6 +77,7 @@ def prune_as_released(batch: Spliced, stage: Stage, n: int) -> tuple[Spliced, In
         image_of=batch.image_of[:, keep],
         token_of=batch.token_of[:, keep],
         question=batch.question[:, keep],
+        answer=batch.answer[:, keep],
         lengths=valid.sum(1).tolist(),
     )
     return pruned, kept

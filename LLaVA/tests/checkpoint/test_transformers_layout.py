@@ -143,7 +143,7 @@ def test_pruning_is_dropping_the_rows_from_transformers_own_embeddings(kind, fol
     ours, long, pixels, sizes = inputs_of(kind, model, processor)
     visual = model.encode_visual(pixels, sizes)[0]
     pruning = prune("otprune", k=5)
-    kept = pruning.before.selector.select(visual.tokens, 5)
+    kept = pruning.before.select(visual.tokens, 5)
     embeds = reference.get_input_embeddings()(torch.tensor([long[0]]))
     at = torch.tensor(long[0]) == IMAGE
     embeds[0, at] = visual.tokens

@@ -62,10 +62,10 @@ def test_signals_are_encoded_only_when_asked_for():
     with torch.no_grad():
         plain = model.encode_visual(pixels)[0]
         asked = model.encode_visual(pixels, signals=frozenset({"cls_attention", "encoder_keys"}))[0]
-    assert plain.cls_attention is None
-    assert plain.encoder_keys is None
-    assert asked.cls_attention.shape == (4, 576)
-    assert asked.encoder_keys.shape == (576, 32)
+    assert plain.signals.cls_attention is None
+    assert plain.signals.encoder_keys is None
+    assert asked.signals.cls_attention.shape == (4, 576)
+    assert asked.signals.encoder_keys.shape == (576, 32)
     assert torch.equal(plain.tokens, asked.tokens)
 
 

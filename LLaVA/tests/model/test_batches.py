@@ -220,10 +220,10 @@ def test_selectors_are_told_what_they_ask_for(layer):
         model(**batch, pruning=prune(method, k=5, layer=layer), trace=trace)
     assert len(method.seen) == 4
     for number, ((_, signals), image) in enumerate(zip(method.seen, batch["visual"], strict=True)):
-        assert torch.equal(signals.cls_attention, image.cls_attention)
+        assert torch.equal(signals.cls_attention, image.signals.cls_attention)
         assert signals.grid == (24, 24)
         assert signals.image_id == number
-        best = image.cls_attention.mean(0).topk(5).indices
+        best = image.signals.cls_attention.mean(0).topk(5).indices
         assert set(trace.kept[layer][number].tolist()) == set(best.tolist())
     text = [signals.text_embeddings for _, signals in method.seen]
     # Text after the row's last image: 4 words, 1, 1, and none after an image at the end.
@@ -272,6 +272,6 @@ def test_signals_shrink_with_the_tokens():
     tokens, signals = method.seen[0]
     kept = trace.kept[0][0]
     assert len(tokens) == 100
-    assert torch.equal(signals.cls_attention, batch["visual"][0].cls_attention[:, kept])
+    assert torch.equal(signals.cls_attention, batch["visual"][0].signals.cls_attention[:, kept])
     assert set(trace.kept[2][0].tolist()) < set(kept.tolist())
     assert signals.grid is None

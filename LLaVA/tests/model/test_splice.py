@@ -76,8 +76,9 @@ def test_every_row_is_its_text_with_the_kept_tokens_in_place(batch, positions, s
     got = splice(
         prompts,
         lambda tokens: TABLE[tokens],
-        visual,
+        [tokens[keep] for tokens, keep in zip(visual, kept, strict=True)],
         kept,
+        [len(tokens) for tokens in visual],
         positions=positions,
         side=side,
         max_length=limit,

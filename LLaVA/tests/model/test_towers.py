@@ -75,16 +75,16 @@ def test_signals_are_those_of_the_block_before_the_selected_state(kind, layer):
         weights = theirs(tiles(), output_attentions=True).attentions[number]
     cls = FAMILIES[kind][3]
     out = ours.encode(tiles(), {"encoder_keys"})
-    assert largest(out.encoder_keys - seen["keys"][:, cls:]) <= 1e-5
-    assert out.cls_attention is None
+    assert largest(out.signals["encoder_keys"] - seen["keys"][:, cls:]) <= 1e-5
+    assert "cls_attention" not in out.signals
     if not cls:
         with pytest.raises(ValueError, match="cls_attention needs a CLS token, SiglipVisionTower"):
             ours.encode(tiles(), {"cls_attention"})
         return
     out = ours.encode(tiles(), {"cls_attention"})
-    assert out.cls_attention.shape == (2, 4, 16)
-    assert largest(out.cls_attention - weights[:, :, 0, 1:]) <= 1e-6
-    assert out.encoder_keys is None
+    assert out.signals["cls_attention"].shape == (2, 4, 16)
+    assert largest(out.signals["cls_attention"] - weights[:, :, 0, 1:]) <= 1e-6
+    assert "encoder_keys" not in out.signals
 
 
 def test_blocks_after_the_selected_state_are_not_run():
@@ -112,7 +112,7 @@ def test_cls_patch_keeps_the_cls_token():
         want = theirs(tiles(), output_hidden_states=True).hidden_states[-2]
     out = ours.encode(tiles(), {"cls_attention"})
     assert largest(out.features - want) <= 1e-5
-    assert out.cls_attention.shape == (2, 4, 17)
+    assert out.signals["cls_attention"].shape == (2, 4, 17)
 
 
 def test_dinov2_positions_are_interpolated_to_the_tile():

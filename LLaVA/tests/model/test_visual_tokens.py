@@ -94,16 +94,25 @@ def test_signals_travel_with_their_patches_and_are_zero_at_newlines():
     attention = torch.rand(tiles, heads, side * side)
     keys = torch.randn(tiles, side * side, 6)
     layout = token_layout(config(), tiles, (500, 375), side, 336, side * side)
-    image = gather_tokens(layout, features, torch.zeros(3), TowerOutput(features, attention, keys))
-    assert image.cls_attention.shape == (heads, len(image))
-    assert image.encoder_keys.shape == (len(image), 6)
+    image = gather_tokens(
+        layout,
+        features,
+        torch.zeros(3),
+        TowerOutput(features, {"cls_attention": attention, "encoder_keys": keys}),
+    )
+    assert image.signals.cls_attention.shape == (heads, len(image))
+    assert image.signals.encoder_keys.shape == (len(image), 6)
     for n, source in enumerate(layout.source.tolist()):
         if source < 0:
-            assert image.cls_attention[:, n].abs().sum() == image.encoder_keys[n].abs().sum() == 0
+            assert (
+                image.signals.cls_attention[:, n].abs().sum()
+                == image.signals.encoder_keys[n].abs().sum()
+                == 0
+            )
         else:
             tile, patch = divmod(source, side * side)
-            assert torch.equal(image.cls_attention[:, n], attention[tile, :, patch])
-            assert torch.equal(image.encoder_keys[n], keys[tile, patch])
+            assert torch.equal(image.signals.cls_attention[:, n], attention[tile, :, patch])
+            assert torch.equal(image.signals.encoder_keys[n], keys[tile, patch])
 
 
 def test_flat_images_follow_tile_by_tile():

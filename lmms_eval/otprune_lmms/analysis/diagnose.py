@@ -13,9 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from llava.model.decoder import decoder_shape
 from llava.model.visual_tokens import ImageTokens
 from llava.pruning import Pruning
 from llava.pruning.choose import Candidates, choose
+from otprune import Merger, Selector
+from otprune.signals import TEXT_SIGNALS
 from otprune_lmms.analysis.measures import FullSet, Measures
 from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Request, RequestError
@@ -65,7 +68,7 @@ def diagnose(
 ) -> list[dict[str, Any]]:
     """Return one row (`store.COLUMNS`) for each cell, and image of the chosen documents.
 
-    Each image is encoded once, and its tokens are handed to each cell's selector as the engine
+    Each image is encoded once, and its tokens are handed to each cell's method as the engine
     hands them, one image at a time. Documents are drawn from each task, with a fixed seed, no two
     with the same images. Cells that prune nothing are left out; so are, with a line in the log,
     those that `measurable` refuses. A document whose images cannot be read is skipped and logged.
@@ -116,28 +119,33 @@ def measurable(cell: Cell) -> bool:
 
     Not so inside the language model, where tokens are hidden states that depend on the question;
     under ``compat="reference"``, which drops by position in the prompt; or for a method that reads
-    the question.
+    the question. A merger keeps no tokens: it makes new ones.
     """
-    return _obstacle(cell) is None
+    return obstacle(cell) is None
 
 
-def _obstacle(cell: Cell) -> str | None:
-    """Return why an image alone does not decide what a cell keeps."""
-    if cell.layer:
-        return f"it prunes at layer {cell.layer}, on hidden states that depend on the question"
+def obstacle(cell: Cell) -> str | None:
+    """Return why an image alone does not decide what a cell keeps; None if it does."""
+    pruning = _pruning(cell)
+    if pruning.inside:
+        places = pruning.stages if pruning.pruner is None else pruning.pruner.points
+        layers = ", ".join(str(place.layer) for place in places)
+        return f"it prunes at layer {layers}, on hidden states that depend on the question"
     if cell.compat is not None:
         return f"compat={cell.compat!r} prunes by position in the prompt"
-    if "text_embeddings" in _pruning(cell).needs:
+    if isinstance(pruning.before, Merger):
+        return "it merges tokens, so that none of them is kept"
+    if not pruning.needs.isdisjoint(TEXT_SIGNALS):
         return "its selection depends on the question"
     return None
 
 
 def _said(cell: Cell) -> bool:
     """Return whether a cell is measurable, and log why not."""
-    obstacle = _obstacle(cell)
-    if obstacle is not None:
-        logger.info("%s is not diagnosed: %s", cell.label, obstacle)
-    return obstacle is None
+    reason = obstacle(cell)
+    if reason is not None:
+        logger.info("%s is not diagnosed: %s", cell.label, reason)
+    return reason is None
 
 
 def _pruning(cell: Cell) -> Pruning:
@@ -200,7 +208,7 @@ class Prober:
     """
 
     def __init__(self, model: Any, cells: Sequence[Cell], exact: bool) -> None:
-        self.exact = exact
+        self.exact, self.shape = exact, decoder_shape(model.config)
         self.cells = {cell: _pruning(cell) for cell in cells}
         self.signals: frozenset[str] = frozenset().union(*(p.needs for p in self.cells.values()))
         self._warm: set[tuple[Cell, int]] = set()
@@ -230,15 +238,23 @@ class Prober:
     def _select(
         self, cell: Cell, pruning: Pruning, image: ImageTokens, image_id: int
     ) -> tuple[Tensor, float]:
-        candidates = Candidates(image, torch.arange(len(image)), image.tokens, image_id)
-        stage, newlines = pruning.stages[0], pruning.keep_newlines
+        newlines = pruning.keep_newlines
+        n = len(image)
+        if newlines and image.newline is not None:
+            n -= int(image.newline.sum())
+        budget = pruning.plan(n, self.shape)[0]
+        known = dataclasses.replace(image.signals, image_id=image_id)
+        candidates = Candidates(image, torch.arange(len(image)), image.tokens, budget, known)
+        method = pruning.stages[0].method
+        if not isinstance(method, Selector):
+            raise ValueError(f"{cell.label} keeps no tokens")
         if (cell, len(image)) not in self._warm:
             # The first call of a size pays for buffers and lazy imports.
-            choose(stage, [candidates], newlines)
+            choose(method, [candidates], newlines)
             self._warm.add((cell, len(image)))
         _wait(image.tokens)
         begin = time.perf_counter()
-        (kept,) = choose(stage, [candidates], newlines)
+        (kept,) = choose(method, [candidates], newlines)
         _wait(image.tokens)
         return kept, time.perf_counter() - begin
 
@@ -256,5 +272,5 @@ def _setting(cell: Cell) -> dict[str, Any]:
         "keep_ratio": cell.keep_ratio,
         "k": cell.k,
         "layer": cell.layer,
-        "seed": dict(cell.settings).get("seed", 0) if cell.method == "random" else None,
+        "seed": cell.seed,
     }

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from llava.images import as_rgb
-from otprune_lmms.analysis.diagnose import Prober, measurable
+from otprune_lmms.analysis.diagnose import Prober, obstacle
 from otprune_lmms.analysis.views import View, views_of
 from otprune_lmms.cells import Cell
 from otprune_lmms.engine.identity import image_hash, image_number
@@ -65,8 +65,9 @@ def keep_of_image(
     if not cells:
         raise ValueError("cells must hold at least one that prunes, got none")
     for cell in cells:
-        if cell.method is None or not measurable(cell):
-            raise ValueError(f"an image alone does not decide what {cell.label} keeps")
+        reason = "it prunes nothing" if cell.method is None else obstacle(cell)
+        if reason is not None:
+            raise ValueError(f"an image alone does not decide what {cell.label} keeps: {reason}")
     _, model, processor, _ = loaded
     rgb = as_rgb(image)
     prober = Prober(model, cells, exact)

@@ -109,7 +109,7 @@ def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame
 def _compared(answers: Any) -> Iterator[tuple[str, Any]]:
     """Yield each comparison with the answers that take part."""
     yield ACROSS, answers
-    for comparison, some in ((SAME, answers), (DRAWS, answers[answers["method"] == "random"])):
+    for comparison, some in ((SAME, answers), (DRAWS, answers[answers["seed"].notna()])):
         cells = some.groupby(["task", "budget"])["cell"].transform("nunique")
         complete = some.groupby(_QUESTION)["cell"].transform("nunique") == cells
         some = some[complete & (cells > 1)]

@@ -73,8 +73,12 @@ def budget(keep_ratio: float | None, k: float | None) -> str:
 
 
 def with_budget(table: pd.DataFrame) -> pd.DataFrame:
-    """Return samples or diagnostics of methods before the language model, with their budget."""
-    chosen = table[table["method"].notna() & (table["layer"] == 0)]
+    """Return samples or diagnostics of methods before the language model, with their budget.
+
+    Samples of layer pruners are among them as well, unless they have a schedule and no budget.
+    """
+    budgeted = table["keep_ratio"].notna() | table["k"].notna()
+    chosen = table[table["method"].notna() & (table["layer"] == 0) & budgeted]
     pairs = zip(chosen["keep_ratio"], chosen["k"], strict=True)
     return chosen.assign(budget=[budget(ratio, k) for ratio, k in pairs])
 

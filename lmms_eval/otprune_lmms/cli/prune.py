@@ -82,7 +82,7 @@ def prune(
 
 def _cell(text: str, keep_ratio: float | None, k: int | None) -> "Cell":
     """Return the cell of a method as it was typed: ``name`` or ``name:setting=value,...``."""
-    from otprune_lmms.cells import Cell
+    from otprune_lmms.cells import Cell, with_texts
 
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {}
@@ -90,10 +90,11 @@ def _cell(text: str, keep_ratio: float | None, k: int | None) -> "Cell":
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"--method must be name:setting=value, got {text!r}")
-        settings[key.strip()] = yaml.safe_load(value)
+        # YAML takes a schedule like 2:32 for a number.
+        settings[key.strip()] = value if ":" in value else yaml.safe_load(value)
     if name in ("", "none"):
         raise ValueError("--method must name a pruning method")
-    return Cell.make(name, keep_ratio=keep_ratio, k=k, **settings)
+    return Cell.make(name, keep_ratio=keep_ratio, k=k, **with_texts(name, settings))
 
 
 def _keep(image: Path, model: str, cells: "list[Cell]", device: str | None, exact: bool) -> "Kept":

@@ -8,8 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.decoder import decoder_shape
 from llava.pruning import Pruning, Trace
-from otprune.cost import Convention, DecoderShape, prefill_multiply_adds
+from otprune.cost import Convention, prefill_multiply_adds
 from otprune_lmms.engine.generation import Row, counted, padding_id
 from otprune_lmms.engine.prompts import padded
 
@@ -46,18 +47,6 @@ class Counted:
     multiply_adds: int
 
 
-def shape_of(config: Any) -> DecoderShape:
-    """Return the sizes of a model's decoder."""
-    return DecoderShape(
-        hidden=config.hidden_size,
-        feed_forward=config.intermediate_size,
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        kv_heads=getattr(config, "num_key_value_heads", None),
-        head_dim=getattr(config, "head_dim", None),
-    )
-
-
 def counted_flops(work: Callable[[], Any]) -> tuple[Any, int]:
     """Return what ``work`` returns and the floating-point operations that torch counts in it."""
     with FlopCounterMode(display=False, custom_mapping=_ALSO) as counter:
@@ -90,7 +79,7 @@ def count_prefill(
 
     output, flops = counted_flops(prefill)
     tokens = counted(rows, trace)
-    shape = shape_of(model.config)
+    shape = decoder_shape(model.config)
     cache = output.past_key_values.layers
     return Counted(
         visual=sum(sum(candidates) for _, candidates in tokens),

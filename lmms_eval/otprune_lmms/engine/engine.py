@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from llava.model.decoder import decoder_shape
 from otprune_lmms.cells import Cell
 from otprune_lmms.engine.ahead import ahead
 from otprune_lmms.engine.answers import Answers, Counts
@@ -92,8 +93,9 @@ class Engine:
         self._watch = Watch(clock_for(self.model)) if eval_time else None
         self.responder = Responder(self.model, self.tokenizer, conversation, use_cache, self._watch)
         self.halving = Halving()
-        self._store = VisualStore(_STORE_BYTES)
-        self._rankings = Rankings(active=rank_once and not eval_time)
+        self._store, self._signals = VisualStore(_STORE_BYTES), frozenset[str]()
+        shape = decoder_shape(self.model.config)
+        self._rankings = Rankings(shape, active=rank_once and not eval_time)
         self._known: dict[tuple[str, str], Answer] = {}
 
     @torch.inference_mode()
@@ -131,6 +133,7 @@ class Engine:
         cells = tuple(dict.fromkeys(cells))
         for cell in cells:
             self.model.check_pruning(cell.pruning())
+        self._need(cells)
         counts = Counts()
         halvings, ranked = self.halving.halvings, self._rankings.ranked
         reader = Reader(self.surveyor, self.image_processor, self._store, leave_out is None)
@@ -212,7 +215,7 @@ class Engine:
         """Answer a batch cell by cell, unless another process is at it."""
         if work.met(loaded.batch, left.refresh()) or not left.any(loaded.batch):
             return
-        self._encode(loaded, cells, counts)
+        self._encode(loaded, counts)
         self._rankings.expect(cell.pruning() for cell in left.cells(loaded.batch))
         for cell in cells:
             if work.met(loaded.batch, left.refresh()):
@@ -223,12 +226,17 @@ class Engine:
             if self.journal is not None:
                 self.journal.flush()
 
-    def _encode(self, loaded: Loaded, cells: Sequence[Cell], counts: Counts) -> None:
+    def _need(self, cells: Sequence[Cell]) -> None:
+        """See to it that images have the signals of all cells; without them they are no use."""
+        prunings = [cell.pruning() for cell in cells]
+        needs = self._signals.union(*(p.needs for p in prunings if p is not None))
+        if needs != self._signals:
+            self._store, self._signals = VisualStore(_STORE_BYTES), needs
+
+    def _encode(self, loaded: Loaded, counts: Counts) -> None:
         """Put the visual tokens of a batch's images into the store."""
         keys = (key for question in loaded.questions for key in keys_of(question))
-        missing = self._store.missing(keys)
-        prunings = [cell.pruning() for cell in cells]
-        signals = frozenset().union(*(p.needs for p in prunings if p is not None))
+        missing, signals = self._store.missing(keys), self._signals
 
         def work(keys: Sequence[ImageKey]) -> list[Any]:
             images = [loaded.pixels[key] for key in keys]

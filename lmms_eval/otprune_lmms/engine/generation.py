@@ -1,6 +1,7 @@
 """Answers to a batch of questions under one cell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from llava.model.visual_tokens import ImageTokens
 from llava.pruning import Pruning, Trace
 from otprune_lmms.engine.identity import Generation
 from otprune_lmms.engine.prompts import padded
+
+Selecting = Callable[[], AbstractContextManager[None]]
+"""Is entered around all that chooses or merges tokens, to take its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,12 @@ def write(
     generation: Generation,
     *,
     use_cache: bool = True,
+    selecting: Selecting | None = None,
 ) -> list[Written]:
     """Return the answers to rows, all in one call of the model."""
     padding = padding_id(tokenizer)
     ids, mask = padded([row.ids for row in rows], padding)
-    device, trace = model.device, Trace()
+    device, trace = model.device, Trace(watch=selecting)
     criteria = StoppingCriteriaList()
     if generation.until:
         criteria.append(StopAt(generation.until, tokenizer))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from llava.pruning import Pruning, Trace
-from otprune_lmms.engine.generation import Row, counted
+from otprune_lmms.engine.generation import Row, Selecting, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +29,34 @@ class Likelihood:
     candidates: tuple[int, ...]
 
 
-def likelihoods(model: Any, rows: Sequence[Row], pruning: Pruning | None) -> list[Likelihood]:
+def likelihoods(
+    model: Any,
+    rows: Sequence[Row],
+    pruning: Pruning | None,
+    selecting: Selecting | None = None,
+) -> list[Likelihood]:
     """Return the likelihood of each row's last ``answer`` tokens, one call for each row.
 
-    Counted from the end of the sequence, where neither images nor pruning move anything.
+    Counted from the end of the sequence, where neither images nor pruning move anything. Methods
+    that look at the question do not see the answer.
 
     Raises:
         ValueError: a row whose continuation is empty or was cut off by the model's longest prompt.
     """
-    return [_likelihood(model, row, pruning) for row in rows]
+    return [_likelihood(model, row, pruning, selecting) for row in rows]
 
 
-def _likelihood(model: Any, row: Row, pruning: Pruning | None) -> Likelihood:
+def _likelihood(
+    model: Any, row: Row, pruning: Pruning | None, selecting: Selecting | None
+) -> Likelihood:
     if row.answer < 1:
         raise ValueError("a continuation must have at least one token, got none")
-    trace = Trace()
+    trace = Trace(watch=selecting)
     logits = model(
         input_ids=row.ids[None].to(model.device),
         visual=list(row.visual),
         image_ids=list(row.image_ids),
+        answer_lengths=[row.answer],
         pruning=pruning,
         trace=trace,
         use_cache=False,

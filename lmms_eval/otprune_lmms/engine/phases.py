@@ -1,9 +1,9 @@
 """Where an answer's time goes: vision, selection, prefill, decoding.
 
-Nothing here runs unless it is asked for. A run is watched from outside: selection through a
-selector that stands in front of the method's own, the end of the prefill and the steps of decoding
-through a hook on the model. On a GPU the points in time are CUDA events, which wait for nothing
-until they are read.
+Nothing here runs unless it is asked for. A run is watched from outside: selection through what the
+model enters around all choosing and merging (`llava.pruning.Trace.watch`), the end of the prefill
+and the steps of decoding through a hook on the model. On a GPU the points in time are CUDA events,
+which wait for nothing until they are read.
 """
 
 import logging
@@ -11,14 +11,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
-from llava.pruning import Pruning
-from otprune import Selector, Signals
 from otprune_lmms.engine.answers import Answers
 
 logger = logging.getLogger(__name__)
@@ -94,75 +90,39 @@ def clock_for(model: Any) -> Clock:
     return DeviceClock(gpus[0]) if len(devices) == 1 else WaitingClock(gpus)
 
 
-@dataclass(frozen=True)
-class Watched(Selector):
-    """A method whose selections are timed; picks what the method picks.
-
-    Attributes:
-        selector: the method.
-        clock: what marks points in time.
-        note: called with the two ends of each selection that dropped something.
-    """
-
-    selector: Selector
-    clock: Clock = field(compare=False)
-    note: Callable[[Any, Any], None] = field(compare=False)
-
-    def __post_init__(self) -> None:
-        """Need what the method needs."""
-        object.__setattr__(self, "needs", self.selector.needs)
-
-    @property
-    def nested(self) -> bool:
-        """As the method."""
-        return self.selector.nested
-
-    def select_batch(self, tokens: Sequence[Tensor], *given: Any, **named: Any) -> list[Tensor]:
-        """As the method, under the clock."""
-        begin = self.clock.mark()
-        kept = self.selector.select_batch(tokens, *given, **named)
-        end = self.clock.mark()
-        if any(len(some) < len(image) for some, image in zip(kept, tokens, strict=True)):
-            self.note(begin, end)
-        return kept
-
-    def _rank_images(
-        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
-    ) -> list[Tensor]:
-        return self.selector._rank_images(tokens, k, signals)
-
-    def _rank_image(self, tokens: Tensor, k: int, signals: Signals) -> Tensor:
-        return self.selector._rank_image(tokens, k, signals)
-
-
 class Run:
     """One batch in the language model.
 
     Attributes:
-        pruning: what to give the model, so that selections are seen.
+        dropped: whether any visual token was dropped or merged; what was chosen in vain is no
+            selection, its time stays in the prefill.
         select: seconds of selection, the whole batch's; likewise
         prefill: of the rest up to the first logits, and
         decode: of what came after.
         steps: calls of the language model after the first.
     """
 
-    def __init__(self, clock: Clock, pruning: Pruning | None, writes: bool) -> None:
+    def __init__(self, clock: Clock, writes: bool) -> None:
         self.clock, self._writes = clock, writes
-        self.pruning = None if pruning is None else self._watched(pruning)
+        self.dropped = True
         self._selections: list[tuple[Any, Any]] = []
+        self._inside = False
         self._calls: list[Any] = []
         self.select = self.prefill = self.decode = 0.0
         self.steps = 0
 
-    def _watched(self, pruning: Pruning) -> Pruning:
-        stages = [
-            replace(stage, selector=Watched(stage.selector, self.clock, self._note))
-            for stage in pruning.stages
-        ]
-        return replace(pruning, stages=tuple(stages))
-
-    def _note(self, begin: Any, end: Any) -> None:
-        self._selections.append((begin, end))
+    @contextmanager
+    def selecting(self) -> Iterator[None]:
+        """Count the time in this context as selection; contexts within it are part of it."""
+        if self._inside:
+            yield
+            return
+        self._inside, begin = True, self.clock.mark()
+        try:
+            yield
+        finally:
+            self._selections.append((begin, self.clock.mark()))
+            self._inside = False
 
     @contextmanager
     def watching(self, model: Any) -> Iterator[None]:
@@ -180,7 +140,8 @@ class Run:
         end = self.clock.mark()
         first = self._calls[0] if self._calls and self._writes else end
         self.decode = self.clock.seconds(first, end)
-        self.select = sum(self.clock.seconds(*one) for one in self._selections)
+        if self.dropped:
+            self.select = sum(self.clock.seconds(*one) for one in self._selections)
         self.prefill = self.clock.seconds(begin, first) - self.select
         self.steps = max(len(self._calls) - 1, 0) if self._writes else 0
 
@@ -209,9 +170,9 @@ class Watch:
         return found
 
     @contextmanager
-    def answer(self, model: Any, pruning: Pruning | None, writes: bool) -> Iterator[Run]:
+    def answer(self, model: Any, writes: bool) -> Iterator[Run]:
         """Take the times of a batch; ``writes``: whether answers are written, not only scored."""
-        run = Run(self.clock, pruning, writes)
+        run = Run(self.clock, writes)
         with run.watching(model):
             yield run
         self.last = run

@@ -7,8 +7,10 @@ from typing import SupportsIndex
 
 from torch import Tensor
 
-from llava.pruning import Pruning, Stage
+from llava.pruning import Pruning
 from otprune import Selector, Signals
+from otprune.cost import DecoderShape
+from otprune.signals import TEXT_SIGNALS
 
 _BYTES = 1 << 26
 """Pick orders that are held: 36 000 of 230 tokens."""
@@ -24,10 +26,11 @@ class Rankings:
     """Pick orders of images, by content and method.
 
     A nested method (`Selector.nested`) ranks an image once, at the largest budget expected; smaller
-    budgets are prefixes. Any other method ranks it once for each budget. Only stages before the
-    language model are treated so, of methods that do not look at the question.
+    budgets are prefixes. Any other method ranks it once for each budget. Only selectors before the
+    language model are treated so, and only those that do not look at the question.
 
     Args:
+        shape: the model's decoder, which decides what a budget of all layers leaves.
         limit: bytes of pick orders that are held; those seen longest ago go first.
         active: whether to do anything.
 
@@ -35,35 +38,34 @@ class Rankings:
         ranked: how many images were ranked, over all methods.
     """
 
-    def __init__(self, limit: int = _BYTES, active: bool = True) -> None:
-        self.limit, self.active = limit, active
+    def __init__(self, shape: DecoderShape, limit: int = _BYTES, active: bool = True) -> None:
+        self.shape, self.limit, self.active = shape, limit, active
         self.ranked = 0
         self._orders: OrderedDict[_Key, Tensor] = OrderedDict()
         self._size = 0
-        self._expected: dict[Selector, list[Stage]] = {}
+        self._expected: dict[Selector, list[Pruning]] = {}
 
     def expect(self, prunings: Iterable[Pruning | None]) -> None:
         """Say which prunings will be asked for next: an image is ranked for the largest budget."""
         self._expected = {}
         for pruning in prunings:
-            if pruning is not None and pruning.before is not None:
-                stage = pruning.before
-                self._expected.setdefault(stage.selector, []).append(stage)
+            selector = None if pruning is None else _ranker(pruning)
+            if pruning is not None and selector is not None:
+                self._expected.setdefault(selector, []).append(pruning)
 
     def bind(self, pruning: Pruning | None, aspect: str | None) -> Pruning | None:
         """Return a pruning that keeps the same tokens and looks up pick orders here."""
-        stage = None if pruning is None else pruning.before
-        if pruning is None or stage is None or pruning.compat is not None or not self.active:
+        selector = None if pruning is None or not self.active else _ranker(pruning)
+        if pruning is None or selector is None:
             return pruning
-        if "text_embeddings" in stage.selector.needs:
-            return pruning
-        remembering = _Remembering(stage.selector, self, (aspect, pruning.keep_newlines))
-        first = replace(stage, selector=remembering)
+        remembering = _Remembering(selector, self, (aspect, pruning.keep_newlines))
+        first = replace(pruning.stages[0], method=remembering)
         return replace(pruning, stages=(first, *pruning.stages[1:]))
 
     def largest(self, selector: Selector, n: int, least: int) -> int:
         """Return the largest budget expected of ``n`` tokens that needs a ranking at all."""
-        budgets = [stage.budget(n, n) for stage in self._expected.get(selector, [])]
+        plans = [one.plan(n, self.shape) for one in self._expected.get(selector, [])]
+        budgets = [plan.get(0, n) for plan in plans]
         return max([least, *(budget for budget in budgets if budget < n)])
 
     def find(self, key: _Key, k: int) -> Tensor | None:
@@ -84,6 +86,15 @@ class Rankings:
             self._size -= self._orders.popitem(last=False)[1].nbytes
 
 
+def _ranker(pruning: Pruning) -> Selector | None:
+    """Return the selector before the language model whose picks the image alone decides."""
+    if pruning.compat is not None or not pruning.stages or pruning.stages[0].layer:
+        return None
+    method = pruning.stages[0].method
+    alone = isinstance(method, Selector) and method.needs.isdisjoint(TEXT_SIGNALS)
+    return method if alone else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Remembering(Selector):
     """A method that looks up the pick orders of images that have a name.
@@ -97,6 +108,11 @@ class _Remembering(Selector):
     method: Selector
     rankings: Rankings
     view: View
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """As the method."""
+        return self.method.needs
 
     @property
     def nested(self) -> bool:

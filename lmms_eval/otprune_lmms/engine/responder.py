@@ -10,7 +10,7 @@ import torch
 
 from llava.model.visual_tokens import ImageTokens
 from llava.pruning import Pruning
-from otprune_lmms.engine.generation import Row, write
+from otprune_lmms.engine.generation import Row, Selecting, write
 from otprune_lmms.engine.identity import image_number
 from otprune_lmms.engine.loglikelihood import likelihoods
 from otprune_lmms.engine.phases import Watch
@@ -69,19 +69,24 @@ class Responder:
         pruning: Pruning | None,
     ) -> list[Answer]:
         writes = questions[0].request.kind == "generate"
-        with watch.answer(self.model, pruning, writes) as run:
-            answers = self._respond(questions, rows, run.pruning)
+        with watch.answer(self.model, writes) as run:
+            answers = self._respond(questions, rows, pruning, run.selecting)
+            run.dropped = any(one.kept != one.candidates for one in answers)
         images = [[(one, q.generation.aspect) for one in q.images] for q in questions]
         shares = watch.shares(images)
         return [replace(a, phases=share) for a, share in zip(answers, shares, strict=True)]
 
     def _respond(
-        self, questions: Sequence[Question], rows: Sequence[Row], pruning: Pruning | None
+        self,
+        questions: Sequence[Question],
+        rows: Sequence[Row],
+        pruning: Pruning | None,
+        selecting: Selecting | None = None,
     ) -> list[Answer]:
         first = questions[0]
         if first.request.kind == "loglikelihood":
             try:
-                found = likelihoods(self.model, rows, pruning)
+                found = likelihoods(self.model, rows, pruning, selecting)
             except ValueError as error:
                 names = ", ".join(question.request.name for question in questions)
                 raise RequestError(f"{names}: {error}") from error
@@ -90,14 +95,18 @@ class Responder:
                 for one in found
             ]
         if not first.generation.samples:
-            return self._write(rows, pruning, first)
+            return self._write(rows, pruning, first, selecting)
         device = self.model.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(rows[0].seed)
-            return self._write(rows, pruning, first)
+            return self._write(rows, pruning, first, selecting)
 
     def _write(
-        self, rows: Sequence[Row], pruning: Pruning | None, question: Question
+        self,
+        rows: Sequence[Row],
+        pruning: Pruning | None,
+        question: Question,
+        selecting: Selecting | None,
     ) -> list[Answer]:
         written = write(
             self.model,
@@ -106,6 +115,7 @@ class Responder:
             pruning,
             question.generation,
             use_cache=self.use_cache,
+            selecting=selecting,
         )
         return [
             Answer(text=one.text, kept=one.kept, candidates=one.candidates, new_tokens=one.tokens)

@@ -81,12 +81,7 @@ class VisualStore:
 
     def shrink(self) -> None:
         """Let go of what was seen longest ago, down to the limit."""
-        size = sum(_bytes(tokens) for tokens in self._held.values())
+        size = sum(tokens.nbytes for tokens in self._held.values())
         while size > self.limit and self._held:
             _, tokens = self._held.popitem(last=False)
-            size -= _bytes(tokens)
-
-
-def _bytes(tokens: ImageTokens) -> int:
-    parts = (tokens.tokens, tokens.cls_attention, tokens.encoder_keys)
-    return sum(part.nbytes for part in parts if part is not None)
+            size -= tokens.nbytes

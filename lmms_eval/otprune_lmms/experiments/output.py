@@ -68,6 +68,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "keep_ratio": cell.keep_ratio,
         "k": cell.k,
         "layer": cell.layer,
+        "match": cell.about,
         "settings": cell.settings_dict(),
     }
 
@@ -80,7 +81,8 @@ def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     try:
         before = json.loads(path.read_text())
-        same = all(before[name] == content[name] for name in ("experiment", "models", "data"))
+        same = all(before[name] == content[name] for name in ("models", "data"))
+        same &= _experiment(before) == _experiment(content)
         runs, where = before["runs"], before["origin"]
     except (OSError, ValueError, KeyError):
         return content
@@ -89,6 +91,11 @@ def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
     generated = sum(count["generated"] for count in content["runs"][0]["counts"].values())
     kept = {} if generated else {"origin": where, "versions": before["versions"]}
     return content | kept | {"runs": [*runs, *content["runs"]]}
+
+
+def _experiment(content: dict[str, Any]) -> Experiment:
+    """Return a manifest's experiment; one written before a setting existed has its default."""
+    return Experiment.model_validate_json(json.dumps(content["experiment"]))
 
 
 def remake(output: Path) -> Wide:

@@ -23,13 +23,18 @@ from otprune_lmms.files import whole
 
 
 def cells_to_show(cells: Sequence[Cell]) -> list[Cell]:
-    """Return one cell of each method: before the language model, at its smallest keep ratio."""
+    """Return one cell of each method, that of the smallest keep ratio.
+
+    Before the language model, or by a schedule; a schedule without a budget where there is none
+    with a keep ratio.
+    """
     shown: dict[str, Cell] = {}
     for cell in cells:
-        if cell.method is None or cell.keep_ratio is None or cell.layer:
+        scheduled = cell.keep_ratio is None and cell.k is None
+        if cell.method is None or cell.layer or (cell.keep_ratio is None and not scheduled):
             continue
         best = shown.get(cell.method)
-        if best is None or cell.keep_ratio < (best.keep_ratio or 1):
+        if best is None or (cell.keep_ratio or 2.0) < (best.keep_ratio or 2.0):
             shown[cell.method] = cell
     return list(shown.values())
 
@@ -44,7 +49,8 @@ def kept_patches(
         loaded: what `load_pretrained_model` returns.
         image: the picture.
         context: what is asked about it.
-        cells: at layer 0.
+        cells: settings. Of several prunings the last one counts; of a merger the patches in whose
+            places its tokens stand.
 
     Returns:
         Pixels [h w 3] in [0, 1]; rows and columns of patches; kept patches [rows columns] as bool.
@@ -55,30 +61,43 @@ def kept_patches(
     tokenizer, model, processor, _ = loaded
     rgb = as_rgb(image)
     pixels = process_images([rgb], processor, model.config)
-    visual = model.encode_visual(pixels, [rgb.size])
+    prunings = {cell.label: cell.pruning() for cell in cells}
+    needs = frozenset().union(*(one.needs for one in prunings.values() if one is not None))
+    visual = model.encode_visual(pixels, [rgb.size], needs)
     grid = visual[0].grid
     if grid is None or pixels[0].ndim != 3:
         raise ValueError("a picture of kept patches needs an image of a single tile")
     ids = tokenizer_image_token(make_prompt(context, 1), tokenizer, return_tensors="pt")
     kept = {}
-    for cell in cells:
+    for label, pruning in prunings.items():
         trace = Trace()
         model.generate(
             ids[None].to(model.device),  # type: ignore[union-attr]
             visual=visual,
             image_ids=[image_number(image_hash(rgb))],
-            pruning=cell.pruning(),
+            pruning=pruning,
             trace=trace,
             max_new_tokens=1,
             do_sample=False,
         )
-        mask = np.zeros(grid[0] * grid[1], dtype=bool)
-        mask[trace.kept[0][0].numpy()] = True
-        kept[cell.label] = mask.reshape(grid)
+        kept[label] = patches(trace, grid)
     mean = np.array(processor.image_mean)[:, None, None]
     std = np.array(processor.image_std)[:, None, None]
     seen = pixels[0].float().cpu().numpy() * std + mean
     return seen.transpose(1, 2, 0).clip(0, 1), grid, kept
+
+
+def patches(trace: Trace, grid: tuple[int, int]) -> np.ndarray:
+    """Return the patches of a call's first image that are left at the end, [rows columns].
+
+    A merged token that stands for no single patch has none.
+    """
+    size = grid[0] * grid[1]
+    mask = np.full(size, not trace.kept)
+    if trace.kept:
+        left = trace.kept[max(trace.kept)][0].numpy()
+        mask[left[(left >= 0) & (left < size)]] = True
+    return mask.reshape(grid)
 
 
 def draw(

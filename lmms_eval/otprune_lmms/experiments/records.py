@@ -172,14 +172,14 @@ def _setting(model: ModelChoice, cell: Cell) -> dict[str, Any]:
         "keep_ratio": cell.keep_ratio,
         "k": cell.k,
         "layer": cell.layer,
-        "seed": dict(cell.settings).get("seed", 0) if cell.method == "random" else None,
+        "seed": cell.seed,
         "row": row_label(cell),
     }
 
 
 def row_label(cell: Cell) -> str:
     """Return the label of a cell without its seed: seeds of one setting share a row."""
-    if cell.method != "random":
+    if cell.seed is None:
         return cell.label
     plain = {name: value for name, value in cell.settings_dict().items() if name != "seed"}
     return Cell.make(**plain).label

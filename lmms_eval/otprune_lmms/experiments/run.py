@@ -18,9 +18,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from llava.model.builder import load_pretrained_model
+from llava.model.decoder import decoder_shape
 from otprune_lmms.cells import Cell
 from otprune_lmms.cluster.shard import Shard
-from otprune_lmms.cost.counting import shape_of
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Answer, Answers, Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
@@ -232,7 +232,7 @@ def _answer(
     agreed.settle(answers.failed)
     requests = answers.requests
     outcome.models[model.name] = engine.fingerprint
-    outcome.shapes[model.name] = dataclasses.asdict(shape_of(loaded[1].config))
+    outcome.shapes[model.name] = dataclasses.asdict(decoder_shape(loaded[1].config))
     share = _numbered(answers, cells)
     asked = asked_of(requests, answers, loaded[0], model.conversation)
     counts = [dict(vars(answers.counts))]

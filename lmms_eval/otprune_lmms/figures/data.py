@@ -13,7 +13,10 @@ from PIL import Image
 
 from otprune_lmms.benchmarks import headline
 from otprune_lmms.statistics import averages
+from otprune_lmms.tables.by_layer import Key, Profile, over_layers, profiles
+from otprune_lmms.tables.manifest import read_manifest
 from otprune_lmms.tables.records import UNPRUNED, read_records
+from otprune_lmms.tables.settings import settings_of, with_planned
 
 RULES = {
     averages.MEAN_OF_RATIOS: averages.mean_of_ratios,
@@ -74,10 +77,34 @@ class Results:
         """Headline scores in the unit of the tables, seeds averaged.
 
         Columns model, row, method (None for unpruned), variant, keep_ratio, k, layer, task,
-        column, tokens (kept of an image, mean), visual (before pruning), value, low, high (95 %;
-        NaN without ``intervals.csv``). Scores that could not be computed are left out.
+        column, tokens (`amount` of an image, mean), visual (before pruning), value, low, high
+        (95 %; NaN without ``intervals.csv``). Scores that could not be computed are left out.
         """
-        return _with_intervals(_scores(self.records), self.optional("intervals.csv"))
+        found = _scores(self.records)
+        if self._schedules is not None:
+            found = found.assign(tokens=_over_layers(found, self._schedules))
+        return _with_intervals(found, self.optional("intervals.csv"))
+
+    @property
+    def amount(self) -> str:
+        """What is counted as tokens: those kept, or the mean where budgets are about all layers."""
+        return (
+            "kept visual tokens" if self._schedules is None else "visual tokens, mean over layers"
+        )
+
+    @cached_property
+    def _schedules(self) -> "_Schedules | None":
+        """What is known of tokens by layer; None where no budget is about all layers."""
+        if not self.manifest:
+            return None
+        manifest = read_manifest(self.folder)
+        settings = with_planned(settings_of(self.records), manifest.models, manifest.planned)
+        if not any(one.by_layer for one in settings):
+            return None
+        known = profiles(settings, self.records, manifest, self.folder)
+        return _Schedules(
+            known, {name: one["layers"] or 0 for name, one in manifest.shapes.items()}
+        )
 
     @cached_property
     def averages(self) -> Frame:
@@ -113,6 +140,14 @@ class Results:
         return pd.read_csv(path) if path.is_file() else None
 
 
+@dataclass(frozen=True)
+class _Schedules:
+    """Tokens by layer where a schedule drops them, and the layers of each model."""
+
+    profiles: Mapping[Key, Profile]
+    layers: Mapping[str, int]
+
+
 def read_results(folder: Path, images: ImageSource | None = None) -> Results:
     """Return a results folder.
 
@@ -129,6 +164,8 @@ def variant(row: str, method: str, keep_ratio: float, k: float, layer: int) -> s
     for budget in budgets:
         if rest == f"-{budget}" or rest.startswith(f"-{budget}-"):
             rest = rest[len(budget) + 1 :]
+            # Of all layers or not, it is the budget; of multiply-adds is another matter.
+            rest = re.sub(r"^-average(?=-|$)", "", rest)
             break
     rest = re.sub(rf"^-layer{layer}(?=-|$)", "", rest)
     # Long labels end in a hash, which differs between budgets.
@@ -164,6 +201,24 @@ def _scores(records: Frame) -> Frame:
     labels = found[["row", "method", "keep_ratio", "k", "layer"]].itertuples(index=False)
     found["variant"] = [variant(*label) if label.method else "" for label in labels]
     return found.assign(column=found["task"].map(heads))
+
+
+def _over_layers(scores: Frame, known: _Schedules) -> list[float]:
+    """Return the tokens of an image that enter a layer, mean over layers, for each score.
+
+    Those kept where the layers are not known.
+    """
+    found = []
+    for line in scores.itertuples():
+        profile = known.profiles.get((line.model, line.row, line.task))
+        layers = known.layers.get(line.model, 0)
+        if profile is not None:
+            found.append(profile.mean)
+        elif layers and line.tokens == line.tokens:
+            found.append(over_layers(int(line.layer), layers, line.tokens, line.visual))
+        else:
+            found.append(line.tokens)
+    return found
 
 
 def _with_intervals(scores: Frame, intervals: Frame | None) -> Frame:

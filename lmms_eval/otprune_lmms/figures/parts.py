@@ -130,7 +130,11 @@ def of_all(scores: Frame) -> str:
 def token_axis(axes: Axes, tokens: Sequence[float]) -> None:
     """Make x a logarithmic axis of kept tokens with a tick at each budget."""
     axes.set_xscale("log", base=2)
-    ticks = thinned(sorted({round(float(token)) for token in tokens}))
+    # A method may leave none at all.
+    tokens = [token for token in tokens if token > 0]
+    if not tokens:
+        return
+    ticks = thinned(sorted({max(1, round(float(token))) for token in tokens}))
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))

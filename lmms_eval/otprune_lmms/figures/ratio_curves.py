@@ -48,7 +48,7 @@ def draw(results: Results, model: str) -> Figure:
         place.xaxis.set_minor_locator(NullLocator())
         place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         place.set_title(one.label, loc="left", color=one.look.colour)
-    figure.supxlabel("kept visual tokens, %")
+    figure.supxlabel(f"{results.amount}, %")
     figure.supylabel("score, % of unpruned")
     kinds = [("captions (CIDEr)", ":", "#888888", 0.8), ("questions", "-", "#888888", 0.8)]
     kinds.append(("mean of all", "-", "#333333", 2.2))

@@ -47,7 +47,7 @@ def draw(results: Results, model: str) -> Figure:
         token_axis(place, list(pruned["tokens"]))
         place.set_title(rule.replace("_", " "), loc="left")
     axes[0].set_ylabel("relative average, % of unpruned")
-    figure.supxlabel(f"kept visual tokens{of_all(results.scores)}")
+    figure.supxlabel(f"{results.amount}{of_all(results.scores)}")
     outside(figure, handles(series_of(one)))
     return figure
 

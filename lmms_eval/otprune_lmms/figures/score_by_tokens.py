@@ -52,6 +52,6 @@ def draw(results: Results, model: str) -> Figure:
         metrics = results.records.loc[results.records["task"] == task, "metric"]
         head = headline(task, list(dict.fromkeys(metrics)))
         title(place, head.column, head.metric)
-    figure.supxlabel(f"kept visual tokens{of_all(scores)}")
+    figure.supxlabel(f"{results.amount}{of_all(scores)}")
     legend(figure, handles(series, bool(scores["method"].isna().any())), free)
     return figure

@@ -1,8 +1,10 @@
 """One look for each method, the same in every figure, readable in print and to the colour-blind.
 
 Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) and of Tol's muted scheme
-(https://personal.sron.nl/~pault/). No two methods share a marker and a colour; methods that look at
-nothing (random, stride, first tokens) are dashed, so they can be told apart without colour too.
+(https://personal.sron.nl/~pault/) and, for those who came later, of ColorBrewer
+(https://colorbrewer2.org). No two methods share a colour, nor a marker and a line style: methods
+that look at nothing (random, stride, first tokens) are dashed, those that merge tokens dash-dotted,
+those that prune layer by layer dotted, so they can be told apart without colour too.
 """
 
 from collections.abc import Iterable
@@ -36,6 +38,12 @@ class Look:
 BLIND = "--"
 """Line style of methods that look at nothing."""
 
+MERGES = "-."
+"""Line style of methods that merge tokens."""
+
+LAYERS = ":"
+"""Line style of methods that drop tokens layer by layer."""
+
 LOOKS: dict[str, Look] = {
     "otprune": Look("OTPrune", "#D55E00", "o", width=1.9),
     "divprune": Look("DivPrune", "#0072B2", "s"),
@@ -50,6 +58,24 @@ LOOKS: dict[str, Look] = {
     "grid": Look("Grid", "#882255", "d", BLIND),
     "first_k": Look("First-K", "#117733", "v", BLIND),
     "last_k": Look("Last-K", "#CC6677", "*", BLIND),
+    "fastervlm": Look("FasterVLM", "#E7298A", "8"),
+    "vispruner": Look("VisPruner", "#5E3C99", "H"),
+    "scope": Look("SCOPE", "#1A9850", "D"),
+    "holov": Look("HoloV", "#A6761D", "d"),
+    "cdpruner": Look("CDPruner", "#B2182B", "v"),
+    "mmtok": Look("MMTok", "#3690C0", "X"),
+    "visionzip": Look("VisionZip", "#C51B7D", "o", MERGES),
+    "prumerge": Look("PruMerge", "#4D9221", "s", MERGES),
+    "tome": Look("ToMe", "#2166AC", "^", MERGES),
+    "pooling": Look("Average pooling", "#8C510A", "D", MERGES),
+    "downsample": Look("Downsampling", "#01665E", "v", MERGES),
+    "fastv": Look("FastV", "#E31A1C", "s", LAYERS),
+    "pyramiddrop": Look("PyramidDrop", "#1F78B4", "^", LAYERS),
+    "transprune": Look("TransPrune", "#33A02C", "o", LAYERS, 1.6),
+    "sparsevlm": Look("SparseVLM", "#6A3D9A", "D", LAYERS),
+    "dart": Look("DART", "#B15928", "v", LAYERS),
+    "tops": Look("TOPS", "#FF7F00", "P", LAYERS),
+    "vtw": Look("VTW", "#7F7F7F", "X", LAYERS),
 }
 """The methods that come with the package."""
 

@@ -7,7 +7,11 @@ from itertools import combinations
 import pandas as pd
 
 from otprune_lmms.frames import Frame
+from otprune_lmms.tables.labels import parts_of
 from otprune_lmms.tables.records import UNPRUNED
+
+OWN = "own schedule"
+"""Budget of a schedule as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,8 @@ class Row:
 
     Attributes:
         label: ``row`` of the records.
-        budget: what it may keep and where: "0.098", "k64", "0.098 at layer 2"; "" if unpruned.
+        budget: what it may keep and where: "0.098", "k64", "0.098 at layer 2", "0.5 flops"; "own
+            schedule" without a budget; "" if unpruned.
         kept: the budget without the layer.
         layer: where it prunes.
     """
@@ -57,7 +62,10 @@ def rows_of(records: Frame) -> list[Row]:
 def _row(label: str, method: object, keep_ratio: float, k: float, layer: float) -> Row:
     if label == UNPRUNED or not isinstance(method, str):
         return Row(label, "", "", 0)
-    kept = f"{keep_ratio:g}" if pd.notna(keep_ratio) else f"k{int(k)}" if pd.notna(k) else "any"
+    kept = f"{keep_ratio:g}" if pd.notna(keep_ratio) else f"k{int(k)}" if pd.notna(k) else OWN
+    about = parts_of(label, method, keep_ratio, k)
+    if about is not None and about[0] == "flops":
+        kept += " flops"
     depth = 0 if pd.isna(layer) else int(layer)
     return Row(label, f"{kept} at layer {depth}" if depth else kept, kept, depth)
 
@@ -65,7 +73,8 @@ def _row(label: str, method: object, keep_ratio: float, k: float, layer: float) 
 def comparisons(rows: list[Row]) -> list[Comparison]:
     """Return all comparisons of a model's rows.
 
-    Rows of one budget, each with each; one setting at several layers, each layer with its lowest
+    Rows of one budget, each with each (schedules without a budget cost each what they cost and are
+    not compared with each other); one setting at several layers, each layer with its lowest
     (budget "0.098, layers"; deeper layers cost more, so these are not at equal cost); every pruned
     row with the unpruned model.
     """
@@ -74,6 +83,7 @@ def comparisons(rows: list[Row]) -> list[Comparison]:
     found = [
         Comparison(budget, a.label, b.label)
         for budget in budgets
+        if budget != OWN
         for a, b in combinations([row for row in pruned if row.budget == budget], 2)
     ]
     found += _layers(pruned)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from otprune_lmms.tables.by_layer import mean_over_layers, profiles
 from otprune_lmms.tables.columns import columns_of, cost_columns, heads_of
 from otprune_lmms.tables.cost import Convention, costs, tokens_of
 from otprune_lmms.tables.gate import doubted, gate
@@ -51,10 +52,15 @@ def wide(
     settings = with_planned(settings_of(records), manifest.models, manifest.planned)
     heads = heads_of(records, manifest.tasks)
     verdicts = gate(records, references(manifest) if reference is None else reference)
-    spent = costs(settings, tokens_of(records, folder), manifest, convention)
+    known = profiles(settings, records, manifest, folder)
+    spent = costs(settings, tokens_of(records, folder), manifest, convention, known)
     columns, unit = cost_columns(spent, convention)
-    columns = columns_of(heads, columns)
-    numbers = Numbers(records, intervals or Intervals(), spent, unit, doubted(verdicts))
+    layers = any(one.by_layer for one in settings)
+    columns = columns_of(heads, columns, layers)
+    means = {
+        (one.model, one.label): mean_over_layers(one, known, manifest) for one in settings if layers
+    }
+    numbers = Numbers(records, intervals or Intervals(), spent, unit, doubted(verdicts), means)
     parts = tuple(
         Part(model, (*_blocks(own, columns, numbers), *printed_blocks(model, manifest, columns)))
         for model, own in _by_model(settings).items()
@@ -84,13 +90,17 @@ def _blocks(
             budgets.setdefault(one.budget, []).append(one)
     visual = next((one.visual for one in settings if one.visual is not None), 1.0)
     # As the papers print them: the largest budget first.
-    ordered = sorted(budgets, key=lambda budget: -_size(budget, budgets[budget], visual))
+    ordered = sorted(budgets, key=lambda budget: -_size(budget, visual))
     return blocks + [_retain(budget, budgets[budget], columns, numbers) for budget in ordered]
 
 
 def _retain(
     budget: Budget, settings: Sequence[Setting], columns: Sequence[Column], numbers: Numbers
 ) -> Block:
+    title = _retain_title(budget, settings, numbers)
+    if budget[0] == "none":
+        # Each at a cost of its own, so this is no contest.
+        return Block("retain", title, tuple(numbers.row(one, columns) for one in settings))
     rows = [
         _with_rank(numbers.row(one, columns), rank, columns)
         for one, rank in zip(settings, numbers.ranks(settings), strict=True)
@@ -98,7 +108,7 @@ def _retain(
     # Averages over other tasks are no contest.
     alike = len({numbers.compared(one) for one in settings if one.cells}) < 2
     judged = [c if alike or c.kind != "relative" else replace(c, kind="tokens") for c in columns]
-    return Block("retain", _retain_title(budget, settings), marked(rows, judged))
+    return Block("retain", title, marked(rows, judged))
 
 
 def _with_rank(row: Row, rank: float | None, columns: Sequence[Column]) -> Row:
@@ -109,12 +119,10 @@ def _with_rank(row: Row, rank: float | None, columns: Sequence[Column]) -> Row:
     return replace(row, entries=tuple(entries))
 
 
-def _size(budget: Budget, settings: Sequence[Setting], visual: float) -> float:
-    """Return about how many tokens a budget keeps."""
+def _size(budget: Budget, visual: float) -> float:
+    """Return about how many tokens a budget keeps; schedules without one go last."""
     kind, number = budget
-    if kind == "ratio":
-        return number * visual
-    return number if kind == "k" else max((one.kept or 0.0) for one in settings)
+    return number * visual if kind.endswith("ratio") else number
 
 
 def _upper_title(setting: Setting) -> str:
@@ -123,17 +131,31 @@ def _upper_title(setting: Setting) -> str:
     return f"Upper bound: {_count(setting.visual)} visual tokens (100 %)"
 
 
-def _retain_title(budget: Budget, settings: Sequence[Setting]) -> str:
-    kind, number = budget
-    head = {"ratio": f"Retain {number:g}", "k": f"Retain k = {number:g}"}.get(kind, "Retain")
-    kept = sorted(one.kept for one in settings if one.kept is not None)
+def _retain_title(budget: Budget, settings: Sequence[Setting], numbers: Numbers) -> str:
+    head = _head(*budget)
+    layers = any(one.by_layer for one in settings)
+    amounts = [
+        numbers.means.get((one.model, one.label)) if layers else one.kept for one in settings
+    ]
+    kept = sorted(amount for amount in amounts if amount is not None)
     visual = [one.visual for one in settings if one.visual is not None]
     if not kept or not visual or not visual[0]:
         return head
     least, most = _count(kept[0]), _count(kept[-1])
     tokens = least if least == most else f"{least} to {most}"
+    found = f"{tokens} of {_count(visual[0])} tokens"
+    found += " in a layer on average" if layers else ""
+    if budget[0] == "none":
+        return f"{head} ({found})"
     down = 100 * (1 - sum(kept) / len(kept) / visual[0])
-    return f"{head} ({tokens} of {_count(visual[0])} tokens, down {down:.1f} %)"
+    return f"{head} ({found}, down {down:.1f} %)"
+
+
+def _head(kind: str, number: float) -> str:
+    if kind == "none":
+        return "Own schedules"
+    about = "Retain multiply-adds of" if kind.startswith("flops") else "Retain"
+    return f"{about} {number:g}" if kind.endswith("ratio") else f"{about} k = {number:g}"
 
 
 def _count(number: float) -> str:

@@ -10,6 +10,7 @@ from otprune_lmms.tables.cost import Convention, Cost
 from otprune_lmms.tables.layout import Column
 
 TOKENS = "tokens"
+MEAN = "tokens, mean over layers"
 RANK = "average rank"
 RULES = {
     "mean of ratios": averages.MEAN_OF_RATIOS,
@@ -42,8 +43,16 @@ def heads_of(records: pd.DataFrame, asked: Sequence[str]) -> dict[str, Headline]
     }
 
 
-def columns_of(heads: Mapping[str, Headline], cost: tuple[Column, ...]) -> tuple[Column, ...]:
-    """Return all columns: tokens, cost if known, scores, relative averages, rank."""
+def columns_of(
+    heads: Mapping[str, Headline], cost: tuple[Column, ...], layers: bool = False
+) -> tuple[Column, ...]:
+    """Return all columns: tokens, cost if known, scores, relative averages, rank.
+
+    Args:
+        heads: of the tasks.
+        cost: columns of cost.
+        layers: whether budgets are about all layers, so that their mean is a column.
+    """
     names = [head.column for head in heads.values()]
     scores = [
         # Two tasks may stand for one benchmark; then their ids tell them apart.
@@ -51,7 +60,8 @@ def columns_of(heads: Mapping[str, Headline], cost: tuple[Column, ...]) -> tuple
         for task, head in heads.items()
     ]
     relative = [Column(name, "relative") for name in RULES]
-    return (Column(TOKENS, "tokens"), *cost, *scores, *relative, Column(RANK, "rank", 2))
+    tokens = [Column(TOKENS, "tokens"), *([Column(MEAN, "tokens")] if layers else [])]
+    return (*tokens, *cost, *scores, *relative, Column(RANK, "rank", 2))
 
 
 def cost_columns(

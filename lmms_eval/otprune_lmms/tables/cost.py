@@ -1,4 +1,4 @@
-"""What the prefill of each row costs, by the formula of `otprune.cost`, from measured tokens."""
+"""What the prefill of each row costs, by the formula of `otprune.cost`, from its tokens."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from otprune_lmms.samples import SAMPLES
+from otprune_lmms.tables.by_layer import Key, Profile
 from otprune_lmms.tables.manifest import Manifest
 from otprune_lmms.tables.records import UNPRUNED
 from otprune_lmms.tables.settings import Setting
@@ -56,9 +57,20 @@ def tokens_of(records: pd.DataFrame, folder: Path | None = None) -> Tokens:
 
 
 def costs(
-    settings: Sequence[Setting], tokens: Tokens, manifest: Manifest, convention: Convention
+    settings: Sequence[Setting],
+    tokens: Tokens,
+    manifest: Manifest,
+    convention: Convention,
+    profiles: Mapping[Key, Profile] | None = None,
 ) -> dict[tuple[str, str], Cost]:
     """Return the cost of each row whose model's decoder and text tokens the manifest has.
+
+    Args:
+        settings: of a table.
+        tokens: see `tokens_of`.
+        manifest: of the same folder.
+        convention: of `otprune.cost`.
+        profiles: tokens of each layer, where a schedule drops them.
 
     Raises:
         ValueError: a decoder of impossible sizes, an unknown convention; see `otprune.cost`.
@@ -66,13 +78,20 @@ def costs(
     found = {}
     for model in dict.fromkeys(setting.model for setting in settings):
         shape, text = manifest.shapes.get(model), manifest.text_tokens.get(model)
-        own = [one for one in settings if one.model == model and one.cells]
+        own = [
+            one for one in settings if one.model == model and one.cells and _known(one, profiles)
+        ]
         if not shape or not text:
             continue
         each = {
             one.label: {
-                task: prefill(
-                    shape, one.layer, text[task], *tokens[model, one.label, task], convention
+                task: _of_prompt(
+                    shape,
+                    one,
+                    text[task],
+                    tokens[model, one.label, task],
+                    (profiles or {}).get((model, one.label, task)),
+                    convention,
                 )
                 for task in text
                 if (model, one.label, task) in tokens
@@ -88,6 +107,26 @@ def costs(
                     math.fsum(shares) / len(shares) if shares else None,
                 )
     return found
+
+
+def _known(one: Setting, profiles: Mapping[Key, Profile] | None) -> bool:
+    """Return whether the tokens of each layer are known: not of a schedule that cannot be read."""
+    return not one.own_schedule or any(
+        (one.model, one.label, task) in (profiles or {}) for task in one.tasks
+    )
+
+
+def _of_prompt(
+    shape: Mapping[str, int | None],
+    one: Setting,
+    text: float,
+    counts: tuple[float, float],
+    profile: Profile | None,
+    convention: Convention,
+) -> float:
+    if profile is None:
+        return prefill(shape, one.layer, text, *counts, convention)
+    return by_segments(shape, [(text + count, 1) for count in profile.tokens], convention)
 
 
 def prefill(
@@ -112,19 +151,28 @@ def prefill(
         visual: visual tokens before pruning.
         convention: of `otprune.cost`.
     """
+    layers = shape["layers"] or 0
+    before = min(layer, layers)
+    return by_segments(shape, [(text + visual, before), (text + kept, layers - before)], convention)
+
+
+def by_segments(
+    shape: Mapping[str, int | None],
+    segments: Sequence[tuple[float, int]],
+    convention: Convention,
+) -> float:
+    """Return the multiply-adds of a prefill of segments: so many tokens through so many layers."""
     # Here, and not above: the package loads torch, which only this column needs.
     from otprune.cost import DecoderShape, prefill_multiply_adds
 
     decoder = DecoderShape(**shape)  # type: ignore[arg-type]
-    before = min(layer, decoder.layers)
-    many = ((text + visual, before), (text + kept, decoder.layers - before))
 
     def whole(count: int, layers: int) -> int:
         # One layer's worth, times the layers that see as many.
         return prefill_multiply_adds(decoder, count, convention) * layers // decoder.layers
 
     total = 0.0
-    for count, layers in many:
+    for count, layers in segments:
         low, rest = math.floor(count), count - math.floor(count)
         total += (1 - rest) * whole(low, layers) + rest * whole(low + 1, layers)
     return total

@@ -49,6 +49,9 @@ class Planned:
         keep_ratio: share kept; or
         k: how many.
         layer: where it prunes.
+        match: what its budget is about; None for none, and in folders from before there was a
+            choice.
+        settings: of its cell, as `Cell.make` takes them.
     """
 
     row: str
@@ -56,6 +59,8 @@ class Planned:
     keep_ratio: float | None = None
     k: int | None = None
     layer: int = 0
+    match: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,11 @@ def _parsed(content: Mapping[str, Any], experiment: Mapping[str, Any]) -> Manife
     limits = dict(_limits(experiment))
     planned = {
         one["row"]: Planned(
-            one["row"], one.get("method"), one.get("keep_ratio"), one.get("k"), one.get("layer", 0)
+            one["row"],
+            *(one.get(name) for name in ("method", "keep_ratio", "k")),
+            layer=one.get("layer", 0),
+            match=one.get("match"),
+            settings=one.get("settings", {}),
         )
         for one in content.get("cells", ())
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from otprune_lmms.benchmarks import Headline
-from otprune_lmms.tables.columns import RANK, RULES, SHARE
+from otprune_lmms.tables.columns import MEAN, RANK, RULES, SHARE
 from otprune_lmms.tables.cost import Convention
 from otprune_lmms.tables.gate import Verdict, Verdicts
 from otprune_lmms.tables.layout import Column, Part
@@ -62,6 +62,7 @@ def notes(told: Told, parts: Sequence[Part]) -> tuple[str, ...]:
         *_gate(told),
         *_cost(told),
         *_layers(told),
+        *_budgets(told),
         *_seeds(told, parts),
         *_missing(told),
         *_intervals(told, parts),
@@ -146,6 +147,17 @@ def _layers(told: Told) -> Iterator[str]:
             f"layer {listed}: pruned at the input of that layer of the language model; the layers "
             "before it see all tokens"
         )
+
+
+def _budgets(told: Told) -> Iterator[str]:
+    if any(column.name == MEAN for column in told.columns):
+        yield (
+            f"{MEAN}: visual tokens of an image that enter a layer of the language model, of what "
+            "was measured and, where tokens are dropped at several layers, of the schedule; tokens "
+            "are those left after the last layer that drops some"
+        )
+    if any(one.own_schedule for one in told.settings):
+        yield "own schedules: each at its own cost, so neither ranked nor marked"
 
 
 def _seeds(told: Told, parts: Sequence[Part]) -> Iterator[str]:

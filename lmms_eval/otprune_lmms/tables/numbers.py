@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from otprune_lmms.statistics import averages
-from otprune_lmms.tables.columns import AVERAGE, RULES, SHARE, TOKENS
+from otprune_lmms.tables.columns import AVERAGE, MEAN, RULES, SHARE, TOKENS
 from otprune_lmms.tables.cost import Cost
 from otprune_lmms.tables.intervals import Interval, Intervals
 from otprune_lmms.tables.layout import MISSING, NOT_RUN, Column, Entry, Row
@@ -27,6 +27,7 @@ class Numbers:
         intervals: of scores and averages.
         costs: by (model, row).
         unit: what a cost is divided by.
+        means: tokens of an image that enter a layer, mean over layers, by (model, row).
         doubted: tasks on which a model's unpruned score is not where it should be.
         stale: rows whose intervals are of other records, and are left out.
     """
@@ -36,6 +37,7 @@ class Numbers:
     costs: Mapping[tuple[str, str], Cost]
     unit: float
     doubted: Mapping[str, frozenset[str]]
+    means: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
     scores: pd.DataFrame = field(init=False)
     by_cell: pd.DataFrame = field(init=False)
     stale: set[tuple[str, str]] = field(init=False, default_factory=set)
@@ -85,6 +87,8 @@ class Numbers:
             return self._relative(setting, RULES[column.name])
         if column.name == TOKENS:
             return Entry(setting.kept)
+        if column.name == MEAN:
+            return Entry(self.means.get((setting.model, setting.label)))
         cost = self.costs.get((setting.model, setting.label))
         if column.kind != "cost" or cost is None:
             return Entry()

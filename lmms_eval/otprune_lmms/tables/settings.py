@@ -1,17 +1,23 @@
 """The rows of a table: which settings were run, or asked for, and what they kept."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from otprune_lmms.tables.labels import hashed, parts_of
 from otprune_lmms.tables.manifest import Planned
 from otprune_lmms.tables.records import UNPRUNED
 
 Budget = tuple[str, float]
-"""Settings of one budget share a block: ("ratio", share), ("k", count) or ("none", 0)."""
+"""Settings of one budget share a block: ("ratio", share) or ("k", count) of the tokens, be they
+those kept or the average over layers; ("flops ratio", share) or ("flops k", count) of the
+multiply-adds; ("none", 0) for schedules without a budget."""
+
+_FIELDS = ("method", "keep_ratio", "k", "match", "seed")
+"""What a row's name does not say of its settings."""
 
 _NUMBER = re.compile(r"^(.*?[A-Za-z_])(-?\d[\d.e-]*)$")
 """A setting's name and its number, as ``gamma0.05``."""
@@ -32,6 +38,9 @@ class Setting:
         tasks: that were run.
         kept: tokens left of an image, mean over tasks and seeds; None where unknown.
         visual: tokens before.
+        match: what the budget is about: "kept", "average" or "flops"; None for a schedule without a
+            budget, and where the folder does not say.
+        settings: the cell's, as `Cell.make` takes them; empty where the folder does not say.
     """
 
     model: str
@@ -44,26 +53,39 @@ class Setting:
     tasks: frozenset[str] = frozenset()
     kept: float | None = None
     visual: float | None = None
+    match: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def budget(self) -> Budget:
         """What the setting may keep."""
+        kind = "flops " if self.match == "flops" else ""
         if self.keep_ratio is not None:
-            return ("ratio", self.keep_ratio)
-        return ("none", 0.0) if self.k is None else ("k", float(self.k))
+            return (f"{kind}ratio", self.keep_ratio)
+        return ("none", 0.0) if self.k is None else (f"{kind}k", float(self.k))
+
+    @property
+    def own_schedule(self) -> bool:
+        """Whether it prunes without a budget."""
+        return self.method is not None and self.budget[0] == "none"
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the amount is one of all layers together, not of the tokens kept."""
+        return self.own_schedule or self.match in ("average", "flops")
 
     @property
     def name(self) -> str:
         """The label without its budget: ``otprune, layer 2, gamma 0.05``."""
         if self.method is None:
             return self.label
-        # As `Cell.label` writes it: method, budget, and what else differs from the defaults.
-        budget = r"k\d+" if self.keep_ratio is None else r"[0-9.]+(?:e-?\d+)?"
-        after = re.fullmatch(rf"{re.escape(self.method)}-{budget}((?:-.+)?)", self.label)
-        if after is None:
+        found = parts_of(self.label, self.method, self.keep_ratio, self.k)
+        if found is None:
             return self.label
-        # A dash before a digit belongs to a number such as 1e-05.
-        more = [part for part in re.split(r"-(?=[A-Za-z_])", after[1]) if part]
+        _, more = found
+        if hashed(self.label) and self.settings:
+            own = {name: self.settings[name] for name in self.settings if name not in _FIELDS}
+            return ", ".join([self.method, *(f"{name} {value}" for name, value in own.items())])
         return ", ".join([self.method, *(_NUMBER.sub(r"\1 \2", part) for part in more)])
 
 
@@ -93,9 +115,18 @@ def with_planned(
                 for one in asked
                 if (model, one.row) not in known
             ]
+        own = [_told(setting, planned) for setting in own]
         order = {one.row: place for place, one in enumerate(asked)}
         whole += sorted(own, key=lambda setting: order.get(setting.label, len(order)))
     return whole
+
+
+def _told(setting: Setting, planned: Sequence[Planned]) -> Setting:
+    """Return a setting with what the manifest knows of it and the records do not."""
+    one = next((one for one in planned if one.row == setting.label), None)
+    if one is None:
+        return setting
+    return replace(setting, match=one.match, settings=one.settings)
 
 
 def _setting(model: str, label: str, records: pd.DataFrame) -> Setting:

@@ -24,6 +24,8 @@ CELLS = [
     Cell.make("first_k", k=4),
     Cell.make("last_k", k=4),
     Cell.make("otprune", keep_ratio=0.098, order="reference"),
+    Cell.make("divprune", keep_ratio=0.25, match="flops"),
+    Cell.make("fastervlm", k=5),
 ]
 
 
@@ -40,7 +42,7 @@ def kept_by_the_model(checkpoint, name, cell):
     with torch.inference_mode():
         model.generate(
             tokenizer_image_token("USER: <image>\nWhat?", tokenizer, return_tensors="pt")[None],
-            visual=model.encode_visual(pixels, [image.size]),
+            visual=model.encode_visual(pixels, [image.size], cell.pruning().needs),
             image_ids=[image_number(image_hash(image))],
             pruning=cell.pruning(),
             trace=trace,
@@ -126,6 +128,9 @@ def test_what_the_question_decides_is_left_out_and_said(caplog):
     cells = [
         Cell.make("otprune", keep_ratio=0.1, layer=1),
         Cell.make("otprune", keep_ratio=0.1, compat="reference"),
+        Cell.make("tome", keep_ratio=0.1),
+        Cell.make("cdpruner", keep_ratio=0.1, relevance="llm"),
+        Cell.make("fastv", schedule="1:0.5/3:0.25"),
         Cell.make("first_k", k=1),
     ]
     with caplog.at_level(logging.INFO):
@@ -133,7 +138,10 @@ def test_what_the_question_decides_is_left_out_and_said(caplog):
     assert list(table["cell"]) == ["first_k-k1"]
     assert "otprune-0.1-layer1 is not diagnosed: it prunes at layer 1" in caplog.text
     assert "compat='reference'" in caplog.text
-    assert diagnosed([request(0)], cells[:2]).empty
+    assert "tome-0.1 is not diagnosed: it merges tokens" in caplog.text
+    assert "relevancellm is not diagnosed: its selection depends on the question" in caplog.text
+    assert "is not diagnosed: it prunes at layer 1, 3, on hidden states" in caplog.text
+    assert diagnosed([request(0)], cells[:-1]).empty
 
 
 def test_a_layer_that_the_model_lacks_does_not_matter_and_text_has_no_rows():

@@ -9,12 +9,16 @@ import torch
 
 from helpers import PICTURES, TINY_ANYRES, loaded, request
 from llava.pruning import prune
-from otprune import PRUNERS, Selector, Signals, make_pruner
+from otprune import Merger, Mixture, Selector, Signals, make_pruner
+from otprune.cost import DecoderShape
 from otprune.pruners.otprune import OTPrune
+from otprune.pruners.registry import SELECTORS
+from otprune.signals import TEXT_SIGNALS
 from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine
 from otprune_lmms.engine.rankings import Rankings
 
+SHAPE = DecoderShape(hidden=8, feed_forward=20, layers=4, heads=2)
 BUDGETS = (5, 12, 40)
 SIZES = (64, 64, 49, 64)
 NAMES = (7, 8, 9, 7)
@@ -28,10 +32,22 @@ def images(dtype=torch.float32) -> list[torch.Tensor]:
 
 
 def signals() -> list[Signals]:
-    return [
-        Signals(grid=(isqrt(n), isqrt(n)), image_id=name)
-        for n, name in zip(SIZES, NAMES, strict=True)
-    ]
+    """All that a method may ask for of an image alone; of a square grid, one tile."""
+    found = {}
+    for n, name in zip(SIZES, NAMES, strict=True):
+        random = torch.Generator().manual_seed(name)
+        final = torch.rand(n, generator=random)
+        found[name] = Signals(
+            grid=(isqrt(n), isqrt(n)),
+            image_id=name,
+            cls_attention=torch.rand(2, n, generator=random).softmax(1),
+            encoder_keys=torch.randn(n, 8, generator=random),
+            final_cls_attention=final / final.sum(),
+            final_keys=torch.randn(n, 8, generator=random),
+            features=torch.randn(n, 8, generator=random),
+            cls_features=torch.randn(1, 8, generator=random),
+        )
+    return [found[name] for name in NAMES]
 
 
 @dataclass(frozen=True)
@@ -52,25 +68,38 @@ class Counting(Selector):
 
 @dataclass(frozen=True)
 class AsksTheText(Counting):
-    needs: ClassVar[frozenset[str]] = frozenset({"text_embeddings"})
+    needs: ClassVar[frozenset[str]] = frozenset({"question"})
+
+
+@dataclass(frozen=True)
+class Merging(Merger):
+    def _merge_image(self, tokens, k, signals):
+        return Mixture(places=torch.arange(k), tokens=tokens[:k])
+
+
+def orders(**settings) -> Rankings:
+    return Rankings(SHAPE, **settings)
 
 
 def bound(rankings, selector, k, **where):
-    return rankings.bind(prune(selector, k=k, **where), None).stages[0].selector
+    return rankings.bind(prune(selector, k=k, **where), None).stages[0].method
 
 
-METHODS = [(name, {}) for name in sorted(PRUNERS)] + [
+METHODS = [
+    *((name, {}) for name in sorted(SELECTORS)),
     ("otprune", {"preset": "released"}),
     ("otprune", {"preset": "paper"}),
     ("random", {"seed": 5}),
+    ("cdpruner", {"relevance": "none"}),
 ]
+METHODS = [one for one in METHODS if make_pruner(one[0], **one[1]).needs.isdisjoint(TEXT_SIGNALS)]
 
 
 @pytest.mark.parametrize("expected", [True, False])
 @pytest.mark.parametrize(("name", "settings"), METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_every_method_keeps_what_it_keeps_alone(name, settings, dtype, expected):
-    method, rankings = make_pruner(name, **settings), Rankings()
+    method, rankings = make_pruner(name, **settings), orders()
     if expected:
         rankings.expect(prune(method, k=k) for k in BUDGETS)
     for k in (*BUDGETS, 49, 64, 12):
@@ -81,7 +110,7 @@ def test_every_method_keeps_what_it_keeps_alone(name, settings, dtype, expected)
 
 
 def test_a_nested_method_ranks_an_image_once_for_all_budgets():
-    method, rankings = Counting(), Rankings()
+    method, rankings = Counting(), orders()
     rankings.expect([prune(method, k=k) for k in BUDGETS] + [None, prune("random", k=50)])
     for k in BUDGETS:
         bound(rankings, method, k).select_batch(images(), k=[k] * 4, signals=signals())
@@ -90,21 +119,38 @@ def test_a_nested_method_ranks_an_image_once_for_all_budgets():
 
 
 def test_ratios_are_budgets_of_each_image_s_own_size():
-    method, rankings = Counting(), Rankings()
+    method, rankings = Counting(), orders()
     rankings.expect(prune(method, keep_ratio=ratio) for ratio in (0.1, 0.5, 1.0))
     bound(rankings, method, 5).select_batch(images(), k=[6, 6, 5, 6], signals=signals())
     assert method.calls == [(7, 32), (8, 32), (9, 24)]
 
 
+def test_budgets_of_all_layers_are_what_they_leave_before_the_first():
+    method, rankings = Counting(), orders()
+    rankings.expect([prune(method, k=9), prune(method, keep_ratio=0.5, match="average")])
+    bound(rankings, method, 5).select_batch(images()[:1], k=[5], signals=signals()[:1])
+    assert method.calls == [(7, 32)]
+    flops = prune(Counting(), keep_ratio=0.5, match="flops")
+    assert 32 < flops.plan(64, SHAPE)[0] < 64
+
+
+def test_what_is_bound_needs_what_the_method_needs():
+    @dataclass(frozen=True)
+    class Keyed(Counting):
+        needs: ClassVar[frozenset[str]] = frozenset({"encoder_keys"})
+
+    assert bound(orders(), Keyed(), 5).needs == {"encoder_keys"}
+
+
 def test_what_was_not_expected_is_ranked_anew_and_then_serves_the_smaller():
-    method, rankings = Counting(), Rankings()
+    method, rankings = Counting(), orders()
     for k in (12, 5, 40, 12):
         bound(rankings, method, k).select_batch(images()[:1], k=[k], signals=signals()[:1])
     assert method.calls == [(7, 12), (7, 40)]
 
 
 def test_a_method_that_is_not_nested_ranks_once_for_each_budget():
-    method, rankings = Counting(keeps_prefixes=False), Rankings()
+    method, rankings = Counting(keeps_prefixes=False), orders()
     rankings.expect(prune(method, k=k) for k in BUDGETS)
     for k in (*BUDGETS, *BUDGETS):
         bound(rankings, method, k).select_batch(images(), k=[k] * 4, signals=signals())
@@ -112,19 +158,19 @@ def test_a_method_that_is_not_nested_ranks_once_for_each_budget():
 
 
 def test_views_of_an_image_and_settings_of_a_method_are_kept_apart():
-    rankings, image = Rankings(), images()[:1]
+    rankings, image = orders(), images()[:1]
     one, other = Counting(), Counting(keeps_prefixes=False)
     for method in (one, other):
         for where in ({}, {"keep_newlines": True}):
             bound(rankings, method, 5, **where).select_batch(image, k=[5], signals=signals()[:1])
         pruning = rankings.bind(prune(method, k=5), "pad")
-        pruning.stages[0].selector.select_batch(image, k=[5], signals=signals()[:1])
+        pruning.stages[0].method.select_batch(image, k=[5], signals=signals()[:1])
         assert len(method.calls) == 3
 
 
 @pytest.mark.parametrize("limit", [0, 100])
 def test_what_is_not_held_any_more_is_ranked_anew(limit):
-    method, rankings = Counting(), Rankings(limit)
+    method, rankings = Counting(), orders(limit=limit)
     for _ in range(2):
         kept = bound(rankings, method, 5).select_batch(images(), k=[5] * 4, signals=signals())
         wanted = Counting().select_batch(images(), k=[5] * 4, signals=signals())
@@ -133,7 +179,7 @@ def test_what_is_not_held_any_more_is_ranked_anew(limit):
 
 
 def test_images_without_a_name_and_other_calls_go_to_the_method_itself():
-    method, rankings = Counting(), Rankings()
+    method, rankings = Counting(), orders()
     selector = bound(rankings, method, 5)
     for _ in range(2):
         selector.select_batch(images()[:1], k=[5], signals=[Signals()])
@@ -149,15 +195,19 @@ def test_images_without_a_name_and_other_calls_go_to_the_method_itself():
 
 
 def test_stages_that_see_more_than_the_image_are_left_alone():
-    rankings = Rankings()
+    rankings = orders()
     assert rankings.bind(None, None) is None
     for pruning in (
         prune("otprune", k=5, layer=2),
         prune("otprune", k=5, compat="reference"),
         prune(AsksTheText(), k=5),
+        prune(Merging(), k=5),
+        prune("fastv", k=50),
+        prune("tops", schedule="0:0.5/2:0.25"),
     ):
+        rankings.expect([pruning])
         assert rankings.bind(pruning, None) is pruning
-    off = Rankings(active=False)
+    off = orders(active=False)
     assert off.bind(prune("otprune", k=5), None) == prune("otprune", k=5)
 
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from helpers import TINY_ANYRES, loaded, request
+from llava.model.decoder import decoder_shape
 from llava.pruning import Pruning, Stage, prune
 from otprune import make_pruner
 from otprune.cost import kv_cache_bytes, prefill_multiply_adds
-from otprune_lmms.cost.counting import count_prefill, counted_flops, shape_of
+from otprune_lmms.cost.counting import count_prefill, counted_flops
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.survey import Surveyor
 from otprune_lmms.engine.visual import encode, preprocess
@@ -42,7 +43,7 @@ def by_hand(layers: list[int]) -> int:
     The decoder's matrices and attention, and the output head at one position.
     """
     config = loaded()[1].config
-    decoder = 2 * prefill_multiply_adds(shape_of(config), layers, "3ndm")
+    decoder = 2 * prefill_multiply_adds(decoder_shape(config), layers, "3ndm")
     return decoder + 2 * config.hidden_size * config.vocab_size
 
 
@@ -64,8 +65,10 @@ def test_torch_counts_what_the_gated_formula_says(asked):
         n = text(row) + 576 * images
         assert (found.visual, found.kept, found.text) == (576 * images, 576 * images, text(row))
         assert found.flops == by_hand([n] * layers)
-        assert found.multiply_adds == prefill_multiply_adds(shape_of(loaded()[1].config), n, "3ndm")
-        assert found.kv_bytes == kv_cache_bytes(shape_of(loaded()[1].config), n, 4)
+        assert found.multiply_adds == prefill_multiply_adds(
+            decoder_shape(loaded()[1].config), n, "3ndm"
+        )
+        assert found.kv_bytes == kv_cache_bytes(decoder_shape(loaded()[1].config), n, 4)
 
 
 def test_every_layer_counts_with_the_tokens_that_entered_it(asked):
@@ -76,11 +79,13 @@ def test_every_layer_counts_with_the_tokens_that_entered_it(asked):
         found = count([asked[0]], prune("uniform", k=56, layer=layer))
         per_layer = [n] * layer + [n - 520] * (layers - layer)
         assert found.flops == by_hand(per_layer)
-        assert found.multiply_adds == prefill_multiply_adds(shape_of(config), per_layer, "3ndm")
-        assert found.kv_bytes == kv_cache_bytes(shape_of(config), per_layer, 4)
+        assert found.multiply_adds == prefill_multiply_adds(
+            decoder_shape(config), per_layer, "3ndm"
+        )
+        assert found.kv_bytes == kv_cache_bytes(decoder_shape(config), per_layer, 4)
         assert (found.visual, found.kept) == (576, 56)
         two = count([asked[0]], prune("uniform", k=56, layer=layer), convention="2ndm")
-        assert two.multiply_adds == prefill_multiply_adds(shape_of(config), per_layer, "2ndm")
+        assert two.multiply_adds == prefill_multiply_adds(decoder_shape(config), per_layer, "2ndm")
         assert two.flops == found.flops, "what is counted knows no convention"
 
 
@@ -104,7 +109,7 @@ def test_a_batch_is_its_rows_and_their_padding(asked):
     for name in ("visual", "kept", "text", "multiply_adds"):
         assert getattr(together, name) == sum(getattr(one, name) for one in alone)
     longest = max(text(row) + 576 * len(row.visual) for row in asked)
-    assert together.kv_bytes == 3 * kv_cache_bytes(shape_of(config), longest, 4)
+    assert together.kv_bytes == 3 * kv_cache_bytes(decoder_shape(config), longest, 4)
     assert together.flops > sum(one.flops for one in alone)
 
 

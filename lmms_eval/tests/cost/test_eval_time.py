@@ -19,7 +19,14 @@ from otprune_lmms.launch.command_line import arguments_of, completed
 from otprune_lmms.vlm import Llava
 from ticks import Ticks
 
-CELLS = [Cell(), Cell.make("uniform", 0.25), Cell.make("uniform", 0.5, layer=1)]
+CELLS = [
+    Cell(),
+    Cell.make("uniform", 0.25),
+    Cell.make("uniform", 0.5, layer=1),
+    Cell.make("tome", 0.5),
+    Cell.make("fastv", schedule="1:0.5"),
+    Cell.make("transprune", schedule="1:0.5", observe_from=0, observe_to=0),
+]
 BASE = "pretrained=somewhere"
 
 
@@ -99,7 +106,8 @@ def test_times_land_in_the_journal_and_change_no_answer(tmp_path, caplog, monkey
         engine(journal=journal, batch_size=2).run(requests(1), CELLS)
     with Journal(tmp_path) as journal, caplog.at_level(logging.INFO, "otprune_lmms"):
         timed = engine(journal=journal, batch_size=2, eval_time=True).run(requests(3), CELLS)
-    assert (timed.counts.reused, timed.counts.generated) == (3, 6), "an answer has one key"
+    counts = (timed.counts.reused, timed.counts.generated)
+    assert counts == (len(CELLS), 2 * len(CELLS)), "an answer has one key"
     for key, answer in plain.items():
         assert (timed[key].text, timed[key].kept) == (answer.text, answer.kept)
     both = {"generate", *PHASES}
@@ -131,7 +139,7 @@ def test_without_it_no_clock_is_looked_at(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(engines, "clock_for", never)
-    for kind in (phases.Watch, phases.Run, phases.Watched):
+    for kind in (phases.Watch, phases.Run):
         monkeypatch.setattr(kind, "__init__", never)
     monkeypatch.setattr(phases.HostClock, "mark", never)
     monkeypatch.setattr(torch.cuda, "synchronize", never)
@@ -165,22 +173,35 @@ class Model(torch.nn.Module):
 @pytest.mark.parametrize("calls", [1, 2, 5])
 def test_the_first_call_ends_the_prefill(calls):
     model, clock = Model(), Ticks()
-    run = Run(clock, None, writes=True)
+    run = Run(clock, writes=True)
     with run.watching(model):
         for _ in range(calls):
             model()
     assert (run.select, run.prefill, run.decode, run.steps) == (0, 1, calls, calls - 1)
     assert not model._forward_hooks
-    loss = Run(clock, None, writes=False)
+    loss = Run(clock, writes=False)
     with loss.watching(model):
         for _ in range(calls):
             model()
     assert (loss.prefill, loss.decode, loss.steps) == (calls + 1, 0, 0)
 
 
+def test_contexts_within_a_selection_are_part_of_it_and_a_vain_one_is_none():
+    for dropped in (True, False):
+        model, run = Model(), Run(Ticks(), writes=True)
+        with run.watching(model):
+            for _ in range(2):
+                with run.selecting(), run.selecting():
+                    pass
+            model()
+            run.dropped = dropped
+        assert run.select == (2 if dropped else 0)
+        assert run.select + run.prefill == 5
+
+
 def test_a_call_that_fails_leaves_no_hook():
     model = Model()
-    with pytest.raises(MemoryError), Run(Ticks(), None, writes=True).watching(model):
+    with pytest.raises(MemoryError), Run(Ticks(), writes=True).watching(model):
         raise MemoryError
     assert not model._forward_hooks
 
@@ -188,7 +209,7 @@ def test_a_call_that_fails_leaves_no_hook():
 def test_an_images_time_is_its_share_of_its_batch_wherever_it_is_used():
     watch = Watch(Ticks(lambda number: 6.0))
     assert watch.encode(["a", "b", "c"], lambda: "tokens") == "tokens"
-    with watch.answer(Model(), None, writes=True):
+    with watch.answer(Model(), writes=True):
         pass
     rows = watch.shares([["a"], ["a", "b"], ["c", "c"], []])
     assert [row["vision"] for row in rows] == [2, 4, 2, 0]

@@ -15,7 +15,15 @@ from otprune_lmms.engine.prompts import prompt_of, token_ids
 from otprune_lmms.engine.reader import Loaded, Reader
 
 QUESTION = "What is in this image?"
-CELLS = [Cell(), Cell.make("otprune", 0.098), Cell.make("divprune", 0.25, layer=2)]
+CELLS = [
+    Cell(),
+    Cell.make("otprune", 0.098),
+    Cell.make("divprune", 0.25, layer=2),
+    Cell.make("tome", 0.25),
+    Cell.make("cdpruner", 0.25, relevance="llm"),
+    Cell.make("fastv", schedule="1:0.5/2:0.25"),
+    Cell.make("pyramiddrop", 0.75, schedule="1:0.5/2:0.25"),
+]
 
 
 def engine(**settings) -> Engine:
@@ -120,7 +128,8 @@ def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
     runner = engine()
     question = runner.surveyor.question(requests[0])
     batch = [question]
-    runner._encode(Loaded(batch, pixels_of(runner, question), {}), [cell], found.counts)
+    runner._need([cell])
+    runner._encode(Loaded(batch, pixels_of(runner, question), {}), found.counts)
     for word, one in zip(WORDS, requests, strict=True):
         begin = token_ids(question.prompt, tokenizer)
         ids = token_ids(prompt_of(one, 1, "vicuna_v1", word), tokenizer)
@@ -129,7 +138,11 @@ def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
         visual = list(runner._store.take([(question.images[0], None)]).values())
         with torch.no_grad():
             want = model(
-                input_ids=ids[None], labels=labels[None], visual=visual, pruning=cell.pruning()
+                input_ids=ids[None],
+                labels=labels[None],
+                visual=visual,
+                answer_lengths=[len(ids) - len(begin)],
+                pruning=cell.pruning(),
             )
         answer = found[cell, one]
         assert answer.loss == pytest.approx(float(want.loss), abs=1e-4)
@@ -140,13 +153,29 @@ def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
     assert len({found[cell, one].loss for one in requests}) == 3
 
 
+def test_what_is_dropped_does_not_depend_on_the_answer(monkeypatch):
+    cell, model = Cell.make("fastv", schedule="1:0.25"), loaded()[1]
+    seen, forward = [], type(model).forward
+
+    def noted(self, *args, **given):
+        output = forward(self, *args, **given)
+        seen.append([one.tolist() for one in given["trace"].kept[1]])
+        return output
+
+    monkeypatch.setattr(type(model), "forward", noted)
+    engine().run([asked(word, index=i) for i, word in enumerate(WORDS)], [cell])
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2]
+
+
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.label)
 def test_greedy_is_what_the_model_would_have_said(cell):
     tokenizer, model, _, _ = loaded()
     runner = engine()
     question = runner.surveyor.question(request(0, QUESTION))
     pixels = pixels_of(runner, question)
-    runner._encode(Loaded([question], pixels, {}), [cell], runner.run([], []).counts)
+    runner._need([cell])
+    runner._encode(Loaded([question], pixels, {}), runner.run([], []).counts)
     visual = tuple(runner._store.take([(question.images[0], None)]).values())
     ids = token_ids(question.prompt, tokenizer)
     with torch.no_grad():

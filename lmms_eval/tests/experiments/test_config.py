@@ -88,6 +88,27 @@ def test_budgets_may_be_counts_of_tokens(tmp_path):
     assert [cell.k for cell in cells if cell.method] == [7]
 
 
+def test_schedules_follow_budgets_or_stand_as_they_are(tmp_path):
+    methods = [
+        "otprune",
+        {"method": "divprune", "settings": {"match": "kept"}},
+        "fastv",
+        {"method": "transprune", "own_schedule": True},
+        {"method": "transprune", "own_schedule": True, "settings": {"preset": "low"}},
+    ]
+    content = changed("cells", value={"keep_ratios": [0.5], "match": "average", "methods": methods})
+    cells = load_experiment(written(tmp_path, content)).cells.cells()
+    assert [cell.label for cell in cells] == [
+        "unpruned", "otprune-0.5-average", "divprune-0.5", "fastv-0.5", "transprune",
+        "transprune-low",
+    ]  # fmt: skip
+
+
+def own(**settings):
+    """PLAIN with a method on its own schedule."""
+    return changed("cells", "methods", value=[{"own_schedule": True, **settings}])
+
+
 def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
     text = (ROOT / "configs" / "mini.yaml").read_text().replace(": ../LLaVA", ": someone")
     cells = load_experiment(written(tmp_path, text)).cells.cells()
@@ -124,6 +145,21 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
             changed("cells", "methods", value=[{"method": "random", "settings": {"seed": 1}}]),
             r"seed belongs in seeds",
         ),
+        (
+            own(method="otprune"),
+            r"own_schedule is for layer pruners, and otprune is none: it needs a budget",
+        ),
+        (own(method="fastv", keep_counts=[5]), r"without keep_counts; for both list the method"),
+        (own(method="fastv", layers=[0]), r"own_schedule takes fastv as it is, without layers"),
+        (own(method="fastv", settings={"match": "flops"}), r"as it is, without match"),
+        (own(method="fastv", settings={"keep_ratio": 0.5}), r"as it is, without keep_ratio"),
+        (own(method="fastv", settings={"schedule": 152}), r"schedule of fastv must be text, in q"),
+        (own(method="dart", settings={"preset": 192}), r"preset of dart must be text, in quotes"),
+        (
+            changed("cells", value={"methods": ["fastv"], "layers": [0, 2]}),
+            r"layer must be 0 for FastV, whose schedule names its layers; got 2",
+        ),
+        (changed("cells", "match", value="cost"), r"cells.match: .*got 'cost'"),
         (changed("cells", value={"unpruned": False}), r"cells must hold at least one method"),
         (changed("models", value=[]), r"models"),
         (changed("models", 0, "dtype", value="float8"), r"models.0.dtype: .*got 'float8'"),

@@ -1,5 +1,7 @@
 """What figures read of a results folder."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 
 import results_folder
 from otprune_lmms.cells import Cell
+from otprune_lmms.experiments.output import _cell
 from otprune_lmms.experiments.records import row_label
+from otprune_lmms.figures import radar, ratio_curves, relative_by_tokens, score_by_tokens
 from otprune_lmms.figures.budgets import budget_names
 from otprune_lmms.figures.data import NotDrawn, read_results, spoken, variant
 from otprune_lmms.figures.parts import first_layer, series_of, several_budgets, thinned
@@ -115,6 +119,45 @@ def test_budgets_are_named_by_their_tokens_smallest_first(folder):
     names = budget_names(scores[scores["method"].notna()].iloc[::-1])
     assert list(names) == ["2 tokens (12.5 %)", "4 tokens (25 %)", "8 tokens (50 %)"]
     assert set(names["4 tokens (25 %)"]) == {"otprune-0.25", "divprune-0.25", "random-0.25"}
+
+
+def test_budgets_about_all_layers_count_tokens_over_layers(tmp_path):
+    """Sixteen tokens, four layers; VTW drops all of them half-way."""
+    cells = [
+        Cell(),
+        Cell.make("otprune", 0.25, match="average"),
+        Cell.make("divprune", 0.25, match="average"),
+        Cell.make("divprune", 0.5, match="average"),
+        Cell.make("otprune", 0.5, match="average", layer=2),
+        Cell.make("fastv", 0.5, schedule="1:0.5"),
+        Cell.make("vtw", schedule="2:0"),
+    ]
+    known = [_cell(cell) for cell in cells]
+    lines = [results_folder.cell_of(None)] + [
+        {name: one[name] for name in ("cell", "row", "method", "keep_ratio", "k", "layer")}
+        | {"seed": None}
+        for one in known[1:]
+    ]
+    folder = tmp_path / "r"
+    folder.mkdir()
+    records = results_folder.records(
+        [one | {"keep_ratio": one["keep_ratio"] or 0} for one in lines]
+    )
+    records["keep_ratio"] = records["keep_ratio"].replace(0, np.nan)
+    records.loc[records["row"] == lines[4]["row"], "kept_tokens"] = 0.0
+    records.to_csv(folder / "records.csv", index=False)
+    shape = {"hidden": 8, "feed_forward": 20, "layers": 4, "heads": 2}
+    content = results_folder.manifest() | {"cells": known, "shapes": {"tiny": shape}}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    results = read_results(folder)
+    assert results.amount == "visual tokens, mean over layers"
+    tokens = results.scores.groupby("row")["tokens"].first()
+    assert [tokens[one["row"]] for one in lines] == [16, 4, 4, 8, 8, 7.75, 8]
+    names = budget_names(results.scores[results.scores["method"].notna()])
+    assert list(names) == ["4 tokens (25 %)", "8 tokens (50 %)", "own schedules"]
+    assert [one.label for one in series_of(results.scores)][:1] == ["OTPrune"]
+    for draw in (score_by_tokens.draw, relative_by_tokens.draw, radar.draw, ratio_curves.draw):
+        assert draw(results, "tiny").axes
 
 
 def test_each_method_counts_where_it_prunes_first(tmp_path):

@@ -9,14 +9,22 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from otprune import PRUNERS
-from otprune_lmms.figures.style import BLIND, LOOKS, look, shade, styled
+from otprune.pruners.registry import LAYER_PRUNERS, MERGERS
+from otprune_lmms.figures.style import BLIND, LAYERS, LOOKS, MERGES, look, shade, styled
 
 
 def test_every_method_of_the_package_has_a_look_of_its_own():
     assert set(PRUNERS) <= set(LOOKS)
-    for trait in ("name", "colour", "marker"):
+    for trait in ("name", "colour"):
         values = [getattr(one, trait) for one in LOOKS.values()]
         assert len(set(values)) == len(values), trait
+    without_colour = [(one.marker, one.dash) for one in LOOKS.values()]
+    assert len(set(without_colour)) == len(without_colour)
+
+
+def test_the_line_says_what_kind_of_method_it_is():
+    assert {name for name, one in LOOKS.items() if one.dash == MERGES} == set(MERGERS)
+    assert {name for name, one in LOOKS.items() if one.dash == LAYERS} == set(LAYER_PRUNERS)
 
 
 def test_methods_that_look_at_nothing_are_dashed():

@@ -54,6 +54,28 @@ def test_layers_are_budgets_of_their_own_and_meet_the_lowest():
     ]
 
 
+def test_schedules_without_a_budget_meet_the_unpruned_model_only():
+    found = pairs(
+        UNPRUNED,
+        ("vtw", "vtw", None, None, 0),
+        ("transprune-low", "transprune", None, None, 0),
+        ("fastv-0.5", "fastv", 0.5, None, 0),
+        ("otprune-0.5-average", "otprune", 0.5, None, 0),
+        ("otprune-0.5-flops", "otprune", 0.5, None, 0),
+        ("fastv-0.5-flops", "fastv", 0.5, None, 0),
+    )
+    assert found == [
+        ("0.5", "fastv-0.5", "otprune-0.5-average"),
+        ("0.5 flops", "otprune-0.5-flops", "fastv-0.5-flops"),
+        ("own schedule", "vtw", "unpruned"),
+        ("own schedule", "transprune-low", "unpruned"),
+        ("0.5", "fastv-0.5", "unpruned"),
+        ("0.5", "otprune-0.5-average", "unpruned"),
+        ("0.5 flops", "otprune-0.5-flops", "unpruned"),
+        ("0.5 flops", "fastv-0.5-flops", "unpruned"),
+    ]
+
+
 def test_nothing_to_compare():
     assert pairs(UNPRUNED) == []
     assert pairs() == []

@@ -1,23 +1,45 @@
-"""All selectors by name."""
+"""All methods by name."""
 
 import dataclasses
+from typing import Any
 
+from otprune.layer_pruner import LayerPruner
+from otprune.layer_pruners.dart import DART
+from otprune.layer_pruners.fastv import FastV
+from otprune.layer_pruners.pyramiddrop import PyramidDrop
+from otprune.layer_pruners.sparsevlm import SparseVLM
+from otprune.layer_pruners.tops import TOPS
+from otprune.layer_pruners.transprune import TransPrune
+from otprune.layer_pruners.vtw import VTW
+from otprune.merger import Merger
+from otprune.mergers.downsample import Downsample
+from otprune.mergers.pooling import Pooling
+from otprune.mergers.prumerge import PruMerge
+from otprune.mergers.tome import ToMe
+from otprune.mergers.visionzip import VisionZip
+from otprune.method import Method
+from otprune.pruners.cdpruner import CDPruner
 from otprune.pruners.divprune import DivPrune
 from otprune.pruners.dpp import DPP
 from otprune.pruners.facility_location import FacilityLocation
 from otprune.pruners.farthest_point import FarthestPoint
+from otprune.pruners.fastervlm import FasterVLM
 from otprune.pruners.first_k import FirstK
 from otprune.pruners.grid import Grid
 from otprune.pruners.herding import Herding
+from otprune.pruners.holov import HoloV
 from otprune.pruners.kmedoids import KMedoids
 from otprune.pruners.last_k import LastK
+from otprune.pruners.mmtok import MMTok
 from otprune.pruners.otprune import OTPrune
 from otprune.pruners.random import Random
+from otprune.pruners.scope import SCOPE
 from otprune.pruners.uniform import Uniform
+from otprune.pruners.vispruner import VisPruner
 from otprune.pruners.w2greedy import W2Greedy
 from otprune.selector import Selector
 
-PRUNERS: dict[str, type[Selector]] = {
+PRUNERS: dict[str, type[Method]] = {
     "otprune": OTPrune,
     "w2greedy": W2Greedy,
     "divprune": DivPrune,
@@ -26,16 +48,47 @@ PRUNERS: dict[str, type[Selector]] = {
     "facility_location": FacilityLocation,
     "kmedoids": KMedoids,
     "farthest_point": FarthestPoint,
+    "fastervlm": FasterVLM,
+    "vispruner": VisPruner,
+    "scope": SCOPE,
+    "holov": HoloV,
+    "cdpruner": CDPruner,
+    "mmtok": MMTok,
     "random": Random,
     "uniform": Uniform,
     "grid": Grid,
     "first_k": FirstK,
     "last_k": LastK,
+    "visionzip": VisionZip,
+    "prumerge": PruMerge,
+    "tome": ToMe,
+    "pooling": Pooling,
+    "downsample": Downsample,
+    "fastv": FastV,
+    "pyramiddrop": PyramidDrop,
+    "transprune": TransPrune,
+    "sparsevlm": SparseVLM,
+    "dart": DART,
+    "tops": TOPS,
+    "vtw": VTW,
 }
 
 
-def make_pruner(name: str, *, preset: str | None = None, **settings: object) -> Selector:
-    """Return the selector ``name`` with its defaults, a named preset, and ``settings`` over both.
+SELECTORS: dict[str, type[Selector]] = {
+    name: method for name, method in PRUNERS.items() if issubclass(method, Selector)
+}
+MERGERS: dict[str, type[Merger]] = {
+    name: method for name, method in PRUNERS.items() if issubclass(method, Merger)
+}
+LAYER_PRUNERS: dict[str, type[LayerPruner]] = {
+    name: method for name, method in PRUNERS.items() if issubclass(method, LayerPruner)
+}
+
+
+def make_pruner(name: str, *, preset: str | None = None, **settings: object) -> Any:
+    """Return the method ``name`` with its defaults, a named preset, and ``settings`` over both.
+
+    A `Selector`, a `Merger` or a `LayerPruner`.
 
     Raises:
         ValueError: unknown name, preset or setting; the message lists the known ones. Values are

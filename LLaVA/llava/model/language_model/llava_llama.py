@@ -52,6 +52,7 @@ class _Asked:
     image_ids: Sequence[int | None] | None
     pruning: Pruning | None
     trace: Trace | None
+    answer_lengths: Sequence[int] | None = None
 
 
 class LlavaConfig(LlamaConfig):
@@ -112,6 +113,7 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         image_ids: Sequence[int | None] | None = None,
         pruning: Pruning | _ModelsOwn | None = OWN,
         trace: Trace | None = None,
+        answer_lengths: Sequence[int] | None = None,
         layer_plan: LayerPlan | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
@@ -135,6 +137,8 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             image_ids: a number that names each image, for seeded methods.
             pruning: instead of the model's own for this call.
             trace: filled with what was done.
+            answer_lengths: how many ids at the end of each row are a given answer, by which
+                nothing may be chosen.
             layer_plan: what `generate` hands on; not for callers.
             **kwargs: as Llama.
 
@@ -152,7 +156,8 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             "logits_to_keep": logits_to_keep,
             **kwargs,
         }
-        asked = _Asked(images, image_sizes, visual, image_ids, self._chosen(pruning), trace)
+        chosen = self._chosen(pruning)
+        asked = _Asked(images, image_sizes, visual, image_ids, chosen, trace, answer_lengths)
         cached = past_key_values is not None and past_key_values.get_seq_length() > 0
         if inputs_embeds is None and input_ids is not None and not cached:
             layer_plan = self._start(call, asked)
@@ -229,6 +234,7 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             pruning=asked.pruning,
             side=side,
             image_ids=asked.image_ids,
+            answer_lengths=asked.answer_lengths,
             trace=asked.trace,
         )
 

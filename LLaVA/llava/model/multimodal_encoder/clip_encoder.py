@@ -21,9 +21,10 @@ class CLIPVisionTower(VisionTower):
         """Return CLIP's own."""
         return ImageProcessor(side=side)
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def _embed(self, images: Tensor, resized: bool = False) -> Tensor:
         # "layrnorm" is how CLIP itself spells it.
-        return self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(images))
+        embeddings = self.vision_tower.embeddings(images, interpolate_pos_encoding=resized)
+        return self.vision_tower.pre_layrnorm(embeddings)
 
     def _blocks(self) -> nn.ModuleList:
         return self.vision_tower.encoder.layers

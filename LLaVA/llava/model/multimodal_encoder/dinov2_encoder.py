@@ -22,7 +22,8 @@ class Dinov2VisionTower(VisionTower):
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         return ImageProcessor(side=side, image_mean=mean, image_std=std)
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def _embed(self, images: Tensor, resized: bool = False) -> Tensor:
+        # DINOv2 interpolates whenever the size is another.
         return self.vision_tower.embeddings(images)
 
     def _blocks(self) -> nn.ModuleList:

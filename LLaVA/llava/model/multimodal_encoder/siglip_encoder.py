@@ -22,8 +22,8 @@ class SiglipVisionTower(VisionTower):
         half = (0.5, 0.5, 0.5)
         return ImageProcessor(side=side, fit="exact", image_mean=half, image_std=half)
 
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.vision_tower.embeddings(images)
+    def _embed(self, images: Tensor, resized: bool = False) -> Tensor:
+        return self.vision_tower.embeddings(images, interpolate_pos_encoding=resized)
 
     def _blocks(self) -> nn.ModuleList:
         return self.vision_tower.encoder.layers

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +13,21 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from llava.images.processor import ImageProcessor
 from llava.model.devices import execution_device
 
-TOWER_SIGNALS = frozenset({"cls_attention", "encoder_keys"})
-"""Side information that a tower can give."""
+TOWER_SIGNALS = frozenset(
+    {
+        "cls_attention",
+        "encoder_keys",
+        "final_cls_attention",
+        "final_keys",
+        "features",
+        "cls_features",
+    }
+)
+"""Side information that a tower can give; see `otprune.Signals`."""
+
+_OF_CLS = frozenset({"cls_attention", "final_cls_attention", "cls_features"})
+_OF_NEXT = frozenset({"final_cls_attention", "final_keys"})
+_OF_BLOCK = frozenset({"cls_attention", "encoder_keys"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +36,17 @@ class TowerOutput:
 
     Attributes:
         features: what the projector takes, [b n c].
-        cls_attention: attention of the CLS token to each patch in the selected block, [b h n].
-        encoder_keys: keys of each patch in the selected block, [b n c].
+        signals: by name, tiles first: cls_attention [b h n], final_cls_attention [b n],
+            cls_features [b c], the others [b n c].
     """
 
     features: Float[Tensor, "b n c"]
-    cls_attention: Float[Tensor, "b h n"] | None = None
-    encoder_keys: Float[Tensor, "b n c"] | None = None
+    signals: dict[str, Tensor] = field(default_factory=dict)
 
     def tiles(self, first: int, last: int) -> "TowerOutput":
         """Return what belongs to tiles ``first`` to ``last`` - 1."""
-        attention, keys = self.cls_attention, self.encoder_keys
-        return TowerOutput(
-            self.features[first:last],
-            None if attention is None else attention[first:last],
-            None if keys is None else keys[first:last],
-        )
+        own = {name: value[first:last] for name, value in self.signals.items()}
+        return TowerOutput(self.features[first:last], own)
 
 
 class VisionTower(nn.Module, ABC):
@@ -129,54 +137,102 @@ class VisionTower(nn.Module, ABC):
     ) -> TowerOutput:
         """Return features and the named signals, all in the dtype of the tiles.
 
-        Signals come from the block whose output is the selected hidden state, as attention number
-        ``select_layer`` of transformers. They cost one product of queries and keys, computed anew
-        for the CLS token alone, and nothing when they are not asked for.
+        Keys and attention come from the block whose output is the selected hidden state, as
+        attention number ``select_layer`` of transformers; ``final_*`` from the block after it. They
+        cost one product of queries and keys, computed anew for the CLS token alone, and nothing
+        when they are not asked for.
 
         Raises:
             ValueError: a signal that this tower cannot give; tiles of another size.
         """
-        self._check_signals(signals)
+        self.check_signals(signals)
         side = self.image_processor.side
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side):
             raise ValueError(f"tiles must be [b 3 {side} {side}], got {tuple(images.shape)}")
         with torch.no_grad():
             states = self._embed(images.to(self.device, self.dtype))
-            blocks = list(self._blocks())[: self.depth]
             before_last = states
-            for block in blocks:
+            for block in list(self._blocks())[: self.depth]:
                 before_last = states
                 states = block(states, attention_mask=None)
-            found = {}
-            if signals:
-                found = self._signals(blocks[-1], before_last, signals)
-        first = 1 if self.has_cls and self.select_feature == "patch" else 0
-        return TowerOutput(states[:, first:].to(images.dtype), **found)
+            found = self._signals(before_last, states, frozenset(signals))
+        return TowerOutput(
+            states[:, self._patches].to(images.dtype),
+            {name: value.to(images.dtype) for name, value in found.items()},
+        )
 
-    def _check_signals(self, signals: Collection[str]) -> None:
-        unknown = sorted(set(signals) - TOWER_SIGNALS)
+    def features_at(
+        self, images: Float[Tensor, "b 3 s s"], rows: int, columns: int
+    ) -> Float[Tensor, "b n c"]:
+        """Return the features of tiles down-sampled to ``rows`` x ``columns`` patches.
+
+        Pixels are averaged (bicubic, antialiased), position embeddings interpolated as the tower's
+        own code does for other sizes.
+        """
+        patch = self.config.patch_size
+        small = torch.nn.functional.interpolate(
+            images.to(self.device, torch.float32),
+            (rows * patch, columns * patch),
+            mode="bicubic",
+            antialias=True,
+            align_corners=False,
+        )
+        with torch.no_grad():
+            states = self._embed(small.to(self.dtype), resized=True)
+            for block in list(self._blocks())[: self.depth]:
+                states = block(states, attention_mask=None)
+        return states[:, 1 if self.has_cls else 0 :].to(images.dtype)
+
+    @property
+    def _patches(self) -> slice:
+        """What of a hidden state the projector takes."""
+        return slice(1 if self.has_cls and self.select_feature == "patch" else 0, None)
+
+    def check_signals(self, signals: Collection[str]) -> None:
+        """Raise ``ValueError`` if the tower cannot give one of the named signals."""
+        wanted, name = set(signals), type(self).__name__
+        unknown = sorted(wanted - TOWER_SIGNALS)
         if unknown:
             raise ValueError(f"no vision tower gives {', '.join(unknown)}")
-        if "cls_attention" in signals and not self.has_cls:
-            raise ValueError(f"cls_attention needs a CLS token, {type(self).__name__} has none")
-        if signals and self.depth == 0:
+        for signal in sorted(wanted & _OF_CLS):
+            if not self.has_cls:
+                raise ValueError(f"{signal} needs a CLS token, {name} has none")
+        if wanted & (_OF_BLOCK | _OF_NEXT) and self.depth == 0:
             raise ValueError("signals come from a block, mm_vision_select_layer runs none")
+        for signal in sorted(wanted & _OF_NEXT):
+            if self.depth == len(self._blocks()):
+                raise ValueError(
+                    f"{signal} needs a block after the selected hidden state; {name} ends with "
+                    f"block {self.depth}"
+                )
 
-    def _signals(self, block: Any, states: Tensor, signals: Collection[str]) -> dict[str, Tensor]:
-        """Return signals of a block whose input is ``states``."""
+    def _signals(self, before: Tensor, states: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """Return signals of the last block that ran, from its input and output, and of the next."""
+        found: dict[str, Tensor] = {}
+        blocks = self._blocks()
+        if wanted & _OF_BLOCK:
+            keys, attention = self._attended(
+                blocks[self.depth - 1], before, self.config.num_attention_heads
+            )
+            found |= {"encoder_keys": keys, "cls_attention": attention}
+        if wanted & _OF_NEXT:
+            keys, attention = self._attended(blocks[self.depth], states, 1)
+            found |= {"final_keys": keys, "final_cls_attention": attention[:, 0]}
+        if "features" in wanted:
+            found["features"] = states[:, self._patches]
+        if "cls_features" in wanted:
+            found["cls_features"] = states[:, 0]
+        return {name: value for name, value in found.items() if name in wanted}
+
+    def _attended(self, block: Any, states: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """Return the keys of a block, and the first token's attention to each patch."""
         attention, normed = self._attention_of(block, states)
         keys = attention.k_proj(normed)
-        patches = slice(1, None) if self.has_cls and self.select_feature == "patch" else slice(None)
-        found = {}
-        if "encoder_keys" in signals:
-            found["encoder_keys"] = keys[:, patches]
-        if "cls_attention" in signals:
-            heads = self.config.num_attention_heads
-            query = attention.q_proj(normed[:, :1]).unflatten(-1, (heads, -1)).transpose(1, 2)
-            split = keys.unflatten(-1, (heads, -1)).transpose(1, 2)
-            scores = (query @ split.transpose(-1, -2))[:, :, 0] * split.shape[-1] ** -0.5
-            found["cls_attention"] = scores.float().softmax(-1).to(states.dtype)[:, :, patches]
-        return found
+        query = attention.q_proj(normed[:, :1]).unflatten(-1, (heads, -1)).transpose(1, 2)
+        split = keys.unflatten(-1, (heads, -1)).transpose(1, 2)
+        scores = (query @ split.transpose(-1, -2))[:, :, 0] * split.shape[-1] ** -0.5
+        seen = scores.float().softmax(-1).to(states.dtype)
+        return keys[:, self._patches], seen[:, :, self._patches]
 
     @classmethod
     @abstractmethod
@@ -184,8 +240,8 @@ class VisionTower(nn.Module, ABC):
         """Return the preprocessing that this family of towers was trained with."""
 
     @abstractmethod
-    def _embed(self, images: Tensor) -> Tensor:
-        """Return the input of the first block, [b t c]."""
+    def _embed(self, images: Tensor, resized: bool = False) -> Tensor:
+        """Return the input of the first block, [b t c]; ``resized``: tiles of another size."""
 
     @abstractmethod
     def _blocks(self) -> nn.ModuleList:

@@ -1,0 +1,67 @@
+"""The picture of kept patches: every kind of method, and none that it cannot draw."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import TINY, loaded, picture, request
+from llava.pruning import Trace
+from otprune_lmms.cells import Cell
+from otprune_lmms.experiments.pictures import cells_to_show, draw, kept_patches, patches
+
+CELLS = [
+    Cell.make("first_k", 0.25),
+    Cell.make("tome", 0.25),
+    Cell.make("prumerge", 0.25),
+    Cell.make("fastv", schedule="1:0.5/2:0.25"),
+    Cell.make("sparsevlm", schedule="1:0.5/2:0.25"),
+    Cell.make("vtw", schedule="2:0"),
+]
+
+
+def test_one_cell_of_each_method_is_shown():
+    cells = [
+        Cell(),
+        Cell.make("otprune", 0.5),
+        Cell.make("otprune", 0.1, layer=2),
+        Cell.make("otprune", 0.2, match="average"),
+        Cell.make("tome", 0.5),
+        Cell.make("uniform", k=5),
+        Cell.make("fastv"),
+        Cell.make("fastv", 0.5),
+        Cell.make("vtw"),
+    ]
+    assert [cell.label for cell in cells_to_show(cells)] == [
+        "otprune-0.2-average", "tome-0.5", "fastv-0.5", "vtw",
+    ]  # fmt: skip
+
+
+def test_what_is_left_is_drawn_whatever_the_method(tmp_path):
+    seen, grid, kept = kept_patches(loaded(TINY), picture("land.png"), "What is it?", CELLS)
+    assert seen.shape == (336, 336, 3)
+    assert grid == (24, 24)
+    counts = [int(kept[cell.label].sum()) for cell in CELLS]
+    assert counts[0] == 144
+    # A token that stands for no single patch has none.
+    assert 0 < counts[1] <= 144
+    assert 0 < counts[2] <= 144
+    assert counts[3:] == [144, 144, 0]
+    assert kept[CELLS[0].label][:6].all()
+    draw(loaded(TINY), request(0), CELLS, tmp_path / "kept.png")
+    assert (tmp_path / "kept.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("kept", "want"),
+    [
+        ({}, [1, 1, 1, 1]),
+        ({0: [0, 3]}, [1, 0, 0, 1]),
+        ({0: [0, 1, 3], 2: [3]}, [0, 0, 0, 1]),
+        ({0: [-1, 2, -1]}, [0, 0, 1, 0]),
+        ({1: [1, 4, 5]}, [0, 1, 0, 0]),
+        ({1: []}, [0, 0, 0, 0]),
+    ],
+)
+def test_patches_are_those_of_the_last_layer_that_drops_some(kept, want):
+    trace = Trace(kept={layer: [torch.tensor(one).long()] for layer, one in kept.items()})
+    np.testing.assert_array_equal(patches(trace, (2, 2)).ravel(), np.array(want, dtype=bool))

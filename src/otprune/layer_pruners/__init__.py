@@ -1,0 +1,1 @@
+"""Methods that drop visual tokens inside the language model, one file each."""

@@ -1,0 +1,139 @@
+"""VisionZip: tokens that CLS attends to, and means of what is left (arXiv 2412.04467)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from otprune.checks import check_choice, check_count
+from otprune.kernels import unit_rows
+from otprune.merger import Merger, Mixture, as_weights
+from otprune.signals import Signals
+from otprune.tiles import share_out, tile_groups
+from otprune.types import VisualTokens
+
+_Part = tuple[Int64[Tensor, " k"], Float[Tensor, "k m"]]
+"""Places and weights of some new tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisionZip(Merger):
+    """Dominant tokens as they are, then contextual tokens, each merged of many; with CLS.
+
+    Source: arXiv 2412.04467 (CVPR 2025), sec. 3, and its released code. Features before the
+    projector. Dominant are the tower's CLS token and the patches with the most attention of CLS,
+    summed over heads. Of the other patches, C at an even stride are targets; every other one is
+    assigned to the target whose key (mean over heads) is most similar in cosine.
+
+    Of k tokens, C = round(k * contextual_share) are contextual, the CLS token one of the rest: at
+    the default 10/64 the published 54 + 10 of 64, 108 + 20 of 128 and 162 + 30 of 192.
+
+    - a contextual token is, in the code, its target *plus* the mean of what is assigned to it; that
+      is the default here. ``contextual_mean="average"`` is the average over both.
+    - C = 0 fails in the code and works here; a C that leaves no room for CLS is cut.
+    - the code re-builds LLaVA-1.6's sequence without its end-of-row tokens, and so do we.
+
+    Tile by tile, k shared out evenly. Order: CLS, dominant ascending, contextual; of several tiles
+    the first one so, then all others' dominant tokens in the order of the sequence, their CLS
+    tokens, their contextual tokens. Ends of rows are left out, so an image never has more new
+    tokens than patches. O(nC c + n log n) and the weights' O(nk).
+
+    Attributes:
+        contextual: C of each tile; -1 for the share.
+        contextual_share: C / k, below 1.
+        contextual_mean: "code" or "average".
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset(
+        {"cls_attention", "encoder_keys", "features", "cls_features"}
+    )
+    space: ClassVar[Literal["tokens", "features"]] = "features"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"released": {"contextual": 30}}
+
+    contextual: int = -1
+    contextual_share: float = 10 / 64
+    contextual_mean: Literal["code", "average"] = "code"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_count("contextual", self.contextual, least=-1)
+        share = self.contextual_share
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share < 1:
+            raise ValueError(f"contextual_share must be in [0, 1), got {share!r}")
+        check_choice("contextual_mean", self.contextual_mean, ("code", "average"))
+
+    def split(self, k: int) -> tuple[int, int]:
+        """Return how many of a tile's ``k`` tokens are dominant, CLS among them, and contextual."""
+        count = round(k * self.contextual_share) if self.contextual < 0 else self.contextual
+        count = min(count, k - 1)
+        return k - count, count
+
+    def _merge_image(self, tokens: VisualTokens, k: int, signals: Signals) -> Mixture:
+        attention, keys, columns = _read(signals, len(tokens))
+        groups = tile_groups(signals, len(tokens))
+        sizes = [len(group) for group in groups]
+        cls: list[_Part] = []
+        dominant: list[_Part] = []
+        contextual: list[_Part] = []
+        for group, share in zip(groups, share_out(min(k, sum(sizes)), sizes), strict=True):
+            if share == 0:
+                continue
+            tile = 0 if signals.tiles is None else int(signals.tiles[group[0]])
+            group = group.to(tokens.device)
+            top, targets, rows = self._tile(attention[group], keys[group], share)
+            own = as_weights([len(tokens) + tile], columns).to(tokens.device)
+            spread = rows.new_zeros(len(rows), columns).index_copy_(1, group, rows)
+            cls.append((group.new_full((1,), -1), own))
+            dominant.append((group[top], as_weights(group[top], columns)))
+            contextual.append((group[targets], spread))
+        first = [cls[0], dominant[0], contextual[0]]
+        if len(cls) == 1:
+            return Mixture(*_joined(first))
+        places, weights = _joined(dominant[1:])
+        order = places.argsort()
+        raster = places[order], weights[order]
+        return Mixture(*_joined([*first, raster, *cls[1:], *contextual[1:]]))
+
+    def _tile(
+        self, attention: Float[Tensor, " n"], keys: Float[Tensor, "n c"], k: int
+    ) -> tuple[Int64[Tensor, " d"], Int64[Tensor, " c"], Float[Tensor, "c n"]]:
+        """Dominant patches ascending, targets, and the contextual tokens' weights."""
+        dominant_count, count = self.split(k)
+        order = attention.argsort(descending=True, stable=True)
+        dominant = order[: dominant_count - 1].sort().values
+        rest = order[dominant_count - 1 :].sort().values
+        step = max(1, len(rest) // max(1, count))
+        is_target = torch.zeros(len(rest), dtype=torch.bool, device=rest.device)
+        is_target[: step * count : step] = True
+        targets, others = rest[is_target], rest[~is_target]
+        weights = keys.new_zeros(count, len(keys))
+        if count == 0:
+            return dominant, targets, weights
+        units = unit_rows(keys)
+        nearest = (units[others] @ units[targets].T).argmax(1)
+        weights[nearest, others] = 1.0
+        if self.contextual_mean == "code":
+            weights /= weights.sum(1, keepdim=True).clamp(min=1)
+        weights[torch.arange(count), targets] = 1.0
+        if self.contextual_mean == "average":
+            weights /= weights.sum(1, keepdim=True)
+        return dominant, targets, weights
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    return torch.cat([places for places, _ in parts]), torch.cat([rows for _, rows in parts])
+
+
+def _read(signals: Signals, n: int) -> tuple[Tensor, Tensor, int]:
+    """Attention and keys over all heads, and how many columns the weights have."""
+    attention, keys, cls = signals.cls_attention, signals.encoder_keys, signals.cls_features
+    if attention is None or keys is None or cls is None:
+        raise ValueError("signals.cls_attention, encoder_keys and cls_features must be given")
+    tiles = 1 if signals.tiles is None else int(signals.tiles.max()) + 1
+    if len(cls) < tiles:
+        raise ValueError(f"signals.cls_features must have a row for {tiles} tiles, got {len(cls)}")
+    heads = keys.float().unflatten(1, (len(attention), -1))
+    return attention.float().sum(0), heads.mean(1), n + len(cls)

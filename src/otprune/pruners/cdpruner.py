@@ -1,0 +1,145 @@
+"""CDPruner: greedy MAP of a DPP conditioned on how relevant tokens are (arXiv 2506.10967)."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from otprune.checks import check_choice
+from otprune.kernels import symmetric_product, unit_rows
+from otprune.selector import Selector
+from otprune.signals import Signals
+from otprune.tiles import patches, pick_by_tiles
+from otprune.types import PickOrder, VisualTokens
+
+_NEEDS = {
+    "clip": frozenset({"clip_patches", "clip_text"}),
+    "llm": frozenset({"text_embeddings"}),
+    "none": frozenset[str](),
+}
+
+_FULL_UP_TO = 4096
+"""Tokens up to which all cosines are held at once; beyond, they are made row by row."""
+
+_SPENT = 64 * torch.finfo(torch.float32).eps
+"""Conditional variance, of 1 at first, at and below which a token is spanned by the picks."""
+
+
+@dataclass(frozen=True, slots=True)
+class CDPruner(Selector):
+    """Greedy maximiser of det K_C, K = diag(r) S diag(r): r relevance to the question, S cosines.
+
+    Source: arXiv 2506.10967 (NeurIPS 2025), sec. 3, and its released code. S are the cosines
+    between projected tokens. r is scaled to 1e-6..1 over all tiles of an image together; then each
+    tile is treated alone, with the budget shared out as evenly as the tiles' sizes allow. Of two
+    equally good tokens the lower position wins.
+
+    - Relevance is *minus* the cosine between patch and question in CLIP's common space, averaged
+      over the question's segments. The sign is the code's: in CLIP the patches of what a text names
+      are the less similar ones.
+    - ``relevance="llm"`` is ours, for towers without a text half: the cosine between projected
+      token and embedding of the question's tokens, averaged over these. Its sign is not turned:
+      nothing is known of an inversion there.
+    - The balance θ, exp(θr / (2 - 2θ)) in place of r, is commented out in the code, left out here.
+    - Once the picks of a tile span its tokens (no later than after as many as there are channels)
+      no determinant tells the rest apart. The code then takes roots of negative numbers and keeps
+      positions twice; here what is left follows by relevance. Relevance that is the same everywhere
+      (0/0 in the code) counts as 1.
+    - Ends of rows, which the code never sees, come last.
+
+    Cost O(n²d / 2 + nk²) for the tokens and the budget of a tile, memory O(n² + nk); above 4096
+    tokens O(nk(d + k)) and O(n(d + k)).
+
+    Attributes:
+        relevance: "clip" (the paper's), "llm", or "none": every token 1, a plain DPP.
+    """
+
+    presets: ClassVar = {"plain": {"relevance": "none"}}
+
+    relevance: Literal["clip", "llm", "none"] = "clip"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_choice("relevance", self.relevance, tuple(_NEEDS))
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Signals that the kind of relevance is computed from."""
+        return _NEEDS[self.relevance]
+
+    def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        units = unit_rows(tokens.float())
+        relevance = self._relevance(units, signals)
+
+        def pick(group: Tensor, count: int) -> Tensor:
+            return conditional_picks(units[group], relevance[group], count)
+
+        return pick_by_tiles(signals, len(tokens), k, pick, tokens.device)
+
+    def _relevance(self, units: Tensor, signals: Signals) -> Float[Tensor, " n"]:
+        """Return the relevance of each token, scaled over all but ends of rows."""
+        if self.relevance == "clip":
+            names = ("clip_patches", "clip_text")
+            raw = -_mean_cosine(signals.clip_patches, signals.clip_text, names)
+        elif self.relevance == "llm":
+            raw = _mean_cosine(units, signals.text_embeddings, ("tokens", "text_embeddings"))
+        else:
+            return torch.ones_like(units[:, 0])
+        return scaled_relevance(raw, patches(signals, len(units)).to(raw.device)).to(units.device)
+
+
+def scaled_relevance(raw: Float[Tensor, " n"], among: Tensor) -> Float[Tensor, " n"]:
+    """Return (r - min + 1e-6) / (max - min), extremes over ``among``; 1 where all are equal."""
+    if len(among) == 0:
+        return torch.ones_like(raw)
+    low, high = raw[among].aminmax()
+    return torch.where(high > low, (raw - low + 1e-6) / (high - low), torch.ones_like(raw))
+
+
+def _mean_cosine(
+    tokens: Tensor | None, texts: Tensor | None, names: tuple[str, str]
+) -> Float[Tensor, " n"]:
+    """Return each token's cosine to the texts, averaged over these."""
+    if tokens is None or texts is None or texts.ndim != 2 or len(texts) == 0:
+        shape = None if texts is None else tuple(texts.shape)
+        raise ValueError(f"{names[1]} must be a matrix of at least one row, got shape {shape}")
+    if texts.shape[1] != tokens.shape[1]:
+        raise ValueError(
+            f"{names[1]} must have the {tokens.shape[1]} channels of {names[0]}, "
+            f"got {texts.shape[1]}"
+        )
+    mean = unit_rows(texts.float().to(tokens.device)).mean(0)
+    return unit_rows(tokens.float()) @ mean
+
+
+def conditional_picks(
+    units: Float[Tensor, "n d"], relevance: Float[Tensor, " n"], k: int
+) -> PickOrder:
+    """Return k greedy picks for K = diag(relevance) S diag(relevance), S of unit-norm tokens.
+
+    The conditional variance of a token under K is relevance² times that under S, so the Cholesky
+    factor is kept for S: rounding is then in proportion to a token's own variance, however small
+    its relevance.
+    """
+    similarity = symmetric_product(units, units) if len(units) <= _FULL_UP_TO else None
+    variance = units.any(dim=1).to(units.dtype)
+    weight = relevance.square()
+    # Below every gain, and the more relevant the higher.
+    spent = relevance - relevance.max() - 1
+    factor = units.new_empty(k, len(units))
+    picked = torch.zeros_like(variance)
+    order = torch.empty(k, dtype=torch.long, device=units.device)
+    for t in range(k):
+        gain = torch.where(variance > _SPENT, weight * variance, spent) + picked
+        j = gain.argmax(0, keepdim=True)
+        order[t : t + 1] = j
+        past, left = factor[:t], variance[j]
+        row = units @ units[j][0] if similarity is None else similarity[j][0]
+        row = (row - past[:, j][:, 0] @ past) * left.clamp(min=_SPENT).rsqrt()
+        # A pick that was spanned already takes nothing from the others.
+        factor[t] = row.masked_fill(left <= _SPENT, 0.0)
+        variance = variance - factor[t].square()
+        picked.index_fill_(0, j, float("-inf"))
+    return order

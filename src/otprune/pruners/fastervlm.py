@@ -1,0 +1,43 @@
+"""FasterVLM: keep the tokens that the vision tower's CLS token attends to (arXiv 2412.01818v1)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from otprune.selector import Selector
+from otprune.signals import Signals
+from otprune.tiles import pick_by_tiles
+from otprune.types import PickOrder, VisualTokens
+
+
+@dataclass(frozen=True, slots=True)
+class FasterVLM(Selector):
+    """The k tokens with the highest CLS attention.
+
+    Source: arXiv 2412.01818v1 (from v2 on the paper is about VisPruner). The attention is
+    that of the block whose output the projector takes, mean over heads. Each tile of an image in
+    several tiles keeps its own highest ones, its share of the budget being as even as it can.
+
+    Released code and paper agree; the code takes a count for each tile, which is k = tiles * count
+    here. The code chooses before the projector and gathers after it, which is the same.
+
+    Cost O(n log n); memory O(n). Ties go to the lower index.
+    """
+
+    needs = frozenset({"cls_attention"})
+
+    def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        scores = mean_attention(signals).to(tokens.device)
+
+        def pick(index: Tensor, count: int) -> Tensor:
+            return scores[index].argsort(descending=True, stable=True)[:count]
+
+        return pick_by_tiles(signals, len(tokens), k, pick, tokens.device)
+
+
+def mean_attention(signals: Signals) -> Tensor:
+    """Return the CLS token's attention to each token, mean over heads, float32; [n]."""
+    attention = signals.cls_attention
+    if attention is None:
+        raise ValueError("signals.cls_attention must be given")
+    return attention.float().mean(0)

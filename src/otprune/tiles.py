@@ -1,0 +1,95 @@
+"""Images of several tiles: which token belongs to which, and how a budget is shared out."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from otprune.signals import Signals
+from otprune.types import PickOrder
+
+
+def share_out(k: int, sizes: Sequence[int]) -> list[int]:
+    """Return how many of ``k`` tokens each tile gets, as evenly as the sizes allow.
+
+    Every tile gets the same or all that it has; what does not divide goes to the first tiles that
+    have room.
+
+    Raises:
+        ValueError: ``k`` below 0 or above the sum of the sizes.
+    """
+    if not 0 <= k <= sum(sizes):
+        raise ValueError(f"k must be in 0..{sum(sizes)}, the sizes' sum, got {k}")
+    shares = [0] * len(sizes)
+    open_tiles = [i for i, size in enumerate(sizes) if size > 0]
+    left = k
+    while left:
+        each = left // len(open_tiles)
+        if each == 0:
+            for i in open_tiles[:left]:
+                shares[i] += 1
+            break
+        for i in open_tiles:
+            more = min(each, sizes[i] - shares[i])
+            shares[i] += more
+            left -= more
+        open_tiles = [i for i in open_tiles if shares[i] < sizes[i]]
+    return shares
+
+
+def tile_groups(signals: Signals, n: int) -> list[Int64[Tensor, " m"]]:
+    """Return the positions of each tile's tokens, tile after tile, on the CPU.
+
+    Ends of rows (tile -1) are in no group; one group of all ``n`` tokens if the image is one tile.
+    """
+    if signals.tiles is None:
+        return [torch.arange(n)]
+    tiles = signals.tiles.cpu()
+    return [(tiles == tile).nonzero()[:, 0] for tile in tiles.unique().tolist() if tile >= 0]
+
+
+def patches(signals: Signals, n: int) -> Int64[Tensor, " m"]:
+    """Return the positions of tokens that stand for no end of a row, ascending, on the CPU."""
+    if signals.tiles is None:
+        return torch.arange(n)
+    return (signals.tiles.cpu() >= 0).nonzero()[:, 0]
+
+
+def row_ends(signals: Signals) -> Int64[Tensor, " m"]:
+    """Return the positions of tokens that stand for the end of a row, on the CPU."""
+    if signals.tiles is None:
+        return torch.arange(0)
+    return (signals.tiles.cpu() < 0).nonzero()[:, 0]
+
+
+def pick_by_tiles(
+    signals: Signals,
+    n: int,
+    k: int,
+    pick: Callable[[Int64[Tensor, " m"], int], Tensor],
+    device: torch.device,
+) -> PickOrder:
+    """Return ``k`` picks of an image, chosen within each tile, in turn from one tile after another.
+
+    Ends of rows come last, in order. If a tile's picks are nested, so are the image's.
+
+    Args:
+        signals: say which tile a token belongs to.
+        n: tokens of the image.
+        k: how many to pick, shared out by `share_out`.
+        pick: called for each tile with the positions of its tokens and a count, returns which of
+            them are picked, in order.
+        device: of the answer.
+    """
+    groups = tile_groups(signals, n)
+    ends = row_ends(signals)
+    shares = share_out(min(k, n - len(ends)), [len(group) for group in groups])
+    chosen, turns = [], []
+    for tile, (group, share) in enumerate(zip(groups, shares, strict=True)):
+        group = group.to(device)
+        chosen.append(group[pick(group, share)] if share else group[:0])
+        turns.append(torch.arange(share) * len(groups) + tile)
+    order = torch.cat(turns or [ends[:0]]).argsort().to(device)
+    picks = torch.cat(chosen or [ends[:0].to(device)])[order]
+    return torch.cat([picks, ends[: k - len(picks)].to(device)])
