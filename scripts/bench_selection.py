@@ -3,11 +3,12 @@
     .venv/bin/python scripts/bench_selection.py run                  # on the CPU, about 15 minutes
     .venv/bin/python scripts/bench_selection.py run --device cuda    # the same on a GPU
     .venv/bin/python scripts/bench_selection.py run --long           # and 20 000, 100 000 tokens
+    .venv/bin/python scripts/bench_selection.py methods              # the last tables alone
 
 The plain loop forms V Vᵀ and K = I + γ (V Vᵀ)² in full and reads every pick on the host. Both sides
 get float32 tokens, validation included on ours. All methods are measured twice: selectors and
 mergers by themselves, and every method in the prefill of a LLaVA with random weights, beside what
-it saves there. Writes results/selection/<device>.md and .json.
+it saves there: results/selection/<device>-methods.md and .json. The rest: <device>.md and .json.
 """
 
 import json
@@ -234,51 +235,72 @@ TITLES = {
 }
 
 
+DEVICE = Annotated[str, typer.Option(help="cpu or cuda")]
+REPEATS = Annotated[int, typer.Option(help="timed runs of each cell; the median counts")]
+OUT = Annotated[Path, typer.Option(help="folder to write to")]
+FOLDER = ROOT / "results" / "selection"
+MEDIANS = "Medians; what is compared takes turns in one process."
+NOTES = f"""{MEDIANS} Peak memory is what a selection adds to
+its tokens, in a process of its own. The plain loop forms two n x n matrices. As float64:
+picks shared with a float64 run.
+"""
+METHOD_NOTES = f"""{MEDIANS} Mergers alone: weights and mixing, the projector not.
+
+In a prefill, from ids and visual tokens to the first logits, 192 tokens stay before the
+language model, or as many enter a layer on average where a method drops them inside it.
+Selection is all that chooses or merges tokens there, the projector's second run and the
+attention rows that are computed again included. Signals are made and cost nothing: the
+vision tower's part is left out, and with it the second run that `downsample` needs.
+"""
+
+
+def written(
+    stem: Path, title: str, origin: dict, tables: dict[str, list[dict]], notes: str
+) -> None:
+    """Print tables, and write them beside their origin."""
+    lines = [f"# {title} on {origin['hardware']}", ""]
+    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
+    for name, rows in tables.items():
+        lines += ["", f"## {TITLES[name]}", "", markdown(rows)]
+    lines += ["", notes]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".md").write_text("\n".join(lines))
+    content = {"origin": origin, "tables": tables}
+    stem.with_suffix(".json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    print("\n".join(lines))
+
+
 @app.command()
 def run(
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="timed runs of each cell; the median counts")] = 9,
+    device: DEVICE = "cpu",
+    repeats: REPEATS = 9,
     long: Annotated[bool, typer.Option(help="also 20 000 and 100 000 tokens")] = False,
-    out: Annotated[Path, typer.Option(help="folder to write to")] = ROOT / "results" / "selection",
+    out: OUT = FOLDER,
 ) -> None:
     """Measure, print and write all tables."""
-    # Here and not above: a process that measures memory is to load no model.
-    from bench_prefill import prefill_table
-
     command = f"python scripts/bench_selection.py run --device {device} --repeats {repeats}"
     origin = provenance(device, command + (" --long" if long else ""))
     tables = {
         "main": main_table(device, repeats),
         "kinds": kinds_table(device, repeats),
         "sweep": sweep_table(device, repeats),
-        "methods": methods_table(device, repeats),
-        "prefill": prefill_table(device, repeats),
     }
     if long:
         tables["long"] = long_table(device)
-    lines = [f"# Selection on {origin['hardware']}", ""]
-    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
-    for name, rows in tables.items():
-        lines += ["", f"## {TITLES[name]}", "", markdown(rows)]
-    lines += [
-        "",
-        "Medians; both sides take turns in one process. Peak memory is what a selection adds to",
-        "its tokens, in a process of its own. The plain loop forms two n x n matrices. As float64:",
-        "picks shared with a float64 run. Mergers alone: weights and mixing, the projector not.",
-        "",
-        "In a prefill, from ids and visual tokens to the first logits, 192 tokens stay before the",
-        "language model, or as many enter a layer on average where a method drops them inside it.",
-        "Selection is all that chooses or merges tokens there, the projector's second run and the",
-        "attention rows that are computed again included. Signals are made and cost nothing: the",
-        "vision tower's part is left out, and with it the second run that `downsample` needs.",
-        "",
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{device}.md").write_text("\n".join(lines))
-    (out / f"{device}.json").write_text(
-        json.dumps({"origin": origin, "tables": tables}, indent=1, ensure_ascii=False) + "\n"
-    )
-    print("\n".join(lines))
+    written(out / device, "Selection", origin, tables, NOTES)
+    methods(device, repeats, out)
+
+
+@app.command()
+def methods(device: DEVICE = "cpu", repeats: REPEATS = 9, out: OUT = FOLDER) -> None:
+    """Measure, print and write the tables of all methods."""
+    # Here and not above: a process that measures memory is to load no model.
+    from bench_prefill import prefill_table
+
+    command = f"python scripts/bench_selection.py methods --device {device} --repeats {repeats}"
+    origin = provenance(device, command)
+    tables = {"methods": methods_table(device, repeats), "prefill": prefill_table(device, repeats)}
+    written(out / f"{device}-methods", "All methods", origin, tables, METHOD_NOTES)
 
 
 if __name__ == "__main__":

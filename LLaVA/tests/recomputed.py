@@ -1,6 +1,7 @@
 """Layer pruners carried out with plain loops: no hooks, no batches, attention written out."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -116,6 +117,24 @@ def run(model, block, hidden: Tensor, places: Tensor):
     return (middle + fed)[0], (normed, attended, again, fed)
 
 
+def look(image, *, layer, hidden, places, kinds, visual, probe, total, started) -> LayerView:
+    """What a layer pruner is shown of an image."""
+    mine = [i for i, kind in enumerate(kinds) if kind[0] == image]
+    question = [i for i, kind in enumerate(kinds) if kind[2]]
+    return LayerView(
+        layer,
+        hidden,
+        torch.tensor(mine, dtype=torch.long),
+        torch.tensor([kinds[i][1] for i in mine], dtype=torch.long),
+        len(visual[image]),
+        torch.tensor(question, dtype=torch.long),
+        places,
+        probe,
+        total,
+        started.get(image),
+    )
+
+
 @torch.no_grad()
 def recompute(
     model, pruning: Pruning, row: list[int], visual, batch, answer: int = 0
@@ -149,21 +168,17 @@ def recompute(
     for layer, block in enumerate(model.model.layers):
         probe = PlainProbe(model, {**out.inputs, layer: (hidden, places)})
 
-        def view(image):
-            mine = [i for i, kind in enumerate(kinds) if kind[0] == image]
-            return LayerView(
-                layer,
-                hidden,
-                torch.tensor(mine, dtype=torch.long),
-                torch.tensor([kinds[i][1] for i in mine], dtype=torch.long),
-                len(visual[image]),
-                torch.tensor([i for i, kind in enumerate(kinds) if kind[2]], dtype=torch.long),
-                places,
-                probe,
-                total if observed else None,
-                started.get(image),
-            )
-
+        view = partial(
+            look,
+            layer=layer,
+            hidden=hidden,
+            places=places,
+            kinds=kinds,
+            visual=visual,
+            probe=probe,
+            total=total if observed else None,
+            started=started,
+        )
         images = sorted({kind[0] for kind in kinds} - {-1})
         if layer == 0 and pruner.starts:
             for image in images:

@@ -19,9 +19,7 @@ SCHEDULED = {
     "fastv": prune("fastv", schedule="2:0.3"),
     "fastv, compact": prune("fastv", schedule="1:7", positions="compact"),
     "pyramiddrop": prune("pyramiddrop", schedule="1:0.7/2:0.4/3:0.1"),
-    "transprune": prune(
-        "transprune", schedule="1:0.8/2:0.5/3:0.2", observe_from=0, observe_to=2
-    ),
+    "transprune": prune("transprune", schedule="1:0.8/2:0.5/3:0.2", observe_from=0, observe_to=2),
     "transprune, original": prune(
         "transprune", schedule="2:0.4", observe_from=0, observe_to=3, positions="original"
     ),

@@ -161,6 +161,8 @@ class PrefillRun:
             decision = decide(
                 self.plan, before, layers, self.before, self.started, self.halves.total
             )
+        if not all(len(pick) for pick in decision.picks):
+            raise ValueError(f"a prompt without text has nothing left at layer {number}")
         merged = decision.merged
         repeats = len(hidden) // len(before.origin)
         if merged is not None:

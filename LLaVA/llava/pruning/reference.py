@@ -20,7 +20,7 @@ from torch import Tensor
 
 from llava.model.splice import Spliced
 from llava.pruning.settings import Stage
-from otprune import resolve_budget
+from otprune import Selector, resolve_budget
 from otprune.greedy.reference import greedy_reference
 
 TEXT_BEFORE_IMAGE = 35
@@ -63,6 +63,8 @@ def prune_as_released(batch: Spliced, stage: Stage, n: int) -> tuple[Spliced, In
         )
     budget = resolve_budget(n, keep_ratio=stage.keep_ratio, k=stage.k)
     block = batch.embeds[0, first:last]
+    if not isinstance(stage.method, Selector):
+        raise ValueError(f"compat='reference' knows selectors only, got {stage.method!r}")
     kept = stage.method.select_batch([block], k=[budget])[0].cpu()
     keep = torch.cat([torch.arange(first), kept + first, torch.arange(last, length)])
     valid = batch.attention_mask[:, keep.to(batch.attention_mask.device)]

@@ -149,9 +149,7 @@ def test_each_layer_gets_as_many_tokens_as_the_settings_say(setting):
     for request, row in zip(alone(ROWS), ROWS, strict=True):
         trace, _ = run(model, pruning, request=request)
         text = len(row) - row.count(IMAGE)
-        each = [
-            pruning.tokens_by_layer(len(one), shape_of(model)) for one in request["visual"]
-        ]
+        each = [pruning.tokens_by_layer(len(one), shape_of(model)) for one in request["visual"]]
         want = [text + sum(one[layer] for one in each) for layer in range(4)]
         assert [n for (n,) in trace.lengths] == want
 
@@ -193,8 +191,7 @@ def test_beams_are_scored_as_plain_loops_score_them(setting):
         reference = references[number // 2]
         steps = [reference.logits[-1], *(reference.decode(sequence[:i]) for i in (1, 2))]
         logp = sum(
-            float(step.log_softmax(-1)[token])
-            for step, token in zip(steps, sequence, strict=True)
+            float(step.log_softmax(-1)[token]) for step, token in zip(steps, sequence, strict=True)
         )
         assert float(out.sequences_scores[number]) == pytest.approx(logp / 3, abs=1e-5)
 
@@ -236,6 +233,49 @@ def test_nothing_is_chosen_by_a_given_answer(setting, row, labelled):
         for layer, scores in want.scores.items():
             for mine, theirs in zip(got.scores[layer], scores, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("name", ["cdpruner", "mmtok"])
+def test_selectors_that_read_the_question_do_not_read_the_answer(name, layer):
+    model = model_of()
+    settings = {"relevance": "llm"} if name == "cdpruner" else {}
+    pruning = prune(name, k=9, layer=layer, **settings)
+    prompt = PICTURES[1]
+    want, _ = run(model, pruning, rows=[prompt])
+    other, _ = run(model, pruning, rows=[[*prompt, 333, 444, 555]])
+    assert lists(other.kept) != lists(want.kept)
+    for answer in ([333, 444, 555], [5] * 30):
+        got, _ = run(model, pruning, rows=[[*prompt, *answer]], answer_lengths=[len(answer)])
+        assert lists(got.kept) == lists(want.kept)
+        labels = torch.tensor([[IGNORE_INDEX] * len(prompt) + answer])
+        got, _ = run(model, pruning, rows=[[*prompt, *answer]], labels=labels)
+        assert lists(got.kept) == lists(want.kept)
+
+
+def test_an_answer_is_nothing_that_transitions_are_weighed_against():
+    # In float32 the shares are so alike that the answer would rarely change what is kept.
+    class Sums(type(SCHEDULED["transprune"].pruner)):
+        def _prune(self, view, k):
+            kept = super()._prune(view, k)
+            return Kept(kept.index, scores=view.accumulated[view.visual])
+
+    pruner = Sums(schedule="1:0.8/2:0.5/3:0.2", observe_from=0, observe_to=2)
+    model, pruning, prompt = model_of(), Pruning((), pruner=pruner), PICTURES[0]
+    want, _ = run(model, pruning, rows=[prompt])
+    for arguments in ({"answer_lengths": [30]}, {}):
+        got, _ = run(model, pruning, rows=[[*prompt, *[5] * 30]], **arguments)
+        for layer in (1, 2, 3):
+            ratio = got.scores[layer][0] / want.scores[layer][0]
+            assert (largest(ratio - 1) < 1e-4) == bool(arguments)
+
+
+def test_a_prompt_of_which_nothing_is_left_is_refused():
+    model = model_of()
+    for rows in ([[IMAGE]], [[IMAGE], [1, 5, IMAGE]]):
+        with pytest.raises(ValueError, match="without text has nothing left at layer 2"):
+            run(model, SCHEDULED["vtw"], rows=rows)
+    assert run(model, SCHEDULED["vtw"], rows=[[1, IMAGE]])[0].lengths[-1] == [1]
 
 
 @pytest.mark.parametrize("setting", MERGING)

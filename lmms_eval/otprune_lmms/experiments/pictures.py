@@ -21,6 +21,12 @@ from otprune_lmms.figures.style import look, styled
 from otprune_lmms.figures.write import render
 from otprune_lmms.files import whole
 
+_MANY = 9
+"""So many pictures stand in more columns."""
+
+_LONG = 26
+"""Letters that fit above a picture."""
+
 
 def cells_to_show(cells: Sequence[Cell]) -> list[Cell]:
     """Return one cell of each method, that of the smallest keep ratio.
@@ -100,6 +106,18 @@ def patches(trace: Trace, grid: tuple[int, int]) -> np.ndarray:
     return mask.reshape(grid)
 
 
+def titles(cells: Sequence[Cell]) -> list[str]:
+    """Return what cells of different methods are called: labels, or if one is long the names."""
+    if all(len(cell.label) <= _LONG for cell in cells):
+        return [cell.label for cell in cells]
+    names = []
+    for cell in cells:
+        budget = "" if cell.k is None else f" k = {cell.k}"
+        budget = budget if cell.keep_ratio is None else f" {cell.keep_ratio:g}"
+        names.append(look(cell.method).name + budget)
+    return names
+
+
 def draw(
     loaded: tuple[Any, Any, Any, int], request: Request, cells: Sequence[Cell], path: Path
 ) -> None:
@@ -113,7 +131,7 @@ def draw(
     if not images or not cells:
         raise ValueError("a picture of kept patches needs an image and a pruning method")
     seen, _, kept = kept_patches(loaded, images[0], request.context, cells)
-    columns = min(len(kept) + 1, 3)
+    columns = min(len(kept) + 1, 3 if len(kept) < _MANY else 6)
     rows = -(-(len(kept) + 1) // columns)
     with styled():
         figure = Figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
@@ -122,11 +140,11 @@ def draw(
             place.set_axis_off()
         axes[0].imshow(seen)
         axes[0].set_title("as the model sees it", fontweight="normal")
-        for place, cell in zip(axes[1:], cells, strict=False):
+        for place, cell, name in zip(axes[1:], cells, titles(cells), strict=False):
             mask, colour = kept[cell.label], look(cell.method).colour
             place.imshow(fade(seen, mask))
             outline(place, mask, (seen.shape[0], seen.shape[1]), colour)
-            place.set_title(cell.label, color=colour)
+            place.set_title(name, color=colour)
         drawn = render(figure, "png")
     with whole(path) as place:
         place.write_bytes(drawn)

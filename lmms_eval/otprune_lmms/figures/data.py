@@ -89,7 +89,7 @@ class Results:
     def amount(self) -> str:
         """What is counted as tokens: those kept, or the mean where budgets are about all layers."""
         return (
-            "kept visual tokens" if self._schedules is None else "visual tokens, mean over layers"
+            "kept visual tokens" if self._schedules is None else "visual tokens (mean over layers)"
         )
 
     @cached_property

@@ -1,5 +1,6 @@
 """Parts that several figures share: lines of methods, token axes, panels, legends."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,18 @@ _SHORT = 8
 _ENTRY = 1.05
 """Inches of an entry of a legend."""
 
+_LONG = 16
+"""Letters of a legend's entry that fit into these."""
+
+_LETTER = 0.055
+"""Inches of a letter more."""
+
+_COLUMNS = 3
+"""A legend above a figure has as many columns at least, however long its entries."""
+
+_ROWS, _ROW = 4, 0.16
+"""Rows of such a legend that a figure has room for, and the inches of each one more."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -57,10 +70,20 @@ def series_of(scores: Frame) -> list[Series]:
     for method, variant in pairs:
         own = [other for name, other in pairs if name == method]
         plain = look(method, methods)
-        name = plain.name + (f", {spoken(variant)}" if variant else "")
+        shown = _told(variant, own)
+        name = plain.name + (f", {spoken(shown)}" if shown else "")
         shaded = shade(plain, own.index(variant), len(own))
         found.append(Series(method, variant, shaded, name))
     return found
+
+
+def _told(variant: str, variants: Sequence[str]) -> str:
+    """Return what a legend says of a variant: all of it, or if that is long what others lack."""
+    if len(variant) <= _LONG:
+        return variant
+    each = [re.split(r"-(?=[A-Za-z_])", one) for one in variants]
+    common = set(each[0]).intersection(*each[1:])
+    return "-".join(part for part in re.split(r"-(?=[A-Za-z_])", variant) if part not in common)
 
 
 def rows_of(scores: Frame, series: Series) -> Frame:
@@ -203,7 +226,12 @@ def legend(figure: Figure, lines: Sequence[Any], free: Sequence[Axes]) -> None:
 
 def outside(figure: Figure, lines: Sequence[Any]) -> None:
     """Put the legend above the figure, in as many columns as its width allows."""
-    columns = max(1, min(len(lines), int(figure.get_figwidth() / _ENTRY)))
+    longest = max((len(str(line.get_label())) for line in lines), default=0)
+    entry = _ENTRY if longest <= 2 * _LONG else _ENTRY + _LETTER * (longest - _LONG)
+    columns = max(1, min(len(lines), max(_COLUMNS, int(figure.get_figwidth() / entry))))
+    # A long legend must not take the panels' place.
+    rows = -(-len(lines) // columns)
+    figure.set_figheight(figure.get_figheight() + _ROW * max(0, rows - _ROWS))
     # Filled row by row, as it is read.
     ordered = [one for start in range(columns) for one in lines[start::columns]]
     figure.legend(handles=ordered, loc="outside upper center", ncols=columns)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from otprune_lmms.frames import Frame
 from otprune_lmms.samples import SAMPLES
 from otprune_lmms.tables.manifest import Manifest
 from otprune_lmms.tables.settings import Setting
@@ -123,17 +124,19 @@ def _sizes(
 
     Without samples one prompt with an image of mean size stands for all.
     """
-    means = records.groupby(["model", "row", "task"], sort=False)["visual_tokens"].mean().dropna()
+    names = ["model", "row", "task"]
+    # Frame: pandas' types do not follow a selection.
+    own: Frame = records[[*names, "visual_tokens"]]
+    means = own.groupby(names, sort=False)["visual_tokens"].mean().dropna()
     size = {key: float(mean) for key, mean in means.items() if mean}
     path = None if folder is None else folder / SAMPLES
     if path is None or not path.is_file():
-        return {key: [(1, round(mean))] for key, mean in size.items()}  # type: ignore[misc]
-    names = ["model", "row", "task"]
-    some = pd.read_parquet(path, columns=[*names, "candidates"])
+        return {key: [(1, round(mean))] for key, mean in size.items()}
+    some: Frame = pd.read_parquet(path, columns=[*names, "candidates"])
     rows = {(one.model, one.label) for one in settings}
     found: dict[Key, list[tuple[int, int]]] = {}
     for key, own in some.groupby(names, sort=False):
-        model, row, task = map(str, key)  # type: ignore[call-overload]
+        model, row, task = map(str, key)
         mean = size.get((model, row, task))
         if (model, row) in rows and mean:
             images = [max(1, round(count / mean)) for count in own["candidates"]]

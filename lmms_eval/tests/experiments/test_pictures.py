@@ -7,7 +7,7 @@ import torch
 from helpers import TINY, loaded, picture, request
 from llava.pruning import Trace
 from otprune_lmms.cells import Cell
-from otprune_lmms.experiments.pictures import cells_to_show, draw, kept_patches, patches
+from otprune_lmms.experiments.pictures import cells_to_show, draw, kept_patches, patches, titles
 
 CELLS = [
     Cell.make("first_k", 0.25),
@@ -34,6 +34,13 @@ def test_one_cell_of_each_method_is_shown():
     assert [cell.label for cell in cells_to_show(cells)] == [
         "otprune-0.2-average", "tome-0.5", "fastv-0.5", "vtw",
     ]  # fmt: skip
+
+
+def test_pictures_are_named_by_their_settings_or_shortly():
+    short = [Cell.make("otprune", 0.5), Cell.make("tome", k=5)]
+    assert titles(short) == ["otprune-0.5", "tome-k5"]
+    long = [*short, Cell.make("sparsevlm", 0.4, schedule="1:0.5/2:0.25"), Cell.make("vtw")]
+    assert titles(long) == ["OTPrune 0.5", "ToMe k = 5", "SparseVLM 0.4", "VTW"]
 
 
 def test_what_is_left_is_drawn_whatever_the_method(tmp_path):

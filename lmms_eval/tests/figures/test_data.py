@@ -150,7 +150,7 @@ def test_budgets_about_all_layers_count_tokens_over_layers(tmp_path):
     content = results_folder.manifest() | {"cells": known, "shapes": {"tiny": shape}}
     (folder / "manifest.json").write_text(json.dumps(content))
     results = read_results(folder)
-    assert results.amount == "visual tokens, mean over layers"
+    assert results.amount == "visual tokens (mean over layers)"
     tokens = results.scores.groupby("row")["tokens"].first()
     assert [tokens[one["row"]] for one in lines] == [16, 4, 4, 8, 8, 7.75, 8]
     names = budget_names(results.scores[results.scores["method"].notna()])
@@ -158,6 +158,16 @@ def test_budgets_about_all_layers_count_tokens_over_layers(tmp_path):
     assert [one.label for one in series_of(results.scores)][:1] == ["OTPrune"]
     for draw in (score_by_tokens.draw, relative_by_tokens.draw, radar.draw, ratio_curves.draw):
         assert draw(results, "tiny").axes
+
+
+def test_a_legend_leaves_out_what_all_variants_of_a_method_share_if_it_is_long():
+    schedule = "schedule1_0.5_2_0.35_4_0.2"
+    lines = [("sparsevlm", schedule), ("sparsevlm", f"{schedule}-version2"), ("dart", schedule),
+             ("otprune", "gamma0.05")]  # fmt: skip
+    scores = pd.DataFrame(lines, columns=["method", "variant"])
+    assert [one.label for one in series_of(scores)] == [
+        "SparseVLM", "SparseVLM, version = 2", "DART", "OTPrune, γ = 0.05",
+    ]  # fmt: skip
 
 
 def test_each_method_counts_where_it_prunes_first(tmp_path):
