@@ -8,7 +8,6 @@ the name and with the arguments that the released code has.
 """
 
 import logging
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.tower import VisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.splice import Prompt, Spliced, splice, split_prompts
-from llava.model.text import Question, question_signals
+from llava.model.text import Question, names_of, question_signals
 from llava.model.visual_tokens import ImageTokens
 from llava.pruning.before_llm import budgets_of, check_pruning, choose_before
 from llava.pruning.prefill import LayerPlan
@@ -50,16 +49,6 @@ class Prepared:
 
     batch: Spliced
     plan: LayerPlan | None
-
-
-def _names(image_ids: Sequence[int | None] | None, images: int) -> list[int | None]:
-    """Return one name for each image, as Python's integers."""
-    names = [None] * images if image_ids is None else list(image_ids)
-    if len(names) != images:
-        raise ValueError(
-            f"image_ids must have one entry for each of {images} images, got {len(names)}"
-        )
-    return [None if name is None else operator.index(name) for name in names]
 
 
 class LlavaMetaModel:
@@ -156,10 +145,10 @@ class LlavaMetaForCausalLM:
                 for each image.
         """
         prompts = split_prompts(input_ids, attention_mask, labels, len(visual), answer_lengths)
-        names = _names(image_ids, len(visual))
+        names = names_of(image_ids, len(visual))
         self.check_pruning(pruning)
         if pruning is not None and pruning.compat == "reference" and visual:
-            batch, kept = self._prepare_as_released(prompts, visual, pruning)
+            batch, kept = self._prepare_as_released(prompts, visual, pruning, trace)
             plan = None
         else:
             batch, kept, plan = self._prepare(prompts, visual, pruning, side, names, trace)
@@ -206,14 +195,19 @@ class LlavaMetaForCausalLM:
         return batch, kept, plan
 
     def _prepare_as_released(
-        self, prompts: Sequence[Prompt], visual: Sequence[ImageTokens], pruning: Pruning
+        self,
+        prompts: Sequence[Prompt],
+        visual: Sequence[ImageTokens],
+        pruning: Pruning,
+        trace: Trace | None,
     ) -> tuple[Spliced, list[Tensor] | None]:
         tokens = [image.tokens for image in visual]
         batch = self._splice(prompts, visual, tokens, None, "compact", "right")
         if pruning.before is None:
             logger.warning("compat='reference': a layer other than 0 prunes nothing, as released")
             return batch, None
-        batch, kept = prune_as_released(batch, pruning.stages[0], len(visual[0]))
+        with watched(trace):
+            batch, kept = prune_as_released(batch, pruning.stages[0], len(visual[0]))
         return batch, [kept]
 
     def _splice(

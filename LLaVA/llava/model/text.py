@@ -1,5 +1,7 @@
-"""What methods may ask about the question of a prompt, made only for those that ask."""
+"""What methods may ask about the question of a prompt, made only for those that ask; names."""
 
+import operator
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -68,3 +70,13 @@ def question_signals(
     """Return what is known about an image together with what ``needs`` ask about the question."""
     asked = {name: getattr(question, name) for name in sorted(needs & TEXT_SIGNALS)}
     return replace(image, image_id=image_id, **asked)
+
+
+def names_of(image_ids: Sequence[int | None] | None, images: int) -> list[int | None]:
+    """Return one name for each image, as Python's integers."""
+    names = [None] * images if image_ids is None else list(image_ids)
+    if len(names) != images:
+        raise ValueError(
+            f"image_ids must have one entry for each of {images} images, got {len(names)}"
+        )
+    return [None if name is None else operator.index(name) for name in names]

@@ -16,13 +16,13 @@ from otprune_lmms.engine.asked import Asked, LeaveOut
 from otprune_lmms.engine.batches import batches
 from otprune_lmms.engine.header import describe
 from otprune_lmms.engine.left import Left
-from otprune_lmms.engine.memory import Halving, TooLargeError
+from otprune_lmms.engine.memory import Halving
 from otprune_lmms.engine.phases import Watch, clock_for, log_times
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.prompts import check_template
 from otprune_lmms.engine.rankings import Rankings
-from otprune_lmms.engine.reader import Loaded, Reader, keys_of
-from otprune_lmms.engine.requests import Answer, Request, RequestError
+from otprune_lmms.engine.reader import Loaded, Reader, keys_of, named_if_too_large
+from otprune_lmms.engine.requests import Answer, Request
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
 from otprune_lmms.engine.visual import ImageKey, VisualStore, encode
@@ -244,7 +244,7 @@ class Engine:
                 return encode(self.model, images, signals)
             return self._watch.encode(keys, lambda: encode(self.model, images, signals))
 
-        with _timed(counts, "encode"), _named_if_too_large(loaded.batch):
+        with _timed(counts, "encode"), named_if_too_large(loaded.batch):
             for keys, tokens in self.halving.run("images", missing, work, self.batch_size):
                 self._store.put(dict(zip(keys, tokens, strict=True)))
         counts.encoded += len(missing)
@@ -268,7 +268,7 @@ class Engine:
         for start in range(0, len(questions), max(size, 1)):
             part = questions[start : start + size]
             begin = time.perf_counter()
-            with _named_if_too_large(part):
+            with named_if_too_large(part):
                 for piece, answers in self.halving.run(f"rows of {cell.label}", part, respond):
                     counts.add("generate", time.perf_counter() - begin)
                     with _timed(counts, "journal"):
@@ -294,14 +294,3 @@ def _timed(counts: Counts, phase: str) -> Iterator[None]:
         yield
     finally:
         counts.add(phase, time.perf_counter() - begin)
-
-
-@contextmanager
-def _named_if_too_large(questions: Sequence[Question]) -> Iterator[None]:
-    try:
-        yield
-    except TooLargeError as error:
-        culprits = [q for q in questions if q is error.item or error.item in keys_of(q)]
-        raise RequestError(
-            f"{culprits[0].request.name} alone does not fit into memory: {error}"
-        ) from error

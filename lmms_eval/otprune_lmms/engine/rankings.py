@@ -91,8 +91,9 @@ def _ranker(pruning: Pruning) -> Selector | None:
     if pruning.compat is not None or not pruning.stages or pruning.stages[0].layer:
         return None
     method = pruning.stages[0].method
-    alone = isinstance(method, Selector) and method.needs.isdisjoint(TEXT_SIGNALS)
-    return method if alone else None
+    if isinstance(method, Selector) and method.needs.isdisjoint(TEXT_SIGNALS):
+        return method
+    return None
 
 
 @dataclass(frozen=True, slots=True)

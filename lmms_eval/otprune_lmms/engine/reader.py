@@ -1,11 +1,13 @@
 """Reads requests and their images; documents that cannot be read are an error, or noted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from otprune_lmms.documents import Failure
-from otprune_lmms.engine.requests import DocumentError, Request
+from otprune_lmms.engine.memory import TooLargeError
+from otprune_lmms.engine.requests import DocumentError, Request, RequestError
 from otprune_lmms.engine.survey import Question, Surveyor, named
 from otprune_lmms.engine.visual import ImageKey, Pixels, VisualStore, preprocess
 
@@ -103,3 +105,15 @@ class Reader:
 def keys_of(question: Question) -> list[ImageKey]:
     """Return the images of a question."""
     return [(image, question.generation.aspect) for image in question.images]
+
+
+@contextmanager
+def named_if_too_large(questions: Sequence[Question]) -> Iterator[None]:
+    """Say which request it is that alone does not fit into memory, in this context."""
+    try:
+        yield
+    except TooLargeError as error:
+        culprits = [q for q in questions if q is error.item or error.item in keys_of(q)]
+        raise RequestError(
+            f"{culprits[0].request.name} alone does not fit into memory: {error}"
+        ) from error

@@ -102,6 +102,28 @@ def test_two_stages_and_a_budget_that_drops_nothing(asked):
     assert count([asked[0]], prune("otprune", keep_ratio=1.0, layer=1)) == plain
 
 
+@pytest.mark.parametrize(
+    "pruning",
+    [
+        prune("fastv", schedule="1:0.5/2:0.25"),
+        prune("pyramiddrop", keep_ratio=0.5, schedule="1:0.5/3:0.25"),
+        prune("vtw", schedule="2:0"),
+        prune("pooling", k=100),
+    ],
+    ids=repr,
+)
+def test_a_schedule_counts_with_what_it_plans(asked, pruning):
+    shape, n = decoder_shape(loaded()[1].config), text(asked[0])
+    planned = pruning.tokens_by_layer(576, shape)
+    found = count([asked[0]], pruning)
+    per_layer = [n + tokens for tokens in planned]
+    assert (found.visual, found.kept) == (576, planned[-1])
+    assert found.multiply_adds == prefill_multiply_adds(shape, per_layer, "3ndm")
+    assert found.kv_bytes == kv_cache_bytes(shape, per_layer, 4)
+    # What ranks tokens costs something, too.
+    assert found.flops >= by_hand(per_layer)
+
+
 def test_a_batch_is_its_rows_and_their_padding(asked):
     config = loaded()[1].config
     alone = [count([row]) for row in asked]
