@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lint, types and tests of all rooms. Arguments go to pytest: bash scripts/test.sh -k greedy
-# Test files are shared out among as many processes as there are cores, at most eight.
+# Tests are shared out among as many processes as there are cores, at most eight.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -12,6 +12,6 @@ pyright --warnings
 for room in . LLaVA lmms_eval; do
   if [ -d "$room/tests" ]; then
     echo "tests of room $room" >&2
-    (cd "$room" && python -m pytest -q -n logical --maxprocesses=8 --dist=loadfile "$@")
+    (cd "$room" && python -m pytest -q -n logical --maxprocesses=8 --dist=worksteal "$@")
   fi
 done
