@@ -24,8 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bench_common import ROOT, provenance
-from otprune import PRUNERS, Selector, Signals, make_pruner, resolve_budget
+from otprune import Selector, Signals, make_pruner, resolve_budget
 from otprune.kernels import unit_rows
+from otprune.pruners.registry import SELECTORS
 from otprune.wasserstein import coverage, effective_rank, exact_w2, gaussian_w2
 
 MEASURES = {
@@ -66,7 +67,9 @@ def study(tokens: dict[str, torch.Tensor], k: int) -> list[dict]:
     }
     expected = {p: statistics.mean(d["W2"] for d in draws) for p, draws in chance.items()}
     rows = []
-    for name in PRUNERS:
+    # The tokens come alone: methods that need more about them are left out.
+    alone = {name: method.needs for name, method in SELECTORS.items()}
+    for name in (name for name, needs in alone.items() if needs == frozenset()):
         if name == "random":
             results = {p: _mean(draws) for p, draws in chance.items()}
         else:
