@@ -2,20 +2,25 @@
 
     .venv/bin/python scripts/methods_page.py results/mini-methods results/mini/methods.md
 
-Nothing is computed but signs and order: scores, intervals and paired differences are those of the
-folder's own table.csv and pairs.csv.
+Scores, intervals and paired differences are those of the folder's own table.csv and pairs.csv; only
+Holm's correction is made here, over the comparisons that the page shows at each budget.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from statsmodels.stats.multitest import multipletests
 
 from otprune.pruners.registry import LAYER_PRUNERS, MERGERS
 
 SCORE = "mean of ratios"
+NOT_SAID = ("method", "keep_ratio", "k", "match", "seed")
+"""What the page says elsewhere."""
+
 app = typer.Typer(add_completion=False)
 
 
@@ -26,41 +31,52 @@ def kind(method: str) -> str:
     return "merges" if method in MERGERS else "selects"
 
 
-def against(pairs: pd.DataFrame, row: str, base: str) -> str:
-    """Return the difference of a row to another over all tasks, with interval and Holm's p."""
-    overall = pairs[pairs["task"] == "all"]
-    for a, b, sign in ((row, base, 1), (base, row, -1)):
-        found = overall[(overall["a"] == a) & (overall["b"] == b)]
-        if len(found):
-            one: Any = found.iloc[0]
-            low, high = sorted((sign * one["low"], sign * one["high"]))
-            mark = " *" if one["p_holm"] < 0.05 else ""
-            return f"{sign * one['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
-    return "–"
+def named(settings: Mapping[str, Any]) -> str:
+    """Return a method with what is set about it."""
+    more = [f"{name} {value}" for name, value in settings.items() if name not in NOT_SAID]
+    return ", ".join([f"**{settings['method']}**", *more])
 
 
-def block(table: pd.DataFrame, pairs: pd.DataFrame, ratio: float, base: str) -> list[str]:
+def differences(pairs: pd.DataFrame, base: str) -> dict[str, str]:
+    """Return the difference of each row to another over all tasks, with its interval and a mark."""
+    overall = pairs[(pairs["task"] == "all") & ((pairs["a"] == base) | (pairs["b"] == base))]
+    if not len(overall):
+        return {}
+    clear = multipletests(overall["p"], 0.05, "holm")[0]
+    found = {}
+    for (_, one), sure in zip(overall.iterrows(), clear, strict=True):
+        other, sign = (one["a"], 1) if one["b"] == base else (one["b"], -1)
+        low, high = sorted((sign * one["low"], sign * one["high"]))
+        found[str(other)] = (
+            f"{sign * one['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{' *' if sure else ''}"
+        )
+    return found
+
+
+def block(
+    table: pd.DataFrame, pairs: pd.DataFrame, ratio: float, base: str, cells: Mapping[str, Any]
+) -> list[str]:
     """Return the lines of one budget, best first."""
     rows = table[table["keep_ratio"] == ratio].sort_values(SCORE, ascending=False, kind="stable")
     visual = table["visual tokens"].max()
-    share = next(name for name in table.columns if name == "MAC %")
     mean = next((name for name in table.columns if "mean over layers" in name), "tokens")
     reference = next(iter(rows[rows["method"] == base]["setting"]), "")
+    against = differences(pairs, reference)
     lines = [
         f"## {ratio * visual:.0f} of {visual:.0f} tokens a layer, on average",
         "",
-        f"| setting | how | tokens a layer | left at the end | multiply-adds % | {SCORE} "
+        f"| method | how | tokens a layer | left at the end | multiply-adds % | {SCORE} "
         f"| against {base} |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for _, row in rows.iterrows():
-        low, high = row[f"{SCORE} low"], row[f"{SCORE} high"]
         name = str(row["setting"])
+        low, high = row[f"{SCORE} low"], row[f"{SCORE} high"]
         a_layer = row["tokens"] if pd.isna(row[mean]) else row[mean]
         lines.append(
-            f"| {name} | {kind(str(row['method']))} | {a_layer:.1f} | {row['tokens']:.1f} "
-            f"| {row[share]:.1f} | {row[SCORE]:.1f} [{low:.1f}, {high:.1f}] "
-            f"| {'' if name == reference else against(pairs, name, reference)} |"
+            f"| {named(cells[name])} | {kind(str(row['method']))} | {a_layer:.1f} "
+            f"| {row['tokens']:.1f} | {row['MAC %']:.1f} "
+            f"| {row[SCORE]:.1f} [{low:.1f}, {high:.1f}] | {against.get(name, '')} |"
         )
     return [*lines, ""]
 
@@ -74,21 +90,23 @@ def write(
     """Write the page."""
     table = pd.read_csv(results / "table.csv")
     pairs = pd.read_csv(results / "pairs.csv")
-    origin = json.loads((results / "manifest.json").read_text())["origin"]
+    manifest = json.loads((results / "manifest.json").read_text())
+    cells = {one["row"]: one["settings"] for one in reversed(manifest["cells"])}
     lines = ["# All methods at equal budgets", ""]
-    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
+    lines += [f"{name}: `{value}`  " for name, value in manifest["origin"].items()]
     lines += [
         "",
         "As many visual tokens enter a layer of the language model, on average over its layers,",
         "whether they are dropped before it or inside; what was reached stands beside. Score: mean",
         "over the benchmarks of score / unpruned score, in percent, with its 95 % interval over",
         f"documents. Against {base}: paired difference in points with its interval; * where it is",
-        "significant at 5 % after Holm's correction. The same folder has every benchmark's score,",
-        "all pairs and each answer.",
+        "significant at 5 % after Holm's correction over the comparisons of the block. Schedules:",
+        "the shape, which the budget scales. Every benchmark's score, all pairs and each answer",
+        f"are in the folder `{results.name}`.",
         "",
     ]
     for ratio in sorted(table["keep_ratio"].dropna().unique(), reverse=True):
-        lines += block(table, pairs, float(ratio), base)
+        lines += block(table, pairs, float(ratio), base, cells)
     page.write_text("\n".join(lines))
 
 
