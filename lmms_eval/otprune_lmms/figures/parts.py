@@ -28,16 +28,13 @@ METRICS = {
 _SHORT = 8
 """Entries of a legend that a panel has room for."""
 
-_ENTRY = 1.05
-"""Inches of an entry of a legend."""
+_ENTRY, _LETTER = 0.5, 0.053
+"""Inches of a legend's entry: its line and the gap, and each letter."""
 
 _LONG = 16
-"""Letters of a legend's entry that fit into these."""
+"""Letters of a variant that a legend says in full."""
 
-_LETTER = 0.055
-"""Inches of a letter more."""
-
-_COLUMNS = 3
+_COLUMNS = 2
 """A legend above a figure has as many columns at least, however long its entries."""
 
 _ROWS, _ROW = 4, 0.16
@@ -227,8 +224,8 @@ def legend(figure: Figure, lines: Sequence[Any], free: Sequence[Axes]) -> None:
 def outside(figure: Figure, lines: Sequence[Any]) -> None:
     """Put the legend above the figure, in as many columns as its width allows."""
     longest = max((len(str(line.get_label())) for line in lines), default=0)
-    entry = _ENTRY if longest <= 2 * _LONG else _ENTRY + _LETTER * (longest - _LONG)
-    columns = max(1, min(len(lines), max(_COLUMNS, int(figure.get_figwidth() / entry))))
+    fitting = int(figure.get_figwidth() / (_ENTRY + _LETTER * longest))
+    columns = max(1, min(len(lines), max(_COLUMNS, fitting)))
     # A long legend must not take the panels' place.
     rows = -(-len(lines) // columns)
     figure.set_figheight(figure.get_figheight() + _ROW * max(0, rows - _ROWS))
