@@ -77,6 +77,7 @@ def test_both_doors_lead_to_the_same_numbers(tmp_path):
     check(tmp_path, TINY, "./suite/tasks", suite, SMALL, None)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not MINI.exists(), reason="the embedded checkpoint is not there")
 @pytest.mark.skipif(java() is None, reason="caption metrics need Java")
 def test_the_embedded_default_answers_all_eleven_benchmarks(tmp_path):
