@@ -1,4 +1,4 @@
-"""What a method costs beside the prefill that it saves; a table of `bench_selection.py`.
+"""What a method costs, alone and beside the prefill that it saves: tables of `bench_selection.py`.
 
 Kept apart from it since it loads a model. Random weights and made signals: times do not depend on
 what they mean.
@@ -16,10 +16,11 @@ import torch
 from llava.model.visual_tokens import ImageTokens
 from llava.pruning import Pruning, Trace, prune
 
-from bench_common import made_signals
+from bench_common import image_like_tokens, made_signals, median_ms
 from bench_model import TEXT, Case, fits, random_model, request
-from otprune import PRUNERS, LayerPruner, Merger, Signals
+from otprune import PRUNERS, LayerPruner, Merger, Method, Signals, make_pruner, resolve_budget
 from otprune.cost import VICUNA_7B, DecoderShape
+from otprune.merger import mixed
 from otprune.signals import TEXT_SIGNALS, TOKEN_AXIS
 
 KEPT = 192
@@ -39,6 +40,37 @@ CASES = {
     "cpu": Case("110M, 32 layers", _SMALL, 576, 1, (1,), _TOWER),
     "cuda": Case("LLaVA-1.5-7B", VICUNA_7B, 576, 1, (1,)),
 }
+
+
+def _answer(method: Method, tokens: torch.Tensor, k: int, signals: Signals) -> object:
+    """What a selector or a merger does to an image, the mixing included but not the projector."""
+    if not isinstance(method, Merger):
+        return method.rank(tokens, k, signals)  # type: ignore[attr-defined]
+    mixture = method.merge(tokens, k, signals=signals)
+    if mixture.weights is None:
+        return mixture
+    if method.space == "tokens":
+        return mixed(mixture, tokens)
+    parts = [signals.features, signals.cls_features if "cls_features" in method.needs else None]
+    return mixed(mixture, torch.cat([part for part in parts if part is not None]))
+
+
+def methods_table(device: str, repeats: int, ratio: float) -> list[dict]:
+    """Milliseconds of every method before the language model, at its defaults."""
+    rows = []
+    for name, method in PRUNERS.items():
+        if issubclass(method, LayerPruner):
+            continue
+        row: dict = {"method": name}
+        for n, grid in ((576, (24, 24)), (2340, (45, 52))):
+            tokens = image_like_tokens(n, 1024).to(device)
+            signals = made_signals(n, grid, features=1024, words=1024).to(torch.device(device))
+            k, pruner = resolve_budget(n, keep_ratio=ratio), make_pruner(name)
+            row[f"n = {n} ms"] = median_ms(
+                [lambda p=pruner, v=tokens, c=k, s=signals: _answer(p, v, c, s)], repeats, device
+            )[0]
+        rows.append(row)
+    return rows
 
 
 class _MadeText:

@@ -25,13 +25,11 @@ from bench_common import (
     ROOT,
     added_peak_mib,
     image_like_tokens,
-    made_signals,
     markdown,
     median_ms,
     provenance,
 )
-from otprune import PRUNERS, LayerPruner, Merger, Method, Signals, make_pruner, resolve_budget
-from otprune.merger import mixed
+from otprune import make_pruner, resolve_budget
 
 RATIO = 0.098
 SIZES = (576, 1176, 2340, 2880)
@@ -170,37 +168,6 @@ def sweep_table(device: str, repeats: int) -> list[dict]:
     return rows
 
 
-def _answer(method: Method, tokens: torch.Tensor, k: int, signals: Signals) -> object:
-    """What a selector or a merger does to an image, the mixing included but not the projector."""
-    if not isinstance(method, Merger):
-        return method.rank(tokens, k, signals)  # type: ignore[attr-defined]
-    mixture = method.merge(tokens, k, signals=signals)
-    if mixture.weights is None:
-        return mixture
-    if method.space == "tokens":
-        return mixed(mixture, tokens)
-    parts = [signals.features, signals.cls_features if "cls_features" in method.needs else None]
-    return mixed(mixture, torch.cat([part for part in parts if part is not None]))
-
-
-def methods_table(device: str, repeats: int) -> list[dict]:
-    """Milliseconds of every method before the language model, at its defaults."""
-    rows = []
-    for name, method in PRUNERS.items():
-        if issubclass(method, LayerPruner):
-            continue
-        row: dict = {"method": name}
-        for n, grid in ((576, (24, 24)), (2340, (45, 52))):
-            tokens = image_like_tokens(n, 1024).to(device)
-            signals = made_signals(n, grid, features=1024, words=1024).to(torch.device(device))
-            k, pruner = resolve_budget(n, keep_ratio=RATIO), make_pruner(name)
-            row[f"n = {n} ms"] = median_ms(
-                [lambda p=pruner, v=tokens, c=k, s=signals: _answer(p, v, c, s)], repeats, device
-            )[0]
-        rows.append(row)
-    return rows
-
-
 def long_table(device: str) -> list[dict]:
     """Thousands of tokens: long video. One run each."""
     rows = []
@@ -295,11 +262,14 @@ def run(
 def methods(device: DEVICE = "cpu", repeats: REPEATS = 9, out: OUT = FOLDER) -> None:
     """Measure, print and write the tables of all methods."""
     # Here and not above: a process that measures memory is to load no model.
-    from bench_prefill import prefill_table
+    from bench_prefill import methods_table, prefill_table
 
     command = f"python scripts/bench_selection.py methods --device {device} --repeats {repeats}"
     origin = provenance(device, command)
-    tables = {"methods": methods_table(device, repeats), "prefill": prefill_table(device, repeats)}
+    tables = {
+        "methods": methods_table(device, repeats, RATIO),
+        "prefill": prefill_table(device, repeats),
+    }
     written(out / f"{device}-methods", "All methods", origin, tables, METHOD_NOTES)
 
 
