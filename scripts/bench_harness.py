@@ -25,13 +25,13 @@ import datasets
 import torch
 import typer
 from llava.images import as_rgb, process_images
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.engine.identity import image_hash, image_number
 from otprune_lmms.engine.prompts import prompt_of, token_ids
 from otprune_lmms.experiments.config import ConfigError, load_experiment, task_folder
 from otprune_lmms.experiments.run import load
 from otprune_lmms.journal import Journal
+from otprune_lmms.pruning_config import Cell
 from otprune_lmms.scoring import load_tasks
 
 from bench_common import ROOT, provenance, write_tables

@@ -16,8 +16,6 @@ import torch
 import typer
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
-from llava.model.visual_tokens import ImageTokens
-from llava.pruning import Pruning, Trace, prune
 
 from bench_common import (
     ROOT,
@@ -28,6 +26,8 @@ from bench_common import (
     write_tables,
 )
 from otprune.cost import VICUNA_7B, VICUNA_13B, DecoderShape, prefill_multiply_adds
+from otprune.pruning import Pruning, Trace, make_pruning
+from otprune.pruning.image_tokens import ImageTokens
 
 TEXT = 60
 """Text tokens of a prompt: the system text of vicuna_v1 and a short question."""
@@ -78,12 +78,12 @@ CASES = {
 }
 SETTINGS: dict[str, Pruning | None] = {
     "unpruned": None,
-    "otprune 0.5": prune("otprune", keep_ratio=0.5),
-    "otprune 0.2": prune("otprune", keep_ratio=0.2),
-    "otprune 0.098": prune("otprune", keep_ratio=0.098),
-    "otprune 0.05": prune("otprune", keep_ratio=0.05),
-    "divprune 0.098": prune("divprune", keep_ratio=0.098),
-    "otprune 0.098 at layer 2": prune("otprune", keep_ratio=0.098, layer=2),
+    "otprune 0.5": make_pruning("otprune", keep_ratio=0.5),
+    "otprune 0.2": make_pruning("otprune", keep_ratio=0.2),
+    "otprune 0.098": make_pruning("otprune", keep_ratio=0.098),
+    "otprune 0.05": make_pruning("otprune", keep_ratio=0.05),
+    "divprune 0.098": make_pruning("divprune", keep_ratio=0.098),
+    "otprune 0.098 at layer 2": make_pruning("otprune", keep_ratio=0.098, layer=2),
 }
 
 

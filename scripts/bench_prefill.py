@@ -13,14 +13,14 @@ from statistics import median
 from typing import Any
 
 import torch
-from llava.model.visual_tokens import ImageTokens
-from llava.pruning import Pruning, Trace, prune
 
 from bench_common import image_like_tokens, made_signals, median_ms
 from bench_model import TEXT, Case, fits, random_model, request
 from otprune import PRUNERS, LayerPruner, Merger, Method, Signals, make_pruner, resolve_budget
 from otprune.cost import VICUNA_7B, DecoderShape
 from otprune.merger import mixed
+from otprune.pruning import Pruning, Trace, make_pruning
+from otprune.pruning.image_tokens import ImageTokens
 from otprune.signals import TEXT_SIGNALS, TOKEN_AXIS
 
 KEPT = 192
@@ -128,7 +128,7 @@ class _Setting:
 def settings() -> list[_Setting]:
     """Return every method at `KEPT` tokens, and none at all."""
     found = [_Setting("unpruned", None, [], [], [])]
-    found += [_Setting(name, prune(name, k=KEPT), [], [], []) for name in PRUNERS]
+    found += [_Setting(name, make_pruning(name, k=KEPT), [], [], []) for name in PRUNERS]
     return found
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import typer
 from statsmodels.stats.multitest import multipletests
 
-from otprune.pruners.registry import LAYER_PRUNERS, MERGERS
+from otprune.registry import LAYER_PRUNERS, MERGERS
 
 SCORE = "mean of ratios"
 NOT_SAID = ("method", "keep_ratio", "k", "match", "seed")

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from bench_common import ROOT, provenance
 from otprune import Selector, Signals, make_pruner, resolve_budget
 from otprune.kernels import unit_rows
-from otprune.pruners.registry import SELECTORS
+from otprune.registry import SELECTORS
 from otprune.wasserstein import coverage, effective_rank, exact_w2, gaussian_w2
 
 MEASURES = {

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import DATA
 from otprune import PRUNERS
-from otprune.pruners.registry import MERGERS, SELECTORS
+from otprune.registry import MERGERS, SELECTORS
 
 GOLDEN = json.loads((DATA / "golden.json").read_text())
 

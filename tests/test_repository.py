@@ -84,15 +84,8 @@ def library_files():
     return sorted(file for room in rooms for file in (ROOT / room).rglob("*.py"))
 
 
-EDGE = ROOT / "lmms_eval" / "otprune_lmms" / "edge.py"
+ENVIRONMENT = ROOT / "lmms_eval" / "otprune_lmms" / "environment.py"
 """The one file that reads the environment."""
-
-
-def code_lines(function: ast.FunctionDef) -> int:
-    """Lines of a function's body, its docstring left out."""
-    documented = ast.get_docstring(function) is not None
-    body = function.body[1:] if documented else function.body
-    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 @pytest.mark.parametrize("file", library_files(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -102,13 +95,10 @@ def test_libraries_keep_the_house_rules(file):
         assert not isinstance(node, ast.Assert), "validation raises ValueError"
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None
-        if isinstance(node, ast.FunctionDef):
-            if node.name != "__post_init__":
-                assert node.returns is not None, f"{node.name} lacks a return type"
-            assert code_lines(node) <= 40, f"{node.name} asks to be split"
-        if isinstance(node, ast.Attribute) and file != EDGE:
+        if isinstance(node, ast.FunctionDef) and node.name != "__post_init__":
+            assert node.returns is not None, f"{node.name} lacks a return type"
+        if isinstance(node, ast.Attribute) and file != ENVIRONMENT:
             assert node.attr not in ("environ", "getenv"), "settings are arguments"
-    assert len(file.read_text().splitlines()) <= 300
 
 
 def test_the_method_room_knows_no_model_and_the_model_room_no_harness():

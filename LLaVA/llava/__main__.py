@@ -10,7 +10,7 @@ from rich.logging import RichHandler
 
 from llava.checkpoint import CheckpointError
 from llava.images import ImageError
-from llava.pruning import Trace, prune
+from otprune.pruning import Trace, make_pruning
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -39,7 +39,7 @@ def main(
     try:
         pruning = None
         if method is not None:
-            pruning = prune(method, keep_ratio=keep_ratio, k=keep, layer=layer)
+            pruning = make_pruning(method, keep_ratio=keep_ratio, k=keep, layer=layer)
         # Heavy, and not needed to refuse a mistake.
         from llava.chat import ask
         from llava.model.builder import load_pretrained_model

@@ -80,7 +80,7 @@ def largest(difference: torch.Tensor) -> float:
 
 def last_logits(model, batch: dict[str, Any], pruning) -> torch.Tensor:
     """Logits at the last position of each row that is no padding, and the trace."""
-    from llava.pruning import Trace
+    from otprune.pruning import Trace
 
     trace = Trace()
     with torch.no_grad():

@@ -4,8 +4,8 @@ import torch
 
 from helpers import loaded, padded, visual_of
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.pruning import Stage
 from otprune import make_pruner
+from otprune.pruning import Stage
 
 CKPT = "checkpoints/tiny-llava-v1.5"
 LAYERS = 4

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.pruning import Pruning
 from otprune import LayerView, Modules
 from otprune.cost import DecoderShape
+from otprune.pruning import Pruning
 
 
 def shape_of(model) -> DecoderShape:

@@ -6,28 +6,30 @@ import torch
 
 from helpers import padded, visual_of
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.visual_tokens import ImageTokens
-from llava.pruning import prune
 from masked import CKPT
 from otprune import Signals
+from otprune.pruning import make_pruning
+from otprune.pruning.image_tokens import ImageTokens
 
 IMAGE = IMAGE_TOKEN_INDEX
 GRIDS = [(6, 8), (5, 5), (4, 9), (7, 6)]
 """Rasters of unequal sizes, one for each image of `masked.ROWS`."""
 
 SCHEDULED = {
-    "fastv": prune("fastv", schedule="2:0.3"),
-    "fastv, compact": prune("fastv", schedule="1:7", positions="compact"),
-    "pyramiddrop": prune("pyramiddrop", schedule="1:0.7/2:0.4/3:0.1"),
-    "transprune": prune("transprune", schedule="1:0.8/2:0.5/3:0.2", observe_from=0, observe_to=2),
-    "transprune, original": prune(
+    "fastv": make_pruning("fastv", schedule="2:0.3"),
+    "fastv, compact": make_pruning("fastv", schedule="1:7", positions="compact"),
+    "pyramiddrop": make_pruning("pyramiddrop", schedule="1:0.7/2:0.4/3:0.1"),
+    "transprune": make_pruning(
+        "transprune", schedule="1:0.8/2:0.5/3:0.2", observe_from=0, observe_to=2
+    ),
+    "transprune, original": make_pruning(
         "transprune", schedule="2:0.4", observe_from=0, observe_to=3, positions="original"
     ),
-    "sparsevlm 2": prune("sparsevlm", schedule="1:0.6/2:0.4/3:0.2", version="2", heads=3),
-    "dart": prune("dart", schedule="2:9"),
-    "tops": prune("tops", schedule="0:0.8/1:0.5/3:0.2"),
-    "tops, looking back": prune("tops", schedule="1:20/3:6", attention="previous"),
-    "vtw": prune("vtw", schedule="2:0"),
+    "sparsevlm 2": make_pruning("sparsevlm", schedule="1:0.6/2:0.4/3:0.2", version="2", heads=3),
+    "dart": make_pruning("dart", schedule="2:9"),
+    "tops": make_pruning("tops", schedule="0:0.8/1:0.5/3:0.2"),
+    "tops, looking back": make_pruning("tops", schedule="1:20/3:6", attention="previous"),
+    "vtw": make_pruning("vtw", schedule="2:0"),
 }
 """Layer pruners that merge nothing, for a model of four layers."""
 

@@ -11,7 +11,7 @@ from helpers import PARITY, ROOT, V15, loaded
 from llava.__main__ import app
 from llava.chat import ask, make_prompt
 from llava.images import ImageError, open_image
-from llava.pruning import Trace, prune
+from otprune.pruning import Trace, make_pruning
 
 PICTURE = PARITY / "images" / "land.png"
 QUESTION = "What is in this image? Describe the picture briefly."
@@ -43,7 +43,7 @@ def test_answers_can_be_pruned_and_traced():
     llava, trace = loaded("checkpoints/tiny-llava-v1.5"), Trace()
     pruned = ask(
         llava, QUESTION, [PICTURE], max_new_tokens=12, trace=trace,
-        pruning=prune("otprune", keep_ratio=0.098),
+        pruning=make_pruning("otprune", keep_ratio=0.098),
     )  # fmt: skip
     assert pruned != ANSWER
     assert [len(kept) for kept in trace.kept[0]] == [56]

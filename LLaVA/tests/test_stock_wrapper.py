@@ -71,11 +71,14 @@ def test_batches_several_images_and_texts_alone_go_through(Llava):  # noqa: N803
 
 
 def test_a_pruned_model_goes_through_it_too(Llava):  # noqa: N803
-    from llava.pruning import prune
+    from otprune.pruning import make_pruning
 
     llava = wrapper(Llava, V15, [["land.png"]])
     plain = llava.generate_until([request(0, PROMPT, max_new_tokens=6)])
-    for pruning in (prune("otprune", keep_ratio=0.098), prune("otprune", keep_ratio=0.05, layer=2)):
+    for pruning in (
+        make_pruning("otprune", keep_ratio=0.098),
+        make_pruning("otprune", keep_ratio=0.05, layer=2),
+    ):
         llava.model.pruning = pruning
         assert llava.generate_until([request(0, PROMPT, max_new_tokens=6)]) != plain
 

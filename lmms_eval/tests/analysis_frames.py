@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 
-from otprune_lmms.analysis.store import COLUMNS, QUANTITIES
-from otprune_lmms.samples import COLUMNS as SAMPLE_COLUMNS
-from otprune_lmms.statistics.headlines import resampled
-from otprune_lmms.tables import COLUMNS as RECORD_COLUMNS
+from otprune_lmms.reporting.statistics.headlines import resampled
+from otprune_lmms.reporting.tables import COLUMNS as RECORD_COLUMNS
+from otprune_lmms.results.diagnostics import COLUMNS, QUANTITIES
+from otprune_lmms.results.samples import COLUMNS as SAMPLE_COLUMNS
 
 METRICS = {
     "gqa": "exact_match",

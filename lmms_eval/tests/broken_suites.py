@@ -9,7 +9,7 @@ from unittest.mock import patch
 import yaml
 from PIL import Image
 
-import samples
+import suites
 from helpers import TINY
 
 Row = dict[str, Any]
@@ -29,7 +29,7 @@ def jpeg(width: int = 60, height: int = 40) -> bytes:
 
 def png(number: int) -> bytes:
     """The image file of a document."""
-    return samples.picture(number)["bytes"]
+    return suites.picture(number)["bytes"]
 
 
 BROKEN: Mapping[str, tuple[bytes | None, str]] = {
@@ -46,17 +46,17 @@ BROKEN: Mapping[str, tuple[bytes | None, str]] = {
 
 def rows(task: str, number: int, broken: Mapping[int, bytes | None]) -> list[Row]:
     """Documents of pope or mme, the images of some replaced; the others show the same one."""
-    found = [samples.ROWS[task](n) for n in range(number)]
+    found = [suites.ROWS[task](n) for n in range(number)]
     for n, row in enumerate(found):
-        image = stored(broken[n]) if n in broken else samples.picture(0)
+        image = stored(broken[n]) if n in broken else suites.picture(0)
         row |= {"image": image, "question": f"{row['question']} ({task} {n})"}
     return found
 
 
 def suite(folder: Path, tasks: Mapping[str, list[Row]]) -> Path:
     """Write data and task files, answers of two tokens; return the tasks' folder."""
-    with patch.object(samples, "rows", lambda task: tasks[task]):
-        made = samples.make_suite(folder, list(tasks))
+    with patch.object(suites, "rows", lambda task: tasks[task]):
+        made = suites.make_suite(folder, list(tasks))
     for file in made.glob("*.yaml"):
         content = yaml.safe_load(file.read_text())
         content["generation_kwargs"] = {"max_new_tokens": 2, "temperature": 0, "do_sample": False}

@@ -1,4 +1,4 @@
-"""Marks, a quiet start, and nothing of ours in the environment."""
+"""Marks, a quiet start, nothing of ours in the environment, and a small sweep."""
 
 import logging
 import warnings
@@ -6,6 +6,9 @@ import warnings
 import pytest
 import torch
 import transformers
+import yaml
+
+from helpers import TINY
 
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
@@ -35,3 +38,50 @@ def _no_log_level_from_another_test():
     """A command that ran in this process has set how much of our logging is shown."""
     for name in ("otprune_lmms", "llava", "otprune"):
         logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+CELLS = {"keep_ratios": [0.25], "methods": ["otprune", "uniform"]}
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory):
+    from suites import make_suite
+
+    return make_suite(tmp_path_factory.mktemp("suite"), ["gqa", "mme"])
+
+
+@pytest.fixture
+def write(suite, tmp_path):
+    """Write an experiment and return its file."""
+
+    def write(name="try", cells=CELLS, **changes):
+        link = tmp_path / "tasks"
+        if not link.exists():
+            link.symlink_to(suite)
+        content = {
+            "name": name,
+            "title": "A try",
+            "suite": "./tasks",
+            "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
+            "tasks": ["gqa", "mme"],
+            "cells": cells,
+            "workers": 1,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content | changes))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def source(write):
+    """Return an experiment and its folder, as `answer` takes them."""
+
+    def source(*given, **changes):
+        path = write(*given, **changes)
+        from otprune_lmms.experiments.config import load_experiment
+
+        return load_experiment(path), path.parent
+
+    return source

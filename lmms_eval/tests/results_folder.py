@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from otprune_lmms.samples import COLUMNS as SAMPLE_COLUMNS
-from otprune_lmms.samples import SAMPLES, write_samples
-from otprune_lmms.statistics import averages
-from otprune_lmms.tables import COLUMNS, frame
+from otprune_lmms.reporting.statistics import averages
+from otprune_lmms.reporting.tables import COLUMNS, frame
+from otprune_lmms.results.samples import COLUMNS as SAMPLE_COLUMNS
+from otprune_lmms.results.samples import SAMPLES, write_samples
 
 METRICS = {
     "gqa": "exact_match",

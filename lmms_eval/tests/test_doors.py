@@ -10,10 +10,10 @@ import yaml
 from helpers import ROOT, TINY, run
 from otprune_lmms.benchmarks import OTPRUNE_11
 from otprune_lmms.experiments.config import TASKS, load_experiment
-from otprune_lmms.experiments.output import write_results
+from otprune_lmms.experiments.folder import write_results
 from otprune_lmms.experiments.run import Places, run_experiment
 from otprune_lmms.scoring import java
-from samples import make_suite
+from suites import make_suite
 
 MINI = ROOT / "LLaVA" / "checkpoints" / "llava-mini"
 SMALL = ["gqa", "mme", "pope", "scienceqa_img"]

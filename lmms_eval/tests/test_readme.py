@@ -8,7 +8,7 @@ import yaml
 
 from helpers import TINY
 from otprune_lmms.experiments.config import load_experiment
-from samples import make_suite
+from suites import make_suite
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -48,7 +48,7 @@ def test_its_commands_exist(command):
 def test_its_model_arguments_are_those_that_are_read():
     import dataclasses
 
-    from otprune_lmms.arguments import Arguments
+    from otprune_lmms.model_arguments import Arguments
 
     named = set(re.findall(r"`(\w+)`", PAGE.split("| `--model_args`")[1].split("\n\n")[0]))
     fields = {field.name for field in dataclasses.fields(Arguments)} - {"cell"}

@@ -4,7 +4,7 @@ from otprune.budget import resolve_budget
 from otprune.layer_pruner import Kept, LayerPruner, LayerView, Modules
 from otprune.merger import Merger, Mixture
 from otprune.method import Method
-from otprune.pruners.registry import PRUNERS, make_pruner
+from otprune.registry import PRUNERS, make_pruner
 from otprune.selector import Selector
 from otprune.signals import Signals
 

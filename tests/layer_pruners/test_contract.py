@@ -8,7 +8,7 @@ import torch
 from helpers import drawn, signals_for
 from layer_pruners.views import make_modules, make_view
 from otprune import LayerPruner, LayerView, Modules, make_pruner
-from otprune.pruners.registry import LAYER_PRUNERS
+from otprune.registry import LAYER_PRUNERS
 from otprune.schedule import tokens_by_layer
 
 NAMES = sorted(LAYER_PRUNERS)

@@ -8,7 +8,7 @@ import torch
 from helpers import signals_for
 from otprune import Merger, make_pruner
 from otprune.merger import mixed
-from otprune.pruners.registry import MERGERS
+from otprune.registry import MERGERS
 
 VARIANTS = [
     pytest.param(name, preset, id=name if preset is None else f"{name}-{preset}")

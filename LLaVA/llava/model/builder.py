@@ -24,8 +24,8 @@ from llava.images.processor import ImageProcessor
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.multimodal_encoder.builder import KNOWN_TOWERS
 from llava.model.text_tools import TextTools
-from llava.pruning.settings import Pruning
 from llava.tokenizer import LlavaTokenizer
+from otprune.pruning.settings import Pruning
 
 __all__ = ["CheckpointError", "load_pretrained_model"]
 
@@ -86,7 +86,7 @@ def load_pretrained_model(
         attn_implementation: eager, sdpa (default), flash_attention_2, ...
         torch_dtype: dtype of the weights; float16 on GPUs (as the original) and float32 on a CPU by
             default.
-        pruning: what every call prunes; see `llava.pruning.prune`.
+        pruning: what every call prunes; see `otprune.pruning.make_pruning`.
         revision: branch, tag or commit on the hub.
         cache_dir: folder of the hub's cache.
         local_files_only: do not ask the hub.

@@ -10,7 +10,8 @@ from torch import Tensor
 from llava.images.layouts import Size
 from llava.model.devices import execution_device, fetched
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
-from llava.model.visual_tokens import ImageTokens, TokenLayout, gather_tokens, token_layout
+from llava.model.visual_tokens import TokenLayout, gather_tokens, token_layout
+from otprune.pruning.image_tokens import ImageTokens
 
 if TYPE_CHECKING:
     from llava.model.text_tools import TextTools

@@ -24,14 +24,14 @@ from llava.model.multimodal_encoder.tower import VisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.splice import Prompt, Spliced, splice, split_prompts
 from llava.model.text import Question, names_of, question_signals
-from llava.model.visual_tokens import ImageTokens
 from llava.pruning.before_llm import budgets_of, check_pruning, choose_before
 from llava.pruning.prefill import LayerPlan
 from llava.pruning.reference import greedy_select, prune_as_released
 from llava.pruning.rows import Side
-from llava.pruning.settings import Positions, Pruning
-from llava.pruning.trace import Trace, watched
-from otprune.pruners.otprune import OTPrune
+from otprune.pruning.image_tokens import ImageTokens
+from otprune.pruning.settings import Positions, Pruning
+from otprune.pruning.trace import Trace, watched
+from otprune.selectors.otprune import OTPrune
 
 __all__ = ["LlavaMetaForCausalLM", "LlavaMetaModel", "OTPrune", "Prepared", "greedy_select"]
 

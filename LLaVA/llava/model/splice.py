@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.pruning.rows import Side
-from llava.pruning.settings import Positions
+from otprune.pruning.settings import Positions
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,51 +1,20 @@
 """From patch features of tiles to the visual tokens of an image."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from llava.images.layouts import Size, get_anyres_image_grid_shape
 from llava.model.multimodal_encoder.tower import TowerOutput
 from otprune import Signals
-from otprune.signals import NO_SIGNALS
+from otprune.pruning.image_tokens import ImageTokens
 
 NEWLINE = -1
 """Source of a token that stands for the end of a row of patches."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageTokens:
-    """Visual tokens of one image as they enter the language model, and what is known about them.
-
-    Attributes:
-        tokens: after projector and merge, [n d].
-        newline: which of them are ``image_newline`` tokens, on the CPU; None if there are none.
-        signals: what methods were told to ask for; about the question nothing.
-    """
-
-    tokens: Float[Tensor, "n d"]
-    newline: Bool[Tensor, " n"] | None = None
-    signals: Signals = NO_SIGNALS
-
-    def __len__(self) -> int:
-        """Number of visual tokens."""
-        return len(self.tokens)
-
-    @property
-    def grid(self) -> tuple[int, int] | None:
-        """Rows and columns if the tokens are one raster."""
-        return self.signals.grid
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tokens and of what is known about them."""
-        known = (getattr(self.signals, one.name) for one in fields(self.signals))
-        parts = [part for part in known if isinstance(part, Tensor)]
-        return self.tokens.nbytes + sum(part.nbytes for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

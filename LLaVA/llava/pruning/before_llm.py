@@ -9,10 +9,10 @@ from torch import Tensor
 
 from llava.model.decoder import decoder_shape
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
-from llava.model.visual_tokens import ImageTokens
-from llava.pruning.choose import Candidates, choose, merge
-from llava.pruning.settings import Pruning
 from otprune import Merger, Selector, Signals
+from otprune.pruning.choose import Candidates, choose, merge
+from otprune.pruning.image_tokens import ImageTokens
+from otprune.pruning.settings import Pruning
 
 
 def check_pruning(pruning: Pruning, config: Any, tower: VisionTower, tools: Any) -> None:

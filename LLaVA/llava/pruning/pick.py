@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from llava.model.text import question_signals
-from llava.pruning.choose import Candidates, choose
 from llava.pruning.probe import Layers, PromptProbe
 from otprune import Kept, LayerPruner, LayerView, Selector
+from otprune.pruning.choose import Candidates, choose
 from otprune.signals import NO_SIGNALS
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from transformers.masking_utils import create_causal_mask
 
 from llava.model.splice import Spliced
 from llava.model.text import Question
-from llava.model.visual_tokens import ImageTokens
 from llava.pruning.decode import Segment
 from llava.pruning.observed import HALVES, Observed
 from llava.pruning.pick import Alive, Decision, decide
 from llava.pruning.probe import Layers
 from llava.pruning.rows import as_rows, stacked, take_positions
-from llava.pruning.settings import Pruning
-from llava.pruning.trace import Trace, watched
 from otprune import LayerPruner, Merger
+from otprune.pruning.image_tokens import ImageTokens
+from otprune.pruning.settings import Pruning
+from otprune.pruning.trace import Trace, watched
 
 __all__ = ["HALVES", "LayerPlan", "PrefillRun"]
 

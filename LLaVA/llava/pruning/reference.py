@@ -19,9 +19,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from llava.model.splice import Spliced
-from llava.pruning.settings import Stage
 from otprune import Selector, resolve_budget
 from otprune.greedy.reference import greedy_reference
+from otprune.pruning.settings import Stage
 
 TEXT_BEFORE_IMAGE = 35
 

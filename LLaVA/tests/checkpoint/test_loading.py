@@ -12,8 +12,8 @@ from helpers import CLIP, V15, V16, change, largest, load, loaded, rewrite, same
 from llava.checkpoint import CheckpointError
 from llava.model.builder import load_pretrained_model
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-from llava.pruning import prune
 from llava.tokenizer import LlavaTokenizer
+from otprune.pruning import make_pruning
 
 
 def logits(model, checkpoint="checkpoints/tiny-llava-v1.5"):
@@ -47,7 +47,7 @@ def test_the_dtype_is_the_whole_model_s(dtype):
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
     ids = torch.tensor([[1, 20, -200, 30, 31]])
     pixels = torch.zeros(1, 3, 336, 336, dtype=torch.float16)
-    for pruning in (None, prune("otprune", k=9), prune("otprune", k=9, layer=2)):
+    for pruning in (None, make_pruning("otprune", k=9), make_pruning("otprune", k=9, layer=2)):
         answer = model.generate(ids, images=pixels, pruning=pruning, max_new_tokens=3)
         assert answer.shape[1] <= 3
 
@@ -63,7 +63,7 @@ def test_arguments_of_other_loaders_are_understood():
     assert model.config._attn_implementation == "sdpa"
     assert load(V15, attn_implementation="eager")[1].config._attn_implementation == "eager"
     assert load(V15, customized_config=None, low_cpu_mem_usage=True)[1] is not None
-    pruning = prune("otprune", keep_ratio=0.1)
+    pruning = make_pruning("otprune", keep_ratio=0.1)
     assert load(V15, pruning=pruning)[1].pruning is pruning
 
 
@@ -76,7 +76,11 @@ def test_arguments_of_other_loaders_are_understood():
         ({"torch_dtype": "int8"}, ValueError, "must name a floating-point dtype, got 'int8'"),
         ({"torch_dtype": "half16"}, ValueError, "must name a floating-point dtype, got 'half16'"),
         ({"load_4bit": True, "load_8bit": True}, ValueError, "exclude each other"),
-        ({"pruning": prune("otprune", k=1, layer=9)}, ValueError, r"layer must be in 0\.\.3"),
+        (
+            {"pruning": make_pruning("otprune", k=1, layer=9)},
+            ValueError,
+            r"layer must be in 0\.\.3",
+        ),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, error, message):
@@ -105,7 +109,7 @@ def test_the_language_model_alone_is_quantised(bits):
         assert (kind != "Linear") == name.startswith("model.layers."), name
     distance = largest(logits(model) - logits(loaded("checkpoints/tiny-llava-v1.5")[1]))
     assert 0 < distance < (4 if bits == "load_4bit" else 1)
-    pruning = prune("otprune", k=9, layer=2)
+    pruning = make_pruning("otprune", k=9, layer=2)
     visual = [visual_of("checkpoints/tiny-llava-v1.5", "images/land.png")]
     ids = torch.tensor([[1, 20, -200, 30, 31]])
     assert model.generate(ids, visual=visual, pruning=pruning, max_new_tokens=3).shape == (1, 3)
@@ -152,7 +156,7 @@ def test_a_model_spread_over_devices_answers_the_same(tmp_path, offloaded):
     plain = loaded("checkpoints/tiny-llava-v1.6")[1]
     ids = torch.tensor([[1, 20, -200, 30, 31]])
     images, sizes = torch.randn(1, 3, 3, 336, 336), [(333, 512)]
-    for pruning in (None, prune("otprune", k=9), prune("otprune", k=9, layer=2)):
+    for pruning in (None, make_pruning("otprune", k=9), make_pruning("otprune", k=9, layer=2)):
         answers = [
             one.generate(ids, images=images, image_sizes=sizes, pruning=pruning, max_new_tokens=4)
             for one in (model, plain)

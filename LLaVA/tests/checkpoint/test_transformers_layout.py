@@ -20,7 +20,7 @@ from helpers import PARITY, V15, largest
 from llava.checkpoint import CheckpointError
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
-from llava.pruning import prune
+from otprune.pruning import make_pruning
 
 IMAGE = 630
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
@@ -142,7 +142,7 @@ def test_pruning_is_dropping_the_rows_from_transformers_own_embeddings(kind, fol
     reference = theirs(kind)
     ours, long, pixels, sizes = inputs_of(kind, model, processor)
     visual = model.encode_visual(pixels, sizes)[0]
-    pruning = prune("otprune", k=5)
+    pruning = make_pruning("otprune", k=5)
     kept = pruning.before.select(visual.tokens, 5)
     embeds = reference.get_input_embeddings()(torch.tensor([long[0]]))
     at = torch.tensor(long[0]) == IMAGE

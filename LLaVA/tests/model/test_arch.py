@@ -10,8 +10,8 @@ from PIL import Image
 from helpers import PARITY, largest, loaded, padded, visual_of
 from llava.mm_utils import process_images
 from llava.model.llava_arch import OTPrune, greedy_select
-from llava.pruning import Trace, prune
-from otprune.pruners.otprune import OTPrune as Method
+from otprune.pruning import Trace, make_pruning
+from otprune.selectors.otprune import OTPrune as Method
 
 CKPT = "checkpoints/tiny-llava-v1.5"
 IDS = torch.tensor([[1, 20, -200, 30, 31]])
@@ -93,12 +93,12 @@ def test_the_original_s_function_returns_what_the_original_returns():
 def test_the_original_s_function_prunes_as_the_model_is_set_to():
     model = loaded(CKPT)[1]
     try:
-        model.pruning = prune("uniform", k=10)
+        model.pruning = make_pruning("uniform", k=10)
         assert prepared(model, IDS)[4].shape == (1, 14, 64)
         assert prepared(model, IDS)[1] is None
-        model.pruning = prune("uniform", k=10, positions="original")
+        model.pruning = make_pruning("uniform", k=10, positions="original")
         assert prepared(model, IDS)[1].amax() == 579
-        model.pruning = prune("uniform", k=10, layer=2)
+        model.pruning = make_pruning("uniform", k=10, layer=2)
         with pytest.raises(ValueError, match="embeddings alone cannot be pruned inside"):
             prepared(model, IDS)
     finally:
@@ -111,7 +111,7 @@ def test_what_the_original_s_function_returns_can_be_run_as_it_is(use_cache):
     _, processor = loaded(CKPT)[1:3]
     pixels = process_images([Image.open(PARITY / "images/land.png")], processor, model.config)
     for positions in ("compact", "original"):
-        model.pruning = prune("uniform", k=9, positions=positions)
+        model.pruning = make_pruning("uniform", k=9, positions=positions)
         try:
             with torch.no_grad():
                 _, places, mask, _, embeds, _ = model.prepare_inputs_labels_for_multimodal(
@@ -145,11 +145,11 @@ def test_a_mask_comes_back_where_images_make_rows_unequal():
 def test_the_model_s_own_pruning_holds_until_a_call_says_otherwise():
     model = loaded(CKPT)[1]
     try:
-        model.pruning = prune("uniform", k=10)
+        model.pruning = make_pruning("uniform", k=10)
         with torch.no_grad():
             assert model(IDS, visual=visual()).logits.shape[1] == 14
             assert model(IDS, visual=visual(), pruning=None).logits.shape[1] == 580
-            other = prune("uniform", k=3)
+            other = make_pruning("uniform", k=3)
             assert model(IDS, visual=visual(), pruning=other).logits.shape[1] == 7
             traces = [Trace(), Trace()]
             model.generate(IDS, visual=visual(), trace=traces[0], max_new_tokens=1)
@@ -164,7 +164,7 @@ def test_the_model_s_own_pruning_holds_until_a_call_says_otherwise():
 def test_seeded_methods_tell_images_apart_by_their_names():
     model = loaded(CKPT)[1]
     ids = torch.tensor([[1, -200, -200, 3]])
-    pruning = prune("random", k=20)
+    pruning = make_pruning("random", k=20)
 
     def kept(names):
         trace = Trace()
@@ -190,7 +190,7 @@ def test_prompts_longer_than_the_model_takes_are_cut_and_said(caplog):
     assert logits.shape[1] == 4096
     assert trace.truncated == [2 * 2928 + 3 - 4096]
     assert "tokenizer_model_max_length: [1763] positions lost" in caplog.text
-    pruning = prune("uniform", keep_ratio=0.1)
+    pruning = make_pruning("uniform", keep_ratio=0.1)
     with torch.no_grad():
         model(ids, visual=[image, image], pruning=pruning, trace=trace)
     assert trace.truncated == [0]
@@ -201,14 +201,20 @@ def test_a_cut_image_is_pruned_inside_as_far_as_it_is_there():
     image = visual_of("checkpoints/tiny-llava-v1.6", "images/square.png")
     ids, trace = torch.tensor([[1, -200, 5, -200, 6]]), Trace()
     with torch.no_grad():
-        model(ids, visual=[image] * 2, pruning=prune("uniform", k=2000, layer=2), trace=trace)
+        model(
+            ids, visual=[image] * 2, pruning=make_pruning("uniform", k=2000, layer=2), trace=trace
+        )
     there = 4096 - 2 - 2928
     assert [len(kept) for kept in trace.kept[2]] == [2000, there]
 
 
 def test_answers_end_after_1024_tokens_unless_told_otherwise():
     model = loaded(CKPT)[1]
-    arguments = {"visual": visual(), "pruning": prune("uniform", k=2), "eos_token_id": [9999]}
+    arguments = {
+        "visual": visual(),
+        "pruning": make_pruning("uniform", k=2),
+        "eos_token_id": [9999],
+    }
     assert model.generate(IDS, **arguments).shape == (1, 1024)
     assert model.generate(IDS, **arguments, max_new_tokens=2).shape == (1, 2)
     # The checkpoint's own limit of 4096 would count against new tokens alone.
@@ -233,7 +239,7 @@ def test_gradients_reach_the_kept_tokens_only():
     image = type(visual()[0])(tokens)
     for layer in (0, 2):
         trace = Trace()
-        pruning = prune("otprune", k=11, layer=layer)
+        pruning = make_pruning("otprune", k=11, layer=layer)
         tokens.grad = None
         model(
             IDS, labels=IDS.clamp(min=-100), visual=[image], pruning=pruning, trace=trace
@@ -271,11 +277,13 @@ def test_gradients_reach_the_kept_tokens_only():
             r"tiles must be \[b 3 336 336\], got \(1, 3, 224, 224\)",
         ),
         (
-            lambda m: m(IDS, visual=visual(), pruning=prune("otprune", k=3, layer=7)),
+            lambda m: m(IDS, visual=visual(), pruning=make_pruning("otprune", k=3, layer=7)),
             r"layer must be in 0\.\.3 for a model of 4 layers, got 7",
         ),
         (
-            lambda m: m(IDS, visual=visual(), pruning=prune("otprune", k=5, compat="reference")),
+            lambda m: m(
+                IDS, visual=visual(), pruning=make_pruning("otprune", k=5, compat="reference")
+            ),
             "prunes positions 35 to 611, the batch has 580",
         ),
     ],
@@ -291,7 +299,7 @@ def test_nan_features_are_refused_by_the_method_and_named():
         visual()[0].tokens.clone().index_fill(0, torch.tensor([5]), float("nan"))
     )
     with pytest.raises(ValueError, match="tokens must be finite, got nan at token 5"):
-        model(IDS, visual=[broken], pruning=prune("otprune", k=5))
+        model(IDS, visual=[broken], pruning=make_pruning("otprune", k=5))
 
 
 def test_an_unpruned_call_equals_transformers_llama_on_the_same_embeddings():

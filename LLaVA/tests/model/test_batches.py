@@ -5,8 +5,8 @@ import torch
 
 from helpers import largest, loaded, padded, visual_of
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.pruning import Pruning, Stage, Trace, prune
 from otprune import Selector, make_pruner
+from otprune.pruning import Pruning, Stage, Trace, make_pruning
 
 IMAGE = IMAGE_TOKEN_INDEX
 ROWS = [
@@ -21,12 +21,12 @@ IMAGES = {
 }
 SETTINGS = {
     "unpruned": None,
-    "otprune": prune("otprune", keep_ratio=0.098),
-    "divprune, original positions": prune("divprune", keep_ratio=0.05, positions="original"),
-    "random": prune("random", k=33),
-    "newlines kept": prune("otprune", keep_ratio=0.02, keep_newlines=True),
-    "inside": prune("otprune", keep_ratio=0.03, layer=2),
-    "inside, compact": prune("uniform", keep_ratio=0.03, layer=1, positions="compact"),
+    "otprune": make_pruning("otprune", keep_ratio=0.098),
+    "divprune, original positions": make_pruning("divprune", keep_ratio=0.05, positions="original"),
+    "random": make_pruning("random", k=33),
+    "newlines kept": make_pruning("otprune", keep_ratio=0.02, keep_newlines=True),
+    "inside": make_pruning("otprune", keep_ratio=0.03, layer=2),
+    "inside, compact": make_pruning("uniform", keep_ratio=0.03, layer=1, positions="compact"),
     "before and inside": Pruning(
         (Stage(make_pruner("otprune"), k=90), Stage(make_pruner("divprune"), k=20, layer=3))
     ),
@@ -134,7 +134,7 @@ def test_losses_of_a_batch_are_those_of_its_rows(setting, monkeypatch):
 @pytest.mark.parametrize("positions", ["compact", "original"])
 def test_keeping_everything_changes_no_bit(checkpoint, positions):
     model = loaded(checkpoint)[1]
-    everything = prune("otprune", keep_ratio=1.0, positions=positions)
+    everything = make_pruning("otprune", keep_ratio=1.0, positions=positions)
     with torch.no_grad():
         plain = model(**request(checkpoint, ROWS)).logits
         assert torch.equal(model(**request(checkpoint, ROWS), pruning=everything).logits, plain)
@@ -147,7 +147,8 @@ def test_original_positions_move_the_answer():
     with torch.no_grad():
         compact, original = (
             model(
-                **request(checkpoint, ROWS[:1]), pruning=prune("otprune", k=56, positions=positions)
+                **request(checkpoint, ROWS[:1]),
+                pruning=make_pruning("otprune", k=56, positions=positions),
             ).logits[0, -1]
             for positions in ("compact", "original")
         )
@@ -159,7 +160,7 @@ def test_original_positions_are_no_packed_sequences(use_cache):
     # transformers takes gaps in positions for ends of packed sequences unless a mask is given.
     checkpoint = "checkpoints/tiny-llava-v1.5"
     model = loaded(checkpoint)[1]
-    pruning, trace = prune("uniform", k=6, positions="original"), Trace()
+    pruning, trace = make_pruning("uniform", k=6, positions="original"), Trace()
     batch = request(checkpoint, ROWS[:1])
     with torch.no_grad():
         logits = model(**batch, pruning=pruning, use_cache=use_cache, trace=trace).logits[0, -1]
@@ -189,7 +190,7 @@ def test_newlines_are_candidates_unless_kept():
         with torch.no_grad():
             model(
                 **batch, trace=trace,
-                pruning=prune("otprune", keep_ratio=0.02, keep_newlines=keep),
+                pruning=make_pruning("otprune", keep_ratio=0.02, keep_newlines=keep),
             )  # fmt: skip
         kept = trace.kept[0][0]
         assert len(kept) == count
@@ -217,7 +218,7 @@ def test_selectors_are_told_what_they_ask_for(layer):
     model = loaded(checkpoint)[1]
     batch, method, trace = request(checkpoint, ROWS), Greedy(), Trace()
     with torch.no_grad():
-        model(**batch, pruning=prune(method, k=5, layer=layer), trace=trace)
+        model(**batch, pruning=make_pruning(method, k=5, layer=layer), trace=trace)
     assert len(method.seen) == 4
     for number, ((_, signals), image) in enumerate(zip(method.seen, batch["visual"], strict=True)):
         assert torch.equal(signals.cls_attention, image.signals.cls_attention)
@@ -255,7 +256,10 @@ def test_an_image_that_was_cut_off_keeps_its_place_in_the_trace(layer):
     trace = Trace()
     with torch.no_grad():
         model(
-            **batch, visual=[image] * 5, pruning=prune("uniform", k=2000, layer=layer), trace=trace
+            **batch,
+            visual=[image] * 5,
+            pruning=make_pruning("uniform", k=2000, layer=layer),
+            trace=trace,
         )
     kept = [len(one) for one in trace.kept[layer]]
     assert kept == ([2000] * 5 if layer == 0 else [2000, 4095 - 2340, 0, 0, 2000])

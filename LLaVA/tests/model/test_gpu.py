@@ -9,18 +9,18 @@ from PIL import Image
 from helpers import PARITY, V15, V16, largest, loaded, padded
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
-from llava.pruning import Pruning, Stage, Trace, prune
 from otprune import make_pruner
+from otprune.pruning import Pruning, Stage, Trace, make_pruning
 
 pytestmark = pytest.mark.gpu
 
 ROWS = [[1, 20, 21, -200, 30, 31, 32], [1, -200, 40], [1, 50, 51, 52]]
 SETTINGS = {
     "unpruned": None,
-    "otprune": prune("otprune", keep_ratio=0.098),
-    "original positions": prune("otprune", keep_ratio=0.098, positions="original"),
-    "inside": prune("otprune", keep_ratio=0.05, layer=2),
-    "inside, compact": prune("divprune", keep_ratio=0.05, layer=1, positions="compact"),
+    "otprune": make_pruning("otprune", keep_ratio=0.098),
+    "original positions": make_pruning("otprune", keep_ratio=0.098, positions="original"),
+    "inside": make_pruning("otprune", keep_ratio=0.05, layer=2),
+    "inside, compact": make_pruning("divprune", keep_ratio=0.05, layer=1, positions="compact"),
     "both": Pruning(
         (Stage(make_pruner("otprune"), k=90), Stage(make_pruner("divprune"), k=20, layer=3))
     ),

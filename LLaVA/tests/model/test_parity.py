@@ -8,7 +8,7 @@ import torch
 
 from helpers import arrays, asked, case_id, cases, largest, last_logits, loaded, visual_of
 from llava.constants import IGNORE_INDEX
-from llava.pruning import Trace, prune
+from otprune.pruning import Trace, make_pruning
 
 LIMIT = 2e-5
 
@@ -86,7 +86,7 @@ def test_a_shorter_row_of_a_batch_answers_as_alone():
 def test_one_image_in_a_vicuna_prompt_is_pruned_as_released(entry):
     model = loaded(entry["checkpoint"])[1]
     preset = {"preset": "released"} if method_of(entry) == "otprune" else {}
-    pruning = prune(method_of(entry), keep_ratio=entry["ratio"], **preset)
+    pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], **preset)
     batch, want = asked(entry), arrays(entry)
     trace = Trace()
     prepared = spliced(model, batch, pruning, trace)
@@ -108,7 +108,7 @@ def test_one_image_in_a_vicuna_prompt_is_pruned_as_released(entry):
 def test_the_default_method_keeps_the_released_tokens_in_spatial_order(entry):
     model = loaded(entry["checkpoint"])[1]
     trace = Trace()
-    pruning = prune(method_of(entry), keep_ratio=entry["ratio"])
+    pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"])
     with torch.no_grad():
         model(**asked(entry), pruning=pruning, trace=trace)
     kept, sel = trace.kept[0][0].tolist(), arrays(entry)["sel"].tolist()
@@ -123,7 +123,7 @@ def test_any_prompt_is_pruned_per_image_where_the_image_is(entry):
     if method_of(entry) == "otprune":
         order = "reference" if entry["order"] == "fork" else "spatial"
         settings = {"order": order, "arithmetic": "reference"}
-    pruning = prune(method_of(entry), keep_ratio=entry["ratio"], **settings)
+    pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], **settings)
     batch, want = asked(entry), arrays(entry)
     trace = Trace()
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_labels_are_pruned_with_their_tokens(entry):
     if method_of(entry) == "otprune":
         order = "reference" if entry["order"] == "fork" else "spatial"
         settings = {"order": order, "arithmetic": "reference"}
-    pruning = prune(method_of(entry), keep_ratio=entry["ratio"], **settings)
+    pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], **settings)
     assert loss_of_last_five(model, asked(entry), pruning) == pytest.approx(
         entry["loss_last5"], abs=2e-5
     )
@@ -167,7 +167,7 @@ def loss_of_last_five(model, batch, pruning) -> float:
 @pytest.mark.parametrize("entry", cases("textonly"), ids=case_id)
 def test_a_prompt_without_an_image_is_not_pruned(entry):
     model = loaded(entry["checkpoint"])[1]
-    pruning = prune(method_of(entry), keep_ratio=entry["ratio"])
+    pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"])
     batch = asked(entry)
     assert batch["visual"] == []
     assert largest(last_logits(model, batch, pruning) - arrays(entry)["logits"]) <= LIMIT
@@ -177,7 +177,7 @@ def test_a_prompt_without_an_image_is_not_pruned(entry):
 @pytest.mark.parametrize("entry", cases("bug"), ids=case_id)
 def test_mistakes_of_the_released_code_come_out_when_asked_for(entry):
     model = loaded(entry["checkpoint"])[1]
-    pruning = prune(
+    pruning = make_pruning(
         method_of(entry), keep_ratio=entry["ratio"], layer=entry["layer"], compat="reference"
     )
     batch, want = asked(entry), arrays(entry)
@@ -199,7 +199,7 @@ def test_mistakes_of_the_released_code_come_out_when_asked_for(entry):
 @pytest.mark.parametrize("entry", cases("bug"), ids=case_id)
 def test_mistakes_of_the_released_code_do_not_come_out_otherwise(entry):
     model = loaded(entry["checkpoint"])[1]
-    pruning = prune(method_of(entry), keep_ratio=entry["ratio"], layer=entry["layer"])
+    pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], layer=entry["layer"])
     batch, want = asked(entry), arrays(entry)
     trace = Trace()
     with torch.no_grad():
@@ -215,7 +215,7 @@ def test_mistakes_of_the_released_code_do_not_come_out_otherwise(entry):
 def test_half_precision_keeps_the_tokens_that_the_fork_keeps_in_half_precision(entry):
     model = loaded(entry["checkpoint"], "float16")[1]
     trace = Trace()
-    pruning = prune("otprune", keep_ratio=entry["ratio"], preset="released")
+    pruning = make_pruning("otprune", keep_ratio=entry["ratio"], preset="released")
     with torch.no_grad():
         model(**asked(entry, "float16"), pruning=pruning, trace=trace)
     kept, sel = trace.kept[0][0].tolist(), arrays(entry)["sel"].tolist()

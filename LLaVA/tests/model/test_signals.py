@@ -21,10 +21,10 @@ from llava.model.encoding import project
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS
 from llava.model.text import Question
-from llava.pruning import prune
 from masked import model_of
 from otprune import LayerPruner, make_pruner
-from otprune.pruners.registry import PRUNERS
+from otprune.pruning import make_pruning
+from otprune.registry import PRUNERS
 from small_images import small_request
 
 V15, V16 = "checkpoints/tiny-llava-v1.5", "checkpoints/tiny-llava-v1.6"
@@ -262,7 +262,7 @@ def test_what_is_not_asked_for_costs_no_product():
     image = Image.open(PARITY / "images/land.png").convert("RGB")
     tiles = process_images([image], processor, model.config)
     plain = products(lambda: model.encode_visual(tiles))
-    needs = prune("otprune", keep_ratio=0.1).needs
+    needs = make_pruning("otprune", keep_ratio=0.1).needs
     assert needs == frozenset()
     assert products(lambda: model.encode_visual(tiles, signals=needs)) == plain
     nothing = frozenset({"features", "cls_features"})
@@ -278,7 +278,7 @@ def test_a_prompt_pruned_without_signals_asks_for_no_text(monkeypatch):
     for name in ("text_embeddings", "question", "embed_words", "clip_text"):
         monkeypatch.setattr(Question, name, property(lambda self: pytest.fail("was asked")))
     model, request = model_of(), small_request([[1, 20, -200, 30]])
-    for pruning in (None, prune("otprune", k=9), prune("otprune", k=9, layer=2)):
+    for pruning in (None, make_pruning("otprune", k=9), make_pruning("otprune", k=9, layer=2)):
         with torch.no_grad():
             model(**request, pruning=pruning)
 
@@ -288,12 +288,12 @@ def test_layers_without_a_layer_pruner_do_no_further_products():
     try:
         plain = products(lambda: model(**request, pruning=None))
         # Keeping all of it ranks nothing.
-        everything = prune("first_k", keep_ratio=1.0, layer=2)
+        everything = make_pruning("first_k", keep_ratio=1.0, layer=2)
         assert products(lambda: model(**request, pruning=everything)) == plain
-        kept = products(lambda: model(**request, pruning=prune("vtw", schedule="2:0")))
+        kept = products(lambda: model(**request, pruning=make_pruning("vtw", schedule="2:0")))
         assert kept == plain
         # One row of one layer: queries, keys and their product.
-        fastv = prune("fastv", schedule="2:0.5")
+        fastv = make_pruning("fastv", schedule="2:0.5")
         assert products(lambda: model(**request, pruning=fastv)) == plain + 3
     finally:
         model_of("sdpa")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers import PARITY, arrays, asked, largest, loaded
-from llava.pruning import Pruning, Trace
+from otprune.pruning import Pruning, Trace
 
 LOGITS = 1e-4
 SCORES = 1e-4

@@ -3,7 +3,7 @@
 import pytest
 
 from helpers import case_id, largest
-from llava.pruning import prune
+from otprune.pruning import make_pruning
 from pruning.parity32 import answer, assert_same, cases32, kept_in_common, schedule
 
 CASES = cases32("fastv")
@@ -11,7 +11,7 @@ CASES = cases32("fastv")
 
 def made(entry, **settings):
     where, share = entry["settings"]["K"], entry["settings"]["kept_share"]
-    return prune("fastv", schedule=schedule([where], [share]), **settings)
+    return make_pruning("fastv", schedule=schedule([where], [share]), **settings)
 
 
 @pytest.mark.parametrize("entry", CASES, ids=case_id)
@@ -33,4 +33,4 @@ def test_renumbered_positions_would_be_told_apart():
 
 def test_presets_are_the_recorded_settings():
     (entry,) = [e for e in CASES if case_id(e) == "fastv__land_q1_K3_r0.5"]
-    assert prune("fastv", preset="k3") == made(entry)
+    assert make_pruning("fastv", preset="k3") == made(entry)

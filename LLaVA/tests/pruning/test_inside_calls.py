@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import DynamicCache, GenerationConfig, StaticCache
 
-from llava.pruning import prune
 from masked import ROWS, model_of, request
+from otprune.pruning import make_pruning
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,12 @@ from masked import ROWS, model_of, request
 )
 def test_ways_of_generating_that_cut_caches_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        model_of().generate(**request(), pruning=prune("otprune", k=9, layer=2), **arguments)
+        model_of().generate(**request(), pruning=make_pruning("otprune", k=9, layer=2), **arguments)
 
 
 def test_caches_that_cannot_be_ragged_or_are_not_empty_are_refused():
     model = model_of()
-    pruning = prune("otprune", k=9, layer=2)
+    pruning = make_pruning("otprune", k=9, layer=2)
     static = StaticCache(config=model.config, max_cache_len=700)
     with pytest.raises(ValueError, match="needs a DynamicCache, .* got StaticCache"):
         model(**request(ROWS[:1]), pruning=pruning, past_key_values=static)
@@ -35,7 +35,7 @@ def test_caches_that_cannot_be_ragged_or_are_not_empty_are_refused():
             model.generate(**request(ROWS[:1]), pruning=pruning, past_key_values=used)
 
 
-PRUNING = prune("otprune", k=12, layer=2)
+PRUNING = make_pruning("otprune", k=12, layer=2)
 
 
 def test_each_prompt_needs_a_cache_of_its_own():
@@ -132,7 +132,7 @@ def test_early_exit_is_refused_before_it_can_spoil_the_model(pruning):
 
 def test_prompt_lookup_without_pruning_inside_is_the_same_answer():
     model = model_of()
-    arguments = {**request(ROWS[:1]), "pruning": prune("otprune", k=9), "max_new_tokens": 8}
+    arguments = {**request(ROWS[:1]), "pruning": make_pruning("otprune", k=9), "max_new_tokens": 8}
     assert torch.equal(
         model.generate(**arguments), model.generate(**arguments, prompt_lookup_num_tokens=2)
     )

@@ -10,9 +10,9 @@ from transformers.masking_utils import flash_attention_mask
 from helpers import V15, largest, loaded
 from llava.constants import IGNORE_INDEX
 from llava.model.builder import load_pretrained_model
-from llava.pruning import Pruning, Trace, prune
 from masked import CKPT, IMAGE, ROWS, STAGES, masked_rows, model_of, request
 from otprune import make_pruner
+from otprune.pruning import Pruning, Trace, make_pruning
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_dropping_is_masking(stages, positions, attention):
 def test_flash_attention_is_given_two_dimensional_masks_of_each_layer_s_length():
     model = model_of("masked_2d")
     SHAPES.clear()
-    model.generate(**request(), pruning=prune("uniform", k=10, layer=2), max_new_tokens=2)
+    model.generate(**request(), pruning=make_pruning("uniform", k=10, layer=2), max_new_tokens=2)
     assert SHAPES == [(1156, 1156, True)] * 2 + [(24, 24, True)] * 2 + [
         (1, 1157, True)
     ] * 2 + [(1, 25, True)] * 2  # fmt: skip
@@ -76,7 +76,9 @@ def test_dropping_moves_the_answer():
     model = model_of()
     with torch.no_grad():
         full = model(**request(ROWS[:1])).logits[0, -1]
-        pruned = model(**request(ROWS[:1]), pruning=prune("otprune", k=9, layer=2)).logits[0, -1]
+        pruned = model(**request(ROWS[:1]), pruning=make_pruning("otprune", k=9, layer=2)).logits[
+            0, -1
+        ]
     assert largest(full - pruned) > 0.05
 
 
@@ -88,7 +90,7 @@ def test_selectors_see_the_hidden_states_at_the_layer_s_input(layer, method):
     with torch.no_grad():
         states = model(**batch, output_hidden_states=True).hidden_states[layer]
         trace = Trace()
-        model(**batch, pruning=prune(method, k=30, layer=layer), trace=trace)
+        model(**batch, pruning=make_pruning(method, k=30, layer=layer), trace=trace)
     tokens = states[0, 4 : 4 + 576]
     want = make_pruner(method).select(tokens, 30)
     assert trace.kept[layer][0].tolist() == want.tolist()
@@ -115,7 +117,10 @@ def test_a_ragged_batch_caches_the_longest_row_of_each_layer():
     trace = Trace()
     with torch.no_grad():
         model(
-            **request(), pruning=prune("uniform", k=10, layer=2), past_key_values=cache, trace=trace
+            **request(),
+            pruning=make_pruning("uniform", k=10, layer=2),
+            past_key_values=cache,
+            trace=trace,
         )
     full = [584, 1156, 6, 583]
     pruned = [18, 24, 6, 17]
@@ -129,7 +134,7 @@ def test_keeping_everything_changes_no_bit(positions):
     for rows in (ROWS[:1], ROWS):
         with torch.no_grad():
             plain = model(**request(rows)).logits
-            pruning = prune("otprune", keep_ratio=1.0, layer=2, positions=positions)
+            pruning = make_pruning("otprune", keep_ratio=1.0, layer=2, positions=positions)
             trace = Trace()
             everything = model(**request(rows), pruning=pruning, trace=trace).logits
         for row, length in enumerate(trace.lengths[-1]):
@@ -139,7 +144,7 @@ def test_keeping_everything_changes_no_bit(positions):
 def test_prompts_without_images_change_no_bit():
     model = model_of()
     rows = [ROWS[2], [1, 70, 71]]
-    pruning = prune("otprune", k=3, layer=2)
+    pruning = make_pruning("otprune", k=3, layer=2)
     with torch.no_grad():
         assert torch.equal(
             model(**request(rows)).logits, model(**request(rows), pruning=pruning).logits
@@ -168,7 +173,7 @@ def test_beams_are_scored_as_the_masked_model_scores_them(stages, positions):
 
 def test_labels_are_dropped_with_their_tokens():
     model = model_of()
-    pruning = prune("otprune", k=12, layer=2)
+    pruning = make_pruning("otprune", k=12, layer=2)
     for rows in (ROWS, ROWS[1:2]):
         batch = request(rows)
         labels = batch["input_ids"].masked_fill(~batch["attention_mask"], IGNORE_INDEX)
@@ -197,7 +202,7 @@ def test_labels_are_dropped_with_their_tokens():
 
 def test_a_loop_of_one_s_own_decodes_as_generate():
     model = model_of()
-    pruning = prune("otprune", k=12, layer=2, positions="compact")
+    pruning = make_pruning("otprune", k=12, layer=2, positions="compact")
     want = model.generate(
         **request(ROWS[:1]), pruning=pruning, max_new_tokens=5, eos_token_id=[999999]
     )
@@ -222,7 +227,11 @@ def test_without_a_cache_the_logits_are_the_same():
 
 def test_threads_do_not_mix():
     model = model_of()
-    settings = [None, prune("otprune", k=20, layer=2), prune("divprune", k=50, layer=1)]
+    settings = [
+        None,
+        make_pruning("otprune", k=20, layer=2),
+        make_pruning("divprune", k=50, layer=1),
+    ]
     batch = request(ROWS[:1])
 
     def answer(pruning):
@@ -253,12 +262,14 @@ def test_an_error_leaves_nothing_behind():
                 raise ArithmeticError("no")
 
         with pytest.raises(ArithmeticError, match="no"):
-            model(**batch, pruning=prune(Broken(), k=3, layer=2))
+            model(**batch, pruning=make_pruning(Broken(), k=3, layer=2))
         assert torch.equal(model(**batch).logits, want)
 
 
 def test_a_pruned_model_can_be_copied_and_saved(tmp_path):
-    model = load_pretrained_model(V15, device="cpu", pruning=prune("otprune", k=9, layer=2))[1]
+    model = load_pretrained_model(V15, device="cpu", pruning=make_pruning("otprune", k=9, layer=2))[
+        1
+    ]
     torch.save(model, tmp_path / "model.pt")
     other = torch.load(tmp_path / "model.pt", weights_only=False)
     with torch.no_grad():

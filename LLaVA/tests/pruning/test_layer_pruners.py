@@ -9,9 +9,9 @@ from transformers import DynamicCache
 
 from helpers import largest, loaded
 from llava.constants import IGNORE_INDEX
-from llava.pruning import Pruning, Trace, prune
 from masked import CKPT, ROWS, masked_rows, model_of
 from otprune import Kept, LayerPruner
+from otprune.pruning import Pruning, Trace, make_pruning
 from recomputed import recompute, shape_of
 from small_images import IMAGE, SCHEDULED, alone, small_image, small_request
 
@@ -54,8 +54,8 @@ class Means(LayerPruner):
 
 
 MERGING = {
-    "sparsevlm 1.5": prune("sparsevlm", schedule="1:0.6/2:0.5/3:0.2"),
-    "sparsevlm 1.5, original": prune(
+    "sparsevlm 1.5": make_pruning("sparsevlm", schedule="1:0.6/2:0.5/3:0.2"),
+    "sparsevlm 1.5, original": make_pruning(
         "sparsevlm", schedule="1:0.6/3:0.2", per_cluster=4, positions="original"
     ),
     "means": Pruning((), pruner=Means()),
@@ -203,9 +203,9 @@ def test_a_plan_that_keeps_everything_changes_no_bit(setting):
     settings = {"observe_from": 0, "observe_to": 2} if "transprune" in setting else {}
     schedule = "1:1.0/2:1.0" if "tops" not in setting else "0:1.0/1:1.0"
     if setting == "vtw":
-        everything = prune("vtw", schedule="2:0", keep_ratio=1.0)
+        everything = make_pruning("vtw", schedule="2:0", keep_ratio=1.0)
     elif "sparsevlm" in setting:  # its own schedule always drops something
-        everything = prune("sparsevlm", schedule="1:0.6/2:0.5", keep_ratio=1.0)
+        everything = make_pruning("sparsevlm", schedule="1:0.6/2:0.5", keep_ratio=1.0)
     else:
         everything = Pruning((), pruner=type(pruner)(schedule=schedule, **settings))
     trace = Trace()
@@ -240,7 +240,7 @@ def test_nothing_is_chosen_by_a_given_answer(setting, row, labelled):
 def test_selectors_that_read_the_question_do_not_read_the_answer(name, layer):
     model = model_of()
     settings = {"relevance": "llm"} if name == "cdpruner" else {}
-    pruning = prune(name, k=9, layer=layer, **settings)
+    pruning = make_pruning(name, k=9, layer=layer, **settings)
     prompt = PICTURES[1]
     want, _ = run(model, pruning, rows=[prompt])
     other, _ = run(model, pruning, rows=[[*prompt, 333, 444, 555]])

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from helpers import largest
-from llava.pruning import Pruning, Stage, Trace, prune
 from masked import ROWS, model_of
 from otprune import Merger, Mixture, make_pruner
+from otprune.pruning import Pruning, Stage, Trace, make_pruning
 from recomputed import recompute
 from small_images import IMAGE, alone, small_image, small_request, with_newlines
 
@@ -141,21 +141,21 @@ def test_newlines_kept_beside_the_budget_follow_and_are_mixed_into_nothing(kind)
 
 def test_a_share_of_patches_is_counted_without_the_newlines():
     trace = Trace()
-    pruning = prune(Fixed(), keep_ratio=0.5, keep_newlines=True)
+    pruning = make_pruning(Fixed(), keep_ratio=0.5, keep_newlines=True)
     _, visual, _ = prepared(pruning, PICTURES[:1], with_newlines, trace)
     ends = int(visual[0].newline.sum())
     assert len(trace.kept[0][0]) == round((len(visual[0]) - ends) * 0.5) + ends
 
 
 def test_tokens_that_are_no_mixture_enter_as_they_are():
-    _, _, batch = prepared(prune(Given(), k=5), PICTURES[:1])
+    _, _, batch = prepared(make_pruning(Given(), k=5), PICTURES[:1])
     assert (batch.embeds[0, 4:9] == 0.5).all()
     assert (batch.token_of[0, 4:9] >= 48).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_merged_images_is_its_rows_alone(name):
-    model, pruning = model_of(), prune(name, keep_ratio=0.3)
+    model, pruning = model_of(), make_pruning(name, keep_ratio=0.3)
     together = model.generate(**small_request(ROWS), pruning=pruning, max_new_tokens=3, **NEVER)
     for row, one in enumerate(alone(ROWS)):
         own = model.generate(**one, pruning=pruning, max_new_tokens=3, **NEVER)
@@ -165,7 +165,7 @@ def test_a_batch_of_merged_images_is_its_rows_alone(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_never_more_tokens_than_the_budget(name):
     trace = Trace()
-    _, visual, batch = prepared(prune(name, k=11), ROWS, trace=trace)
+    _, visual, batch = prepared(make_pruning(name, k=11), ROWS, trace=trace)
     counts = [len(kept) for kept in trace.kept[0]]
     assert len(counts) == len(visual)
     # 11 cells of a raster are no rectangle: pooling makes fewer.
@@ -246,7 +246,7 @@ def test_a_selector_inside_chooses_among_merged_tokens(newlines):
     request = small_request(ROWS, make=make)
     with torch.no_grad():
         logits = model(**request, pruning=pruning, trace=trace).logits
-        first = prune("visionzip", k=16, keep_newlines=newlines)
+        first = make_pruning("visionzip", k=16, keep_newlines=newlines)
         states = model(**request, pruning=first, output_hidden_states=True).hidden_states[2]
     for image, kept in enumerate(trace.kept[2]):
         ends = int(request["visual"][image].newline.sum()) if newlines else 0
@@ -276,4 +276,4 @@ def test_a_merger_s_signals_must_be_there():
     bare = replace(image, signals=replace(image.signals, cls_features=None))
     request = small_request(PICTURES[:1]) | {"visual": [bare]}
     with pytest.raises(ValueError, match=r"VisionZip needs signals\.cls_features"):
-        model_of()(**request, pruning=prune("visionzip", k=9))
+        model_of()(**request, pruning=make_pruning("visionzip", k=9))

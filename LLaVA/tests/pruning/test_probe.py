@@ -9,10 +9,10 @@ from transformers import DynamicCache
 
 from helpers import largest, loaded
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
-from llava.model.visual_tokens import ImageTokens
-from llava.pruning import Pruning, Trace
 from masked import CKPT, ROWS
 from otprune import Kept, LayerPruner
+from otprune.pruning import Pruning, Trace
+from otprune.pruning.image_tokens import ImageTokens
 from small_images import IMAGE, small_request
 
 TOWER = {

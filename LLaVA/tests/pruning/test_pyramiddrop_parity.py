@@ -3,7 +3,7 @@
 import pytest
 
 from helpers import case_id
-from llava.pruning import prune
+from otprune.pruning import make_pruning
 from pruning.parity32 import answer, assert_same, cases32, kept_in_common, schedule
 
 CASES = cases32("pdrop")
@@ -11,7 +11,9 @@ CASES = cases32("pdrop")
 
 def made(entry, **settings):
     said = entry["settings"]
-    return prune("pyramiddrop", schedule=schedule(said["layers"], said["ratios"]), **settings)
+    return make_pruning(
+        "pyramiddrop", schedule=schedule(said["layers"], said["ratios"]), **settings
+    )
 
 
 @pytest.mark.parametrize("entry", CASES, ids=case_id)
@@ -20,7 +22,7 @@ def test_it_keeps_scores_and_answers_as_the_released_code(entry):
 
 
 def test_the_default_is_the_released_schedule():
-    assert prune("pyramiddrop") == made(CASES[0])
+    assert make_pruning("pyramiddrop") == made(CASES[0])
 
 
 def test_eager_attention_answers_the_same():

@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 
 from helpers import loaded
-from llava.pruning import Pruning, Stage, prune
 from otprune import Selector, make_pruner
+from otprune.pruning import Pruning, Stage, make_pruning
 
 FIRST = make_pruner("first_k")
 
 
 def test_one_line_says_what_to_prune():
-    pruning = prune("otprune", keep_ratio=0.098)
+    pruning = make_pruning("otprune", keep_ratio=0.098)
     assert pruning.before == make_pruner("otprune")
     assert not pruning.inside
     assert pruning.positions_at(0) == "compact"
-    inside = prune("divprune", k=64, layer=2)
+    inside = make_pruning("divprune", k=64, layer=2)
     assert inside.before is None
     assert inside.inside
     assert inside.positions_at(2) == "original"
-    assert prune("otprune", k=3, positions="original").positions_at(0) == "original"
-    assert prune(FIRST, k=3).stages[0].method is FIRST
+    assert make_pruning("otprune", k=3, positions="original").positions_at(0) == "original"
+    assert make_pruning(FIRST, k=3).stages[0].method is FIRST
 
 
 def test_budgets_count_the_tokens_before_any_pruning():
@@ -32,16 +32,16 @@ def test_budgets_count_the_tokens_before_any_pruning():
 
 
 def test_numbers_may_be_numpy_s():
-    pruning = prune("otprune", k=np.int64(5), layer=np.int32(1))
+    pruning = make_pruning("otprune", k=np.int64(5), layer=np.int32(1))
     assert (pruning.stages[0].k, pruning.stages[0].layer) == (5, 1)
     assert type(pruning.stages[0].k) is int
-    assert prune("otprune", keep_ratio=np.float32(0.5)).stages[0].keep_ratio == 0.5
+    assert make_pruning("otprune", keep_ratio=np.float32(0.5)).stages[0].keep_ratio == 0.5
 
 
 def test_the_fork_s_answers_need_its_own_preset():
-    stage = prune("otprune", keep_ratio=0.1, compat="reference").stages[0]
+    stage = make_pruning("otprune", keep_ratio=0.1, compat="reference").stages[0]
     assert stage.method == make_pruner("otprune", preset="released")
-    stage = prune("otprune", keep_ratio=0.1, compat="reference", preset="paper").stages[0]
+    stage = make_pruning("otprune", keep_ratio=0.1, compat="reference", preset="paper").stages[0]
     assert stage.method == make_pruner("otprune", preset="paper")
 
 
@@ -59,23 +59,50 @@ def test_needs_are_those_of_all_stages():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: prune("otprun", k=1), "unknown pruner 'otprun'"),
-        (lambda: prune("otprune", keep_ratio=9.8), r"keep_ratio must be in \(0, 1\], got 9.8"),
-        (lambda: prune("otprune", keep_ratio=0.0), r"keep_ratio must be in \(0, 1\], got 0.0"),
-        (lambda: prune("otprune"), "exactly one of keep_ratio and k must be given, got neither"),
-        (lambda: prune("otprune", keep_ratio=0.1, k=3), "exactly one of keep_ratio and k"),
-        (lambda: prune("otprune", k=0), "k must be an integer >= 1, got 0"),
-        (lambda: prune("otprune", k=True), "k must be an integer >= 1, got True"),
-        (lambda: prune("otprune", k=1.5), "k must be an integer >= 1, got 1.5"),
-        (lambda: prune("otprune", k=1, layer=-1), "layer must be an integer >= 0, got -1"),
-        (lambda: prune("otprune", k=1, layer="2"), "layer must be an integer >= 0, got '2'"),
-        (lambda: prune("otprune", k=1, positions="same"), "positions must be compact or original"),
-        (lambda: prune("otprune", k=1, keep_newlines=1), "keep_newlines must be true or false"),
-        (lambda: prune("otprune", k=1, compat="fork"), "compat must be reference or nothing"),
-        (lambda: prune("otprune", k=1, gama=3), "unknown setting 'gama' of pruner otprune"),
-        (lambda: prune(FIRST, k=1, gamma=3), "preset and settings belong to a method's name"),
-        (lambda: prune(FIRST, k=1, compat="reference", positions="original"), "compat='reference'"),
-        (lambda: prune(FIRST, k=1, compat="reference", keep_newlines=True), "no keep_newlines"),
+        (lambda: make_pruning("otprun", k=1), "unknown pruner 'otprun'"),
+        (
+            lambda: make_pruning("otprune", keep_ratio=9.8),
+            r"keep_ratio must be in \(0, 1\], got 9.8",
+        ),
+        (
+            lambda: make_pruning("otprune", keep_ratio=0.0),
+            r"keep_ratio must be in \(0, 1\], got 0.0",
+        ),
+        (
+            lambda: make_pruning("otprune"),
+            "exactly one of keep_ratio and k must be given, got neither",
+        ),
+        (lambda: make_pruning("otprune", keep_ratio=0.1, k=3), "exactly one of keep_ratio and k"),
+        (lambda: make_pruning("otprune", k=0), "k must be an integer >= 1, got 0"),
+        (lambda: make_pruning("otprune", k=True), "k must be an integer >= 1, got True"),
+        (lambda: make_pruning("otprune", k=1.5), "k must be an integer >= 1, got 1.5"),
+        (lambda: make_pruning("otprune", k=1, layer=-1), "layer must be an integer >= 0, got -1"),
+        (lambda: make_pruning("otprune", k=1, layer="2"), "layer must be an integer >= 0, got '2'"),
+        (
+            lambda: make_pruning("otprune", k=1, positions="same"),
+            "positions must be compact or original",
+        ),
+        (
+            lambda: make_pruning("otprune", k=1, keep_newlines=1),
+            "keep_newlines must be true or false",
+        ),
+        (
+            lambda: make_pruning("otprune", k=1, compat="fork"),
+            "compat must be reference or nothing",
+        ),
+        (lambda: make_pruning("otprune", k=1, gama=3), "unknown setting 'gama' of pruner otprune"),
+        (
+            lambda: make_pruning(FIRST, k=1, gamma=3),
+            "preset and settings belong to a method's name",
+        ),
+        (
+            lambda: make_pruning(FIRST, k=1, compat="reference", positions="original"),
+            "compat='reference'",
+        ),
+        (
+            lambda: make_pruning(FIRST, k=1, compat="reference", keep_newlines=True),
+            "no keep_newlines",
+        ),
         (
             lambda: Stage("otprune", k=1),
             "method must be an otprune Selector or Merger, got 'otprune'",
@@ -96,9 +123,9 @@ def test_impossible_settings_are_refused(make, message):
 
 def test_a_layer_that_the_model_lacks_is_refused_before_anything_runs():
     model = loaded("checkpoints/tiny-llava-v1.5")[1]
-    model.check_pruning(prune("otprune", k=1, layer=3))
+    model.check_pruning(make_pruning("otprune", k=1, layer=3))
     with pytest.raises(ValueError, match=r"layer must be in 0\.\.3 for a model of 4 layers, got 4"):
-        model.check_pruning(prune("otprune", k=1, layer=4))
+        model.check_pruning(make_pruning("otprune", k=1, layer=4))
 
 
 def test_selectors_are_the_method_room_s():

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from helpers import arrays, case_id, largest, loaded
-from llava.pruning import prune
 from otprune.layer_pruners import sparsevlm
+from otprune.pruning import make_pruning
 from pruning.parity32 import LOGITS, SCORES, answer, cases32, kept_in_common
 
 V15, V2 = cases32("sparsevlm15"), cases32("sparsevlm2")
@@ -98,7 +98,7 @@ def assert_same_tokens(entry, got, seen) -> None:
 
 @pytest.mark.parametrize("entry", CASES, ids=case_id)
 def test_it_keeps_merges_and_answers_as_the_released_code(entry, seen):
-    got = answer(entry, prune("sparsevlm", preset=preset(entry)))
+    got = answer(entry, make_pruning("sparsevlm", preset=preset(entry)))
     want = arrays(entry)
     assert seen.raters == [want["raters"].tolist()]
     if "heads" in want:
@@ -122,13 +122,13 @@ def test_every_stored_case_is_run():
 @pytest.mark.parametrize("entry", [V15[0], V2[0]], ids=case_id)
 def test_eager_attention_answers_the_same(entry):
     # The released code insists on SDPA.
-    got = answer(entry, prune("sparsevlm", preset=preset(entry)), "eager")
+    got = answer(entry, make_pruning("sparsevlm", preset=preset(entry)), "eager")
     assert got.tokens == arrays(entry)["gen_ids"][0, 1:].tolist()
     assert kept_in_common(entry, got, "15", shift=1) == entry["kept"]["15"]
 
 
 def test_what_is_merged_matters():
-    got = answer(V15[0], prune("sparsevlm", preset=preset(V15[0]), recycle=0))
+    got = answer(V15[0], make_pruning("sparsevlm", preset=preset(V15[0]), recycle=0))
     assert kept_in_common(V15[0], got, "2", shift=1) == 300
     assert kept_in_common(V15[0], got, "15", shift=1) < 100
 
@@ -136,15 +136,15 @@ def test_what_is_merged_matters():
 @pytest.mark.parametrize("entry", V15[4:], ids=case_id)
 def test_of_two_clusters_ties_decide(entry):
     # The released code's noise is 0 in the case; with noise one of the closest pair is denser.
-    got = answer(entry, prune("sparsevlm", preset=preset(entry), ties="first"))
+    got = answer(entry, make_pruning("sparsevlm", preset=preset(entry), ties="first"))
     assert kept_in_common(entry, got, "6", shift=1) == 30
     assert largest(got.logits[:1] - arrays(entry)["logits"]) > LOGITS
 
 
 def test_heads_and_positions_of_version_2_matter():
     entry = V2[0]
-    every = answer(entry, prune("sparsevlm", preset=preset(entry), heads=16))
+    every = answer(entry, make_pruning("sparsevlm", preset=preset(entry), heads=16))
     assert kept_in_common(entry, every, "15", shift=1) < 118
-    compact = answer(entry, prune("sparsevlm", preset=preset(entry), positions="compact"))
+    compact = answer(entry, make_pruning("sparsevlm", preset=preset(entry), positions="compact"))
     assert kept_in_common(entry, compact, "2", shift=1) == 300
     assert kept_in_common(entry, compact, "15", shift=1) < 118

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from helpers import loaded, visual_of
-from llava.pruning import Pruning, Stage, Trace, prune
-from llava.pruning.target import Target
 from masked import ROWS, model_of
 from otprune import make_pruner
 from otprune.cost import DecoderShape
+from otprune.pruning import Pruning, Stage, Trace, make_pruning
+from otprune.pruning.target import Target
 from recomputed import shape_of
 from small_images import IMAGE, small_request
 
@@ -71,7 +71,7 @@ def test_the_target_is_met_within_a_token_and_never_exceeded(method, match, shap
     shape = SHAPES[shape]
     for n in (576, 2340):
         for ratio in (0.4, 0.5, 0.75):
-            pruning = prune(name, keep_ratio=ratio, match=match, **settings)
+            pruning = make_pruning(name, keep_ratio=ratio, match=match, **settings)
             lengths = pruning.tokens_by_layer(n, shape)
             full = n if match == "average" else plain_cost(shape, n)
             total, token = totals(pruning, n, shape, match)
@@ -87,20 +87,20 @@ def test_the_target_is_met_within_a_token_and_never_exceeded(method, match, shap
 
 def test_a_count_is_the_cost_of_as_many_tokens_in_every_layer():
     shape = SHAPES["7B"]
-    pruning = prune("fastv", k=192, match="flops")
+    pruning = make_pruning("fastv", k=192, match="flops")
     total, token = totals(pruning, 576, shape, "flops")
     assert 0 <= 32 * plain_cost(shape, 192) - total <= token
-    assert sum(prune("fastv", k=192).tokens_by_layer(576, shape)) <= 192 * 32
-    assert prune("fastv", k=900).tokens_by_layer(576, shape) == [576] * 32
+    assert sum(make_pruning("fastv", k=192).tokens_by_layer(576, shape)) <= 192 * 32
+    assert make_pruning("fastv", k=900).tokens_by_layer(576, shape) == [576] * 32
 
 
 def test_selectors_before_the_model_meet_it_as_they_are():
     shape = SHAPES["7B"]
     for match in ("average", "flops"):
-        pruning = prune("otprune", k=64, match=match)
+        pruning = make_pruning("otprune", k=64, match=match)
         assert pruning.tokens_by_layer(576, shape) == [64] * 32
-    assert prune("otprune", keep_ratio=0.5, match="average").plan(576, shape) == {0: 288}
-    fewer = prune("otprune", keep_ratio=0.5, match="flops").plan(576, shape)[0]
+    assert make_pruning("otprune", keep_ratio=0.5, match="average").plan(576, shape) == {0: 288}
+    fewer = make_pruning("otprune", keep_ratio=0.5, match="flops").plan(576, shape)[0]
     assert 288 < fewer < 300
 
 
@@ -109,7 +109,7 @@ def test_selectors_before_the_model_meet_it_as_they_are():
 def test_what_is_planned_is_what_happens_for_each_image(setting, match):
     name, settings = SMALL[setting]
     model = model_of()
-    pruning = prune(name, keep_ratio=0.5, match=match, **settings)
+    pruning = make_pruning(name, keep_ratio=0.5, match=match, **settings)
     model.check_pruning(pruning)
     trace = Trace()
     request = small_request(ROWS)
@@ -133,7 +133,7 @@ def test_images_of_several_tiles_have_plans_of_their_own(setting):
         visual_of("checkpoints/tiny-llava-v1.6", f"images/{one}.png") for one in ("land", "wide")
     ]
     ids = torch.tensor([[1, IMAGE, 5, 6, 7], [1, 8, IMAGE, 9, 3]])
-    pruning = prune(name, keep_ratio=0.04 if name == "tops" else 0.3, **settings)
+    pruning = make_pruning(name, keep_ratio=0.04 if name == "tops" else 0.3, **settings)
     trace = Trace()
     with torch.no_grad():
         model(ids, visual=visual, pruning=pruning, trace=trace)
@@ -146,13 +146,21 @@ def test_images_of_several_tiles_have_plans_of_their_own(setting):
 @pytest.mark.parametrize(
     ("pruning", "least"),
     [
-        (prune("otprune", keep_ratio=0.2, layer=2, match="average"), "288.5 of 576 tokens"),
-        (prune("fastv", k=100, schedule="1:0.5"), "144.8 of 576 tokens"),
-        (prune("pyramiddrop", keep_ratio=0.2, schedule="2:0.5/3:0.2"), "288.5 of 576"),
-        (prune("transprune", keep_ratio=0.1, schedule="1:0.5", observe_from=0, observe_to=0), "14"),
-        (prune("sparsevlm", k=150, schedule="1:0.6/3:0.2"), "154.0 of 576 tokens"),
-        (prune("vtw", keep_ratio=0.1, schedule="2:0"), "VTW runs at least one of 4 layers"),
-        (prune("dart", keep_ratio=0.3, schedule="3:9", match="flops"), "432.2 of 576 tokens"),
+        (make_pruning("otprune", keep_ratio=0.2, layer=2, match="average"), "288.5 of 576 tokens"),
+        (make_pruning("fastv", k=100, schedule="1:0.5"), "144.8 of 576 tokens"),
+        (make_pruning("pyramiddrop", keep_ratio=0.2, schedule="2:0.5/3:0.2"), "288.5 of 576"),
+        (
+            make_pruning(
+                "transprune", keep_ratio=0.1, schedule="1:0.5", observe_from=0, observe_to=0
+            ),
+            "14",
+        ),
+        (make_pruning("sparsevlm", k=150, schedule="1:0.6/3:0.2"), "154.0 of 576 tokens"),
+        (make_pruning("vtw", keep_ratio=0.1, schedule="2:0"), "VTW runs at least one of 4 layers"),
+        (
+            make_pruning("dart", keep_ratio=0.3, schedule="3:9", match="flops"),
+            "432.2 of 576 tokens",
+        ),
     ],
 )
 def test_a_target_out_of_reach_is_refused_before_anything_runs(pruning, least):
@@ -169,7 +177,7 @@ def test_a_target_out_of_reach_is_refused_before_anything_runs(pruning, least):
         hook.remove()
     assert not calls
     # With one token kept before the language model nothing is out of reach.
-    model.check_pruning(prune("tops", k=1, schedule="0:0.8/1:0.5"))
+    model.check_pruning(make_pruning("tops", k=1, schedule="0:0.8/1:0.5"))
 
 
 @pytest.mark.parametrize(
@@ -180,15 +188,24 @@ def test_a_target_out_of_reach_is_refused_before_anything_runs(pruning, least):
         (lambda: Target("average", 0.5, 3), "exactly one of keep_ratio and k"),
         (lambda: Target("flops", 1.5), r"keep_ratio must be in \(0, 1\], got 1.5"),
         (lambda: Target("flops", k=0), "k must be an integer >= 1, got 0"),
-        (lambda: prune("fastv", match="average"), "match='average' needs keep_ratio or k"),
-        (lambda: prune("fastv", keep_ratio=0.5, match="kept"), "match must be average or flops"),
-        (lambda: prune("fastv", keep_ratio=0.5, layer=2), "layer must be 0 for FastV"),
-        (lambda: prune("otprune", k=3, match="cost"), "match must be kept, average or flops"),
-        (lambda: prune("visionzip", k=3, layer=2), "layer must be 0 for VisionZip"),
-        (lambda: prune("otprune", match="average"), "exactly one of keep_ratio and k"),
-        (lambda: prune("fastv", compat="reference"), "compat='reference' knows selectors only"),
-        (lambda: prune("fastv", keep_newlines=True), "keep_newlines goes with selectors"),
-        (lambda: prune("visionzip", k=3, compat="reference"), "knows selectors only"),
+        (lambda: make_pruning("fastv", match="average"), "match='average' needs keep_ratio or k"),
+        (
+            lambda: make_pruning("fastv", keep_ratio=0.5, match="kept"),
+            "match must be average or flops",
+        ),
+        (lambda: make_pruning("fastv", keep_ratio=0.5, layer=2), "layer must be 0 for FastV"),
+        (
+            lambda: make_pruning("otprune", k=3, match="cost"),
+            "match must be kept, average or flops",
+        ),
+        (lambda: make_pruning("visionzip", k=3, layer=2), "layer must be 0 for VisionZip"),
+        (lambda: make_pruning("otprune", match="average"), "exactly one of keep_ratio and k"),
+        (
+            lambda: make_pruning("fastv", compat="reference"),
+            "compat='reference' knows selectors only",
+        ),
+        (lambda: make_pruning("fastv", keep_newlines=True), "keep_newlines goes with selectors"),
+        (lambda: make_pruning("visionzip", k=3, compat="reference"), "knows selectors only"),
         (
             lambda: Pruning(
                 (Stage(make_pruner("otprune"), k=3, layer=1),), pruner=make_pruner("fastv")
@@ -226,6 +243,9 @@ def test_settings_that_do_not_go_together_are_refused(make, message):
 
 def test_the_largest_of_the_schedule_s_layers_must_exist():
     model = model_of()
-    for pruning in (prune("fastv", schedule="4:0.5"), prune("transprune", keep_ratio=0.5)):
+    for pruning in (
+        make_pruning("fastv", schedule="4:0.5"),
+        make_pruning("transprune", keep_ratio=0.5),
+    ):
         with pytest.raises(ValueError, match=r"layer must be in 0\.\.3 for a model of 4 layers"):
             model.check_pruning(pruning)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from helpers import arrays, case_id
-from llava.pruning import prune
 from otprune.layer_pruners.transprune import TransPrune
+from otprune.pruning import make_pruning
 from pruning.parity32 import SCORES, answer, assert_same, cases32, kept_in_common, schedule
 
 CASES = cases32("transprune")
@@ -15,7 +15,7 @@ HIGH = CASES[0]
 def made(entry, **settings):
     said = entry["settings"]
     observed = [layer - 1 for layer in said["accumulate"]]
-    return prune(
+    return make_pruning(
         "transprune",
         schedule=schedule(said["layers"], said["ratios"]),
         observe_from=observed[0],
@@ -43,7 +43,7 @@ def test_it_keeps_scores_and_answers_as_the_released_code(entry, monkeypatch):
 def test_presets_are_the_recorded_settings(preset):
     entries = [entry for entry in CASES if case_id(entry).endswith(preset)]
     assert len(entries) == 4
-    assert all(prune("transprune", preset=preset) == made(entry) for entry in entries)
+    assert all(make_pruning("transprune", preset=preset) == made(entry) for entry in entries)
 
 
 def test_eager_attention_answers_the_same():

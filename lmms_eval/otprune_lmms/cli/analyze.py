@@ -83,14 +83,14 @@ def analyze_one(
         ValueError: see `diagnose_experiment` and `write_analysis`.
         ImportError: ``exact`` without POT.
     """
-    from otprune_lmms.analysis.write import write_analysis
+    from otprune_lmms.reporting.analysis.write import write_analysis
 
     if not tables_only:
         import transformers
 
-        from otprune_lmms.analysis.experiment import diagnose_experiment
-        from otprune_lmms.analysis.store import write_diagnostics
         from otprune_lmms.experiments.config import load_experiment
+        from otprune_lmms.experiments.diagnostics.experiment import diagnose_experiment
+        from otprune_lmms.results.diagnostics import write_diagnostics
 
         transformers.utils.logging.disable_progress_bar()
         found = diagnose_experiment(

@@ -56,12 +56,12 @@ def bench(
 
     (experiment,) = read([config])
     transformers.utils.logging.disable_progress_bar()
-    from otprune_lmms.cost.experiment import measure_experiment
-    from otprune_lmms.cost.output import write_cost
-    from otprune_lmms.cost.page import terminal
-    from otprune_lmms.cost.settings import Settings
-    from otprune_lmms.experiments.origin import origin
+    from otprune_lmms.experiments.cost.experiment import measure_experiment
+    from otprune_lmms.experiments.cost.settings import Settings
+    from otprune_lmms.experiments.provenance import origin
     from otprune_lmms.files import check_writable
+    from otprune_lmms.reporting.cost.output import write_cost
+    from otprune_lmms.reporting.cost.page import terminal
 
     folder = output_dir or Path("results") / experiment.name
     try:

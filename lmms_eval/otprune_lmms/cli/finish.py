@@ -36,16 +36,16 @@ def finish(
     Raises:
         ValueError: a folder without records or samples, or of another format.
     """
-    from otprune_lmms.statistics import write_statistics
-    from otprune_lmms.tables import write_tables
+    from otprune_lmms.reporting.statistics import write_statistics
+    from otprune_lmms.reporting.tables import write_tables
 
     _timed("statistics", lambda: write_statistics(folder))
     show(_timed("tables", lambda: write_tables(folder)))
     if analysis:
         _timed("analysis", lambda: _analyse(experiment, config, folder, images, progress))
     if report:
-        from otprune_lmms.figures import write_figures
-        from otprune_lmms.report import write_report
+        from otprune_lmms.reporting.figures import write_figures
+        from otprune_lmms.reporting.report import write_report
 
         _timed("figures", lambda: write_figures(folder))
         _timed("report", lambda: write_report(folder))
@@ -62,10 +62,10 @@ def _timed(what: str, work: Callable[[], Any]) -> Any:
 def _analyse(
     experiment: Experiment, config: Path, folder: Path, images: int, progress: bool
 ) -> None:
-    from otprune_lmms.analysis.diagnose import measurable
-    from otprune_lmms.analysis.experiment import diagnose_experiment
-    from otprune_lmms.analysis.store import write_diagnostics
-    from otprune_lmms.analysis.write import write_analysis
+    from otprune_lmms.experiments.diagnostics.diagnose import measurable
+    from otprune_lmms.experiments.diagnostics.experiment import diagnose_experiment
+    from otprune_lmms.reporting.analysis.write import write_analysis
+    from otprune_lmms.results.diagnostics import write_diagnostics
 
     cells = [cell for cell in experiment.cells.cells() if cell.method is not None]
     if not any(map(measurable, cells)):

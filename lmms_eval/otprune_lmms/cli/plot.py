@@ -33,7 +33,7 @@ def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B0
     after `otprune bench`. Says which figures were left out, and why.
     """
     log(quiet=False)
-    from otprune_lmms.figures import write_figures
+    from otprune_lmms.reporting.figures import write_figures
 
     for folder in folders:
         try:

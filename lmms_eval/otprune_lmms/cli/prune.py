@@ -13,8 +13,8 @@ from rich.table import Table
 from otprune_lmms.cli.common import fail, log
 
 if TYPE_CHECKING:
-    from otprune_lmms.analysis.one_image import Kept
-    from otprune_lmms.cells import Cell
+    from otprune_lmms.experiments.diagnostics.one_image import Kept
+    from otprune_lmms.pruning_config import Cell
 
 EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
 """The checkpoint that comes with the repository, from its root."""
@@ -71,7 +71,7 @@ def prune(
     if not exact:
         console.print("exact W2 needs POT: pip install 'otprune\\[transport]'")
     path = out or Path(f"{image.stem}-kept.png")
-    from otprune_lmms.analysis.one_image import draw
+    from otprune_lmms.experiments.diagnostics.one_image import draw
 
     try:
         draw(kept, path)
@@ -82,7 +82,7 @@ def prune(
 
 def _cell(text: str, keep_ratio: float | None, k: int | None) -> "Cell":
     """Return the cell of a method as it was typed: ``name`` or ``name:setting=value,...``."""
-    from otprune_lmms.cells import Cell, with_texts
+    from otprune_lmms.pruning_config import Cell, with_texts
 
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def _keep(image: Path, model: str, cells: "list[Cell]", device: str | None, exac
 
     from llava.images import open_image
     from llava.model.builder import load_pretrained_model
-    from otprune_lmms.analysis.one_image import keep_of_image
+    from otprune_lmms.experiments.diagnostics.one_image import keep_of_image
 
     transformers.utils.logging.disable_progress_bar()
     picture = open_image(image)

@@ -26,7 +26,7 @@ def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> Non
     kept. Samples on which the settings disagree come first.
     """
     log(quiet=False)
-    from otprune_lmms.report import write_report
+    from otprune_lmms.reporting.report import write_report
 
     for folder in folders:
         try:

@@ -11,7 +11,7 @@ import typer
 
 from otprune_lmms.cli.common import command_line, fail, log
 from otprune_lmms.cli.show import show
-from otprune_lmms.edge import VARIABLES, SettingsError, read_environment
+from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
 from otprune_lmms.experiments.config import ConfigError, Experiment, load_experiment
 from otprune_lmms.launch import check_installation
 
@@ -117,7 +117,7 @@ def run_one(path: Path, experiment: Experiment, journal: Path, output: Path, qui
     Returns:
         Whether this process wrote the results, as the first of several does.
     """
-    from otprune_lmms.experiments.output import write_results
+    from otprune_lmms.experiments.folder import write_results
     from otprune_lmms.experiments.run import Places, run_experiment
 
     transformers.utils.logging.disable_progress_bar()

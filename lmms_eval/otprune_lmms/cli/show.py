@@ -7,7 +7,7 @@ from rich.console import Console
 
 def show(table: Any) -> None:
     """Print a table whole: a terminal that is too narrow gets its columns in several turns."""
-    from otprune_lmms.tables import terminal
+    from otprune_lmms.reporting.tables import terminal
 
     console, drawn = Console(), terminal(table)
     needed = Console(width=1000).measure(drawn)

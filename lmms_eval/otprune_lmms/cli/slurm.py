@@ -12,9 +12,9 @@ import typer
 from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.run import BatchSize, Configs, Limit, Strict, WithoutJava, read
 from otprune_lmms.cli.sweep import Report, ResultsDir, ShardBy, SweepJournal
-from otprune_lmms.cluster.passes import check_names
 from otprune_lmms.cluster.slurm import SlurmJob, write_scripts
 from otprune_lmms.experiments.config import ConfigError
+from otprune_lmms.experiments.plan import check_names
 
 Shards = Annotated[int, typer.Option(min=1, help="array tasks")]
 Folder = Annotated[

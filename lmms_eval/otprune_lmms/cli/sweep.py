@@ -23,9 +23,9 @@ from otprune_lmms.cli.run import (
     read,
     run_one,
 )
-from otprune_lmms.cluster.passes import Source, check_names
-from otprune_lmms.cluster.shard import By, Shard
 from otprune_lmms.experiments.config import ConfigError, Experiment
+from otprune_lmms.experiments.plan import Source, check_names
+from otprune_lmms.experiments.shard import By, Shard
 
 logger = logging.getLogger("otprune_lmms")
 
@@ -111,7 +111,7 @@ def _shard(sources: Sequence[Source], text: str | None, by: By) -> Shard | None:
 
 def _answer(sources: Sequence[Source], journal: Path, shard: Shard | None, quiet: bool) -> None:
     """Answer everything, or a shard; end with code 1 where that fails."""
-    from otprune_lmms.cluster.answering import answer
+    from otprune_lmms.experiments.answering import answer
 
     part = "" if shard is None else f"shard {shard} by {shard.by} of "
     names = ", ".join(experiment.name for experiment, _ in sources)

@@ -14,7 +14,7 @@ Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier 
 def table(folders: Folders) -> None:
     """Make the tables of earlier runs anew from their records."""
     log(quiet=False)
-    from otprune_lmms.experiments.output import remake
+    from otprune_lmms.experiments.folder import remake
 
     for folder in folders:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from otprune_lmms.cluster.shard import By
+from otprune_lmms.experiments.shard import By
 
 ARRAY, TABLES, SUBMIT = "array.sbatch", "tables.sbatch", "submit.sh"
 

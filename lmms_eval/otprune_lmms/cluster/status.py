@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.cells import Cell
-from otprune_lmms.cluster.passes import Source, check_names, identity
 from otprune_lmms.cluster.state import Questions, State, Writer
 from otprune_lmms.experiments.config import task_folder
+from otprune_lmms.experiments.plan import Source, check_names, identity
 from otprune_lmms.journal import Key
+from otprune_lmms.pruning_config import Cell
 
 Documents = Mapping[tuple[Path | None, str], int]
 """How many documents a task has, by folder of its task files and id."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otprune_lmms.cluster.shard import By, Shard
-from otprune_lmms.edge import child_environment
+from otprune_lmms.environment import child_environment
+from otprune_lmms.experiments.shard import By, Shard
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor, Job

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine.asked import Asked
 from otprune_lmms.engine.requests import Answer, Request
+from otprune_lmms.pruning_config import Cell
 
 
 @dataclass

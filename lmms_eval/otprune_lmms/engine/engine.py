@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from llava.model.decoder import decoder_shape
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine.ahead import ahead
 from otprune_lmms.engine.answers import Answers, Counts
 from otprune_lmms.engine.asked import Asked, LeaveOut
 from otprune_lmms.engine.batches import batches
 from otprune_lmms.engine.header import describe
-from otprune_lmms.engine.left import Left
 from otprune_lmms.engine.memory import Halving
+from otprune_lmms.engine.pending import Left
 from otprune_lmms.engine.phases import Watch, clock_for, log_times
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.prompts import check_template
@@ -29,6 +28,7 @@ from otprune_lmms.engine.visual import ImageKey, VisualStore, encode
 from otprune_lmms.engine.work import Work, share_of
 from otprune_lmms.journal import Journal, write_ledger
 from otprune_lmms.journal.fingerprint import model_fingerprint
+from otprune_lmms.pruning_config import Cell
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """Answers as the journal has them."""
 
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine.requests import Answer
 from otprune_lmms.engine.survey import Question
 from otprune_lmms.journal import Record
+from otprune_lmms.pruning_config import Cell
 
 
 def answer_of(record: Record) -> Answer:

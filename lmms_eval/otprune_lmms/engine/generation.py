@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from llava.model.visual_tokens import ImageTokens
-from llava.pruning import Pruning, Trace
+from otprune.pruning import Pruning, Trace
+from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.engine.identity import Generation
 from otprune_lmms.engine.prompts import padded
 

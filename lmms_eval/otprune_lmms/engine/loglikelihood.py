@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from llava.pruning import Pruning, Trace
+from otprune.pruning import Pruning, Trace
 from otprune_lmms.engine.generation import Row, Selecting, counted
 
 

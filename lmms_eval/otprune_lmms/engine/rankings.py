@@ -7,9 +7,9 @@ from typing import SupportsIndex
 
 from torch import Tensor
 
-from llava.pruning import Pruning
 from otprune import Selector, Signals
 from otprune.cost import DecoderShape
+from otprune.pruning import Pruning
 from otprune.signals import TEXT_SIGNALS
 
 _BYTES = 1 << 26

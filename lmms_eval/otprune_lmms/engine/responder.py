@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from llava.model.visual_tokens import ImageTokens
-from llava.pruning import Pruning
+from otprune.pruning import Pruning
+from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.engine.generation import Row, Selecting, write
 from otprune_lmms.engine.identity import image_number
 from otprune_lmms.engine.loglikelihood import likelihoods

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from llava.images import process_images
-from llava.model.visual_tokens import ImageTokens
+from otprune.pruning.image_tokens import ImageTokens
 
 ImageKey = tuple[str, str | None]
 """Hash of an image's content, and the ``image_aspect_ratio`` that it is seen under (None: the

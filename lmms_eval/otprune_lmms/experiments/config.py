@@ -13,7 +13,7 @@ from pydantic import (
 
 from llava.conversation import conv_templates
 from otprune_lmms.benchmarks import OTPRUNE_11
-from otprune_lmms.experiments.sweep import Settings, Sweep, as_tuple
+from otprune_lmms.experiments.pruning_choices import Settings, Sweep, as_tuple
 
 TASKS = Path(__file__).parent.parent / "tasks"
 """The package's own task files."""

@@ -12,14 +12,14 @@ from PIL import Image
 from llava.chat import make_prompt
 from llava.images import as_rgb, process_images
 from llava.mm_utils import tokenizer_image_token
-from llava.pruning import Trace
-from otprune_lmms.cells import Cell
+from otprune.pruning import Trace
 from otprune_lmms.engine import Request
 from otprune_lmms.engine.identity import image_hash, image_number
-from otprune_lmms.figures.overlay import fade, outline
-from otprune_lmms.figures.style import look, styled
-from otprune_lmms.figures.write import render
 from otprune_lmms.files import whole
+from otprune_lmms.pruning_config import Cell
+from otprune_lmms.reporting.figures.overlay import fade, outline
+from otprune_lmms.reporting.figures.style import look, styled
+from otprune_lmms.reporting.figures.write import render
 
 _MANY = 9
 """So many pictures stand in more columns."""

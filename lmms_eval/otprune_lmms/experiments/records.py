@@ -9,11 +9,11 @@ from typing import Any
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Answer, Answers, Request
 from otprune_lmms.engine.prompts import prompt_of
 from otprune_lmms.experiments.config import Experiment, ModelChoice
-from otprune_lmms.samples import SCHEMA
+from otprune_lmms.pruning_config import Cell
+from otprune_lmms.results.samples import SCHEMA
 from otprune_lmms.scoring import Sample, TaskScore
 
 

@@ -19,8 +19,6 @@ from accelerate.utils import gather_object
 
 from llava.model.builder import load_pretrained_model
 from llava.model.decoder import decoder_shape
-from otprune_lmms.cells import Cell
-from otprune_lmms.cluster.shard import Shard
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Answer, Answers, Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
@@ -29,9 +27,11 @@ from otprune_lmms.experiments.counts import total
 from otprune_lmms.experiments.left_out import Agreement
 from otprune_lmms.experiments.outcome import Outcome
 from otprune_lmms.experiments.records import Answered, Asked, Place, asked_of, place_of, text_tokens
-from otprune_lmms.experiments.scores import score_cells
+from otprune_lmms.experiments.scoring import score_cells
+from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.files import check_writable
 from otprune_lmms.journal import Journal
+from otprune_lmms.pruning_config import Cell
 from otprune_lmms.scoring import (
     JavaError,
     ScoreCache,
@@ -99,7 +99,7 @@ def run_experiment(
     check_writable(places.journal)
     if shard is not None:
         # It is built upon this module.
-        from otprune_lmms.cluster.answering import answer
+        from otprune_lmms.experiments.answering import answer
 
         source = (experiment, places.config)
         outcome.counts = answer(

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms import tables
 from otprune_lmms.experiments.config import Experiment, task_folder
-from otprune_lmms.frames import Frame
 from otprune_lmms.journal import Journal
-from otprune_lmms.samples import SAMPLES, read_samples
+from otprune_lmms.reporting import tables
+from otprune_lmms.reporting.statistics import write_statistics
+from otprune_lmms.reporting.tables import MANIFEST, RECORDS
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.samples import SAMPLES, read_samples
 from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
 from otprune_lmms.scoring.captions import CaptionTools
-from otprune_lmms.statistics import write_statistics
-from otprune_lmms.tables import MANIFEST, RECORDS
 
 _NEAR = 1e-9
 """Relative difference up to which two computations of one number agree."""

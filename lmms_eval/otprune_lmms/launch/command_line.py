@@ -14,10 +14,10 @@ import yaml
 from lmms_eval.utils import simple_parse_args_string
 from loguru import logger as eval_logger
 
-from otprune_lmms.arguments import parse, renamed
-from otprune_lmms.edge import VARIABLES, Environment, SettingsError, merged, read_environment
+from otprune_lmms.environment import VARIABLES, Environment, SettingsError, merged, read_environment
 from otprune_lmms.launch.guard import end_on_failure
 from otprune_lmms.launch.installation import check_installation
+from otprune_lmms.model_arguments import parse, renamed
 
 IDS = ("llava", "otprune_llava")
 """Ids of our model, the first one lmms-eval's own."""

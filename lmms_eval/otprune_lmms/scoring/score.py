@@ -23,8 +23,8 @@ from lmms_eval.evaluator_utils import TaskOutput
 from otprune_lmms.benchmarks import headline
 from otprune_lmms.documents import build_requests
 from otprune_lmms.scoring.captions import CaptionTools, java
-from otprune_lmms.scoring.corner import own_corner, seeded
-from otprune_lmms.scoring.together import check_pairs, together, with_company
+from otprune_lmms.scoring.groups import check_pairs, together, with_company
+from otprune_lmms.scoring.isolation import own_corner, seeded
 from otprune_lmms.scoring.values import Results, shares
 
 Response = str | tuple[float, bool]

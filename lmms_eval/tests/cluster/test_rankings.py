@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from helpers import PICTURES, TINY_ANYRES, loaded, request
-from llava.pruning import prune
 from otprune import Merger, Mixture, Selector, Signals, make_pruner
 from otprune.cost import DecoderShape
-from otprune.pruners.otprune import OTPrune
-from otprune.pruners.registry import SELECTORS
+from otprune.pruning import make_pruning
+from otprune.registry import SELECTORS
+from otprune.selectors.otprune import OTPrune
 from otprune.signals import TEXT_SIGNALS
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine
 from otprune_lmms.engine.rankings import Rankings
+from otprune_lmms.pruning_config import Cell
 
 SHAPE = DecoderShape(hidden=8, feed_forward=20, layers=4, heads=2)
 BUDGETS = (5, 12, 40)
@@ -82,7 +82,7 @@ def orders(**settings) -> Rankings:
 
 
 def bound(rankings, selector, k, **where):
-    return rankings.bind(prune(selector, k=k, **where), None).stages[0].method
+    return rankings.bind(make_pruning(selector, k=k, **where), None).stages[0].method
 
 
 METHODS = [
@@ -101,7 +101,7 @@ METHODS = [one for one in METHODS if make_pruner(one[0], **one[1]).needs.isdisjo
 def test_every_method_keeps_what_it_keeps_alone(name, settings, dtype, expected):
     method, rankings = make_pruner(name, **settings), orders()
     if expected:
-        rankings.expect(prune(method, k=k) for k in BUDGETS)
+        rankings.expect(make_pruning(method, k=k) for k in BUDGETS)
     for k in (*BUDGETS, 49, 64, 12):
         budgets = [min(k, n) for n in SIZES]
         found = bound(rankings, method, k).select_batch(images(dtype), k=budgets, signals=signals())
@@ -111,7 +111,9 @@ def test_every_method_keeps_what_it_keeps_alone(name, settings, dtype, expected)
 
 def test_a_nested_method_ranks_an_image_once_for_all_budgets():
     method, rankings = Counting(), orders()
-    rankings.expect([prune(method, k=k) for k in BUDGETS] + [None, prune("random", k=50)])
+    rankings.expect(
+        [make_pruning(method, k=k) for k in BUDGETS] + [None, make_pruning("random", k=50)]
+    )
     for k in BUDGETS:
         bound(rankings, method, k).select_batch(images(), k=[k] * 4, signals=signals())
     assert method.calls == [(7, 40), (8, 40), (9, 40)]
@@ -120,17 +122,19 @@ def test_a_nested_method_ranks_an_image_once_for_all_budgets():
 
 def test_ratios_are_budgets_of_each_image_s_own_size():
     method, rankings = Counting(), orders()
-    rankings.expect(prune(method, keep_ratio=ratio) for ratio in (0.1, 0.5, 1.0))
+    rankings.expect(make_pruning(method, keep_ratio=ratio) for ratio in (0.1, 0.5, 1.0))
     bound(rankings, method, 5).select_batch(images(), k=[6, 6, 5, 6], signals=signals())
     assert method.calls == [(7, 32), (8, 32), (9, 24)]
 
 
 def test_budgets_of_all_layers_are_what_they_leave_before_the_first():
     method, rankings = Counting(), orders()
-    rankings.expect([prune(method, k=9), prune(method, keep_ratio=0.5, match="average")])
+    rankings.expect(
+        [make_pruning(method, k=9), make_pruning(method, keep_ratio=0.5, match="average")]
+    )
     bound(rankings, method, 5).select_batch(images()[:1], k=[5], signals=signals()[:1])
     assert method.calls == [(7, 32)]
-    flops = prune(Counting(), keep_ratio=0.5, match="flops")
+    flops = make_pruning(Counting(), keep_ratio=0.5, match="flops")
     assert 32 < flops.plan(64, SHAPE)[0] < 64
 
 
@@ -151,7 +155,7 @@ def test_what_was_not_expected_is_ranked_anew_and_then_serves_the_smaller():
 
 def test_a_method_that_is_not_nested_ranks_once_for_each_budget():
     method, rankings = Counting(keeps_prefixes=False), orders()
-    rankings.expect(prune(method, k=k) for k in BUDGETS)
+    rankings.expect(make_pruning(method, k=k) for k in BUDGETS)
     for k in (*BUDGETS, *BUDGETS):
         bound(rankings, method, k).select_batch(images(), k=[k] * 4, signals=signals())
     assert method.calls == [(name, k) for k in BUDGETS for name in (7, 8, 9)]
@@ -163,7 +167,7 @@ def test_views_of_an_image_and_settings_of_a_method_are_kept_apart():
     for method in (one, other):
         for where in ({}, {"keep_newlines": True}):
             bound(rankings, method, 5, **where).select_batch(image, k=[5], signals=signals()[:1])
-        pruning = rankings.bind(prune(method, k=5), "pad")
+        pruning = rankings.bind(make_pruning(method, k=5), "pad")
         pruning.stages[0].method.select_batch(image, k=[5], signals=signals()[:1])
         assert len(method.calls) == 3
 
@@ -198,17 +202,17 @@ def test_stages_that_see_more_than_the_image_are_left_alone():
     rankings = orders()
     assert rankings.bind(None, None) is None
     for pruning in (
-        prune("otprune", k=5, layer=2),
-        prune("otprune", k=5, compat="reference"),
-        prune(AsksTheText(), k=5),
-        prune(Merging(), k=5),
-        prune("fastv", k=50),
-        prune("tops", schedule="0:0.5/2:0.25"),
+        make_pruning("otprune", k=5, layer=2),
+        make_pruning("otprune", k=5, compat="reference"),
+        make_pruning(AsksTheText(), k=5),
+        make_pruning(Merging(), k=5),
+        make_pruning("fastv", k=50),
+        make_pruning("tops", schedule="0:0.5/2:0.25"),
     ):
         rankings.expect([pruning])
         assert rankings.bind(pruning, None) is pruning
     off = orders(active=False)
-    assert off.bind(prune("otprune", k=5), None) == prune("otprune", k=5)
+    assert off.bind(make_pruning("otprune", k=5), None) == make_pruning("otprune", k=5)
 
 
 CELLS = [

@@ -7,14 +7,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from otprune_lmms.cells import Cell
 from otprune_lmms.cli.status import status
-from otprune_lmms.cluster.answering import answer
-from otprune_lmms.cluster.shard import Shard
 from otprune_lmms.cluster.state import read_state
 from otprune_lmms.cluster.status import documents_of, journal_status, status_of
+from otprune_lmms.experiments.answering import answer
 from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.journal import Asking, Journal, Ledger, Record, write_ledger
+from otprune_lmms.pruning_config import Cell
 
 UNPRUNED, OTPRUNE = Cell.make(), Cell.make("otprune", keep_ratio=0.098)
 

@@ -14,7 +14,7 @@ import submitit
 
 from helpers import wait_until
 from otprune_lmms.cluster.submit import Command, CommandError, submit
-from otprune_lmms.edge import child_environment
+from otprune_lmms.environment import child_environment
 
 SWEEP = """\
 import json, os, sys, time

@@ -26,7 +26,7 @@ def calls(monkeypatch, tmp_path):
     def finish(experiment, config, folder, **more):
         found.append(("finish", experiment.name, folder))
 
-    monkeypatch.setattr("otprune_lmms.cluster.answering.answer", answer)
+    monkeypatch.setattr("otprune_lmms.experiments.answering.answer", answer)
     monkeypatch.setattr(module, "run_one", run_one)
     monkeypatch.setattr(module, "finish", finish)
     return found
@@ -91,7 +91,7 @@ def test_a_failure_is_a_sentence(write, calls, monkeypatch):
     def answer(*_, **__):
         raise ValueError("no such task")
 
-    monkeypatch.setattr("otprune_lmms.cluster.answering.answer", answer)
+    monkeypatch.setattr("otprune_lmms.experiments.answering.answer", answer)
     done = invoke(write("one"), write("two"))
     assert done.exit_code == 1
     assert "error: no such task" in done.stderr

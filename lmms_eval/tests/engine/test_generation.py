@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from helpers import PICTURES, loaded, request
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.engine.generation import Row, cut, write
 from otprune_lmms.engine.identity import Generation, generation_of
 from otprune_lmms.engine.loglikelihood import likelihoods
 from otprune_lmms.engine.prompts import prompt_of, token_ids
 from otprune_lmms.engine.reader import Loaded, Reader
+from otprune_lmms.pruning_config import Cell
 
 QUESTION = "What is in this image?"
 CELLS = [

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from helpers import PICTURES, loaded, request
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.engine.memory import Halving, TooLargeError, is_out_of_memory
 from otprune_lmms.journal import Journal
+from otprune_lmms.pruning_config import Cell
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),

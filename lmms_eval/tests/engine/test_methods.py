@@ -5,9 +5,9 @@ import pytest
 from helpers import loaded, request
 from llava.model.decoder import decoder_shape
 from otprune import PRUNERS
-from otprune.pruners.registry import LAYER_PRUNERS
-from otprune_lmms.cells import Cell
+from otprune.registry import LAYER_PRUNERS
 from otprune_lmms.engine import Engine
+from otprune_lmms.pruning_config import Cell
 
 OWN = {
     "cdpruner": {"relevance": "llm"},

@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageFile
 
 from helpers import PICTURES, TINY_ANYRES, loaded, picture, request
-from otprune_lmms.cells import Cell
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.journal import Journal
+from otprune_lmms.pruning_config import Cell
 
 CELLS = [
     Cell(),

@@ -9,11 +9,11 @@ import yaml
 
 from helpers import TINY
 from otprune import PRUNERS
-from otprune.pruners.registry import LAYER_PRUNERS
+from otprune.registry import LAYER_PRUNERS
 from otprune_lmms.experiments.config import load_experiment
-from otprune_lmms.experiments.output import write_results
+from otprune_lmms.experiments.folder import write_results
 from otprune_lmms.experiments.run import Places, run_experiment
-from samples import make_suite
+from suites import make_suite
 
 FRONT_PAGE = Path(__file__).parents[3] / "README.md"
 SETTINGS = {

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from helpers import TINY, loaded, picture, request
-from llava.pruning import Trace
-from otprune_lmms.cells import Cell
+from otprune.pruning import Trace
 from otprune_lmms.experiments.pictures import cells_to_show, draw, kept_patches, patches, titles
+from otprune_lmms.pruning_config import Cell
 
 CELLS = [
     Cell.make("first_k", 0.25),

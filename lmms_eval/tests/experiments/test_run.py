@@ -15,9 +15,9 @@ from PIL import Image
 
 from helpers import TINY
 from otprune_lmms.experiments.config import load_experiment
-from otprune_lmms.experiments.output import remake, write_results
+from otprune_lmms.experiments.folder import remake, write_results
 from otprune_lmms.experiments.run import Places, run_experiment
-from samples import ROWS, make_suite
+from suites import ROWS, make_suite
 
 TASKS = ["pope", "mme"]
 pope = ROWS["pope"]

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from helpers import TINY
 from otprune_lmms.cli.app import app
 from otprune_lmms.experiments.config import load_experiment
-from otprune_lmms.experiments.output import write_results
+from otprune_lmms.experiments.folder import write_results
 from otprune_lmms.experiments.run import Places, run_experiment
 from otprune_lmms.experiments.verify import verify
-from otprune_lmms.samples import COLUMNS, read_samples
-from otprune_lmms.statistics import write_statistics
-from otprune_lmms.tables import write_tables
-from samples import make_suite
+from otprune_lmms.reporting.statistics import write_statistics
+from otprune_lmms.reporting.tables import write_tables
+from otprune_lmms.results.samples import COLUMNS, read_samples
+from suites import make_suite
 
 
 @pytest.fixture(scope="module")

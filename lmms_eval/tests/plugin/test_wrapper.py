@@ -11,10 +11,10 @@ from lmms_eval.models import get_model
 from lmms_eval.models.registry_v2 import ModelRegistryV2
 
 from helpers import PICTURES, TINY, TINY_ANYRES, picture
-from otprune_lmms.cells import Cell
-from otprune_lmms.edge import SettingsError
 from otprune_lmms.engine import RequestError, requests_from
-from otprune_lmms.vlm import Llava
+from otprune_lmms.environment import SettingsError
+from otprune_lmms.lmms_model import Llava
+from otprune_lmms.pruning_config import Cell
 
 DOCUMENTS = [[name] for name in PICTURES] + [["land.png", "port.png"], []]
 QUESTIONS = (
@@ -107,7 +107,7 @@ def test_lmms_eval_finds_our_class_under_its_own_id():
     assert get_model("otprune_llava", force_simple=True) is Llava
     registry = ModelRegistryV2()
     registry.load_entrypoint_manifests()
-    assert registry.get_manifest("llava").simple_class_path == "otprune_lmms.vlm.Llava"
+    assert registry.get_manifest("llava").simple_class_path == "otprune_lmms.lmms_model.Llava"
     assert [one.name for one in entry_points(group="lmms_eval.models")] == ["otprune"]
 
 
@@ -174,7 +174,7 @@ def test_mistakes_are_found_before_anything_is_loaded(monkeypatch, settings, mes
     def loading(*args, **kwargs):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("otprune_lmms.vlm.load_pretrained_model", loading)
+    monkeypatch.setattr("otprune_lmms.lmms_model.load_pretrained_model", loading)
     with pytest.raises(SettingsError, match=message):
         ours(**settings)
 

@@ -23,11 +23,11 @@ import torch
 torch.set_num_threads(1)
 
 from helpers import PICTURES, loaded, request  # noqa: E402
-from otprune_lmms.cells import Cell  # noqa: E402
 from otprune_lmms.cli.app import app  # noqa: E402
 from otprune_lmms.engine import Engine  # noqa: E402
 from otprune_lmms.engine import engine as module  # noqa: E402
 from otprune_lmms.journal import Journal, writer  # noqa: E402
+from otprune_lmms.pruning_config import Cell  # noqa: E402
 
 CELLS = [Cell.make(), Cell.make("random", 0.02)]
 SHORT = {"generation": {"max_new_tokens": 2}}

@@ -8,7 +8,7 @@ import pytest
 
 from broken_suites import BROKEN, experiment, png, rows
 from otprune_lmms.journal import Journal
-from otprune_lmms.samples import read_samples
+from otprune_lmms.results.samples import read_samples
 
 OTHER = ("--without-java", "--quiet")
 GONE = {"pope": [1, 3, 4, 6, 8, 9, 11], "mme": [2, 3]}

@@ -8,11 +8,11 @@ from PIL import Image
 
 from broken_suites import rows, suite
 from helpers import loaded, picture, request
-from otprune_lmms.cells import Cell
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import DocumentError, Engine, requests_of
 from otprune_lmms.engine import reader as module
 from otprune_lmms.journal import Journal
+from otprune_lmms.pruning_config import Cell
 from otprune_lmms.scoring import load_tasks
 
 CELLS = [Cell(), Cell.make("random", 0.02)]

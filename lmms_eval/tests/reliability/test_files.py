@@ -14,7 +14,7 @@ import pytest
 
 from otprune_lmms import files
 from otprune_lmms.files import OutputError, check_writable, whole, write_text
-from otprune_lmms.samples import SCHEMA, write_samples
+from otprune_lmms.results.samples import SCHEMA, write_samples
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import samples
+import suites
 from broken_suites import suite
 from otprune_lmms.documents import Failure
 from otprune_lmms.experiments import left_out as module
@@ -26,7 +26,7 @@ TASKS = {
 
 def answers(task: str) -> list[str]:
     """Some right, some wrong."""
-    right, wrong = samples.right(task), samples.wrong(task)
+    right, wrong = suites.right(task), suites.wrong(task)
     draw = random.Random(task)
     return [draw.choice(pair) for pair in zip(right, wrong, strict=True)]
 
@@ -34,7 +34,7 @@ def answers(task: str) -> list[str]:
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
     """Each task whole, and without its documents that go."""
-    whole = {task: samples.rows(task) for task in TASKS}
+    whole = {task: suites.rows(task) for task in TASKS}
     less = {
         task: [row for n, row in enumerate(rows) if n not in TASKS[task][1]]
         for task, rows in whole.items()
@@ -80,7 +80,7 @@ def test_nothing_left_is_an_error_and_an_answer_too_few_is_still_one(tasks):
 
 
 def test_turned_questions_of_mmbench_go_together(tasks, tmp_path):
-    rows = samples.rows("mmbench_en_dev_static")
+    rows = suites.rows("mmbench_en_dev_static")
     for n, index in enumerate((7, 8, 1_000_007, 2_000_007)):
         rows[n]["index"] = index
     name = "mmbench_en_dev_static"

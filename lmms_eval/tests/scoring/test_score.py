@@ -22,7 +22,7 @@ from otprune_lmms.scoring import (
 )
 from otprune_lmms.scoring.captions import SharedTokenizer
 from otprune_lmms.scoring.tasks import task_manager
-from samples import make_suite, right, wrong
+from suites import make_suite, right, wrong
 
 CAPTIONS = ("coco2017_cap_val", "flickr30k_test", "nocaps_val")
 needs_java = pytest.mark.skipif(java() is None, reason="caption metrics need Java")

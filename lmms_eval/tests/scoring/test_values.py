@@ -7,7 +7,7 @@ import pytest
 from otprune_lmms.benchmarks import OTPRUNE_11, headline
 from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
 from otprune_lmms.scoring.values import shares
-from samples import make_suite, right, wrong
+from suites import make_suite, right, wrong
 
 CAPTIONS = ("coco2017_cap_val", "flickr30k_test", "nocaps_val")
 needs_java = pytest.mark.skipif(java() is None, reason="caption metrics need Java")

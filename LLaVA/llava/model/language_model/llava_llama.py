@@ -14,12 +14,12 @@ from llava.images.layouts import Size
 from llava.model.language_model.calls import check_continuing, check_generation, with_defaults
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel, Prepared
 from llava.model.multimodal_encoder.builder import TOWERS
-from llava.model.visual_tokens import ImageTokens
 from llava.pruning.inside_llm import install_hooks, layer_run
 from llava.pruning.prefill import LayerPlan, PrefillRun
 from llava.pruning.rows import Side
-from llava.pruning.settings import Pruning
-from llava.pruning.trace import Trace
+from otprune.pruning.image_tokens import ImageTokens
+from otprune.pruning.settings import Pruning
+from otprune.pruning.trace import Trace
 
 
 class _ModelsOwn:

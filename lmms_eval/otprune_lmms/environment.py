@@ -1,0 +1,194 @@
+"""The one place that reads the environment, and makes settings of it.
+
+``BASELINE``, ``LAYER_INDEX`` and ``SUBSET_RATIO`` are how the released code is told what to prune.
+They become ``method``, ``layer`` and ``keep_ratio``, the same that YAML files and ``--model_args``
+give. ``EVAL_TIME`` asks for times by phase, which no answer depends on.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from otprune import PRUNERS, LayerPruner
+
+_OURS = {"ours": "otprune"}
+_NOTHING = {"orig", "none"}
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+_LAUNCHERS = re.compile(
+    r"(?!SLURM_CONF$)(SLURM|SLURMD|SBATCH|SRUN|PMI|PMIX|OMPI|MV2|MASTER|TORCHELASTIC)_.*"
+    r"|(.*_)?RANK|(.*_)?WORLD_SIZE"
+)
+"""What launchers tell their processes about each other."""
+
+VARIABLES = {"method": "BASELINE", "layer": "LAYER_INDEX", "keep_ratio": "SUBSET_RATIO"}
+"""The variable that each setting comes from."""
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be meant; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the environment says; None where it says nothing.
+
+    Attributes:
+        method: name of a method, or "none" for the unpruned model.
+        layer: where to prune.
+        keep_ratio: share of the visual tokens to keep.
+        rank: number of this process among those of a launcher; None without one.
+        eval_time: whether each answer's times by phase are taken.
+    """
+
+    method: str | None = None
+    layer: int | None = None
+    keep_ratio: float | None = None
+    rank: int | None = None
+    eval_time: bool | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return the pruning settings that are given."""
+        known = {name: getattr(self, name) for name in VARIABLES}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def read_environment() -> Environment:
+    """Return what the environment says about pruning.
+
+    Raises:
+        SettingsError: an unknown ``BASELINE``, a ``SUBSET_RATIO`` outside (0, 1], a ``LAYER_INDEX``
+            that is no layer's number or comes without ``SUBSET_RATIO``, an ``EVAL_TIME`` that is
+            neither yes nor no.
+    """
+    given = {variable: os.environ.get(variable, "").strip() for variable in VARIABLES.values()}
+    method, layer, ratio = given["BASELINE"], given["LAYER_INDEX"], given["SUBSET_RATIO"]
+    if layer and not ratio:
+        raise SettingsError(
+            f"LAYER_INDEX={layer} needs SUBSET_RATIO, the share of visual tokens to keep"
+        )
+    rank = os.environ.get("RANK", "")
+    times = os.environ.get("EVAL_TIME", "").strip()
+    return Environment(
+        method=method_named(method, "BASELINE") if method else None,
+        layer=_layer(layer) if layer else None,
+        keep_ratio=_ratio(ratio) if ratio else None,
+        rank=int(rank) if rank.isdecimal() else None,
+        eval_time=yes_or_no(times, "EVAL_TIME") if times else None,
+    )
+
+
+def method_named(value: str, source: str) -> str:
+    """Return the method that a name means, in any case; "none" for no pruning.
+
+    ``OURS`` is OTPrune, ``ORIG`` and ``NONE`` the unpruned model, as in the released scripts.
+
+    Raises:
+        SettingsError: unknown; the message says ``source``.
+    """
+    name = str(value).strip().lower()
+    if name in _NOTHING:
+        return "none"
+    name = _OURS.get(name, name)
+    if name not in PRUNERS:
+        known = ", ".join(["OURS", "ORIG", *sorted(PRUNERS)])
+        raise SettingsError(f"{source} must be one of {known} (in any case), got {value!r}")
+    return name
+
+
+def yes_or_no(value: object, source: str) -> bool:
+    """Return what true, 1, yes, false, 0 or no mean, in any case.
+
+    Raises:
+        SettingsError: another word; the message says ``source``.
+    """
+    word = str(value).strip().lower()
+    if word not in _WORDS:
+        raise SettingsError(f"{source} must be true or false (1, 0, yes, no), got {value!r}")
+    return _WORDS[word]
+
+
+def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
+    """Return arguments with the environment's settings among them.
+
+    ``arguments`` uses the names of `otprune_lmms.pruning_config.Cell`. Of an unpruned model
+    ``LAYER_INDEX`` and ``SUBSET_RATIO`` say nothing.
+
+    Raises:
+        SettingsError: both give a setting, and not the same; a method in the environment that
+            needs a budget, without one anywhere.
+    """
+    given = dict(environment.settings())
+    arguments = _with_times(arguments, environment)
+    asked = arguments.get("method")
+    if asked is not None:
+        asked = method_named(asked, "method")
+        arguments = {**arguments, "method": asked}
+    for name, value in given.items():
+        theirs = arguments.get(name)
+        if theirs is not None and theirs != value:
+            raise SettingsError(
+                f"{VARIABLES[name]} in the environment says {name}={value}, model_args say "
+                f"{name}={theirs}: give one of them"
+            )
+    method = given.get("method") or asked
+    if method in (None, "none"):
+        given = {"method": method} if given.get("method") else {}
+    elif given.get("method") and not _budget({**arguments, **given}) and not _scheduled(method):
+        raise SettingsError(
+            f"BASELINE={method} needs SUBSET_RATIO, the share of visual tokens to keep, in (0, 1]"
+        )
+    if "keep_ratio" in given and arguments.get("k") is not None:
+        raise SettingsError(
+            f"SUBSET_RATIO in the environment says keep_ratio={given['keep_ratio']}, model_args "
+            f"say k={arguments['k']}: give one of them"
+        )
+    return {**arguments, **given}
+
+
+def _with_times(arguments: Mapping[str, Any], environment: Environment) -> Mapping[str, Any]:
+    times, asked = environment.eval_time, arguments.get("eval_time")
+    if times is None:
+        return arguments
+    if asked is not None and yes_or_no(asked, "eval_time") != times:
+        raise SettingsError(
+            f"EVAL_TIME in the environment says {times}, model_args say eval_time={asked}: "
+            "give one of them"
+        )
+    return {**arguments, "eval_time": times}
+
+
+def _budget(arguments: Mapping[str, Any]) -> bool:
+    return arguments.get("keep_ratio") is not None or arguments.get("k") is not None
+
+
+def _scheduled(method: str) -> bool:
+    """Return whether a method has a schedule, which needs no budget."""
+    return issubclass(PRUNERS[method], LayerPruner)
+
+
+def _layer(text: str) -> int:
+    if not text.isdecimal():
+        raise SettingsError(f"LAYER_INDEX must be an integer >= 0, got {text!r}")
+    return int(text)
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = float("nan")
+    if not 0 < ratio <= 1:
+        raise SettingsError(f"SUBSET_RATIO must be in (0, 1], got {text!r}")
+    return ratio
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for a process that starts its own launcher.
+
+    Without what Slurm, MPI and launchers tell their processes: accelerate and lmms-eval would take
+    it for their own, and wait for processes that are not there.
+    """
+    return {name: value for name, value in os.environ.items() if not _LAUNCHERS.fullmatch(name)}

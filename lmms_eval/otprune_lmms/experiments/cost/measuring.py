@@ -1,0 +1,252 @@
+"""Measure what settings cost, all of them in turn, against the unpruned model in the same run."""
+
+import gc
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from otprune.pruning.image_tokens import ImageTokens
+from otprune_lmms.engine.batches import batches
+from otprune_lmms.engine.memory import is_out_of_memory
+from otprune_lmms.engine.phases import Clock, HostClock, Watch, clock_for
+from otprune_lmms.engine.progress import Progress
+from otprune_lmms.engine.prompts import token_ids
+from otprune_lmms.engine.requests import Answer, Request
+from otprune_lmms.engine.responder import Responder
+from otprune_lmms.engine.survey import Question, Surveyor, whole_images
+from otprune_lmms.engine.visual import ImageKey, Pixels, encode, preprocess
+from otprune_lmms.experiments.cost.counting import Counted, count_prefill, counted_flops
+from otprune_lmms.experiments.cost.peak import Peak, peak_of
+from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
+from otprune_lmms.experiments.cost.settings import BenchError, Settings
+from otprune_lmms.pruning_config import Cell
+from otprune_lmms.results.costs import Cost
+
+Visual = dict[ImageKey, ImageTokens]
+
+Batch = Sequence[Question]
+"""Samples that are answered together."""
+
+
+@torch.inference_mode()
+@whole_images()
+def measure(
+    loaded: tuple[Any, Any, Any, int],
+    requests: Sequence[Request],
+    cells: Sequence[Cell],
+    *,
+    model_name: str,
+    settings: Settings | None = None,
+    progress: bool = True,
+    clock: Clock | None = None,
+) -> list[Cost]:
+    """Return the cost of each setting, that of the unpruned model first.
+
+    Every round takes every batch under every setting before the next batch, in an order drawn anew,
+    so that whatever slows the machine down hits all of them alike. Answers are those of the engine:
+    each batch is encoded, pruned and answered as there, with the tasks' own generation settings;
+    what does not differ between settings (pixel values; visual tokens for the same signals) is
+    timed once a batch and round, and counted for each.
+
+    Args:
+        loaded: what `load_pretrained_model` returns.
+        requests: the samples; generation requests.
+        cells: settings; the unpruned model is measured whether it is among them or not.
+        model_name: what the records call the model.
+        settings: how it is measured.
+        progress: whether to show how far it is.
+        clock: what times the device's work; by default that of the model's devices.
+
+    Raises:
+        ValueError: no requests, a kind of request that writes no answer, a setting that the model
+            cannot carry out.
+        BenchError: a batch that does not fit into memory.
+        RequestError: broken images, a prompt that does not go with them.
+    """
+    settings = Settings() if settings is None else settings
+    bench = _Bench(loaded, model_name, settings, clock)
+    cells = tuple(dict.fromkeys([Cell.make(), *cells]))
+    for cell in cells:
+        bench.model.check_pruning(cell.pruning())
+    work = bench.batches(requests)
+    rounds = settings.warmup + settings.repeats
+    with Progress(f"{model_name}: cost", (rounds + 1) * len(work), progress) as shown:
+        for batch in work:
+            bench.examine(batch, cells)
+            shown.advance(1)
+        for number in range(rounds):
+            for place, batch in enumerate(work):
+                times = bench.time(batch, cells)
+                if number >= settings.warmup:
+                    bench.keep(place, batch, times)
+                shown.advance(1)
+    return costs(bench.about(), bench.facts, bench.rounds)
+
+
+class _Bench:
+    """A model, and what was found about it."""
+
+    def __init__(
+        self,
+        loaded: tuple[Any, Any, Any, int],
+        name: str,
+        settings: Settings,
+        clock: Clock | None,
+    ) -> None:
+        self.tokenizer, self.model, self.processor, _ = loaded
+        self.name, self.settings = name, settings
+        self.clock = clock_for(self.model) if clock is None else clock
+        self.watch = Watch(self.clock)
+        template = settings.conversation
+        self.responder = Responder(self.model, self.tokenizer, template, watch=self.watch)
+        self.surveyor = Surveyor(self.model.config, "", template, settings.seed_video)
+        self.draw = random.Random(settings.seed)
+        self.facts: dict[Cell, Facts] = {}
+        self.rounds: dict[Cell, Rounds] = {}
+        devices = {weight.device for weight in self.model.parameters()}
+        self.gpus = sorted((one for one in devices if one.type == "cuda"), key=str)
+
+    def about(self) -> About:
+        """Return what all lines say."""
+        return About(
+            self.name,
+            self.settings.batch_size,
+            self.settings.convention,
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            attention=str(getattr(self.model.config, "_attn_implementation", None)),
+        )
+
+    def batches(self, requests: Sequence[Request]) -> list[list[Question]]:
+        """Return the samples in batches, as the engine makes them."""
+        if not requests:
+            raise ValueError("requests must hold at least one sample, got none")
+        for request in requests:
+            if request.kind != "generate":
+                raise ValueError(f"{request.name} writes no answer: only those are measured")
+        questions = [self.surveyor.question(request) for request in requests]
+        return list(batches(questions, self.settings.batch_size))
+
+    def examine(self, batch: Batch, cells: Sequence[Cell]) -> None:
+        """Count what a batch does under every setting; a first warm-up at the same time."""
+        pixels = self._pixels(batch)
+        # Once for all settings: it takes longer than many an answer.
+        gc.collect()
+        encoded: dict[frozenset[str], tuple[Visual, int]] = {}
+        for cell in cells:
+            signals = _signals(cell)
+            with self._fitting(batch, cell):
+                if signals not in encoded:
+                    encoded[signals] = counted_flops(lambda s=signals: self._visual(pixels, s))
+                visual, vision_flops = encoded[signals]
+                counts = [self._counted(piece, cell, visual) for piece in pieces(batch, cell)]
+                peak, answers = self._peak(batch, cell, pixels)
+            self.facts.setdefault(cell, Facts()).add(counts, vision_flops, peak, answers)
+
+    def time(self, batch: Batch, cells: Sequence[Cell]) -> dict[Cell, dict[str, float]]:
+        """Return seconds by phase of a batch under every setting, and the decoding steps."""
+        host = HostClock()
+        begin = host.mark()
+        pixels = self._pixels(batch)
+        for question in batch:
+            token_ids(question.prompt, self.tokenizer)
+        preprocess = host.seconds(begin, host.mark())
+        encoded: dict[frozenset[str], tuple[Visual, float]] = {}
+        found: dict[Cell, dict[str, float]] = {}
+        order = list(cells)
+        self.draw.shuffle(order)
+        for cell in order:
+            signals = _signals(cell)
+            with self._fitting(batch, cell):
+                if signals not in encoded:
+                    begin = self.clock.mark()
+                    visual = self._visual(pixels, signals)
+                    encoded[signals] = visual, self.clock.seconds(begin, self.clock.mark())
+                visual, vision = encoded[signals]
+                answering = self._answering(batch, cell, visual)
+            found[cell] = {"preprocess": preprocess, "vision": vision, **answering}
+        return found
+
+    def keep(self, place: int, batch: Batch, times: dict[Cell, dict[str, float]]) -> None:
+        """Count the times of a batch in one round."""
+        for cell in self.facts:
+            rounds = self.rounds.setdefault(cell, Rounds())
+            rounds.add(place, len(batch), times[cell])
+
+    def _answering(self, batch: Batch, cell: Cell, visual: Visual) -> dict[str, float]:
+        """Return the seconds of answering a batch, and its steps times the rows sharing them."""
+        respond = self.responder.bind(cell.pruning(), visual)
+        found: dict[str, float] = dict.fromkeys(("select", "prefill", "decode", "steps"), 0.0)
+        for piece in pieces(batch, cell):
+            respond(piece)
+            run = self.watch.last
+            if run is None:
+                raise BenchError("the language model was not called")
+            for name in ("select", "prefill", "decode"):
+                found[name] += getattr(run, name)
+            found["steps"] += run.steps * len(piece)
+        return found
+
+    def _pixels(self, batch: Batch) -> list[tuple[ImageKey, Pixels]]:
+        """Return the pixel values of all images of a batch, an image of two samples twice."""
+        config = self.model.config
+        found = []
+        for question in batch:
+            aspect = question.generation.aspect
+            pictures = self.surveyor.pictures(question.request)
+            for name, picture in zip(question.images, pictures, strict=True):
+                values = preprocess(picture, self.processor, config, aspect)
+                found.append(((name, aspect), values))
+        return found
+
+    def _visual(self, pixels: Sequence[tuple[ImageKey, Pixels]], signals: frozenset[str]) -> Visual:
+        if not pixels:
+            return {}
+        tokens = encode(self.model, [values for _, values in pixels], signals)
+        return dict(zip((key for key, _ in pixels), tokens, strict=True))
+
+    def _counted(self, piece: Sequence[Question], cell: Cell, visual: Visual) -> Counted:
+        rows = [self.responder.row(question, visual) for question in piece]
+        convention = self.settings.convention
+        return count_prefill(self.model, self.tokenizer, rows, cell.pruning(), convention)
+
+    def _peak(
+        self, batch: Batch, cell: Cell, pixels: Sequence[tuple[ImageKey, Pixels]]
+    ) -> tuple[Peak, list[Answer]]:
+        """Return the peak memory of encoding and answering a batch, and its answers."""
+        answers: list[Answer] = []
+
+        def work() -> None:
+            visual = self._visual(pixels, _signals(cell))
+            respond = self.responder.bind(cell.pruning(), visual)
+            for piece in pieces(batch, cell):
+                answers.extend(respond(piece))
+
+        return peak_of(work, self.gpus), answers
+
+    @contextmanager
+    def _fitting(self, batch: Batch, cell: Cell) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BenchError(
+                f"{self.name}: {len(batch)} samples at once do not fit into memory under "
+                f"{cell.label}; give a smaller batch size"
+            ) from error
+
+
+def pieces(batch: Batch, cell: Cell) -> Iterator[Sequence[Question]]:
+    """Yield what of a batch goes into one call, as in the engine."""
+    alone = cell.compat == "reference" or any(q.generation.samples for q in batch)
+    size = 1 if alone else len(batch)
+    for start in range(0, len(batch), size):
+        yield batch[start : start + size]
+
+
+def _signals(cell: Cell) -> frozenset[str]:
+    pruning = cell.pruning()
+    return frozenset() if pruning is None else pruning.needs

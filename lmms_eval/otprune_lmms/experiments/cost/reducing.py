@@ -1,0 +1,169 @@
+"""From single times and counts to the cost of a setting."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from otprune_lmms.engine.requests import Answer
+from otprune_lmms.experiments.cost.counting import Counted
+from otprune_lmms.experiments.cost.peak import Peak
+from otprune_lmms.experiments.records import row_label
+from otprune_lmms.pruning_config import Cell
+from otprune_lmms.results.costs import PARTS, Cost, Spread
+
+_QUARTILES = (0.5, 0.25, 0.75)
+
+
+@dataclass
+class Facts:
+    """What is the same in every round, summed over the batches; the peak is the largest."""
+
+    visual: int = 0
+    kept: int = 0
+    text: int = 0
+    kv_bytes: int = 0
+    flops: int = 0
+    multiply_adds: int = 0
+    vision_flops: int = 0
+    new_tokens: int = 0
+    peak: int = 0
+    added: int | None = 0
+
+    def add(
+        self, counts: Sequence[Counted], vision_flops: int, peak: Peak, answers: Sequence[Answer]
+    ) -> None:
+        """Count a batch."""
+        for one in counts:
+            for name in ("visual", "kept", "text", "kv_bytes", "flops", "multiply_adds"):
+                setattr(self, name, getattr(self, name) + getattr(one, name))
+        self.vision_flops += vision_flops
+        self.new_tokens += sum(answer.new_tokens for answer in answers)
+        self.peak = max(self.peak, peak.whole)
+        known = self.added is not None and peak.added is not None
+        self.added = max(self.added or 0, peak.added or 0) if known else None
+
+
+@dataclass
+class Rounds:
+    """Times of one setting.
+
+    Attributes:
+        sizes: samples of each batch.
+        seconds: by batch, one mapping for each round: seconds of each of `PARTS`, and "steps", the
+            decoding steps times the rows that shared them.
+    """
+
+    sizes: dict[int, int] = field(default_factory=dict)
+    seconds: dict[int, list[Mapping[str, float]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, batch: int, size: int, seconds: Mapping[str, float]) -> None:
+        """Keep the times of a batch in one round."""
+        self.sizes[batch] = size
+        self.seconds[batch].append(seconds)
+
+    def spread(self, *parts: str) -> Spread:
+        """Return milliseconds of a sample in some parts together."""
+        times = {
+            batch: [sum(one[part] for part in parts) / self.sizes[batch] for one in many]
+            for batch, many in self.seconds.items()
+        }
+        return self._spread(times)
+
+    def per_token(self) -> Spread:
+        """Return milliseconds of a decoding step for each row; nothing where no step was taken."""
+        times = {
+            batch: [one["decode"] / one["steps"] for one in many]
+            for batch, many in self.seconds.items()
+            if all(one["steps"] for one in many)
+        }
+        return self._spread(times)
+
+    def _spread(self, times: Mapping[int, Sequence[float]]) -> Spread:
+        if not times:
+            return Spread(None, None, None)
+        values = np.array([np.quantile(many, _QUARTILES) for many in times.values()])
+        sizes = [self.sizes[batch] for batch in times]
+        middle, low, high = 1e3 * np.average(values, axis=0, weights=sizes)
+        return Spread(float(middle), float(low), float(high))
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What all lines of a run have in common; see `Cost`."""
+
+    model: str
+    batch: int
+    convention: str
+    dtype: str
+    attention: str
+
+
+def costs(about: About, facts: Mapping[Cell, Facts], rounds: Mapping[Cell, Rounds]) -> list[Cost]:
+    """Return the cost of each setting; ratios are to the first one, the unpruned model."""
+    plain = next(iter(facts))
+    return [
+        _cost(about, cell, (facts[cell], facts[plain]), (rounds[cell], rounds[plain]))
+        for cell in facts
+    ]
+
+
+def _cost(
+    about: About, cell: Cell, facts: tuple[Facts, Facts], rounds: tuple[Rounds, Rounds]
+) -> Cost:
+    """Return the cost of a setting; of facts and rounds the second are the unpruned model's."""
+    (own, plain), (times, plain_times) = facts, rounds
+    samples = sum(times.sizes.values())
+    return Cost(
+        model=about.model,
+        cell=cell.label,
+        row=row_label(cell),
+        method=cell.method,
+        keep_ratio=cell.keep_ratio,
+        k=cell.k,
+        layer=cell.layer,
+        batch=about.batch,
+        visual_tokens=own.visual / samples,
+        kept_tokens=own.kept / samples,
+        text_tokens=own.text / samples,
+        preprocess=times.spread("preprocess"),
+        vision=times.spread("vision"),
+        select=times.spread("select"),
+        prefill=times.spread("prefill"),
+        decode=times.spread("decode"),
+        decode_per_token=times.per_token(),
+        total=times.spread(*PARTS),
+        prefill_ratio=_ratio(times, plain_times, "prefill"),
+        total_ratio=_ratio(times, plain_times, *PARTS),
+        select_share=_share(times, plain_times),
+        kv_bytes=own.kv_bytes / samples,
+        peak_bytes=own.peak,
+        added_bytes=own.added,
+        multiply_adds=own.multiply_adds / samples,
+        convention=about.convention,
+        multiply_adds_ratio=own.multiply_adds / plain.multiply_adds,
+        counted_flops=own.flops / samples,
+        counted_ratio=own.flops / plain.flops,
+        vision_flops=own.vision_flops / samples,
+        new_tokens=own.new_tokens / samples,
+        samples=samples,
+        repeats=max(map(len, times.seconds.values())),
+        dtype=about.dtype,
+        attention=about.attention,
+    )
+
+
+def _ratio(own: Rounds, plain: Rounds, *parts: str) -> float | None:
+    above, below = own.spread(*parts).middle, plain.spread(*parts).middle
+    return None if above is None or not below else above / below
+
+
+def _share(own: Rounds, plain: Rounds) -> float | None:
+    """Return what part of the prefill's saving selection takes; None where there is none."""
+    select, prefill = own.spread("select").middle, own.spread("prefill").middle
+    before = plain.spread("prefill").middle
+    if not select or prefill is None or before is None:
+        return None
+    saved = before - prefill
+    return select / saved if saved > 0 else None

@@ -1,0 +1,195 @@
+"""The pruning settings of an experiment, and what all its entries have in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from otprune import PRUNERS, LayerPruner
+from otprune_lmms.pruning_config import Cell, takes_text
+
+
+class Settings(BaseModel):
+    """Frozen, strict, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def once(name: str) -> Any:
+    """Return a rule for a tuple: no value twice."""
+
+    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        if twice:
+            raise ValueError(f"{name} must be distinct, got {', '.join(twice)} more than once")
+        return values
+
+    return AfterValidator(check)
+
+
+def as_tuple(value: Any) -> Any:
+    """Return a YAML list as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Layer = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
+Plain = str | int | float | bool | None
+Match = Literal["kept", "average", "flops"]
+Counts = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    BeforeValidator(as_tuple),
+    Field(min_length=1),
+    once("keep_counts"),
+]
+Budget = Mapping[str, Any]
+"""``keep_ratio`` or ``k`` of a cell."""
+
+
+def budgets_of(keep_ratios: Sequence[float] | None, keep_counts: Sequence[int] | None) -> list[Any]:
+    """Return how much is kept, as cells take it: shares first."""
+    shares = [{"keep_ratio": ratio} for ratio in keep_ratios or ()]
+    return shares + [{"k": count} for count in keep_counts or ()]
+
+
+class MethodChoice(Settings):
+    """A pruning method of the experiment.
+
+    Attributes:
+        method: a name of `otprune.PRUNERS`.
+        settings: its own settings, ``preset``, and ``positions``, ``keep_newlines``, ``compat``,
+            ``match``.
+        seeds: of a random method; the table shows their mean.
+        keep_ratios: shares kept, instead of the experiment's.
+        keep_counts: visual tokens kept, instead of the experiment's.
+        layers: where it prunes, instead of the experiment's.
+        own_schedule: a layer pruner's schedule as it is, without a budget.
+    """
+
+    method: str
+    settings: dict[str, Plain] = {}
+    seeds: (
+        Annotated[tuple[Seed, ...], BeforeValidator(as_tuple), Field(min_length=1), once("seeds")]
+        | None
+    ) = None
+    keep_ratios: (
+        Annotated[
+            tuple[Ratio, ...], BeforeValidator(as_tuple), Field(min_length=1), once("keep_ratios")
+        ]
+        | None
+    ) = None
+    keep_counts: Counts | None = None
+    layers: (
+        Annotated[tuple[Layer, ...], BeforeValidator(as_tuple), Field(min_length=1), once("layers")]
+        | None
+    ) = None
+
+    own_schedule: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if "seed" in self.settings:
+            raise ValueError("seed belongs in seeds, not in settings")
+        _check_texts(self.method, self.settings)
+        if self.own_schedule:
+            self._check_own_schedule()
+        self.cells(({"keep_ratio": 0.5},), (0,))
+        return self
+
+    def _check_own_schedule(self) -> None:
+        method = PRUNERS.get(self.method)
+        if method is not None and not issubclass(method, LayerPruner):
+            raise ValueError(
+                f"own_schedule is for layer pruners, and {self.method} is none: it needs a budget"
+            )
+        given = {name: self.settings.get(name) for name in ("keep_ratio", "k", "match")}
+        given |= self.model_dump(include={"keep_ratios", "keep_counts", "layers"})
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"own_schedule takes {self.method} as it is, without {name}; for both list the "
+                    "method twice"
+                )
+
+    def cells(
+        self, budgets: Sequence[Budget], layers: Sequence[int], match: Match | None = None
+    ) -> list[Cell]:
+        """Return the method's cells, its own budgets and layers before those given.
+
+        Args:
+            budgets: of the experiment.
+            layers: of the experiment.
+            match: what its budgets are about.
+        """
+        seeds = [{}] if self.seeds is None else [{"seed": seed} for seed in self.seeds]
+        if self.own_schedule:
+            return [Cell.make(self.method, **{**self.settings, **seed}) for seed in seeds]
+        common = {"match": match, **self.settings}
+        return [
+            Cell.make(self.method, layer=layer, **{**common, **budget, **seed})
+            for layer in self.layers or layers
+            for budget in budgets_of(self.keep_ratios, self.keep_counts) or budgets
+            for seed in seeds
+        ]
+
+
+def _check_texts(method: str, settings: Mapping[str, Plain]) -> None:
+    """Raise ``ValueError`` for a number where a method takes text."""
+    for name in sorted(takes_text(method) & settings.keys()):
+        if isinstance(settings[name], int | float):
+            raise ValueError(
+                f"{name} of {method} must be text, in quotes (YAML takes 2:32 for a number); "
+                f"got {settings[name]!r}"
+            )
+
+
+def _method(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
+class Sweep(Settings):
+    """The pruning settings of the experiment: methods x budgets x layers.
+
+    Attributes:
+        methods: names, or entries with settings of their own.
+        keep_ratios: shares of the visual tokens kept, in (0, 1]; 0.098 where no budget is given.
+        keep_counts: visual tokens kept of each image; of several tiles together.
+        layers: 0 prunes before the language model, L >= 1 at the input of its layer L.
+        match: what the budgets are about, see `Cell`; of methods whose settings do not say.
+        unpruned: whether the unpruned model takes part; relative scores need it.
+    """
+
+    methods: Annotated[
+        tuple[Annotated[MethodChoice, BeforeValidator(_method)], ...], BeforeValidator(as_tuple)
+    ] = ()
+    keep_ratios: (
+        Annotated[
+            tuple[Ratio, ...], BeforeValidator(as_tuple), Field(min_length=1), once("keep_ratios")
+        ]
+        | None
+    ) = None
+    keep_counts: Counts | None = None
+    layers: Annotated[
+        tuple[Layer, ...], BeforeValidator(as_tuple), Field(min_length=1), once("layers")
+    ] = (0,)
+    match: Match | None = None
+    unpruned: bool = True
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Return all cells, unpruned first."""
+        found = [Cell.make()] if self.unpruned else []
+        budgets = budgets_of(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
+        for method in self.methods:
+            found += method.cells(budgets, self.layers, self.match)
+        return tuple(found)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        labels = [cell.label for cell in self.cells()]
+        if not labels:
+            raise ValueError("cells must hold at least one method, or unpruned: true")
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"cells must be distinct, got {', '.join(twice)} more than once")
+        return self

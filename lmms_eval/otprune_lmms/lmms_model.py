@@ -1,0 +1,239 @@
+"""lmms-eval's model ``llava``: its requests in, the engine's answers out."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from lmms_eval.models.model_utils.gen_metrics import log_metrics
+
+from llava.checkpoint.config import read_config
+from llava.checkpoint.files import CheckpointFiles
+from llava.model.builder import load_pretrained_model
+from otprune_lmms.engine import (
+    Answers,
+    DocumentError,
+    Engine,
+    Request,
+    RequestError,
+    requests_from,
+)
+from otprune_lmms.environment import SettingsError, merged, read_environment
+from otprune_lmms.journal import Journal
+from otprune_lmms.launch import check_installation, forward_messages
+from otprune_lmms.launch.command_line import arguments_of, completed
+from otprune_lmms.model_arguments import Arguments, parse, renamed
+
+logger = logging.getLogger(__name__)
+
+
+class Llava(lmms):
+    """LLaVA with pruned visual tokens.
+
+    Args:
+        **given: see `otprune_lmms.model_arguments`; the environment's settings join them.
+
+    Attributes:
+        arguments: the arguments, checked.
+        accelerator: the processes of this run.
+        answers: what the last call of the engine gave.
+
+    Raises:
+        SettingsError: an unknown argument, an impossible value, a conflict; before anything is
+            loaded.
+        CheckpointError: the checkpoint is incomplete, damaged or of another kind.
+    """
+
+    is_simple = True
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        check_installation()
+        forward_messages()
+        environment = read_environment()
+        self.arguments = parse(merged(renamed(given), environment))
+        self.accelerator = Accelerator()
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+        self._device = _device(self.arguments, self.accelerator)
+        self.answers: Answers | None = None
+        self._journal: Journal | None = None
+        self._engine: Engine | None = None
+        if self._rank == 0:
+            logger.info("pruning: %s (%s)", self.cell.label, self.cell.settings_dict())
+        self._load()
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> "Llava":
+        """Return the model that ``--model_args`` describe.
+
+        Raises:
+            SettingsError: see the class; settings in the environment that lmms-eval's cache and
+                results would not know of, since it was started in another way than by its command
+                line.
+        """
+        complete = completed(arg_string, read_environment())
+        if complete != arg_string:
+            raise SettingsError(
+                "lmms-eval's cache and results know settings by model_args only, and those from "
+                "the environment join them on its command line alone; here give model_args "
+                f"{complete!r}"
+            )
+        others = {k: v for k, v in (additional_config or {}).items() if v is not None}
+        return cls(**{**others, **arguments_of(arg_string)})
+
+    def __repr__(self) -> str:
+        """Return all that tells this model from another: what lmms-eval's cache knows it by."""
+        return f"{type(self).__module__}.{type(self).__name__}({self.arguments})"
+
+    @property
+    def cell(self) -> Any:
+        """What is pruned."""
+        return self.arguments.cell
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    @property
+    def batch_size(self) -> int:
+        """Questions in one call of the language model."""
+        return self.arguments.batch_size
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """Return the answers to generation requests, in order."""
+        asked, answers = self._run(requests)
+        return [answers[self.cell, request].text or "" for request in asked]
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Return (mean loss in nats, whether greedy) of each continuation, in order.
+
+        The loss, not the log-likelihood: lmms-eval's tasks for LLaVA take the smallest.
+        """
+        asked, answers = self._run(requests)
+        found = [answers[self.cell, request] for request in asked]
+        return [(float(one.loss or 0.0), bool(one.greedy)) for one in found]
+
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        """Refuse.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
+        raise NotImplementedError(
+            f"llava answers single questions; {tasks} asks in several rounds, which it cannot"
+        )
+
+    def clean(self) -> None:
+        """Let go of the model; the answers stay."""
+        self._engine = None
+        if self._journal is not None:
+            self._journal.close()
+        super().clean()
+
+    def _load(self) -> None:
+        given = self.arguments
+        _check_layer(given)
+        if given.journal is not None:
+            self._journal = Journal(given.journal, {"arguments": repr(given)})
+        loaded = load_pretrained_model(
+            given.pretrained,
+            given.model_base,
+            load_8bit=given.load_8bit,
+            load_4bit=given.load_4bit,
+            device_map="auto",
+            device="cuda" if given.device_map == "auto" else self._device,
+            attn_implementation=given.attn_implementation,
+            torch_dtype=None if given.dtype == "auto" else given.dtype,
+            revision=given.revision,
+        )
+        loaded[1].eval()
+        self._engine = Engine(
+            loaded,
+            model_name=Path(given.pretrained).name,
+            conversation=given.conv_template,
+            batch_size=given.batch_size,
+            workers=given.workers,
+            journal=self._journal,
+            seed_video=given.seed_video,
+            progress=self._rank == 0,
+            use_cache=given.use_cache,
+            eval_time=given.eval_time,
+        )
+
+    def _run(self, instances: Sequence[Instance]) -> tuple[list[Request], Answers]:
+        if self._engine is None:
+            raise RuntimeError("the model was let go of by clean(); make another one")
+        try:
+            asked = requests_from(instances, self.task_dict)
+            answers = self.answers = self._engine.run(asked, [self.cell])
+        except DocumentError as error:
+            raise RequestError(
+                f"{error}; lmms-eval cannot leave a document out, otprune run does"
+            ) from error
+        _report(answers, asked, self._rank)
+        return asked, answers
+
+
+def _check_layer(arguments: Arguments) -> None:
+    """Raise ``SettingsError`` if the checkpoint has no layer to prune at, before it is loaded."""
+    layer = arguments.cell.layer
+    if layer == 0:
+        return
+    files = CheckpointFiles(arguments.pretrained, arguments.revision)
+    layers = read_config(files).model.num_hidden_layers
+    if layer >= layers:
+        raise SettingsError(
+            f"layer must be in 0..{layers - 1} for {arguments.pretrained} of {layers} layers, "
+            f"got {layer}"
+        )
+
+
+def _device(arguments: Arguments, accelerator: Accelerator) -> torch.device:
+    """Return this process's device."""
+    several = accelerator.num_processes > 1
+    if several and arguments.device_map == "auto":
+        raise SettingsError("device_map=auto spreads one process over all GPUs; start one process")
+    wanted = arguments.device
+    if wanted is None and arguments.device_map not in (None, "auto"):
+        wanted = arguments.device_map
+    if wanted is None or (several and wanted != "cpu"):
+        return accelerator.device
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise SettingsError(f"device must be cpu, cuda or cuda:N, got {wanted!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"device={wanted}: there is no CUDA device here")
+    return torch.device("cuda", 0) if wanted == "cuda" else device
+
+
+def _report(answers: Answers, asked: Sequence[Request], rank: int) -> None:
+    """Leave what the run did in lmms-eval's results and in the log."""
+    counts, (cell,) = answers.counts, answers.cells
+    found = [answers[cell, request] for request in asked]
+    kept = [n for one in found for n in one.kept]
+    candidates = [n for one in found for n in one.candidates]
+    seconds = sum(counts.seconds.values())
+    tokens = sum(one.new_tokens for one in found)
+    log_metrics(
+        total_elapsed_time=seconds,
+        total_gen_tokens=tokens,
+        avg_speed=tokens / seconds if seconds else 0.0,
+        additional_metrics={
+            "visual_tokens_kept": sum(kept) / max(len(kept), 1),
+            "visual_tokens": sum(candidates) / max(len(candidates), 1),
+            "images_encoded": counts.encoded,
+            "answers_from_journal": counts.reused,
+        },
+    )
+    if rank == 0:
+        logger.info("%s", counts)

@@ -1,0 +1,177 @@
+"""What ``--model_args`` may say."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llava.conversation import conv_templates
+from otprune import PRUNERS
+from otprune_lmms.environment import SettingsError, method_named, yes_or_no
+from otprune_lmms.pruning_config import Cell, with_texts
+
+_ALIASES = {
+    "subset_ratio": "keep_ratio",
+    "layer_index": "layer",
+    "torch_dtype": "dtype",
+    "conversation": "conv_template",
+}
+_CELL = tuple(f.name for f in dataclasses.fields(Cell) if f.name != "settings")
+_WITHOUT_EFFECT = ("truncation", "truncate_context", "tie_weights", "model_name", "multimodal")
+"""What lmms-eval's own wrapper takes and what changes nothing here: answers are new tokens only,
+weights are tied by the loader, and the checkpoint says what it is."""
+
+_DTYPES = ("auto", "float16", "bfloat16", "float32")
+_AUTOMATIC = 16
+"""Batch size that "auto" begins with; what does not fit is halved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Arguments of the model, checked.
+
+    Attributes:
+        pretrained: folder or hub id of a checkpoint.
+        model_base: language model below a projector-only checkpoint or a LoRA adapter.
+        conv_template: conversation template.
+        device: "cuda", "cuda:1", "cpu"; None for what the launcher says.
+        device_map: "auto" spreads the model over the GPUs.
+        dtype: of the weights; "auto" is float16 on a GPU and float32 on a CPU.
+        attn_implementation: eager, sdpa, flash_attention_2.
+        batch_size: questions in one call.
+        max_batch_size: upper bound of ``batch_size=auto``.
+        seed_video: how SEED-Bench's videos are seen.
+        journal: folder of finished answers.
+        workers: threads that read images ahead.
+        load_4bit: 4-bit weights.
+        load_8bit: 8-bit weights.
+        use_cache: keep keys and values while decoding.
+        revision: branch, tag or commit on the hub.
+        eval_time: take each answer's times by phase; no part of what tells two models apart.
+        cell: what is pruned.
+    """
+
+    pretrained: str = "liuhaotian/llava-v1.5-7b"
+    model_base: str | None = None
+    conv_template: str = "vicuna_v1"
+    device: str | None = None
+    device_map: str | None = None
+    dtype: str = "auto"
+    attn_implementation: str | None = None
+    batch_size: int = 1
+    max_batch_size: int | None = None
+    seed_video: Literal["first_frame", "all_frames"] = "first_frame"
+    journal: str | None = None
+    workers: int = 2
+    load_4bit: bool = False
+    load_8bit: bool = False
+    use_cache: bool = True
+    revision: str | None = None
+    eval_time: bool = field(default=False, repr=False, compare=False)
+    cell: Cell = Cell()
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _one_of("conv_template", self.conv_template, tuple(conv_templates))
+        _one_of("dtype", self.dtype, _DTYPES)
+        _one_of("seed_video", self.seed_video, ("first_frame", "all_frames"))
+        for name in ("load_4bit", "load_8bit", "use_cache"):
+            _one_of(name, getattr(self, name), (True, False))
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("workers", self.workers, 0)
+        if not self.pretrained:
+            raise SettingsError("pretrained must name a folder or a hub id, got nothing")
+
+
+def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments under their first names: ``subset_ratio`` is ``keep_ratio``.
+
+    Raises:
+        SettingsError: one argument under two names with two values.
+    """
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        first = _ALIASES.get(name, name)
+        if found.get(first) is not None and found[first] != value:
+            raise SettingsError(f"{first} is given twice: {found[first]!r} and {value!r}")
+        found[first] = value
+    return found
+
+
+def parse(given: Mapping[str, Any]) -> Arguments:
+    """Return the arguments of ``--model_args``; every mistake is one sentence.
+
+    Beside the fields of `Arguments` and `Cell` all settings of the method are taken, and what
+    lmms-eval's own wrapper takes.
+
+    Raises:
+        SettingsError: an unknown argument, an impossible value.
+    """
+    left = {name: value for name, value in renamed(given).items() if value is not None}
+    if left.pop("customized_config", None) is not None:
+        raise SettingsError("customized_config is not supported: the checkpoint's own is read")
+    if left.pop("use_flash_attention_2", False) is True:
+        left.setdefault("attn_implementation", "flash_attention_2")
+    for name in _WITHOUT_EFFECT:
+        left.pop(name, None)
+    own = {f.name for f in dataclasses.fields(Arguments)} - {"cell"}
+    plain = {name: left.pop(name) for name in own & left.keys()}
+    plain |= _batch_size(plain)
+    if "eval_time" in plain:
+        plain["eval_time"] = yes_or_no(plain["eval_time"], "eval_time")
+    for name in ("pretrained", "model_base", "device", "device_map", "journal", "revision"):
+        if name in plain:
+            plain[name] = str(plain[name])
+    return Arguments(**plain, cell=_cell(left))
+
+
+def _cell(given: Mapping[str, Any]) -> Cell:
+    method = given.get("method")
+    name = "none" if method is None else method_named(method, "method")
+    settings = [n for n in given if n not in _CELL]
+    known = _settings(name)
+    for unknown in settings:
+        if unknown not in known:
+            names = sorted({f.name for f in dataclasses.fields(Arguments)} - {"cell"} | {*_CELL})
+            raise SettingsError(
+                f"unknown argument {unknown!r} in model_args; known: {', '.join(names)}"
+                + (f"; settings of {name}: {', '.join(known)}" if known else "")
+            )
+    try:
+        return Cell.make(**{**with_texts(name, given), "method": None if name == "none" else name})
+    except (ValueError, TypeError) as error:
+        raise SettingsError(str(error)) from error
+
+
+def _settings(method: str) -> list[str]:
+    if method == "none":
+        return []
+    fields = dataclasses.fields(PRUNERS[method])  # type: ignore[arg-type]
+    return ["preset", *(field.name for field in fields)]
+
+
+def _batch_size(given: Mapping[str, Any]) -> dict[str, int]:
+    size, most = given.get("batch_size", 1), given.get("max_batch_size")
+    if most is not None:
+        most = _whole("max_batch_size", most)
+        _at_least("max_batch_size", most, 1)
+    if str(size).partition(":")[0] == "auto":
+        return {"batch_size": most or _AUTOMATIC}
+    return {"batch_size": _whole("batch_size", size)}
+
+
+def _whole(name: str, value: Any) -> int:
+    text = str(value)
+    if not text.lstrip("-").isdecimal():
+        raise SettingsError(f"{name} must be an integer >= 1 or auto, got {value!r}")
+    return int(text)
+
+
+def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}")
+
+
+def _at_least(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SettingsError(f"{name} must be an integer >= {least}, got {value!r}")

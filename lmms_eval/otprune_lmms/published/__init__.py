@@ -1,5 +1,0 @@
-"""Numbers that papers print about visual token pruning: for comparison, never mixed into ours."""
-
-from otprune_lmms.published.numbers import COLUMNS, load, wide
-
-__all__ = ["COLUMNS", "load", "wide"]

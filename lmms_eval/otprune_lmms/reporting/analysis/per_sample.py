@@ -1,0 +1,161 @@
+"""Is a question answered right where its own image lost less?
+
+Over methods there are few points, and methods differ in more than one quantity. Here a point is
+one answer of one cell, and what would mix things up is subtracted: the level of the cell, and, to
+compare one question with itself only, the level of the question.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+
+from otprune_lmms.benchmarks import headline
+from otprune_lmms.reporting.analysis.points import with_budget
+from otprune_lmms.results.diagnostics import QUANTITIES
+
+ACROSS, SAME, DRAWS = "across images", "same question", "same question, random draws"
+
+COMPARISONS = {
+    ACROSS: "within a cell and benchmark, whether images that lost less are answered better; easy "
+    "images may differ from hard ones in more than their distance",
+    SAME: "the same question under all methods of a budget, each method's level subtracted: "
+    "whether a method does better on the questions on whose image it lost less than it usually "
+    "does, compared with the other methods",
+    DRAWS: "the same question under several seeds of random pruning, where the distance is drawn "
+    "by lot",
+}
+
+COLUMNS = [
+    "model",
+    "budget",
+    "kind",
+    "comparison",
+    "quantity",
+    "value",
+    "low",
+    "high",
+    "p",
+    "deviation",
+    "answers",
+    "clusters",
+]
+
+_FEWEST_CLUSTERS = 10
+"""Errors that allow for clusters need some."""
+
+_CELL, _QUESTION = ["task", "budget", "cell"], ["task", "budget", "doc_id"]
+
+
+def outcomes(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return samples with ``kind`` and ``outcome``; those that have none are left out.
+
+    kind "questions": 100 for right, 0 for wrong, shares between where the metric gives them. kind
+    "captions": CIDEr in percent of the unpruned model's mean on the benchmark. Benchmarks whose
+    headline has no best value, other than captions, are left out.
+    """
+    parts = []
+    groups: Any = samples.groupby(["model", "task"], sort=False)
+    for (_, task), some in groups:
+        head = headline(str(task), ["value"])
+        if head.metric.endswith("CIDEr"):
+            kind, whole = "captions", some.loc[some["method"].isna(), "value"].mean()
+        elif head.best is not None:
+            # Where the headline is no mean, a sample's value is 1 or 0.
+            kind, whole = "questions", 1.0 if task in ("mme", "pope") else head.best / head.scale
+        else:
+            continue
+        if whole > 0:
+            parts.append(some.assign(kind=kind, outcome=100 * some["value"] / whole))
+    return pd.concat(parts) if parts else samples.iloc[:0].assign(kind="", outcome=np.nan)
+
+
+def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """Return how much the outcome changes with a quantity, for each of `COMPARISONS`.
+
+    Least squares on what is left after the levels are subtracted, with errors clustered by image
+    (statsmodels; t distribution, clusters - 1 degrees of freedom). ``value`` is the change of the
+    outcome, in points of 100, when a quantity is better by one standard ``deviation`` of what is
+    compared: positive where nearer goes with better. Budget "all" takes all budgets' deviations
+    from their own levels together. A linear model of shares rather than a logistic one: with a
+    level for every question the latter would drop all questions that no method gets wrong.
+
+    Args:
+        diagnostics: of `store.read_diagnostics`.
+        samples: of `read_samples`.
+
+    Returns:
+        `COLUMNS`.
+    """
+    names = [one.column for one in QUANTITIES]
+    # Any: pandas' types do not follow a selection.
+    each: Any = with_budget(diagnostics).groupby(["model", "cell", "task", "cluster"], sort=False)
+    measured = each[names].mean().reset_index()
+    some = with_budget(outcomes(samples)).dropna(subset="outcome")
+    joined: Any = some.merge(measured, on=["model", "cell", "task", "cluster"])
+    lines: list[dict[str, Any]] = []
+    for (model, kind), answers in joined.groupby(["model", "kind"], sort=False):
+        budgets = list(dict.fromkeys(answers["budget"]))
+        for size in budgets + (["all"] if len(budgets) > 1 else []):
+            chosen = answers if size == "all" else answers[answers["budget"] == size]
+            for comparison, compared in _compared(chosen):
+                for line in _fits(comparison, compared):
+                    lines.append({"model": model, "budget": size, "kind": kind} | line)
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _compared(answers: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each comparison with the answers that take part."""
+    yield ACROSS, answers
+    for comparison, some in ((SAME, answers), (DRAWS, answers[answers["seed"].notna()])):
+        cells = some.groupby(["task", "budget"])["cell"].transform("nunique")
+        complete = some.groupby(_QUESTION)["cell"].transform("nunique") == cells
+        some = some[complete & (cells > 1)]
+        if len(some):
+            yield comparison, some
+
+
+def _fits(comparison: str, answers: Any) -> Iterator[dict[str, Any]]:
+    """Yield the fit of each quantity."""
+    groups = answers["cluster"].astype("category").cat.codes.to_numpy()
+    clusters = len(np.unique(groups))
+    if clusters < _FEWEST_CLUSTERS:
+        return
+    outcome = _without_levels(answers, "outcome", comparison)
+    for one in QUANTITIES:
+        quantity = one.better * _without_levels(answers, one.column, comparison)
+        deviation = float(quantity.std())
+        # Rounding leaves traces of a quantity that is the same everywhere.
+        if not deviation > 1e-9:
+            continue
+        fit = sm.OLS(outcome, quantity / deviation).fit(
+            cov_type="cluster", cov_kwds={"groups": groups}, use_t=True
+        )
+        low, high = np.asarray(fit.conf_int())[0]
+        yield {
+            "comparison": comparison,
+            "quantity": one.column,
+            "value": float(fit.params[0]),
+            "low": float(low),
+            "high": float(high),
+            "p": float(fit.pvalues[0]),
+            "deviation": deviation,
+            "answers": len(answers),
+            "clusters": clusters,
+        }
+
+
+def _without_levels(answers: Any, column: str, comparison: str) -> np.ndarray:
+    """Return a column minus the mean of its cell, and of its question where that is compared.
+
+    Questions that take part have every cell of their benchmark and budget, so subtracting both
+    means and adding the overall one removes both levels exactly.
+    """
+    values = answers[column]
+    left = values - answers.groupby(_CELL)[column].transform("mean")
+    if comparison != ACROSS:
+        left = left - answers.groupby(_QUESTION)[column].transform("mean")
+        left = left + answers.groupby(["task", "budget"])[column].transform("mean")
+    return left.to_numpy(float)

@@ -1,0 +1,181 @@
+"""Methods of one benchmark and budget as points: how far, and how good."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from otprune_lmms.reporting.analysis.redraws import redraws
+from otprune_lmms.reporting.statistics.averages import scores as headline_scores
+from otprune_lmms.reporting.statistics.headlines import parts_of, resampled
+from otprune_lmms.results.diagnostics import QUANTITIES
+
+_DIGITS = 9
+"""Decimals of what is ranked: equal scores must tie, whatever the order of their sums."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """The methods of one model, benchmark and budget, seeds averaged; B redraws of its images.
+
+    Attributes:
+        model: which.
+        task: which.
+        budget: "0.098" or "k56".
+        rows: labels of the m methods.
+        methods: their names.
+        score: headline value in shown units, [m].
+        score_drawn: of each redraw, [B m].
+        measured: mean over diagnosed documents by quantity (`store.QUANTITIES`), [m].
+        measured_drawn: of each redraw, [B m].
+        documents: scored.
+        images: documents with images of their own that were diagnosed.
+    """
+
+    model: str
+    task: str
+    budget: str
+    rows: tuple[str, ...]
+    methods: tuple[str, ...]
+    score: np.ndarray
+    score_drawn: np.ndarray
+    measured: Mapping[str, np.ndarray]
+    measured_drawn: Mapping[str, np.ndarray]
+    documents: int
+    images: int
+
+    def among(self, chosen: np.ndarray) -> "Points":
+        """Return the points of some of the methods, chosen by [m] truth values."""
+        return Points(
+            self.model,
+            self.task,
+            self.budget,
+            tuple(row for row, keep in zip(self.rows, chosen, strict=True) if keep),
+            tuple(method for method, keep in zip(self.methods, chosen, strict=True) if keep),
+            self.score[chosen],
+            self.score_drawn[:, chosen],
+            {name: values[chosen] for name, values in self.measured.items()},
+            {name: values[:, chosen] for name, values in self.measured_drawn.items()},
+            self.documents,
+            self.images,
+        )
+
+
+def budget(keep_ratio: float | None, k: float | None) -> str:
+    """Return the name of a budget: "0.098" for a share, "k56" for a count."""
+    if keep_ratio is not None and not math.isnan(keep_ratio):
+        short = f"{keep_ratio:g}"
+        return short if float(short) == keep_ratio else repr(float(keep_ratio))
+    return f"k{int(k or 0)}"
+
+
+def with_budget(table: pd.DataFrame) -> pd.DataFrame:
+    """Return samples or diagnostics of methods before the language model, with their budget.
+
+    Samples of layer pruners are among them as well, unless they have a schedule and no budget.
+    """
+    budgeted = table["keep_ratio"].notna() | table["k"].notna()
+    chosen = table[table["method"].notna() & (table["layer"] == 0) & budgeted]
+    pairs = zip(chosen["keep_ratio"], chosen["k"], strict=True)
+    return chosen.assign(budget=[budget(ratio, k) for ratio, k in pairs])
+
+
+def points(
+    diagnostics: pd.DataFrame, samples: pd.DataFrame, records: pd.DataFrame, draws: int
+) -> Iterator[Points]:
+    """Yield the points of every model, benchmark and budget that has two methods or more.
+
+    A redraw takes as many images as the benchmark has, with replacement, and with an image all its
+    documents and, if it was diagnosed, its distances: scores and distances move together.
+
+    Args:
+        diagnostics: of `store.read_diagnostics`.
+        samples: of `read_samples`.
+        records: of `read_records`.
+        draws: B.
+    """
+    # Any: pandas' types do not follow a selection.
+    table: Any = headline_scores(records)
+    ours: Any = with_budget(samples)
+    theirs: Any = with_budget(diagnostics)
+    for (model, task, size), some in ours.groupby(["model", "task", "budget"], sort=False):
+        images = theirs[
+            (theirs["model"] == model) & (theirs["task"] == task) & (theirs["budget"] == size)
+        ]
+        images = images[images["cluster"].isin(some["cluster"])]
+        score = table.loc[model, task]
+        rows = [
+            row
+            for row in dict.fromkeys(some["row"])
+            if row in set(images["row"]) and pd.notna(score.get(row))
+        ]
+        if len(rows) >= 2:
+            names = (str(model), str(task), str(size))
+            yield _points(names, rows, some, images, score[rows].to_numpy(float), draws)
+
+
+def _points(
+    names: tuple[str, str, str],
+    rows: list[str],
+    samples: Any,
+    images: Any,
+    score: np.ndarray,
+    draws: int,
+) -> Points:
+    model, task, size = names
+    # All cells answer the same documents.
+    one = samples[samples["cell"] == samples["cell"].iloc[0]]
+    group: Any = pd.Series(parts_of(task, one).group, one["cluster"])
+    strata = group.groupby(level=0, sort=False).first()
+    clusters, counts = strata.index, redraws(task, strata.to_numpy(), draws)
+    methods = samples.drop_duplicates("row").set_index("row")["method"]
+    measured, drawn = _measured(rows, images, clusters, counts)
+    return Points(
+        model,
+        task,
+        size,
+        tuple(rows),
+        tuple(methods[row] for row in rows),
+        score.round(_DIGITS),
+        _scores_drawn(task, rows, samples, clusters, counts),
+        measured,
+        drawn,
+        samples["doc_id"].nunique(),
+        images["cluster"].nunique(),
+    )
+
+
+def _scores_drawn(
+    task: str, rows: list[str], samples: Any, clusters: pd.Index, counts: np.ndarray
+) -> np.ndarray:
+    """Return the score of each row in each redraw, seeds averaged, [B m]."""
+    found = []
+    for row in rows:
+        cells = samples[samples["row"] == row].groupby("cell", sort=False)
+        seeds = [
+            resampled(task, cell, counts[:, clusters.get_indexer_for(cell["cluster"])])
+            for _, cell in cells
+        ]
+        found.append(np.mean(seeds, axis=0))
+    return np.stack(found, axis=1).round(_DIGITS)
+
+
+def _measured(
+    rows: list[str], images: Any, clusters: pd.Index, counts: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return means over documents by quantity, [m] and [B m]."""
+    names = [one.column for one in QUANTITIES]
+    # A document of several images counts as their mean, a row of several seeds as theirs.
+    each = images.groupby(["row", "cluster"], sort=False)[names].mean()
+    weights = counts[:, clusters.get_indexer_for(images["cluster"].unique())].astype(float)
+    total = weights.sum(1, keepdims=True)
+    shares = np.divide(weights, total, out=np.full_like(weights, np.nan), where=total > 0)
+    observed, drawn = {}, {}
+    for name in names:
+        wide = each[name].unstack("row").loc[images["cluster"].unique(), rows].to_numpy(float)
+        observed[name] = wide.mean(0).round(_DIGITS)
+        drawn[name] = (shares @ wide).round(_DIGITS)
+    return observed, drawn

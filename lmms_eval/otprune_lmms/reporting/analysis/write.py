@@ -1,0 +1,113 @@
+"""The analysis of a results folder: ``analysis.csv`` and ``analysis.md``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from otprune_lmms.files import write_text
+from otprune_lmms.reporting.analysis.correlation import correlations
+from otprune_lmms.reporting.analysis.levels import levels, times
+from otprune_lmms.reporting.analysis.loyalty import loyalty
+from otprune_lmms.reporting.analysis.page import page
+from otprune_lmms.reporting.analysis.per_sample import per_sample
+from otprune_lmms.reporting.analysis.points import points
+from otprune_lmms.results.diagnostics import read_diagnostics
+from otprune_lmms.results.records import read_records
+from otprune_lmms.results.samples import read_samples
+
+ANALYSIS, PAGE = "analysis.csv", "analysis.md"
+
+DRAWS = 2000
+"""Redraws of images behind each interval."""
+
+COLUMNS = [
+    "analysis",
+    "model",
+    "budget",
+    "row",
+    "subjects",
+    "kind",
+    "comparison",
+    "task",
+    "quantity",
+    "against",
+    "value",
+    "low",
+    "high",
+    "p",
+    "methods",
+    "permutations",
+    "deviation",
+    "answers",
+    "documents",
+    "images",
+    "clusters",
+]
+"""``analysis`` says which: "level" and "time" (`levels`), "spearman" and "difference"
+(`correlation`), "sample" (`per_sample`), "loyalty" (`loyalty`); columns that one does not have are
+empty."""
+
+
+def write_analysis(folder: Path, draws: int = DRAWS) -> pd.DataFrame:
+    """Write the analysis of a results folder from its records, samples and diagnostics.
+
+    A pure function of these files: the same files give the same analysis.
+
+    Args:
+        folder: with ``records.csv``, ``samples.parquet``, ``diagnostics.parquet`` and
+            ``manifest.json``.
+        draws: redraws of images behind each interval.
+
+    Returns:
+        What was written into ``analysis.csv``.
+
+    Raises:
+        ValueError: one of the files is missing or of another format; diagnostics of other images
+            than the samples'.
+        OutputError: the folder cannot be written to.
+    """
+    diagnostics, samples = read_diagnostics(folder), read_samples(folder)
+    records = read_records(folder / "records.csv")
+    found = analysis(diagnostics, samples, records, draws)
+    write_text(folder / ANALYSIS, found.to_csv(index=False))
+    write_text(folder / PAGE, page(found, records, _manifest(folder)))
+    return found
+
+
+def analysis(
+    diagnostics: pd.DataFrame, samples: pd.DataFrame, records: pd.DataFrame, draws: int
+) -> pd.DataFrame:
+    """Return all analyses, `COLUMNS`.
+
+    Raises:
+        ValueError: no diagnosed image is among those of the samples.
+    """
+    known = set(samples["cluster"])
+    if len(diagnostics) and known.isdisjoint(diagnostics["cluster"]):
+        raise ValueError("the diagnostics are of other images than the samples: run analyze again")
+    dots = list(points(diagnostics, samples, records, draws))
+    ranked = correlations(dots)
+    parts = {
+        "level": levels(dots),
+        "time": times(diagnostics),
+        "spearman": ranked[ranked["against"].isna()],
+        "difference": ranked[ranked["against"].notna()],
+        "sample": per_sample(diagnostics, samples),
+        "loyalty": loyalty(samples, draws),
+    }
+    some = [part.assign(analysis=name) for name, part in parts.items() if len(part)]
+    whole = pd.concat(some) if some else pd.DataFrame()
+    whole = whole.reindex(columns=COLUMNS)
+    counts = ["methods", "permutations", "answers", "documents", "images", "clusters"]
+    return whole.astype(dict.fromkeys(counts, "Int64")).reset_index(drop=True)
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no manifest of a run: {error}") from error

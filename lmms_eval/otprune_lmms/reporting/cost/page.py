@@ -1,0 +1,134 @@
+"""Costs for people: ``cost.md``, and the same tables on a terminal."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from rich import box
+from rich.table import Table
+
+from otprune_lmms.results.costs import Cost, Spread
+
+_NOTHING = "–"
+_MIB = 2**20
+
+Rendered = tuple[str, list[str], list[list[str]]]
+"""Heading, columns, rows."""
+
+NOTES = (
+    "Times are milliseconds of one sample: a call's time divided by its samples. Each batch's "
+    "median over the rounds, in brackets its quartiles; then the mean over all samples. The spread "
+    "is the machine's, not the samples'.",
+    "Settings take turns within every batch, in an order drawn anew, after rounds that do not "
+    "count; ratios are to the unpruned model of the same run.",
+    "Prefill: from token ids and visual tokens to the first logits, without select, the choosing "
+    "of the tokens. Of the saving: select / (unpruned prefill - prefill), the part of the saved "
+    "time that the choosing takes away again; above 100 % it costs more than it saves.",
+    "Multiply-adds: of the decoder's prefill, each layer with the tokens that entered it; 4nd² + "
+    "2n²d + 2ndm a layer by 2ndm, 3ndm instead of 2ndm at the end by 3ndm. Counted: "
+    "floating-point operations as torch counts them, two a multiply-add, output head, padding and "
+    "selection included; what else selection does is not counted.",
+    "Preprocess: reading and decoding images, pixel values, token ids. Vision: tower and "
+    "projector. Decode: everything after the first logits; a token: a step, divided by the rows "
+    "that share it. Answers are as long as the setting makes them.",
+    "KV: keys and values after the prefill. Peak: largest memory while a batch was encoded and "
+    "answered, weights included, of the whole batch; on a CPU the process's resident memory, "
+    "libraries included. Added: what of it the batch added.",
+)
+
+
+def page(records: Sequence[Cost], origin: Mapping[str, str]) -> str:
+    """Return ``cost.md``: where the numbers come from, the tables, what they mean."""
+    lines = [f"# What an answer costs, on {origin['hardware']}", ""]
+    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
+    for heading, columns, rows in rendered(records):
+        lines += ["", f"## {heading}", ""]
+        lines += [f"| {' | '.join(columns)} |", f"|---{'|--:' * (len(columns) - 1)}|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in NOTES), ""])
+
+
+def terminal(records: Sequence[Cost]) -> Iterator[Table]:
+    """Yield the tables for a terminal."""
+    for heading, columns, rows in rendered(records):
+        drawn = Table(title=heading, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for number, column in enumerate(columns):
+            drawn.add_column(column, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            drawn.add_row(*row)
+        yield drawn
+
+
+def rendered(records: Sequence[Cost]) -> Iterator[Rendered]:
+    """Yield two tables for each model and batch size: the prefill, and the whole answer."""
+    for (model, batch), group in groupby(records, key=lambda one: (one.model, one.batch)):
+        some = list(group)
+        first = some[0]
+        once = "1 sample" if batch == 1 else f"{batch} samples"
+        what = (
+            f"{once} at once, {first.dtype}, attention {first.attention}; "
+            f"{first.samples} samples, {first.repeats} rounds"
+        )
+        prefill = _prefill_columns(first.convention)
+        for name, columns in (("prefill and selection", prefill), ("whole answer", _ANSWER)):
+            rows = [[text(one) for text in columns.values()] for one in some]
+            yield f"{model}, {name}: {what}", list(columns), rows
+
+
+Columns = dict[str, Callable[[Cost], str]]
+
+
+def _prefill_columns(convention: str) -> Columns:
+    return {
+        "setting": lambda one: one.cell,
+        "visual tokens": lambda one: f"{_short(one.kept_tokens)} of {_short(one.visual_tokens)}",
+        "text tokens": lambda one: _short(one.text_tokens),
+        "prefill ms": lambda one: _time(one.prefill),
+        "prefill ratio": lambda one: _number(one.prefill_ratio),
+        f"G multiply-adds, {convention}": lambda one: _short(one.multiply_adds / 1e9),
+        "multiply-add ratio": lambda one: _number(one.multiply_adds_ratio),
+        "counted GFLOPs": lambda one: _short(one.counted_flops / 1e9),
+        "counted ratio": lambda one: _number(one.counted_ratio),
+        "select ms": lambda one: _time(one.select) if one.select.middle else _NOTHING,
+        "of the saving": lambda one: _percent(one.select_share),
+    }
+
+
+_ANSWER: Columns = {
+    "setting": lambda one: one.cell,
+    "preprocess ms": lambda one: _time(one.preprocess),
+    "vision ms": lambda one: _time(one.vision),
+    "select ms": lambda one: _time(one.select) if one.select.middle else _NOTHING,
+    "prefill ms": lambda one: _time(one.prefill),
+    "decode ms": lambda one: _time(one.decode),
+    "ms a token": lambda one: _time(one.decode_per_token),
+    "new tokens": lambda one: _short(one.new_tokens),
+    "total ms": lambda one: _time(one.total),
+    "total ratio": lambda one: _number(one.total_ratio),
+    "vision GFLOPs": lambda one: _short(one.vision_flops / 1e9),
+    "KV MiB": lambda one: _bytes(one.kv_bytes),
+    "peak MiB": lambda one: _bytes(one.peak_bytes),
+    "added MiB": lambda one: _bytes(one.added_bytes),
+}
+
+
+def _time(spread: Spread) -> str:
+    if spread.middle is None or spread.low is None or spread.high is None:
+        return _NOTHING
+    return f"{_short(spread.middle)} ({_short(spread.low)}–{_short(spread.high)})"
+
+
+def _short(value: float) -> str:
+    """Return a number with three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _bytes(value: float | None) -> str:
+    return _NOTHING if value is None else _short(value / _MIB)
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return _NOTHING if value is None else f"{100 * value:.0f} %"

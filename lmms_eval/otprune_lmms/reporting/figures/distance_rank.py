@@ -1,0 +1,61 @@
+"""Rank by distance against rank by score, one panel a benchmark: the paper's Fig. 2."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import rankdata
+
+from otprune_lmms.reporting.figures.data import NotDrawn, Results
+from otprune_lmms.reporting.figures.distances import correlation, distances, paper_budget
+from otprune_lmms.reporting.figures.parts import handles, legend, panels, series_of
+from otprune_lmms.reporting.figures.style import WIDTH
+
+CAPTION = (
+    "Rank of each method by the distance between its kept tokens and all tokens (1: nearest), "
+    "against its rank by score (1: best), of each benchmark. On the dashed line both agree. "
+    "ρ: Spearman's correlation, positive where nearer goes with better, and its 95 % interval."
+)
+
+_FEWEST = 3
+
+
+def draw(results: Results, model: str) -> Figure:
+    """Return small multiples of distance rank against score rank at one budget.
+
+    Raises:
+        NotDrawn: see `distances`; fewer than three methods.
+    """
+    measure, scores = distances(results, model)
+    size = paper_budget(scores)
+    scores = scores[scores["budget"] == size]
+    many = scores.groupby("task")["row"].transform("nunique")
+    scores = scores[many >= _FEWEST]
+    if scores.empty:
+        raise NotDrawn(f"a rank needs {_FEWEST} methods at one budget")
+    series = series_of(scores)
+    tasks = list(dict.fromkeys(scores["task"]))
+    most = int(scores.groupby("task")["row"].nunique().max())
+    figure, axes, free = panels(len(tasks), 4, WIDTH, 1.65)
+    for place, task in zip(axes, tasks, strict=True):
+        own = scores[scores["task"] == task]
+        near, good = rankdata(own["distance"]), rankdata(-own["value"].round(9))
+        place.plot([0.5, most + 0.5], [0.5, most + 0.5], color="#999999", lw=0.8, ls="--")
+        for x, y, line in zip(near, good, own.itertuples(), strict=True):
+            (one,) = [s for s in series if (s.method, s.variant) == (line.method, line.variant)]
+            place.plot(
+                x, y, ls="", marker=one.look.marker, ms=6.5, color=one.look.colour,
+                mec="white", mew=0.6, zorder=4,
+            )  # fmt: skip
+        place.set(xlim=(0.4, most + 0.6), ylim=(most + 0.6, 0.4))
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+        place.yaxis.set_major_locator(MaxNLocator(integer=True))
+        place.set_title(own["column"].iloc[0], loc="left")
+        said = correlation(results, model, task, size, measure.column)
+        place.set_xlabel(said, fontsize=7, labelpad=1.5)
+    figure.supxlabel(f"rank by {measure.name} (1: nearest)")
+    figure.supylabel("rank by score (1: best)")
+    lines = handles(series, unpruned=False)
+    for line in lines:
+        line.set_linestyle("")
+        line.set_markersize(6)
+    legend(figure, lines, free)
+    return figure

@@ -1,0 +1,43 @@
+"""Distance against score, one panel a benchmark, all budgets."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from otprune_lmms.reporting.figures.data import Results
+from otprune_lmms.reporting.figures.distances import distances
+from otprune_lmms.reporting.figures.parts import handles, legend, panels, rows_of, series_of
+from otprune_lmms.reporting.figures.style import WIDTH
+
+CAPTION = (
+    "Score against the distance between kept and all tokens. Each line joins the budgets of one "
+    "method, larger marks keep more. Across budgets nearer is better, because both hang on the "
+    "number of tokens; the question is whether it is so between methods of one budget."
+)
+
+
+def draw(results: Results, model: str) -> Figure:
+    """Return small multiples of distance against score.
+
+    Raises:
+        NotDrawn: see `distances`.
+    """
+    measure, scores = distances(results, model)
+    series = series_of(scores)
+    tasks = list(dict.fromkeys(scores["task"]))
+    budgets = scores.groupby("budget")["tokens"].mean().rank().to_dict()
+    figure, axes, free = panels(len(tasks), 4, WIDTH, 1.55)
+    for place, task in zip(axes, tasks, strict=True):
+        own = scores[scores["task"] == task]
+        for one in series:
+            frame = rows_of(own, one).sort_values("tokens")
+            place.plot(frame["distance"], frame["value"], color=one.look.colour, lw=0.9, alpha=0.6)
+            sizes = 9 + 13 * np.array([budgets[size] - 1 for size in frame["budget"]])
+            place.scatter(
+                frame["distance"], frame["value"], s=sizes, marker=one.look.marker,
+                color=one.look.colour, edgecolors="white", linewidths=0.4, zorder=4,
+            )  # fmt: skip
+        place.set_title(own["column"].iloc[0], loc="left")
+    figure.supxlabel(f"{measure.name} between kept and all tokens, over their root mean square")
+    figure.supylabel("score")
+    legend(figure, handles(series, unpruned=False), free)
+    return figure

@@ -1,0 +1,234 @@
+"""Parts that several figures share: lines of methods, token axes, panels, legends."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from otprune_lmms.reporting.figures.data import Frame, spoken
+from otprune_lmms.reporting.figures.style import UNPRUNED, Look, look, shade
+
+METRICS = {
+    "exact_match": "accuracy, %",
+    "gpt_eval_score": "accuracy, %",
+    "mme_perception_score": "score of 2000",
+    "mmmu_acc": "accuracy, %",
+    "pope_f1_score": "F1, %",
+    "seed_image": "accuracy, %",
+}
+"""What readers call lmms-eval's metrics; CIDEr says so itself."""
+
+
+_SHORT = 8
+"""Entries of a legend that a panel has room for."""
+
+_ENTRY, _LETTER = 0.5, 0.053
+"""Inches of a legend's entry: its line and the gap, and each letter."""
+
+_LONG = 16
+"""Letters of a variant that a legend says in full."""
+
+_COLUMNS = 2
+"""A legend above a figure has as many columns at least, however long its entries."""
+
+_ROWS, _ROW = 4, 0.16
+"""Rows of such a legend that a figure has room for, and the inches of each one more."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A method with its settings, over budgets or layers.
+
+    Attributes:
+        method: its name.
+        variant: settings that differ from the defaults, as in the row's label.
+        look: how it is drawn.
+        label: in the legend.
+    """
+
+    method: str
+    variant: str
+    look: Look
+    label: str
+
+
+def series_of(scores: Frame) -> list[Series]:
+    """Return the methods and variants of some scores, in order of appearance."""
+    pruned = scores[scores["method"].notna()]
+    pairs = list(dict.fromkeys(zip(pruned["method"], pruned["variant"], strict=True)))
+    methods = [method for method, _ in pairs]
+    found = []
+    for method, variant in pairs:
+        own = [other for name, other in pairs if name == method]
+        plain = look(method, methods)
+        shown = _told(variant, own)
+        name = plain.name + (f", {spoken(shown)}" if shown else "")
+        shaded = shade(plain, own.index(variant), len(own))
+        found.append(Series(method, variant, shaded, name))
+    return found
+
+
+def _told(variant: str, variants: Sequence[str]) -> str:
+    """Return what a legend says of a variant: all of it, or if that is long what others lack."""
+    if len(variant) <= _LONG:
+        return variant
+    each = [re.split(r"-(?=[A-Za-z_])", one) for one in variants]
+    common = set(each[0]).intersection(*each[1:])
+    return "-".join(part for part in re.split(r"-(?=[A-Za-z_])", variant) if part not in common)
+
+
+def rows_of(scores: Frame, series: Series) -> Frame:
+    """Return the scores of a method with its settings."""
+    own = (scores["method"] == series.method) & (scores["variant"] == series.variant)
+    return scores[own]
+
+
+def first_layer(scores: Frame) -> Frame:
+    """Return the scores of each method where it prunes first: before the LLM, if it ever does."""
+    first = scores.groupby(["method", "variant"], dropna=False)["layer"].transform("min")
+    return scores[scores["layer"] == first]
+
+
+def draw_line(axes: Axes, x: Any, frame: Frame, look: Look, label: str | None = None) -> None:
+    """Draw values with their 95 % intervals, where there are any.
+
+    Args:
+        axes: where.
+        x: of each row, ascending.
+        frame: value, low and high.
+        look: of the line.
+        label: for the legend.
+    """
+    value = frame["value"].to_numpy()
+    known = frame["low"].notna().to_numpy()
+    axes.plot(
+        x, value, color=look.colour, ls=look.dash, lw=look.width, marker=look.marker,
+        mec="white", mew=0.5, label=label, zorder=3 + look.width, clip_on=False,
+    )  # fmt: skip
+    low, high = frame["low"].to_numpy()[known], frame["high"].to_numpy()[known]
+    axes.vlines(np.asarray(x)[known], low, high, color=look.colour, lw=0.8, alpha=0.75, zorder=3)
+
+
+def draw_unpruned(axes: Axes, frame: Frame) -> None:
+    """Draw the unpruned model's value as a line, its interval as a band."""
+    for line in frame.itertuples():
+        axes.axhline(line.value, color=UNPRUNED.colour, ls=UNPRUNED.dash, lw=UNPRUNED.width)
+        if line.low == line.low:
+            axes.axhspan(line.low, line.high, color="#000000", alpha=0.07, lw=0)
+
+
+def dodge(place: int, count: int, width: float = 0.16) -> float:
+    """Return the factor that moves one of several series aside on a logarithmic axis.
+
+    Args:
+        place: of the series.
+        count: of all series.
+        width: of all together, in octaves.
+    """
+    return 2.0 ** (width * (place / (count - 1) - 0.5)) if count > 1 else 1.0
+
+
+def several_budgets(pruned: Frame) -> bool:
+    """Return whether any method was run at two budgets of the same task."""
+    names = ["method", "variant", "layer", "task"]
+    budgets = pruned.groupby(names)["tokens"].agg(lambda tokens: tokens.round(1).nunique())
+    return bool((budgets > 1).any())
+
+
+def of_all(scores: Frame) -> str:
+    """Return " of 576" where all images of a model have as many visual tokens, else ""."""
+    visual = scores["visual"].round(1).unique()
+    return f" of {visual[0]:.0f}" if len(visual) == 1 else ""
+
+
+def token_axis(axes: Axes, tokens: Sequence[float]) -> None:
+    """Make x a logarithmic axis of kept tokens with a tick at each budget."""
+    axes.set_xscale("log", base=2)
+    # A method may leave none at all.
+    tokens = [token for token in tokens if token > 0]
+    if not tokens:
+        return
+    ticks = thinned(sorted({max(1, round(float(token))) for token in tokens}))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.set_xlim(min(tokens) / 1.3, max(tokens) * 1.3)
+
+
+def thinned(values: Sequence[float], apart: float = 1.22) -> list[float]:
+    """Return ascending values without those too near their predecessor for two labels."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or value >= kept[-1] * apart:
+            kept.append(value)
+    return kept
+
+
+def title(axes: Axes, name: str, metric: str = "") -> None:
+    """Write a panel's name at the left and, small, its metric at the right."""
+    axes.set_title(name, loc="left")
+    if metric:
+        style = {"fontsize": 6.5, "fontweight": "normal", "color": "#555555"}
+        axes.set_title(METRICS.get(metric, metric.split("_")[-1]), loc="right", **style)
+
+
+def handles(series: Sequence[Series], unpruned: bool = True) -> list[Line2D]:
+    """Return what a legend shows of some series."""
+    looks = [(one.look, one.label) for one in series]
+    looks += [(UNPRUNED, UNPRUNED.name)] if unpruned else []
+    return [
+        Line2D(
+            [], [], color=one.colour, ls=one.dash, lw=one.width, marker=one.marker or None,
+            mec="white", mew=0.5, label=label,
+        )
+        for one, label in looks
+    ]  # fmt: skip
+
+
+def panels(
+    count: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """Return a figure of small multiples: the figure, its panels, and places left over.
+
+    Args:
+        count: of panels.
+        columns: at most.
+        width: of the figure, inches.
+        height: of a panel, inches.
+        options: of ``Figure.subplots``.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, hspace=0.03, wspace=0.02)  # type: ignore[union-attr, call-arg]
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flatten())
+    for place in axes[count:]:
+        place.set_axis_off()
+    return figure, axes[:count], axes[count:]
+
+
+def legend(figure: Figure, lines: Sequence[Any], free: Sequence[Axes]) -> None:
+    """Put a short legend into a panel that is left over, else above the figure."""
+    if free and len(lines) <= _SHORT:
+        free[-1].legend(handles=list(lines), loc="center", handlelength=2.4, labelspacing=0.7)
+        return
+    outside(figure, lines)
+
+
+def outside(figure: Figure, lines: Sequence[Any]) -> None:
+    """Put the legend above the figure, in as many columns as its width allows."""
+    longest = max((len(str(line.get_label())) for line in lines), default=0)
+    fitting = int(figure.get_figwidth() / (_ENTRY + _LETTER * longest))
+    columns = max(1, min(len(lines), max(_COLUMNS, fitting)))
+    # A long legend must not take the panels' place.
+    rows = -(-len(lines) // columns)
+    figure.set_figheight(figure.get_figheight() + _ROW * max(0, rows - _ROWS))
+    # Filled row by row, as it is read.
+    ordered = [one for start in range(columns) for one in lines[start::columns]]
+    figure.legend(handles=ordered, loc="outside upper center", ncols=columns)

@@ -1,0 +1,149 @@
+"""Samples as the browser on the page takes them: plain lists and numbers, texts stored once."""
+
+import ast
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from otprune_lmms.reporting.figures.data import Frame, ImageSource, Shown
+from otprune_lmms.reporting.figures.style import UNPRUNED, look
+from otprune_lmms.reporting.report.choose import (
+    choose,
+    counts,
+    disagree,
+    full_marks,
+    known_headline,
+)
+from otprune_lmms.reporting.report.kept import Kept
+from otprune_lmms.reporting.report.pictures import Album
+from otprune_lmms.reporting.report.store import Store
+
+LONGEST = 1000
+"""Characters of a text that are shown; of a longer one the beginning, and how long it was."""
+
+References = Callable[[Sequence[Shown]], Mapping[Shown, list[str]]]
+"""Returns the references of documents that say none as text."""
+
+
+class Texts:
+    """Texts by number; equal texts are one."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, text: str) -> int:
+        """Return the number of a text, cut to `LONGEST`."""
+        long = len(text) > LONGEST
+        cut = f"{text[:LONGEST]} … ({len(text)} characters)" if long else text
+        if cut not in self._numbers:
+            self._numbers[cut] = len(self.texts)
+            self.texts.append(cut)
+        return self._numbers[cut]
+
+
+def embed(
+    store: Store,
+    diagnostics: Frame | None,
+    images: ImageSource | None,
+    references: References | None,
+    per_task: int,
+) -> dict[str, Any]:
+    """Return what ``samples.js`` draws, ready for JSON.
+
+    Args:
+        store: the samples.
+        diagnostics: what each cell keeps of each image; None where it was not measured.
+        images: of the tasks' documents; None where they are not at hand.
+        references: of documents whose target says nothing.
+        per_task: documents of each task.
+    """
+    kept = Kept(diagnostics, store.models, store.cells)
+    chosen = choose(store.numbers, per_task, kept.clusters)
+    places = [(str(line.task), int(line.doc_id)) for line in chosen.itertuples()]
+    album, texts = Album(), Texts()
+    found = {} if images is None else images(places)
+    silent = [place for place in places if place[0] in store.silent]
+    asked = references(silent) if references is not None and silent else {}
+    tasks = list(dict.fromkeys(task for task, _ in places))
+    shown = []
+    for place, own in store.of(places).items():
+        one = own.iloc[0]
+        targets = asked.get(place, []) if place in silent else spelt_out(str(one["target"]))
+        shown.append(
+            {
+                "task": tasks.index(place[0]),
+                "doc": place[1],
+                "images": [album.add(image) for image in found.get(place, [])],
+                "question": texts.add(str(one["prompt"])),
+                "references": [texts.add(target) for target in targets],
+                "answers": _answers(own, store.models, store.cells, texts),
+                "kept": kept.of(str(one["cluster"]), len(found.get(place, ()))),
+                "disagree": disagree(own),
+            }
+        )
+    return {
+        "models": store.models,
+        "cells": _cells(store),
+        "tasks": _tasks(store.numbers, tasks, chosen),
+        "pictures": [dataclasses.asdict(one) for one in album.pictures],
+        "texts": texts.texts,
+        "samples": shown,
+    }
+
+
+def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, Any]]:
+    documents, shown = counts(samples), chosen["task"].value_counts()
+    found = []
+    for task in tasks:
+        head, best = known_headline(task), full_marks(task)
+        found.append(
+            {"id": task, "name": head.column, "documents": documents[task]}
+            | {"shown": int(shown[task]), "best": best, "scale": head.scale}
+            | {"digits": head.digits, "metric": head.metric.rpartition("_")[2]}
+        )
+    return found
+
+
+def _cells(store: Store) -> list[dict[str, Any]]:
+    first = store.numbers.drop_duplicates("cell").set_index("cell")["method"]
+    methods = [one for one in dict.fromkeys(first) if isinstance(one, str)]
+    found = []
+    for cell in store.cells:
+        pruned = isinstance(first[cell], str)
+        colour = look(first[cell], methods).colour if pruned else UNPRUNED.colour
+        found.append({"label": cell, "pruned": pruned, "colour": colour})
+    return found
+
+
+def _answers(
+    own: Frame, models: list[str], cells: list[str], texts: Texts
+) -> list[list[int | float | None]]:
+    """Return model, cell, text, value, kept and candidate tokens of each answer."""
+    found = []
+    for line in own.itertuples():
+        value = float(line.value)
+        found.append(
+            [
+                models.index(line.model),
+                cells.index(line.cell),
+                texts.add(str(line.answer)),
+                None if math.isnan(value) else round(value, 6),
+                int(line.kept),
+                int(line.candidates),
+            ]
+        )
+    return sorted(found, key=lambda answer: (answer[0], answer[1]))
+
+
+def spelt_out(target: str) -> list[str]:
+    """Return a target as a list of references: one, or those of a list written as Python has it."""
+    if target.startswith("[") and target.endswith("]"):
+        try:
+            found = ast.literal_eval(target)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            return [target]
+        if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
+            return list(dict.fromkeys(found))
+    return [target]

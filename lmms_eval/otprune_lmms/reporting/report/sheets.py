@@ -1,0 +1,262 @@
+"""Tables of what the other parts of a results folder wrote, as data for the page."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from otprune_lmms.reporting.figures.data import Frame, Results
+from otprune_lmms.reporting.figures.distances import budget_text
+from otprune_lmms.reporting.report.choose import known_headline
+from otprune_lmms.reporting.tables import Verdict
+from otprune_lmms.results.diagnostics import quantity
+
+_EMPTY = "–"
+_ALL = "all"
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A cell of a table.
+
+    Attributes:
+        text: as shown.
+        value: what it is sorted by.
+        kind: "text"; "decided" for a p-value below 5 %; "good" and "bad" for verdicts; "" for other
+            numbers.
+    """
+
+    text: str
+    value: str = ""
+    kind: Literal["", "text", "decided", "good", "bad"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table of the page.
+
+    Attributes:
+        title: what it is.
+        note: how it is read; may be empty.
+        columns: headings; the first column names the row.
+        rows: fields, as many as columns.
+        folded: whether it is shown only when asked for.
+    """
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Field, ...], ...]
+    folded: bool = False
+
+
+Column = tuple[str, Callable[[Any], Field]]
+"""Heading, and the field of a line (a named tuple of the frame)."""
+
+
+def statistics_sheets(results: Results) -> list[Sheet]:
+    """Return the paired differences, those of the averages first; none where there are none."""
+    return sorted(_pairs(results), key=lambda sheet: sheet.folded)
+
+
+def gate_sheet(verdicts: Iterable[Verdict], several: bool) -> Sheet:
+    """Return the unpruned scores beside their references, shown if there is any reference.
+
+    Args:
+        verdicts: of the gate.
+        several: whether the run has several models.
+    """
+    lines = list(verdicts)
+    columns: list[Column] = [("task", lambda one: _said(known_headline(one.task).column))]
+    columns += [("model", lambda one: _said(one.model))] if several else []
+    columns += [
+        ("verdict", _verdict),
+        ("unpruned", lambda one: _score(one.task, one.value)),
+        ("reference", lambda one: _score(one.task, one.anchor and one.anchor.value)),
+        ("tolerance", lambda one: _score(one.task, one.anchor and one.anchor.tolerance)),
+        ("source", lambda one: _said(one.anchor.source if one.anchor else _EMPTY)),
+    ]
+    return Sheet(
+        "Unpruned scores against their references",
+        "A pruned score is worth as much as the unpruned one that it is compared with.",
+        tuple(name for name, _ in columns),
+        tuple(tuple(field(one) for _, field in columns) for one in lines),
+        folded=all(one.status == "no reference" for one in lines),
+    )
+
+
+def _verdict(one: Verdict) -> Field:
+    kinds: dict[str, Literal["good", "bad"]] = {"within": "good", "outside": "bad"}
+    return Field(one.status, one.status, kinds.get(one.status, "text"))
+
+
+def _score(task: str, value: float | None) -> Field:
+    if value is None:
+        return Field(_EMPTY)
+    return Field(number(value, known_headline(task).digits), repr(value))
+
+
+def analysis_sheets(results: Results) -> list[Sheet]:
+    """Return correlations with distance, and agreement with the unpruned model."""
+    found = results.optional("analysis.csv")
+    if found is None or found.empty:
+        return []
+    whole = found[found["task"] == _ALL]
+    spearman = whole[whole["analysis"] == "spearman"]
+    loyal = whole[whole["analysis"] == "loyalty"]
+    sheets = [
+        _sheet(
+            "Rank by distance against rank by score",
+            "Spearman's correlation over methods, mean over benchmarks: positive where what is "
+            "said to be better goes with higher scores. p permutes the methods.",
+            spearman,
+            [*_model(results), ("quantity", _quantity), ("kept", _budget),
+             ("subjects", _text("subjects")), ("methods", _number("methods", 0)),
+             ("ρ", _number("value", 2)), ("95 % interval", _interval(2)), ("p", _p("p"))],
+        ),
+        _sheet(
+            "Agreement with the unpruned model's answers, %",
+            "The same answer, letter by letter; mean over benchmarks without captions.",
+            loyal,
+            [*_model(results), ("setting", _text("row")), ("%", _number("value", 1)),
+             ("95 % interval", _interval(1))],
+        ),
+    ]  # fmt: skip
+    return [sheet for sheet in sheets if sheet.rows]
+
+
+def cost_sheets(results: Results) -> list[Sheet]:
+    """Return measured times; none where they were not measured."""
+    found = results.optional("cost.csv")
+    if found is None or found.empty:
+        return []
+    times = [
+        (name.removesuffix("_ms").replace("_", " ") + ", ms", _number(name, 2))
+        for name in found.columns
+        if name.endswith("_ms")
+    ]
+    batch = [("batch", _number("batch", 0))] if "batch" in found else []
+    tokens = [("tokens", _number("kept_tokens", 0))] if "kept_tokens" in found else []
+    columns = [*_model(results), ("setting", _text("row")), *batch, *tokens, *times]
+    note = "Medians over repeats, mean over samples; a batch's time divided by its samples."
+    return [_sheet("Time of one answer", note, found, columns)]
+
+
+def _pairs(results: Results) -> Iterator[Sheet]:
+    found = results.optional("pairs.csv")
+    if found is None or found.empty:
+        return
+    for task, own in found.groupby("task", sort=False):
+        whole = str(task).startswith(_ALL)
+        head = None if whole else known_headline(str(task))
+        digits = 1 if head is None else head.digits
+        columns = [
+            *_model(results), ("kept", _budget), ("a", _text("a")), ("b", _text("b")),
+            ("a − b", _number("difference", digits, signed=True)),
+            ("95 % interval", _interval(digits, signed=True)), ("p", _p("p")),
+            ("p (Holm)", _p("p_holm")), ("test", _text("test")),
+            ("documents", _number("documents", 0)), ("discordant", _number("discordant", 0)),
+        ]  # fmt: skip
+        rule = str(task).partition(", ")[2] or "mean of ratios"
+        name = f"relative average ({rule})" if head is None else head.column
+        title = f"Paired differences: {name}"
+        note = (
+            "On the same documents. p (Holm) is corrected over the comparisons of its family; "
+            "bold: below 5 %. The test of each line is named there."
+        )
+        yield _sheet(title, note, own, columns, folded=task != _ALL)
+
+
+def _sheet(
+    title: str, note: str, frame: Frame, columns: Sequence[Column], folded: bool = False
+) -> Sheet:
+    lines = frame.itertuples(index=False)
+    rows = tuple(tuple(field(line) for _, field in columns) for line in lines)
+    return Sheet(title, note, tuple(name for name, _ in columns), rows, folded)
+
+
+def _model(results: Results) -> list[Column]:
+    return [("model", _text("model"))] if len(results.models) > 1 else []
+
+
+def _said(text: str) -> Field:
+    return Field(text, text, "text")
+
+
+def _text(name: str) -> Callable[[Any], Field]:
+    def field(line: Any) -> Field:
+        value = getattr(line, name)
+        return _said("" if pd.isna(value) else str(value))
+
+    return field
+
+
+def _number(name: str, digits: int, signed: bool = False) -> Callable[[Any], Field]:
+    def field(line: Any) -> Field:
+        value = getattr(line, name)
+        return (
+            Field(_EMPTY) if pd.isna(value) else Field(number(value, digits, signed), repr(value))
+        )
+
+    return field
+
+
+def _p(name: str) -> Callable[[Any], Field]:
+    def field(line: Any) -> Field:
+        value = getattr(line, name)
+        if pd.isna(value):
+            return Field(_EMPTY)
+        text = f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+        decided = name == "p_holm" and value < _LEVEL
+        return Field(text, repr(float(value)), "decided" if decided else "")
+
+    return field
+
+
+def _interval(digits: int, signed: bool = False) -> Callable[[Any], Field]:
+    def field(line: Any) -> Field:
+        if pd.isna(line.low) or pd.isna(line.high):
+            return Field(_EMPTY)
+        low, high = number(line.low, digits, signed), number(line.high, digits, signed)
+        return Field(f"[{low}, {high}]", repr(float(line.low)))
+
+    return field
+
+
+def _quantity(line: Any) -> Field:
+    return _said(quantity(line.quantity).name)
+
+
+def _budget(line: Any) -> Field:
+    name = budget_text(line.budget)
+    return Field(name, name.removeprefix("k"), "text")
+
+
+def number(value: float, digits: int, signed: bool = False) -> str:
+    """Return a number as text, with a true minus sign; "–" for none."""
+    if value is None or math.isnan(value):
+        return _EMPTY
+    plain = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if not plain.strip("+-0."):
+        plain = plain.lstrip("+-")
+    return plain.replace("-", "−")
+
+
+def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was run, as names and values."""
+    found = [(str(name), str(value)) for name, value in (manifest.get("origin") or {}).items()]
+    found += [(f"model {name}", f"weights {value}") for name, value in _plain(manifest, "models")]
+    found += [(f"version of {name}", str(value)) for name, value in _plain(manifest, "versions")]
+    for task, data in _plain(manifest, "data"):
+        said = "; ".join(f"{name} {value}" for name, value in dict(data).items())
+        found.append((f"data {task}", said))
+    for one in manifest.get("failed") or ():
+        found.append((f"left out of {one['task']}", f"document {one['doc_id']}: {one['reason']}"))
+    return found
+
+
+def _plain(manifest: Mapping[str, Any], name: str) -> Sequence[tuple[str, Any]]:
+    return tuple((manifest.get(name) or {}).items())

@@ -1,0 +1,178 @@
+"""The page of a results folder: ``report.html``."""
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from otprune_lmms.files import write_text
+from otprune_lmms.reporting.figures.data import Frame, ImageSource, NotDrawn, Results, read_results
+from otprune_lmms.reporting.figures.write import FOLDER, KINDS, default_images, stems
+from otprune_lmms.reporting.report.embed import LONGEST, References, embed
+from otprune_lmms.reporting.report.pictures import data_uri
+from otprune_lmms.reporting.report.sheets import (
+    analysis_sheets,
+    cost_sheets,
+    facts,
+    gate_sheet,
+    statistics_sheets,
+)
+from otprune_lmms.reporting.report.store import Store
+from otprune_lmms.reporting.tables import gate, read_intervals, read_manifest, references, wide
+from otprune_lmms.reporting.tables.render import html as tables_html
+from otprune_lmms.results.samples import SAMPLES
+
+logger = logging.getLogger(__name__)
+
+REPORT = "report.html"
+
+PER_TASK = 12
+"""Samples of each task, at most."""
+
+LARGEST = 8_000_000
+"""Bytes of the page; of larger ones fewer samples are shown."""
+
+_HERE = Path(__file__).parent
+
+
+def write_report(
+    folder: Path,
+    images: ImageSource | None = None,
+    per_task: int = PER_TASK,
+    tasks: Path | None = None,
+    largest: int = LARGEST,
+) -> Path:
+    """Write the page of a results folder, whole or not at all; return its path.
+
+    What other parts wrote is in it where it is there: statistics, analysis, cost, figures. Without
+    ``samples.parquet`` it has no browser of samples.
+
+    Args:
+        folder: with ``records.csv`` and ``manifest.json``.
+        images: of the tasks' documents; by default from the tasks of the manifest.
+        per_task: samples of each task, at most.
+        tasks: folder of the task files, where the suite is one of the experiment's own.
+        largest: bytes of the page. Fewer samples are shown until it is smaller, at least one each.
+
+    Raises:
+        ValueError: no records or manifest, or of another format; per_task below 1.
+        OutputError: the page cannot be written.
+    """
+    if per_task < 1:
+        raise ValueError(f"per_task must be at least 1, got {per_task}")
+    results = read_results(folder)
+    source = default_images(results, tasks)
+    asked = None if source is None or images is not None else source.references
+    page = _Page(results, images or source, asked)
+    text, shown = page.render(per_task), per_task
+    while len(text.encode()) > largest and shown > 1:
+        shown = max(1, min(shown - 1, int(0.95 * shown * largest / len(text.encode()))))
+        logger.info("%s would be larger than %s bytes: %s samples a task", folder, largest, shown)
+        text = page.render(shown)
+    path = folder / REPORT
+    write_text(path, text)
+    return path
+
+
+class _Page:
+    """What is on the page.
+
+    Args:
+        results: the folder.
+        images: of the tasks' documents.
+        asked: references of documents whose target says nothing.
+    """
+
+    def __init__(
+        self, results: Results, images: ImageSource | None, asked: References | None
+    ) -> None:
+        self.results, self.images, self.asked = results, images, asked
+        there = (results.folder / SAMPLES).is_file()
+        self.store = Store(results.folder) if there else None
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_HERE),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.fixed = self._fixed()
+
+    def render(self, per_task: int) -> str:
+        """Return the page with so many samples of each task."""
+        samples = self._samples(per_task)
+        template = self.environment.get_template("page.html.j2")
+        shown = {"data": samples, "per_task": per_task, "longest": LONGEST}
+        return template.render(**self.fixed, **shown)
+
+    def _fixed(self) -> dict[str, Any]:
+        """Return all but the samples."""
+        folder = self.results.folder
+        manifest = read_manifest(folder)
+        anchors = references(manifest)
+        table = wide(
+            self.results.records, manifest, intervals=read_intervals(folder), folder=folder
+        )
+        verdicts = gate(self.results.records, anchors)
+        script = "".join([tables_html.script(), _own("page.js"), _own("samples.js")])
+        style = tables_html.style() + _own("page.css")
+        return {
+            "title": table.title,
+            "origin": manifest.origin,
+            "facts": facts(self.results.manifest),
+            "experiment": json.dumps(
+                self.results.manifest.get("experiment", {}), indent=1, ensure_ascii=False
+            ),
+            "gate": gate_sheet(
+                (one for tasks in verdicts.values() for one in tasks.values()),
+                len(self.results.models) > 1,
+            ),
+            # Their renderer escapes every text itself.
+            "tables": Markup(tables_html.fragment(table)),
+            "statistics": statistics_sheets(self.results),
+            "analysis": analysis_sheets(self.results),
+            "cost": cost_sheets(self.results),
+            "figures": list(self._figures()),
+            "script": Markup(script),
+            "style": Markup(style),
+            "script_hash": _hash(script),
+        }
+
+    def _figures(self) -> Iterator[dict[str, str]]:
+        several = len(self.results.models) > 1
+        for kind in KINDS:
+            for model, stem in stems(self.results, kind.name):
+                path = self.results.folder / FOLDER / f"{stem}.png"
+                if path.is_file():
+                    title = kind.name.replace("_", " ").capitalize()
+                    yield {
+                        "title": f"{title}, {model}" if several else title,
+                        "caption": kind.caption,
+                        "uri": data_uri(path.read_bytes(), "image/png"),
+                    }
+
+    def _samples(self, per_task: int) -> dict[str, Any] | None:
+        if self.store is None:
+            return None
+        return embed(self.store, self._diagnostics(), self.images, self.asked, per_task)
+
+    def _diagnostics(self) -> Frame | None:
+        try:
+            return self.results.diagnostics
+        except NotDrawn:
+            return None
+
+
+def _own(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """Return what a Content-Security-Policy calls a script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,121 @@
+"""One number for several tasks: two relative averages and the average rank."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from otprune_lmms.benchmarks import headline
+from otprune_lmms.results.frames import Column, Frame
+
+MEAN_OF_RATIOS = "mean_of_ratios"
+RATIO_OF_MEANS = "ratio_of_means"
+
+MME_DIVISOR = 20.0
+"""MME perception (of 2000) enters the ratio of means divided by this, as in TOPS and CDPruner."""
+
+PAPER_ONE_SHOT = ("VTW", "FastV", "DivPrune", "OTPrune")
+"""Methods among which OTPrune's Table 1 takes its one-shot rank."""
+
+
+def scores(records: Frame) -> Frame:
+    """Return every row's headline value of every task, in the unit that tables show.
+
+    Args:
+        records: as `read_records` gives them.
+
+    Returns:
+        Index (model, row), columns the tasks, all in order of appearance. Seeds of a row are
+        averaged; NaN where a seed, or the row, has no value.
+    """
+    heads = {
+        task: headline(str(task), list(dict.fromkeys(some["metric"])))
+        for task, some in records.groupby("task", sort=False)
+    }
+    chosen = records[records["metric"] == records["task"].map(lambda task: heads[task].metric)]
+    scale = chosen["task"].map(lambda task: heads[task].scale)
+    values = chosen.assign(value=chosen["value"] * scale)
+    cells = values.set_index(["model", "row", "cell", "task"])["value"].unstack("task")
+    rows = pd.MultiIndex.from_frame(records[["model", "row"]].drop_duplicates())
+    means = cells.groupby(level=["model", "row"], sort=False, observed=True).mean(skipna=False)
+    return means.reindex(index=rows, columns=pd.Index(list(heads), name="task"))
+
+
+def mean_of_ratios(own: Column, base: Column) -> float:
+    """Return the mean over tasks of own / base in percent, as VisionZip, MMTok and TransPrune do.
+
+    Args:
+        own: scores by task.
+        base: those of the unpruned model.
+
+    Returns:
+        Over the tasks that both have and whose base is not 0; NaN where there is none.
+    """
+    both = shared_tasks(own, base)
+    used = [task for task in both if base[task] != 0]
+    return float(100 * (own[used] / base[used]).mean()) if used else float("nan")
+
+
+def ratio_of_means(own: Column, base: Column) -> float:
+    """Return mean(own) / mean(base) over tasks in percent (TOPS, CDPruner), MME / 20.
+
+    Args:
+        own: scores by task, in the units of our tables.
+        base: those of the unpruned model.
+
+    Returns:
+        Over the tasks that both have; NaN where there is none, or the base's mean is 0.
+    """
+    used = shared_tasks(own, base)
+    weights = task_weights(used)
+    below = float(base[used].to_numpy() @ weights)
+    above = float(own[used].to_numpy() @ weights)
+    return 100 * above / below if below else float("nan")
+
+
+def shared_tasks(own: Column, base: Column) -> list[str]:
+    """Return the tasks for which both have a score, in the order of ``own``."""
+    return [task for task in own.index if task in base.index and pd.notna(own[task] + base[task])]
+
+
+def task_weights(tasks: list[str]) -> np.ndarray:
+    """Return what each task's score is multiplied with in a ratio of means: 1, MME 1/20."""
+    return np.array([1 / MME_DIVISOR if task == "mme" else 1.0 for task in tasks])
+
+
+def average_rank(scores: Frame) -> Column:
+    """Return each row's mean rank over tasks, 1 the best, as in OTPrune's Table 1.
+
+    A rank depends on the rows that it is taken among: give the methods of one model and budget,
+    without the unpruned model.
+
+    Args:
+        scores: rows by tasks, higher is better.
+
+    Returns:
+        By row; rows with equal scores share the mean of their ranks. Only tasks that every row has
+        count; NaN where there is none.
+    """
+    complete = scores.dropna(axis="columns")
+    if complete.empty:
+        return pd.Series(np.nan, index=scores.index, name="average_rank")
+    ranks = rankdata(-complete.to_numpy(float), method="average", axis=0)
+    return pd.Series(ranks.mean(axis=1), index=scores.index, name="average_rank")
+
+
+def one_shot_rank(scores: Frame, one_shot: list[bool] | np.ndarray | pd.Series) -> Column:
+    """Return the mean rank among one-shot rows only, as in OTPrune's Table 1.
+
+    Args:
+        scores: rows by tasks, higher is better.
+        one_shot: for each row, whether its method needs no training or calibration.
+
+    Returns:
+        By row; NaN for the others.
+
+    Raises:
+        ValueError: not one truth value a row.
+    """
+    chosen = np.asarray(one_shot, dtype=bool)
+    if chosen.shape != (len(scores),):
+        raise ValueError(f"one_shot must have {len(scores)} values, got shape {chosen.shape}")
+    return average_rank(scores[chosen]).reindex(scores.index).rename("one_shot_rank")

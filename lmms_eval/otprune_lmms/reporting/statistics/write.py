@@ -1,0 +1,64 @@
+"""The statistics of a results folder, as files."""
+
+from pathlib import Path
+
+from otprune_lmms.files import write_text
+from otprune_lmms.reporting.statistics import averages
+from otprune_lmms.reporting.statistics.averages import mean_of_ratios
+from otprune_lmms.reporting.statistics.compare import PAIRS, Findings, find
+from otprune_lmms.reporting.statistics.page import page, seed_lines
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.manifest import MANIFEST, read_manifest
+from otprune_lmms.results.records import RECORDS, UNPRUNED, read_records
+from otprune_lmms.results.samples import read_samples
+
+AVERAGES, INTERVALS, PAIR_LINES, PAGE = (
+    "averages.csv",
+    "intervals.csv",
+    "pairs.csv",
+    "statistics.md",
+)
+
+_READ = ("model", "cell", "row", "task", "doc_id", "cluster", "value", "detail")
+_MINI = " (mini suite: embedded data, not the paper's benchmarks)"
+
+
+def write_statistics(folder: Path) -> None:
+    """Write ``averages.csv``, ``intervals.csv``, ``pairs.csv`` and ``statistics.md``.
+
+    Raises:
+        ValueError: no records or samples in the folder, or of another format.
+    """
+    records = read_records(folder / RECORDS)
+    found = find(records, read_samples(folder, _READ))
+    write_text(folder / AVERAGES, found.averages.to_csv(index=False))
+    write_text(folder / INTERVALS, found.intervals.to_csv(index=False))
+    write_text(folder / PAIR_LINES, found.pairs[list(PAIRS)].to_csv(index=False))
+    write_text(folder / PAGE, _page(folder, records, found))
+
+
+def _page(folder: Path, records: Frame, found: Findings) -> str:
+    title, origin = str(records["experiment"].iloc[0]), {}
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder)
+        title, origin = manifest.title, manifest.origin
+    if (records["suite"] == "mini").all():
+        title += _MINI
+    return page(found, title, origin, _seeds(records))
+
+
+def _seeds(records: Frame) -> dict[str, list[str]]:
+    """Return, by model, lines about rows with several seeds."""
+    single = averages.scores(records.assign(row=records["cell"]))
+    rows = averages.scores(records)
+    lines = {}
+    for model, some in records.groupby("model", sort=False):
+        if (model, UNPRUNED) not in single.index:
+            continue
+        base = single.loc[(model, UNPRUNED)]
+        cells = {
+            str(row): [mean_of_ratios(single.loc[(model, cell)], base) for cell in group.unique()]
+            for row, group in some.groupby("row", sort=False)["cell"]
+        }
+        lines[str(model)] = seed_lines(rows.loc[model], cells)
+    return lines

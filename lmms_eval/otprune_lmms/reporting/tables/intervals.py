@@ -1,0 +1,72 @@
+"""95 % intervals that ``otprune_lmms.reporting.statistics`` left in a results folder."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+_AVERAGES, _SCORES = "averages.csv", "intervals.csv"
+_CLOSE = 1e-6
+"""Relative distance at which two computations of one number are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number with its interval.
+
+    Attributes:
+        value: the number that the interval is of.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def of(self, value: float) -> bool:
+        """Return whether the interval is that of a value, and not of older records."""
+        return math.isclose(value, self.value, rel_tol=_CLOSE, abs_tol=_CLOSE)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of a table, by (model, row, task) and (model, row, rule).
+
+    Attributes:
+        scores: of scores.
+        averages: of relative averages; the rule by its name in `statistics.averages`.
+    """
+
+    scores: Mapping[tuple[str, str, str], Interval] = field(default_factory=dict)
+    averages: Mapping[tuple[str, str, str], Interval] = field(default_factory=dict)
+
+
+def read_intervals(folder: Path) -> Intervals:
+    """Return the intervals of a folder; none where the statistics have not been made.
+
+    Raises:
+        ValueError: a file of another format.
+    """
+    return Intervals(_read(folder / _SCORES, "task"), _read(folder / _AVERAGES, "rule"))
+
+
+def _read(path: Path, third: str) -> dict[tuple[str, str, str], Interval]:
+    if not path.is_file():
+        return {}
+    names = ["model", "row", third]
+    try:
+        lines = pd.read_csv(
+            path, dtype=dict.fromkeys(names, "str"), keep_default_na=False, na_values=[""]
+        )
+        numbers = lines[["value", "low", "high"]].astype(float)
+        keys = lines[names].itertuples(index=False, name=None)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} holds no intervals: {error}") from error
+    return {
+        key: Interval(*found)
+        for key, found in zip(keys, numbers.itertuples(index=False, name=None), strict=True)
+        if not any(math.isnan(number) for number in found)
+    }

@@ -1,0 +1,45 @@
+"""The table as CSV: one line a row of ours, all digits."""
+
+from typing import Any
+
+import pandas as pd
+
+from otprune_lmms.reporting.tables.layout import Block, Part, Row, Wide
+
+
+def csv(table: Wide) -> str:
+    """Return our rows as CSV, all digits; published rows are not among them.
+
+    One line a model and setting. Empty where there is no number, never a mark; ``sd`` columns hold
+    standard deviations over seeds, ``low`` and ``high`` columns 95 % intervals, each only where the
+    table has some. ``doubted`` names the columns whose unpruned score is not where it should be.
+    """
+    lines = [_line(table, part, block, row) for part, block, row in table.ours()]
+    frame = pd.DataFrame(lines).dropna(axis="columns", how="all")
+    # What every table has stays, even where it is empty.
+    first = ["model", "setting", "method", "keep_ratio", "k", "layer", "seeds", "visual tokens"]
+    fixed = [*first, *(column.name for column in table.columns)]
+    more = [name for name in frame.columns if name not in fixed]
+    return frame.reindex(columns=[*fixed, *more]).to_csv(index=False)
+
+
+def _line(table: Wide, part: Part, block: Block, row: Row) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "model": part.model,
+        "setting": row.label,
+        "method": row.method,
+        "keep_ratio": row.keep_ratio,
+        # Text, or a missing one would make floats of all.
+        "k": None if row.k is None else str(row.k),
+        "layer": row.layer,
+        "seeds": row.seeds,
+        "visual tokens": row.visual_tokens,
+    }
+    pairs = list(zip(table.columns, row.entries, strict=True))
+    line |= {column.name: entry.value for column, entry in pairs}
+    for column, entry in pairs:
+        line[f"{column.name} sd"] = entry.spread
+        line[f"{column.name} low"] = entry.low
+        line[f"{column.name} high"] = entry.high
+    doubted = [column.name for column, entry in pairs if entry.doubted]
+    return line | {"doubted": "; ".join(doubted) or None}

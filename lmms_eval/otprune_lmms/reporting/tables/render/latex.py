@@ -1,0 +1,106 @@
+"""The table as LaTeX, in the manner of the papers: booktabs, a block for each budget."""
+
+import re
+from collections.abc import Mapping
+
+from otprune_lmms.reporting.tables.layout import Block, Column, Entry, Part, Row, Wide
+from otprune_lmms.reporting.tables.notes import DOUBT
+from otprune_lmms.reporting.tables.render.text import beside, shown
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    # In the old font encoding these three are other characters.
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "–": "--",
+    "—": "---",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "²": r"$^2$",
+    "γ": r"$\gamma$",
+    "↓": r"$\downarrow$",
+    "†": r"$^{\dagger}$",
+    "…": r"\dots{}",
+}
+
+
+def latex(table: Wide, origin: Mapping[str, str]) -> str:
+    r"""Return one ``table*`` a model, for ``\input``; needs booktabs and graphicx.
+
+    Rows are named without their budget, which the block says. The origin is in comments, the notes
+    are below the table.
+    """
+    lines = [f"% {_flat(name)}: {_flat(value)}" for name, value in origin.items()]
+    lines += [r"% needs \usepackage{booktabs,graphicx}"]
+    for part in table.parts:
+        lines += _part(table, part)
+    return "\n".join([*lines, ""])
+
+
+def escaped(text: str) -> str:
+    """Return text that LaTeX sets as it is."""
+    return "".join(_SPECIAL.get(character, character) for character in _flat(text))
+
+
+def _part(table: Wide, part: Part) -> list[str]:
+    width = 1 + len(table.columns)
+    said = part.model in table.title
+    caption = escaped(table.title if said else f"{part.model}: {table.title}")
+    lines = [
+        "",
+        r"\begin{table*}[t]",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        r"\toprule",
+        _line(["Method", *(escaped(column.name) for column in table.columns)]),
+    ]
+    for block in part.blocks:
+        lines += [
+            r"\midrule",
+            _line([rf"\multicolumn{{{width}}}{{c}}{{{escaped(block.title)}}}"]),
+            r"\midrule",
+            *(_row(table, block, row) for row in block.rows),
+        ]
+    lines += [r"\bottomrule", r"\end{tabular}}", r"\par\medskip"]
+    lines += [r"\begin{minipage}{\textwidth}\footnotesize"]
+    lines += [escaped(note) + r".\par" for note in table.notes]
+    return [*lines, r"\end{minipage}", r"\end{table*}"]
+
+
+def _row(table: Wide, block: Block, row: Row) -> str:
+    name = row.name if block.kind == "retain" else row.label
+    cells = (_cell(e, c) for e, c in zip(row.entries, table.columns, strict=True))
+    return _line([escaped(name), *cells])
+
+
+def _line(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _cell(entry: Entry, column: Column) -> str:
+    text = escaped(shown(entry, column, doubt=""))
+    if entry.mark == "best":
+        text = rf"\textbf{{{text}}}"
+    if entry.mark == "second":
+        text = rf"\underline{{{text}}}"
+    text += escaped(DOUBT) if entry.doubted and entry.value is not None else ""
+    limits = beside(entry, column)
+    # A bracket after \\ would be its argument; inside a cell it is text.
+    return rf"{text} {{\scriptsize {escaped(limits)}}}" if limits else text
+
+
+def _flat(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()

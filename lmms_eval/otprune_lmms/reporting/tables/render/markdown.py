@@ -1,0 +1,94 @@
+"""The table as a Markdown page (GitHub's), that opens with where the numbers come from."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from otprune_lmms.reporting.tables.layout import Column, Entry, Part, Row, Wide
+from otprune_lmms.reporting.tables.render.text import SETTING, beside, interval, shown
+
+
+def markdown(table: Wide, origin: Mapping[str, str]) -> str:
+    """Return the table as a page.
+
+    Args:
+        table: what to show.
+        origin: what made the numbers; stands at the head.
+    """
+    lines = [f"# {escaped(table.title)}", ""]
+    lines += [f"{escaped(name)}: {_code(value)}  " for name, value in origin.items()]
+    for part in table.parts:
+        lines += _heading(table, part, "##") + _table(table, part)
+    lines += ["", *(f"- {escaped(note)}" for note in table.notes)]
+    if table.intervals:
+        lines += ["", "## 95 % intervals"]
+        for part in table.parts:
+            lines += _heading(table, part, "###") + _interval_table(table, part)
+    return "\n".join([*lines, ""])
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it is, in a table too."""
+    flat = re.sub(r"([\\`*<>\[\]|~])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+    # Inside a word an underscore is one.
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", flat)
+
+
+def _heading(table: Wide, part: Part, level: str) -> list[str]:
+    return ["", f"{level} {escaped(part.model)}"] if len(table.parts) > 1 else []
+
+
+def _table(table: Wide, part: Part) -> list[str]:
+    lines = _head(table.columns)
+    for block in part.blocks:
+        lines.append(_line([f"**{escaped(block.title)}**", *[""] * len(table.columns)]))
+        lines += [
+            _row(row, (_cell(e, c) for e, c in zip(row.entries, table.columns, strict=True)))
+            for row in block.rows
+        ]
+    return lines
+
+
+def _interval_table(table: Wide, part: Part) -> list[str]:
+    have = [
+        place
+        for place in range(len(table.columns))
+        if any(row.entries[place].low is not None for block in part.blocks for row in block.rows)
+    ]
+    columns = [table.columns[place] for place in have]
+    lines = _head(columns)
+    for row in (row for block in part.blocks for row in block.rows if block.kind != "published"):
+        entries = [row.entries[place] for place in have]
+        if any(entry.low is not None for entry in entries):
+            lines.append(_row(row, (interval(e, c) for e, c in zip(entries, columns, strict=True))))
+    return lines
+
+
+def _head(columns: Iterable[Column]) -> list[str]:
+    names = [escaped(column.name) for column in columns]
+    return ["", _line([SETTING, *names]), "|---" + "|---:" * len(names) + "|"]
+
+
+def _row(row: Row, cells: Iterable[str]) -> str:
+    return _line([escaped(row.label), *cells])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(entry: Entry, column: Column) -> str:
+    text = shown(entry, column)
+    if entry.mark == "best":
+        text = f"**{text}**"
+    if entry.mark == "second":
+        # GitHub shows no <u>.
+        text = f"<ins>{text}</ins>"
+    return f"{text} {beside(entry, column)}".rstrip()
+
+
+def _code(text: str) -> str:
+    """Return text as code, whatever back-ticks it has."""
+    flat = " ".join(text.split())
+    longest = max((len(run) for run in re.findall(r"`+", flat)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {flat} {fence}" if longest else f"{fence}{flat}{fence}"

@@ -1,0 +1,158 @@
+"""FLOPs, keys and values of one prefill, by closed forms."""
+
+import pytest
+import torch
+
+from helpers import TINY_ANYRES, loaded, request
+from llava.model.decoder import decoder_shape
+from otprune import make_pruner
+from otprune.cost import kv_cache_bytes, prefill_multiply_adds
+from otprune.pruning import Pruning, Stage, make_pruning
+from otprune_lmms.engine.responder import Responder
+from otprune_lmms.engine.survey import Surveyor
+from otprune_lmms.engine.visual import encode, preprocess
+from otprune_lmms.experiments.cost.counting import count_prefill, counted_flops
+
+SHORT, LONG = "What is it?", "How many are there, and of what colour is the largest of them all?"
+
+
+def rows(requests, parts=None):
+    """Questions as the model takes them."""
+    tokenizer, model, processor, _ = parts or loaded()
+    surveyor = Surveyor(model.config, "", "vicuna_v1", "first_frame")
+    responder = Responder(model, tokenizer, "vicuna_v1")
+    found = []
+    for one in requests:
+        question = surveyor.question(one)
+        pixels = [preprocess(p, processor, model.config, None) for p in surveyor.pictures(one)]
+        keys = [(image, question.generation.aspect) for image in question.images]
+        tokens = encode(model, pixels, frozenset()) if pixels else []
+        found.append(responder.row(question, dict(zip(keys, tokens, strict=True))))
+    return found
+
+
+@torch.inference_mode()
+def count(given, pruning=None, parts=None, convention="3ndm"):
+    tokenizer, model, *_ = parts or loaded()
+    return count_prefill(model, tokenizer, given, pruning, convention)
+
+
+def by_hand(layers: list[int]) -> int:
+    """Floating-point operations of a prefill whose layers see so many positions.
+
+    The decoder's matrices and attention, and the output head at one position.
+    """
+    config = loaded()[1].config
+    decoder = 2 * prefill_multiply_adds(decoder_shape(config), layers, "3ndm")
+    return decoder + 2 * config.hidden_size * config.vocab_size
+
+
+@pytest.fixture(scope="module")
+def asked():
+    with torch.inference_mode():
+        two = ["port.png", "land.png"]
+        return rows([request(0, SHORT), request(1, LONG, two), request(2, LONG, [])])
+
+
+def text(row) -> int:
+    return int((row.ids >= 0).sum())
+
+
+def test_torch_counts_what_the_gated_formula_says(asked):
+    layers = loaded()[1].config.num_hidden_layers
+    for row, images in zip(asked, (1, 2, 0), strict=True):
+        found = count([row])
+        n = text(row) + 576 * images
+        assert (found.visual, found.kept, found.text) == (576 * images, 576 * images, text(row))
+        assert found.flops == by_hand([n] * layers)
+        assert found.multiply_adds == prefill_multiply_adds(
+            decoder_shape(loaded()[1].config), n, "3ndm"
+        )
+        assert found.kv_bytes == kv_cache_bytes(decoder_shape(loaded()[1].config), n, 4)
+
+
+def test_every_layer_counts_with_the_tokens_that_entered_it(asked):
+    config = loaded()[1].config
+    layers, n = config.num_hidden_layers, text(asked[0]) + 576
+    assert layers > 2
+    for layer in (0, 2):
+        found = count([asked[0]], make_pruning("uniform", k=56, layer=layer))
+        per_layer = [n] * layer + [n - 520] * (layers - layer)
+        assert found.flops == by_hand(per_layer)
+        assert found.multiply_adds == prefill_multiply_adds(
+            decoder_shape(config), per_layer, "3ndm"
+        )
+        assert found.kv_bytes == kv_cache_bytes(decoder_shape(config), per_layer, 4)
+        assert (found.visual, found.kept) == (576, 56)
+        two = count([asked[0]], make_pruning("uniform", k=56, layer=layer), convention="2ndm")
+        assert two.multiply_adds == prefill_multiply_adds(decoder_shape(config), per_layer, "2ndm")
+        assert two.flops == found.flops, "what is counted knows no convention"
+
+
+def test_two_stages_and_a_budget_that_drops_nothing(asked):
+    config = loaded()[1].config
+    layers, n = config.num_hidden_layers, text(asked[0])
+    uniform = make_pruner("uniform")
+    two = Pruning((Stage(uniform, k=100), Stage(uniform, k=10, layer=1)))
+    found = count([asked[0]], two)
+    assert found.kept == 10
+    assert found.flops == by_hand([n + 100] + [n + 10] * (layers - 1))
+    plain = count([asked[0]])
+    assert count([asked[0]], make_pruning("otprune", k=577)) == plain
+    assert count([asked[0]], make_pruning("otprune", keep_ratio=1.0, layer=1)) == plain
+
+
+@pytest.mark.parametrize(
+    "pruning",
+    [
+        make_pruning("fastv", schedule="1:0.5/2:0.25"),
+        make_pruning("pyramiddrop", keep_ratio=0.5, schedule="1:0.5/3:0.25"),
+        make_pruning("vtw", schedule="2:0"),
+        make_pruning("pooling", k=100),
+    ],
+    ids=repr,
+)
+def test_a_schedule_counts_with_what_it_plans(asked, pruning):
+    shape, n = decoder_shape(loaded()[1].config), text(asked[0])
+    planned = pruning.tokens_by_layer(576, shape)
+    found = count([asked[0]], pruning)
+    per_layer = [n + tokens for tokens in planned]
+    assert (found.visual, found.kept) == (576, planned[-1])
+    assert found.multiply_adds == prefill_multiply_adds(shape, per_layer, "3ndm")
+    assert found.kv_bytes == kv_cache_bytes(shape, per_layer, 4)
+    # What ranks tokens costs something, too.
+    assert found.flops >= by_hand(per_layer)
+
+
+def test_a_batch_is_its_rows_and_their_padding(asked):
+    config = loaded()[1].config
+    alone = [count([row]) for row in asked]
+    together = count(asked)
+    for name in ("visual", "kept", "text", "multiply_adds"):
+        assert getattr(together, name) == sum(getattr(one, name) for one in alone)
+    longest = max(text(row) + 576 * len(row.visual) for row in asked)
+    assert together.kv_bytes == 3 * kv_cache_bytes(decoder_shape(config), longest, 4)
+    assert together.flops > sum(one.flops for one in alone)
+
+
+def test_selection_is_counted_where_it_multiplies_matrices(asked):
+    free, paid = (count([asked[0]], make_pruning(name, k=56)) for name in ("uniform", "divprune"))
+    assert paid.flops > free.flops
+    assert paid.multiply_adds == free.multiply_adds
+
+
+def test_tiles_are_counted_as_they_are():
+    parts = loaded(TINY_ANYRES)
+    with torch.inference_mode():
+        (row,) = rows([request(0, SHORT, ["wide.png"])], parts)
+    found = count([row], make_pruning("uniform", keep_ratio=0.1), parts)
+    assert found.visual == len(row.visual[0]) > 576
+    assert found.kept == round(0.1 * found.visual)
+
+
+def test_attention_of_the_cpu_is_counted():
+    q = torch.randn(2, 3, 7, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    with torch.inference_mode():
+        _, flops = counted_flops(lambda: attention(q, q, q, is_causal=True))
+    assert flops == 2 * (2 * 2 * 3 * 7 * 7 * 8)

@@ -1,0 +1,190 @@
+"""Measuring, under a clock that ticks at every look."""
+
+import math
+from collections import Counter
+
+import pytest
+
+from helpers import loaded, request
+from otprune_lmms.engine import Engine, RequestError
+from otprune_lmms.engine.responder import Responder
+from otprune_lmms.experiments.cost.measuring import measure
+from otprune_lmms.experiments.cost.settings import BenchError, Settings
+from otprune_lmms.pruning_config import Cell
+from otprune_lmms.results.costs import COLUMNS, PARTS
+from ticks import Ticks
+
+CELLS = [
+    Cell.make("otprune", 0.098),
+    Cell.make("uniform", 0.25, layer=2),
+    Cell.make("otprune", k=577),
+    Cell.make("uniform", 0.25, compat="reference"),
+]
+TWO = {"generation": {"max_new_tokens": 2}}
+
+
+def asked(generation=TWO):
+    """Two questions about pictures, one without."""
+    return [
+        request(0, **generation),
+        request(1, pictures=("port.png",), **generation),
+        request(2, "What is two and two?", pictures=(), **generation),
+    ]
+
+
+def lines(requests, cells, clock=None, **settings):
+    settings = Settings(**{"repeats": 1, "warmup": 0, **settings})
+    found = measure(
+        loaded(), requests, cells, model_name="tiny", settings=settings, progress=False, clock=clock
+    )
+    return {one.cell: one for one in found}
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Three samples in two batches (the one without an image goes last), on the real clock."""
+    return lines(asked({}), CELLS, batch_size=2)
+
+
+def test_every_setting_has_a_whole_line(real):
+    assert list(real) == ["unpruned", *(cell.label for cell in CELLS)]
+    for one in real.values():
+        plain = one.plain()
+        assert tuple(plain) == COLUMNS
+        allowed = {"method", "keep_ratio", "k", "select_share", "added_bytes"}
+        missing = {name for name, value in plain.items() if value is None}
+        assert missing <= allowed
+        numbers = [value for value in plain.values() if isinstance(value, float)]
+        assert all(math.isfinite(value) and value >= 0 for value in numbers)
+        assert (one.samples, one.batch, one.repeats) == (3, 2, 1)
+        assert one.visual_tokens == 2 * 576 / 3
+        assert one.peak_bytes > 1e8
+
+
+def test_the_parts_are_the_total(real):
+    for one in real.values():
+        parts = [getattr(one, part).middle for part in PARTS]
+        assert one.total.middle == pytest.approx(sum(parts), rel=1e-9)
+        assert one.total.low == one.total.middle == one.total.high, "one round has no spread"
+
+
+def test_selection_takes_time_where_something_is_dropped_and_nowhere_else(real):
+    for label, one in real.items():
+        dropped = one.kept_tokens < one.visual_tokens
+        assert dropped == (label not in ("unpruned", "otprune-k577"))
+        assert (one.select.middle > 0) == dropped
+
+
+def test_ratios_are_those_of_the_lines(real):
+    base = real["unpruned"]
+    for one in real.values():
+        assert one.prefill_ratio == pytest.approx(one.prefill.middle / base.prefill.middle)
+        assert one.multiply_adds_ratio == pytest.approx(one.multiply_adds / base.multiply_adds)
+    assert real["otprune-k577"].multiply_adds_ratio == 1
+    early, late = real["otprune-0.098"], real["uniform-0.25-layer2"]
+    assert early.kept_tokens == 2 * 56 / 3
+    assert early.multiply_adds < late.multiply_adds < base.multiply_adds
+    assert early.kv_bytes < late.kv_bytes < base.kv_bytes
+    assert {one.vision_flops for one in real.values()} == {base.vision_flops}
+
+
+def test_the_tokens_written_are_those_of_the_engine(real):
+    engine = Engine(loaded(), model_name="tiny", workers=0, progress=False, batch_size=2)
+    answers = engine.run(asked({}), [Cell(), *CELLS])
+    for cell in (Cell(), *CELLS):
+        written = [answers[cell, one].new_tokens for one in answers.requests]
+        kept = [sum(answers[cell, one].kept) for one in answers.requests]
+        assert real[cell.label].new_tokens == sum(written) / 3
+        assert real[cell.label].kept_tokens == sum(kept) / 3
+
+
+def test_each_phase_is_what_lies_between_its_marks():
+    cells = [CELLS[0], CELLS[1], CELLS[2]]
+    found = lines(asked()[:2], cells, Ticks(), batch_size=2)
+    for label, one in found.items():
+        selected = label in ("otprune-0.098", "uniform-0.25-layer2")
+        # A mark at each end of encoding and selecting, one after each call of the model, one at
+        # both ends of the answer: a step between two, shared by two rows.
+        assert one.vision.middle == 500
+        assert one.select.middle == 500 * selected
+        # Marks around a selection that dropped nothing stay in the prefill.
+        marks = 0 if one.method is None else 2
+        assert one.prefill.middle == 500 * (1 + marks - selected)
+        assert one.new_tokens == 2
+        assert one.decode.middle == 500 * 2
+        assert one.decode_per_token.middle == 500 * 2
+
+
+def test_an_answer_of_one_token_has_no_step():
+    one_token = [request(0, pictures=(), generation={"max_new_tokens": 1})]
+    found = lines(one_token, [], Ticks())["unpruned"]
+    assert found.decode_per_token.middle is None
+    assert found.decode.middle == 1000
+    assert (found.vision.middle, found.visual_tokens, found.vision_flops) == (1000, 0, 0)
+
+
+def test_rounds_before_do_not_count_and_settings_take_turns(monkeypatch):
+    requests = [request(i, pictures=(), **TWO) for i in range(2)]
+    requests[1] = request(1, "And how many more?", pictures=(), **TWO)
+    cells = [Cell.make("uniform", k=k) for k in (1, 2)]
+    order = []
+    bind = Responder.bind
+
+    def noted(self, pruning, visual):
+        order.append(None if pruning is None else pruning.stages[0].k)
+        return bind(self, pruning, visual)
+
+    counting = Ticks()
+    plain = lines(requests, cells, counting, repeats=1, warmup=0)
+    once = counting.marks
+    monkeypatch.setattr(Responder, "bind", noted)
+    both = Ticks()
+    lines(requests, cells, both, repeats=1, warmup=1)
+    each = both.marks - once
+    monkeypatch.setattr(Responder, "bind", bind)
+    slow = Ticks(lambda number: 1000.0 if number < both.marks - each else 1.0)
+    found = lines(requests, cells, slow, repeats=1, warmup=1)
+    for label, one in found.items():
+        assert (one.prefill, one.decode) == (plain[label].prefill, plain[label].decode)
+    # Two batches: examined once, then two rounds; every batch under all settings before the next.
+    turns = [order[i : i + 3] for i in range(0, len(order), 3)]
+    assert len(turns) == 2 * (1 + 2)
+    assert all(Counter(turn) == Counter([None, 1, 2]) for turn in turns)
+    assert len({tuple(turn) for turn in turns[2:]}) > 1
+
+
+def test_what_cannot_be_measured_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="requests must hold at least one sample"):
+        lines([], CELLS)
+    loss = request(3, kind="loglikelihood", continuation="yes")
+    with pytest.raises(ValueError, match=r"document 3 of task \(test\) writes no answer"):
+        lines([loss], CELLS)
+    layers = loaded()[1].config.num_hidden_layers
+    with pytest.raises(ValueError, match=f"layer must be in 0..{layers - 1}"):
+        lines(asked(), [Cell.make("uniform", 0.5, layer=layers)])
+    broken = request(4)
+    object.__setattr__(broken, "images", lambda: ["a path"])
+    with pytest.raises(RequestError, match="document 4 of task"):
+        lines([broken], [])
+
+    def full(*_, **__):
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(Responder, "row", full)
+    with pytest.raises(BenchError, match="tiny: 1 samples at once do not fit .* under unpruned"):
+        lines(asked()[2:], [])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
+        ({"repeats": 0}, "repeats must be an integer >= 1, got 0"),
+        ({"repeats": 2.5}, "repeats must be an integer >= 1, got 2.5"),
+        ({"warmup": -1}, "warmup must be an integer >= 0, got -1"),
+        ({"conversation": "gpt"}, "conv_template must be one of"),
+    ],
+)
+def test_settings_that_make_no_sense(given, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**given)

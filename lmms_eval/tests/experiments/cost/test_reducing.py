@@ -1,0 +1,149 @@
+"""From times to a line: medians, quartiles, means, ratios."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otprune_lmms.engine import Answer
+from otprune_lmms.experiments.cost.counting import Counted
+from otprune_lmms.experiments.cost.peak import Peak
+from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
+from otprune_lmms.pruning_config import Cell
+from otprune_lmms.results.costs import COLUMNS, PARTS
+
+ABOUT = About("m", 2, "3ndm", "float32", "sdpa")
+CELLS = (Cell(), Cell.make("otprune", 0.1), Cell.make("random", k=3, layer=2, seed=1))
+SECONDS = st.floats(0, 1e3, allow_nan=False)
+
+
+def seconds(**given: float) -> dict[str, float]:
+    return {**dict.fromkeys(PARTS, 0.0), "steps": 4.0, **given}
+
+
+def rounds(*batches: tuple[int, list[dict[str, float]]]) -> Rounds:
+    found = Rounds()
+    for number, (size, many) in enumerate(batches):
+        for one in many:
+            found.add(number, size, one)
+    return found
+
+
+def facts(flops: int = 10, multiply_adds: int = 100, **others) -> Facts:
+    found = Facts()
+    counted = Counted(8, 6, 4, 12, flops, multiply_adds)
+    given = {"vision_flops": 30, "peak": Peak(7, 5), "answers": [Answer("x", new_tokens=3)]}
+    found.add([counted], **{**given, **others})
+    return found
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.lists(SECONDS, min_size=1, max_size=6)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_spread_is_the_samples_mean_of_each_batchs_quartiles(batches):
+    found = rounds(*((size, [seconds(prefill=t) for t in many]) for size, many in batches))
+    spread = found.spread("prefill")
+    samples = [
+        1e3 * np.percentile(many, (25, 50, 75)) / size
+        for size, many in batches
+        for _ in range(size)
+    ]
+    want = np.mean(samples, axis=0)
+    assert (spread.low, spread.middle, spread.high) == pytest.approx(tuple(want), abs=1e-9)
+    assert spread.low <= spread.middle + 1e-9
+    assert spread.middle <= spread.high + 1e-9
+
+
+@settings(deadline=None)
+@given(st.lists(SECONDS, min_size=5, max_size=5))
+def test_in_one_round_the_phases_are_the_total(times):
+    found = rounds((3, [seconds(**dict(zip(PARTS, times, strict=True)))]))
+    each = [found.spread(part).middle for part in PARTS]
+    assert found.spread(*PARTS).middle == pytest.approx(sum(each), abs=1e-6)
+
+
+def test_a_total_is_added_up_before_its_median_is_taken():
+    found = rounds((1, [seconds(vision=1, prefill=0), seconds(vision=0, prefill=3), seconds()]))
+    assert found.spread("vision").middle == 0
+    assert found.spread("vision", "prefill").middle == 1000
+
+
+def test_one_slow_round_moves_no_median():
+    plain = [seconds(prefill=2.0)] * 4
+    assert rounds((1, [*plain, seconds(prefill=900.0)])).spread("prefill").middle == 2000
+
+
+def test_a_token_is_a_step_of_the_rows_that_share_it():
+    found = rounds((2, [seconds(decode=6.0, steps=12.0)]), (2, [seconds(decode=9.0, steps=0.0)]))
+    assert found.per_token().middle == 500, "a batch that ended at once says nothing about steps"
+    assert rounds((2, [seconds(decode=9.0, steps=0.0)])).per_token().middle is None
+
+
+def lines(pruned: dict[str, float], plain: dict[str, float]) -> dict:
+    both = {
+        CELLS[0]: rounds((2, [seconds(**plain)] * 2)),
+        CELLS[1]: rounds((2, [seconds(**pruned)] * 2)),
+    }
+    known = {CELLS[0]: facts(), CELLS[1]: facts(flops=5, multiply_adds=20)}
+    return {one.cell: one for one in costs(ABOUT, known, both)}
+
+
+def test_ratios_are_to_the_unpruned_model():
+    found = lines({"prefill": 1.0, "select": 0.5, "vision": 2.5}, {"prefill": 5.0, "vision": 3.0})
+    base, own = found["unpruned"], found["otprune-0.1"]
+    assert (base.prefill_ratio, base.total_ratio, base.multiply_adds_ratio) == (1, 1, 1)
+    assert (own.prefill_ratio, own.total_ratio) == (0.2, 0.5)
+    assert (own.multiply_adds_ratio, own.counted_ratio) == (0.2, 0.5)
+    assert own.select_share == pytest.approx(0.5 / 4)
+    assert base.select_share is None
+    assert (own.visual_tokens, own.kept_tokens, own.text_tokens) == (4, 3, 2)
+    assert (own.kv_bytes, own.vision_flops, own.new_tokens, own.samples) == (6, 15, 1.5, 2)
+    assert (own.peak_bytes, own.added_bytes) == (7, 5)
+    assert (own.repeats, own.convention, own.dtype) == (2, "3ndm", "float32")
+
+
+@pytest.mark.parametrize(
+    ("pruned", "share"),
+    [
+        ({"prefill": 6.0, "select": 1.0}, None),
+        ({"prefill": 5.0, "select": 1.0}, None),
+        ({"prefill": 1.0, "select": 0.0}, None),
+        ({"prefill": 3.0, "select": 4.0}, 2.0),
+    ],
+)
+def test_selection_takes_a_share_of_what_is_saved_only_where_something_is(pruned, share):
+    assert lines(pruned, {"prefill": 5.0})["otprune-0.1"].select_share == share
+
+
+def test_the_largest_batch_is_the_peak_and_an_unknown_one_stays_unknown():
+    found = facts(peak=Peak(100, 3))
+    found.add([], 0, Peak(50, 9), [])
+    assert (found.peak, found.added) == (100, 9)
+    found.add([], 0, Peak(60, None), [])
+    found.add([], 0, Peak(60, 4), [])
+    assert (found.peak, found.added) == (100, None)
+
+
+def test_a_line_has_all_columns_and_no_other():
+    cells = dict.fromkeys(CELLS)
+    times = {cell: rounds((1, [seconds(select=1.0)])) for cell in cells}
+    found = costs(ABOUT, {cell: facts() for cell in cells}, times)
+    for one, cell in zip(found, CELLS, strict=True):
+        assert tuple(one.plain()) == COLUMNS
+        assert (one.cell, one.method, one.layer) == (cell.label, cell.method, cell.layer)
+        assert one.plain()["select_ms"] == 1000
+    assert (found[2].row, found[2].cell) == ("random-k3-layer2", CELLS[2].label)
+    assert found[2].plain()["k"] == 3
+    assert found[2].plain()["keep_ratio"] is None
+    times = ("preprocess_ms", "vision_ms", "select_ms", "prefill_ms", "decode_ms_per_token")
+    for name in (*times, "total_ms"):
+        assert {name, f"{name}_low", f"{name}_high"} <= set(COLUMNS)
+    assert len(COLUMNS) == len(set(COLUMNS))
+    assert dataclasses.replace(found[0], cell="x").plain()["cell"] == "x"

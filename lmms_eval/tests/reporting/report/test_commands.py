@@ -1,0 +1,53 @@
+"""`otprune plot` and `otprune report` as they are typed."""
+
+import pytest
+from typer.testing import CliRunner
+
+import results_folder
+from otprune_lmms.cli.app import app
+from otprune_lmms.reporting.report.write import PER_TASK
+
+
+@pytest.fixture
+def folder(tmp_path):
+    own = results_folder.write_folder(tmp_path / "results", results_folder.CELLS[:7])
+    # Of another suite than ours, so no images and no loading of tasks.
+    text = (own / "manifest.json").read_text().replace('"mini"', '"./mine"')
+    (own / "manifest.json").write_text(text)
+    for name in ("diagnostics.parquet", "cost.csv", "pairs.csv", "analysis.csv"):
+        (own / name).unlink()
+    return own
+
+
+def typed(*arguments):
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def test_plot_draws_and_report_embeds(folder):
+    done = typed("plot", folder, "--format", "png")
+    assert done.exit_code == 0, done.output
+    drawn = len(list(folder.glob("figures/*.png")))
+    assert drawn == 4
+    done = typed("report", folder, "--per-task", "2")
+    assert done.exit_code == 0, done.output
+    text = (folder / "report.html").read_text()
+    assert text.count("<figure>") == drawn
+    assert "up to 2 documents" in text
+
+
+def test_mistakes_are_sentences_with_a_status(tmp_path):
+    for command in ("plot", "report"):
+        done = typed(command, tmp_path)
+        assert done.exit_code == 2
+        assert f"error: no records at {tmp_path}" in " ".join(done.output.split())
+        assert "Traceback" not in done.output
+    assert typed("plot", tmp_path, "--format", "gif").exit_code == 2
+    assert typed("report", tmp_path, "--per-task", "0").exit_code == 2
+
+
+def test_help_teaches():
+    for command, word in (("plot", "figures/"), ("report", "report.html")):
+        done = typed(command, "--help")
+        assert done.exit_code == 0
+        assert word in done.output
+    assert PER_TASK == 12

@@ -1,0 +1,134 @@
+"""Made answers of experiments, scored by lmms-eval's own code."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+from lmms_eval.tasks.mme.utils import mme_aggregate_results
+from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
+from loguru import logger
+
+from otprune_lmms.benchmarks import headline
+from otprune_lmms.results.records import COLUMNS
+from otprune_lmms.results.samples import SCHEMA, write_samples
+
+CATEGORIES = ("existence", "count", "code_reasoning")
+
+
+def cell_samples(task: str, right: np.ndarray, clusters: np.ndarray | None = None) -> pd.DataFrame:
+    """Samples of one cell from what each document scores (0 to 1)."""
+    n = len(right)
+    clusters = np.arange(n) if clusters is None else clusters
+    frame = pd.DataFrame({"task": task, "doc_id": np.arange(n), "value": np.asarray(right, float)})
+    frame["cluster"] = [f"image {one}" for one in clusters]
+    frame["detail"] = "{}"
+    if task == "pope":
+        truth = np.where(np.arange(n) % 3 == 0, "yes", "no")
+        other = np.where(truth == "yes", "no", "yes")
+        said = np.where(right == 1, truth, other)
+        frame["detail"] = [
+            json.dumps({"prediction": p, "truth": t}) for p, t in zip(said, truth, strict=True)
+        ]
+    if task == "mme":
+        image = np.arange(n) // 2
+        frame["cluster"] = [f"image {one}" for one in image]
+        kinds = [CATEGORIES[one % len(CATEGORIES)] for one in image]
+        frame["detail"] = [
+            json.dumps({"category": kind, "question_id": f"{kind}/{one}.jpg"})
+            for kind, one in zip(kinds, image, strict=True)
+        ]
+        # As the harness writes them: cognition has neither value nor detail.
+        thinks = np.array([kind == "code_reasoning" for kind in kinds])
+        frame.loc[thinks, "value"] = np.nan
+        frame.loc[thinks, "detail"] = "{}"
+    return frame
+
+
+def stock_score(task: str, frame: pd.DataFrame) -> float:
+    """The stored headline metric of one cell by lmms-eval's own aggregation."""
+    counted = frame[frame["value"].notna()]
+    detail = [json.loads(text) for text in counted["detail"]]
+    if task == "pope":
+        return pope_aggregate_f1_score(
+            [{"prediction": one["prediction"], "ground_truth": one["truth"]} for one in detail]
+        )
+    if task == "mme":
+        logger.disable("lmms_eval.tasks.mme")
+        return mme_aggregate_results(
+            [one | {"score": value} for one, value in zip(detail, counted["value"], strict=True)]
+        )
+    return float(counted["value"].mean())
+
+
+def experiment(
+    right: Mapping[tuple[str, str], Mapping[str, np.ndarray]],
+    clusters: Mapping[str, np.ndarray] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Records and samples from what documents score, by (model, cell) and task.
+
+    Cells are labelled as the harness does: "unpruned", "otprune-0.1", "random-0.1-seed1".
+    """
+    samples, records = [], []
+    for (model, cell), tasks in right.items():
+        method, _, rest = cell.partition("-")
+        row, _, seed = cell.partition("-seed")
+        layer = int(rest.partition("layer")[2][:1] or 0)
+        pruned = cell != "unpruned"
+        about = {
+            "model": model,
+            "cell": cell,
+            "row": row,
+            "method": method if pruned else None,
+            "keep_ratio": float(rest.split("-")[0]) if pruned else np.nan,
+            "k": None,
+            "layer": layer,
+            "seed": int(seed) if seed else None,
+        }
+        for task, values in tasks.items():
+            frame = cell_samples(task, values, (clusters or {}).get(task))
+            samples.append(frame.assign(**about))
+            records.append(
+                about
+                | {
+                    "experiment": "made",
+                    "suite": "mini",
+                    "task": task,
+                    "metric": headline(task, ["score"]).metric,
+                    "value": stock_score(task, frame),
+                    "missing": None,
+                    "documents": len(frame),
+                    "kept_tokens": 10.0,
+                    "visual_tokens": 100.0,
+                }
+            )
+    return pd.DataFrame(records, columns=COLUMNS), pd.concat(samples, ignore_index=True)
+
+
+def write_folder(folder, records: pd.DataFrame, samples: pd.DataFrame) -> None:
+    """Write both as the harness does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records.to_csv(folder / "records.csv", index=False)
+    texts = {"prompt": "?", "target": "t", "answer": "a"}
+    counts = {"kept": 1, "candidates": 2, "new_tokens": 1, "seconds": 0.1}
+    whole = samples.assign(**texts, **counts).reindex(columns=SCHEMA.names)
+    columns = {
+        name: column.astype(object).where(column.notna(), None).tolist()
+        for name, column in whole.items()
+    }
+    write_samples(folder / "samples.parquet", [columns])
+
+
+class Made:
+    """The functions above, for tests."""
+
+    cell_samples = staticmethod(cell_samples)
+    stock_score = staticmethod(stock_score)
+    experiment = staticmethod(experiment)
+    write_folder = staticmethod(write_folder)
+
+
+@pytest.fixture(scope="session")
+def made():
+    return Made

@@ -1,0 +1,303 @@
+"""Blocks of a table: the unpruned model, then budgets, then what papers print."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from otprune_lmms.reporting import published
+from otprune_lmms.reporting.tables import Manifest, frame, wide
+from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN
+from otprune_lmms.reporting.tables.settings import Setting
+from otprune_lmms.results.manifest import Planned, Printed
+
+
+def titles(table, part=0):
+    return [block.title for block in table.parts[part].blocks]
+
+
+def labels(table, part=0):
+    return [[row.label for row in block.rows] for block in table.parts[part].blocks]
+
+
+def test_a_block_for_the_unpruned_model_and_one_for_each_budget(made):
+    records = made.plain(
+        {
+            "unpruned": (80, 90), "a-0.1": (60, 70), "b-0.1": (50, 60), "a-0.5": (70, 80),
+            "a-k288": (70, 80), "b-k64": (50, 50),
+        }
+    )  # fmt: skip
+    records.loc[records["row"].str.endswith(("0.5", "288")), "kept_tokens"] = 288.0
+    records.loc[records["row"] == "b-k64", "kept_tokens"] = 64.25
+    table = wide(records, made.manifest)
+    assert titles(table) == [
+        "Upper bound: 576 visual tokens (100 %)",
+        "Retain 0.5 (288 of 576 tokens, down 50.0 %)",
+        "Retain k = 288 (288 of 576 tokens, down 50.0 %)",
+        "Retain k = 64 (64.2 of 576 tokens, down 88.8 %)",
+        "Retain 0.1 (57.6 of 576 tokens, down 90.0 %)",
+    ]
+    assert labels(table) == [["unpruned"], ["a-0.5"], ["a-k288"], ["b-k64"], ["a-0.1", "b-0.1"]]
+
+
+def test_the_numbers_of_a_row(made):
+    table = wide(made.records(), made.manifest)
+    names = [column.name for column in table.columns]
+    assert names == [
+        "tokens", "GQA", "MME-P", "Flickr", "mean of ratios", "ratio of means (MME-P/20)",
+        "average rank",
+    ]  # fmt: skip
+    assert table.rows[0] == ("unpruned", 576.0, 80.0, 1500.0, 120.0, 100.0, 100.0)
+    label, tokens, *scores, ratios, means = table.rows[1]
+    assert (label, tokens) == ("otprune-0.1", 57.6)
+    assert scores == pytest.approx([60, 1200, 60])
+    assert ratios == pytest.approx(100 * (60 / 80 + 1200 / 1500 + 60 / 120) / 3)
+    assert means == pytest.approx(100 * (60 + 1200 / 20 + 60) / (80 + 1500 / 20 + 120))
+    # Two seeds: their mean, then averages of the mean.
+    assert table.rows[2][2:5] == pytest.approx((30, 450, 40))
+
+
+def test_seeds_are_averaged_and_their_spread_is_told(made, cell):
+    table = wide(made.records(), made.manifest)
+    entry = cell(table, "random-0.1", "GQA")
+    assert entry.spread == pytest.approx(np.std([20, 40], ddof=1))
+    each = [100 * (g / 80 + m / 1500 + f / 120) / 3 for g, m, f in [(20, 300, 30), (40, 600, 50)]]
+    average = cell(table, "random-0.1", "mean of ratios")
+    assert average.value == pytest.approx(np.mean(each))
+    assert average.spread == pytest.approx(np.std(each, ddof=1))
+    assert cell(table, "otprune-0.1", "GQA").spread is None
+    (note,) = [note for note in table.notes if note.startswith("random-0.1: mean of 2 seeds")]
+    assert "standard deviation: GQA 14.1, MME-P 212, Flickr 14.1, mean of ratios" in note
+
+
+def test_a_seed_that_is_missing_leaves_no_mean_of_the_others(made):
+    records = made.records()
+    records.loc[records["cell"] == "random-0.1-seed1", "value"] = None
+    table = wide(records, made.manifest)
+    assert table.rows[2][2:] == (None,) * 5
+    (row,) = [row for *_, row in table.ours() if row.label == "random-0.1"]
+    assert {entry.spread for entry in row.entries} == {None}
+
+
+def test_what_is_missing_is_said_and_never_counted_as_zero(made, cell):
+    records = made.records()
+    captions = records["task"] == "flickr30k_test"
+    records.loc[captions, "value"] = None
+    records.loc[captions, "missing"] = "needs Java"
+    table = wide(records, made.manifest)
+    entry = cell(table, "otprune-0.1", "Flickr")
+    assert (entry.value, entry.empty) == (None, MISSING)
+    assert table.rows[1][5] == pytest.approx(100 * (0.75 + 0.8) / 2)
+    assert "not computed (needs Java): flickr30k_test; relative averages leave them out" in (
+        table.notes
+    )
+
+
+def test_averages_over_fewer_tasks_are_named_and_no_contest(made, cell):
+    records = made.records()
+    lost = (records["row"] == "random-0.1") & (records["task"] == "gqa")
+    records.loc[lost, "value"] = None
+    table = wide(records, made.manifest)
+    assert any("random-0.1: relative averages over 2 of 3 tasks" in note for note in table.notes)
+    assert cell(table, "otprune-0.1", "mean of ratios").mark is None
+    assert cell(table, "otprune-0.1", "Flickr").mark == "best"
+
+
+def test_what_was_asked_for_and_not_run_says_so(made, cell):
+    manifest = Manifest(
+        "A try",
+        models=("tiny", "large"),
+        tasks=("gqa", "pope", "mme"),
+        planned=(
+            Planned("unpruned"),
+            Planned("a-0.1", "a", 0.1),
+            Planned("b-0.1", "b", 0.1),
+            Planned("b-0.5", "b", 0.5),
+        ),
+    )
+    records = made.plain({"unpruned": (80, 90), "b-0.1": (60, 70)})
+    table = wide(records, manifest)
+    assert [part.model for part in table.parts] == ["tiny", "large"]
+    assert labels(table) == [["unpruned"], ["b-0.5"], ["a-0.1", "b-0.1"]]
+    assert titles(table)[1:] == ["Retain 0.5", "Retain 0.1 (57.6 of 576 tokens, down 90.0 %)"]
+    assert labels(table, 1) == [["unpruned"], ["b-0.5"], ["a-0.1", "b-0.1"]]
+    (row,) = [row for part, _, row in table.ours() if row.label == "a-0.1" and part.model == "tiny"]
+    assert {(entry.value, entry.empty) for entry in row.entries} == {(None, NOT_RUN)}
+    absent = cell(table, "b-0.1", "MME-P", "tiny")
+    assert (absent.value, absent.empty) == (None, NOT_RUN)
+    assert cell(table, "b-0.1", "average rank", "tiny").value is None, "nothing to be ranked among"
+    # Without the experiment's cells the model alone is known to be missing.
+    less = wide(records, dataclasses.replace(manifest, planned=()))
+    assert labels(less, 1) == [["unpruned"]]
+    assert cell(less, "unpruned", "GQA", "large").empty == NOT_RUN
+
+
+def test_layers_and_settings_stand_in_the_row(made):
+    rows = ("otprune-0.1", "otprune-0.1-layer2", "otprune-0.1-layer8", "otprune-0.1-gamma1e-05")
+    records = made.plain({"unpruned": (80, 90)} | dict.fromkeys(rows, (50, 60)))
+    for layer in (2, 8):
+        records.loc[records["row"].str.endswith(f"layer{layer}"), "layer"] = layer
+    table = wide(records, made.manifest)
+    (block,) = table.parts[0].blocks[1:]
+    assert [row.name for row in block.rows] == [
+        "otprune", "otprune, layer 2", "otprune, layer 8", "otprune, gamma 1e-05",
+    ]  # fmt: skip
+    assert [row.layer for row in block.rows] == [0, 2, 8, 0]
+    assert any(note.startswith("layer 2, 8: pruned at the input") for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("otprune-0.098", "otprune"),
+        ("otprune-0.098-layer12-gamma0.05-variantpaper-original",
+         "otprune, layer 12, gamma 0.05, variantpaper, original"),
+        ("otprune-0.098-k1_size3", "otprune, k1_size 3"),
+        ("otprune-0.0980001", "otprune"),
+        ("otprune-1e-05-newlines", "otprune, newlines"),
+        ("something else", "something else"),
+    ],
+)  # fmt: skip
+def test_a_row_is_named_without_its_budget(label, name):
+    assert Setting("tiny", label, "otprune", keep_ratio=0.098).name == name
+
+
+def test_models_are_compared_with_their_own_unpruned_row(made):
+    small, large = made.records(), made.records()
+    large["model"] = "large"
+    large.loc[large["row"] == "unpruned", "value"] *= 2
+    table = wide(pd.concat([small, large], ignore_index=True), made.manifest)
+    assert [part.model for part in table.parts] == ["tiny", "large"]
+    assert table.rows[4][5] == pytest.approx(table.rows[1][5] / 2)
+
+
+def test_without_an_unpruned_row_nothing_is_relative(made):
+    records = made.records()
+    table = wide(records[records["row"] != "unpruned"], made.manifest)
+    assert [row[5:] for row in table.rows] == [(None, None)] * 2
+    assert [block.kind for block in table.parts[0].blocks] == ["retain"]
+    assert "tiny: no unpruned row, so nothing is relative to it" in table.notes
+
+
+def test_an_unpruned_zero_is_left_out_and_named(made):
+    records = made.records()
+    records.loc[(records["row"] == "unpruned") & (records["task"] == "gqa"), "value"] = 0.0
+    table = wide(records, made.manifest)
+    assert table.rows[1][5] == pytest.approx(100 * (0.8 + 0.5) / 2)
+    assert any("unpruned scores 0 on gqa" in note for note in table.notes)
+
+
+def test_the_mini_suite_says_so_and_the_hub_does_not(made):
+    records = made.records()
+    assert wide(records, made.manifest).title == "A try"
+    records["suite"] = "mini"
+    title = wide(records, made.manifest).title
+    assert title == "A try (mini suite: embedded data, not the paper's benchmarks)"
+
+
+def test_two_tasks_of_one_benchmark_keep_their_names(made):
+    tasks = ("mmbench_en_dev", "mmbench_en_dev_static")
+    records = frame([made.record("unpruned", task, "gpt_eval_score", 64.0) for task in tasks])
+    names = [column.name for column in wide(records, made.manifest).columns]
+    assert names[1:3] == list(tasks)
+
+
+def test_prompts_without_images_have_no_tokens(made, cell):
+    records = made.plain(
+        {"unpruned": (80, 90), "a-0.1": (60, 70)}, kept_tokens=None, visual_tokens=None
+    )
+    shape = {"hidden": 8, "feed_forward": 20, "layers": 6, "heads": 2}
+    known = {"shapes": {"tiny": shape}, "text_tokens": {"tiny": {"gqa": 20.0}}}
+    table = wide(records, dataclasses.replace(made.manifest, **known))
+    assert titles(table) == ["Upper bound", "Retain 0.1"]
+    assert cell(table, "a-0.1", "tokens").value is None
+    assert not [column for column in table.columns if column.kind == "cost"]
+
+
+def test_documents_that_could_not_be_asked_are_told(made):
+    manifest = dataclasses.replace(made.manifest, left_out={"gqa": 3})
+    note = "gqa: 3 documents could not be asked and are left out of every row"
+    assert note in wide(made.records(), manifest).notes
+    assert note not in wide(made.records(), made.manifest).notes
+
+
+def test_a_part_of_a_benchmark_is_told_from_the_whole(made):
+    manifest = dataclasses.replace(made.manifest, limited=frozenset({"gqa"}))
+    note = "documents: gqa 10 (the first), mme 10, flickr30k_test 10"
+    assert note in wide(made.records(), manifest).notes
+
+
+def test_no_records_are_refused(made):
+    with pytest.raises(ValueError, match="needs records"):
+        wide(frame([]), made.manifest)
+
+
+def test_published_numbers_stand_apart(made, cell):
+    base = {"gqa": 61.96, "mme": 1506, "pope": 1.0}
+    manifest = Manifest(
+        "A try",
+        printed=(
+            Printed("a paper", "unpruned", "tiny", base),
+            Printed("a paper", "OTPrune", "tiny", {"gqa": 99.9, "mme": 1368}),
+            Printed("another", "FastV", "tiny", {"gqa": 49.6}),
+        ),
+    )
+    alone, table = wide(made.records(), made.manifest), wide(made.records(), manifest)
+    kinds = [block.kind for block in table.parts[0].blocks]
+    assert kinds == ["upper", "retain", "published", "published"]
+    assert titles(table)[2:] == [
+        "As published, not run here: a paper", "As published, not run here: another",
+    ]  # fmt: skip
+    ours = [[row.entries for row in block.rows] for block in table.parts[0].blocks[:2]]
+    before = [[row.entries for row in block.rows] for block in alone.parts[0].blocks]
+    marks = [[[e.mark for e in row] for row in block] for block in ours]
+    assert marks == [[[e.mark for e in row] for row in block] for block in before]
+    assert table.rows == alone.rows
+    for block in table.parts[0].blocks[2:]:
+        assert {e.mark for row in block.rows for e in row.entries} == {None}
+    # Over the tasks of this table alone, against the same source's unpruned row.
+    assert cell(table, "OTPrune", "mean of ratios").value == pytest.approx(
+        100 * (99.9 / 61.96 + 1368 / 1506) / 2
+    )
+    assert cell(table, "FastV", "mean of ratios").value is None
+    assert cell(table, "FastV", "MME-P").empty == MISSING
+
+
+def table_1(model, shown):
+    """OTPrune's Table 1 as if it had been run here: one block."""
+    lines = published.load(source="OTPrune arXiv:2602.20205v2 Table 1", model=model)
+    lines = lines[(lines["task"] != "") & (lines["method"].isin(["Original", *shown]))]
+    lines = lines[lines["variant"] == ""]
+    heads = {"mme": "mme_perception_score", "pope": "pope_f1_score", "mmmu_val": "mmmu_acc",
+             "mmbench_en_dev_static": "gpt_eval_score", "seedbench": "seed_image",
+             "coco2017_cap_val": "coco_CIDEr", "flickr30k_test": "flickr_CIDEr",
+             "nocaps_val": "nocaps_CIDEr"}  # fmt: skip
+    return [
+        {
+            "row": "unpruned" if line["method"] == "Original" else f"{line['method']}-0.098",
+            "task": line["task"],
+            "metric": heads.get(line["task"], "exact_match"),
+            "value": line["value"]
+            / (1 if line["task"] in ("mme", "mmbench_en_dev_static") else 100),
+        }
+        for line in lines.to_dict("records")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "ranks", "averages"),
+    [
+        ("LLaVA-1.5-7B", (1.64, 1.36), (91.27, 92.53)),
+        ("LLaVA-1.5-13B", (1.91, 1.18), (91.77, 93.86)),
+        ("LLaVA-NeXT-7B", (1.77, 1.23), (92.96, 95.20)),
+    ],
+)
+def test_the_paper_s_table_has_the_paper_s_ranks(model, ranks, averages, made, cell):
+    lines = table_1(model, ("VTW", "FastV", "DivPrune", "OTPrune"))
+    table = wide(frame([made.record(**line) for line in lines]), made.manifest)
+    for method, rank, average in zip(("DivPrune", "OTPrune"), ranks, averages, strict=True):
+        row = f"{method}-0.098"
+        assert round(cell(table, row, "average rank").value, 2) == rank
+        assert round(cell(table, row, "mean of ratios").value, 2) == average
+    assert cell(table, "OTPrune-0.098", "average rank").mark == "best"

@@ -1,0 +1,55 @@
+"""Records come back from their file as they were."""
+
+import string
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otprune_lmms.reporting.tables import COLUMNS, frame, read_records, wide
+
+quiet = settings(deadline=None, max_examples=40, derandomize=True)
+
+
+def test_the_table_of_a_file_is_that_of_its_records(tmp_path, made):
+    path = tmp_path / "records.csv"
+    records = made.records()
+    records.loc[0, "value"] = 0.1 + 0.2
+    records.to_csv(path, index=False)
+    assert wide(read_records(path), made.manifest) == wide(records, made.manifest)
+
+
+@quiet
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["7", "NA", "null", "1e5", "None", "nan", "007", "True"])
+    | st.text(string.ascii_letters + string.digits + "._-", min_size=1),
+)
+def test_every_digit_and_every_name_survives(tmp_path_factory, value, name):
+    path = tmp_path_factory.mktemp("records") / "records.csv"
+    line = dict.fromkeys(COLUMNS) | {"model": name, "row": name, "task": name, "value": value}
+    frame([line]).to_csv(path, index=False)
+    (again,) = read_records(path).to_dict("records")
+    assert again["value"] == value
+    assert [again[column] for column in ("model", "row", "task")] == [name] * 3
+    assert pd.isna(again["method"])
+    assert pd.isna(again["missing"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", "must have the columns experiment, suite"),
+        ("", "cannot be read"),
+        (",".join(COLUMNS) + "\n" + "x," * 12 + "much" + "," * 4 + "\n", "must be a number"),
+        (",".join(COLUMNS) + "\n" + "1," * 40 + "\n" + "1," * 50 + "\n", "cannot be read"),
+    ],
+)
+def test_another_file_is_refused_by_its_name(tmp_path, content, message):
+    path = tmp_path / "records.csv"
+    with pytest.raises(ValueError, match="no records at .*records.csv"):
+        read_records(path)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"records.csv.*{message}"):
+        read_records(path)

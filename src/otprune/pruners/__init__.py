@@ -1,1 +1,0 @@
-"""One file per method. The registry is `otprune.pruners.registry`."""

@@ -1,0 +1,262 @@
+"""What to prune, where, and how much."""
+
+import operator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
+
+from otprune import LayerPruner, Merger, Method, Selector, make_pruner, resolve_budget
+from otprune.cost import DecoderShape
+from otprune.pruning.target import Match, Target
+from otprune.schedule import Point, solve, tokens_by_layer
+from otprune.signals import TEXT_SIGNALS
+
+Positions = Literal["compact", "original"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One selection among the visual tokens of each image.
+
+    Attributes:
+        method: a `Selector`, or, before the language model, a `Merger`.
+        keep_ratio: share of the image's tokens to keep, counted before any pruning; or
+        k: how many tokens of each image to keep.
+        layer: 0 prunes before the language model, L >= 1 at the input of its layer L.
+    """
+
+    method: Selector | Merger
+    keep_ratio: float | None = None
+    k: int | None = None
+    layer: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not isinstance(self.method, Selector | Merger):
+            raise ValueError(f"method must be an otprune Selector or Merger, got {self.method!r}")
+        if isinstance(self.keep_ratio, Real) and not isinstance(self.keep_ratio, bool):
+            object.__setattr__(self, "keep_ratio", float(self.keep_ratio))
+        if self.k is None or self.keep_ratio is not None:
+            resolve_budget(1, keep_ratio=self.keep_ratio, k=self.k)
+        else:
+            object.__setattr__(self, "k", _count("k", self.k, least=1))
+        object.__setattr__(self, "layer", _count("layer", self.layer, least=0))
+        if isinstance(self.method, Merger) and self.layer:
+            raise ValueError(
+                f"layer must be 0 for {type(self.method).__name__}, which merges tokens before the "
+                f"language model, got {self.layer}"
+            )
+
+    def budget(self, n: int, alive: int) -> int:
+        """Return how many of ``alive`` tokens stay, of ``n`` that the image had at first."""
+        if self.k is not None:
+            return min(self.k, alive)
+        return min(resolve_budget(n, keep_ratio=self.keep_ratio), alive)
+
+
+def _count(name: str, value: object, least: int) -> int:
+    """Return an integer of any kind as Python's."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What to prune where, and how kept tokens are placed.
+
+    Attributes:
+        stages: at most one for each layer, in order; may be empty if there is a ``pruner``.
+        positions: rotary positions of what is left: "compact" renumbers it 0, 1, 2, ..., "original"
+            leaves every token the position that it had unpruned (a prompt that ends with an image
+            goes on from its last kept token). Default: a layer pruner's own; else compact before
+            the language model (as released), original inside it.
+        keep_newlines: `image_newline` tokens of LLaVA-1.6 are kept beside the budget, which then
+            counts patches only. Default: they are candidates like any other (as released).
+        compat: "reference" re-enacts what the released forks do to prompts other than one image in
+            a vicuna_v1 prompt; see `llava.pruning.reference`.
+        pruner: drops tokens inside the language model by a schedule of its own; its shares are of
+            what a stage before the language model has left.
+        target: what all layers together may process: amounts then only say how it is shared out
+            among them. None for amounts as they are.
+    """
+
+    stages: tuple[Stage, ...]
+    positions: Positions | None = None
+    keep_newlines: bool = False
+    compat: Literal["reference"] | None = None
+    pruner: LayerPruner | None = None
+    target: Target | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not isinstance(self.stages, tuple) or not (self.stages or self.pruner):
+            raise ValueError(f"stages must be a tuple of one or more Stage, got {self.stages!r}")
+        layers = [stage.layer for stage in self.stages]
+        if layers != sorted(set(layers)):
+            raise ValueError(f"stages must have ascending, distinct layers, got {layers}")
+        if self.positions not in (None, "compact", "original"):
+            raise ValueError(f"positions must be compact or original, got {self.positions!r}")
+        if not isinstance(self.keep_newlines, bool):
+            raise ValueError(f"keep_newlines must be true or false, got {self.keep_newlines!r}")
+        if self.compat not in (None, "reference"):
+            raise ValueError(f"compat must be reference or nothing, got {self.compat!r}")
+        if self.compat == "reference" and (
+            len(self.stages) > 1 or self.positions == "original" or self.keep_newlines
+        ):
+            raise ValueError(
+                "compat='reference' knows one stage, compact positions and no keep_newlines"
+            )
+        self._check_kinds(layers)
+
+    def _check_kinds(self, layers: list[int]) -> None:
+        """Check what goes with mergers, layer pruners and targets."""
+        selectors = all(isinstance(stage.method, Selector) for stage in self.stages)
+        if self.pruner is not None and not isinstance(self.pruner, LayerPruner):
+            raise ValueError(f"pruner must be an otprune LayerPruner, got {self.pruner!r}")
+        if self.compat == "reference" and (self.pruner or self.target or not selectors):
+            raise ValueError("compat='reference' knows selectors only, and no target")
+        if self.pruner is not None and any(layers):
+            raise ValueError(f"stages beside a pruner must be at layer 0, got {layers}")
+        if self.pruner is not None and self.keep_newlines:
+            raise ValueError(
+                "keep_newlines goes with selectors and mergers, not with layer pruners"
+            )
+        if self.pruner is not None and self.stages and self.pruner.first is not None:
+            raise ValueError(f"{type(self.pruner).__name__} has a stage at layer 0 of its own")
+        if isinstance(self.before, Merger):
+            for method in (*(stage.method for stage in self.stages[1:]), self.pruner):
+                lost = sorted(method.needs - TEXT_SIGNALS) if method else []
+                if lost:
+                    raise ValueError(
+                        f"{type(method).__name__} needs {', '.join(lost)}, which merged tokens do "
+                        f"not have; {type(self.before).__name__} merges before it"
+                    )
+        if self.target is not None and len(self.stages) + (self.pruner is not None) != 1:
+            raise ValueError("a target needs one stage, or a layer pruner alone")
+
+    @property
+    def before(self) -> Selector | Merger | None:
+        """What prunes before the language model."""
+        if self.stages and self.stages[0].layer == 0:
+            return self.stages[0].method
+        return None if self.pruner is None else self.pruner.first
+
+    @property
+    def inside(self) -> bool:
+        """Whether anything is pruned inside the language model."""
+        return self.pruner is not None or any(stage.layer for stage in self.stages)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the signals without which some method cannot work."""
+        methods: list[Method] = [stage.method for stage in self.stages]
+        if self.pruner is not None:
+            methods += [one for one in (self.pruner, self.pruner.first) if one is not None]
+        return frozenset().union(*(method.needs for method in methods))
+
+    def method_at(self, layer: int) -> Selector | LayerPruner | None:
+        """Return what may prune at the input of a layer inside the language model."""
+        if self.pruner is not None:
+            return self.pruner
+        found = [s.method for s in self.stages if s.layer == layer]
+        return found[0] if found and isinstance(found[0], Selector) else None
+
+    def positions_at(self, layer: int) -> Positions:
+        """Return how tokens are placed after pruning at a layer."""
+        if self.positions is not None:
+            return self.positions
+        if self.pruner is not None and (layer or self.pruner.first is not None):
+            return self.pruner.positions
+        return "compact" if layer == 0 else "original"
+
+    def plan(self, n: int, shape: DecoderShape) -> dict[int, int]:
+        """Return how many tokens of an image of ``n`` are left from which layers on.
+
+        Tokens that a merger inside the language model appends are not counted.
+
+        Raises:
+            ValueError: a target that the layers cannot reach.
+        """
+        layers, target = shape.layers, self.target
+        total = None if target is None else target.total(n, shape)
+        cost = float if target is None else target.cost(shape)
+        if self.pruner is not None:
+            first = [stage.budget(n, n) for stage in self.stages]
+            plan = self.pruner.plan(first[0] if first else n, layers, total, cost)
+            return {0: first[0], **plan} if first else plan
+        if total is None:
+            return {stage.layer: stage.budget(n, n) for stage in self.stages}
+        return solve([Point(self.stages[0].layer, 0.5)], n, layers, total, cost)
+
+    def tokens_by_layer(self, n: int, shape: DecoderShape) -> list[int]:
+        """Return how many visual tokens of an image of ``n`` enter each layer.
+
+        Raises:
+            ValueError: see `plan`.
+        """
+        appended = None if self.pruner is None else self.pruner.appended
+        return tokens_by_layer(self.plan(n, shape), n, shape.layers, appended)
+
+
+def make_pruning(
+    method: str | Method,
+    *,
+    keep_ratio: float | None = None,
+    k: int | None = None,
+    layer: int = 0,
+    positions: Positions | None = None,
+    keep_newlines: bool = False,
+    compat: Literal["reference"] | None = None,
+    match: Match | None = None,
+    preset: str | None = None,
+    **settings: object,
+) -> Pruning:
+    """Return a pruning by one method.
+
+    ``make_pruning("otprune", keep_ratio=0.098)`` is the paper's setting. ``preset`` and further
+    settings are the method's own; under ``compat="reference"`` OTPrune's preset is "released" if
+    none is given, so that the fork's answers come out token for token.
+
+    Selectors and mergers need a budget, which is about the tokens that are kept (``match="kept"``).
+    A layer pruner has a schedule; a budget scales it so that as many tokens enter a layer on
+    average over all layers (``match="average"``), or so that the visual tokens' share of
+    multiply-adds is ``keep_ratio`` (``match="flops"``). Both work for a selector at a layer, too.
+
+    Raises:
+        ValueError: an unknown method or setting, an impossible value; the message names it.
+    """
+    if isinstance(method, Method):
+        if preset is not None or settings:
+            raise ValueError(f"preset and settings belong to a method's name, got {method!r}")
+        made: Any = method
+    else:
+        if compat == "reference" and method == "otprune" and preset is None:
+            preset = "released"
+        made = make_pruner(method, preset=preset, **settings)
+    rest = (positions, keep_newlines, compat)
+    if match not in (None, "kept", "average", "flops"):
+        raise ValueError(f"match must be kept, average or flops, got {match!r}")
+    if isinstance(made, LayerPruner):
+        if _count("layer", layer, least=0):
+            raise ValueError(
+                f"layer must be 0 for {type(made).__name__}, whose schedule names its layers; "
+                f"got {layer}"
+            )
+        if match == "kept":
+            raise ValueError(
+                f"match must be average or flops for {type(made).__name__}; tokens left at a layer "
+                "are its schedule's"
+            )
+        none = keep_ratio is None and k is None
+        if none and match is not None:
+            raise ValueError(f"match={match!r} needs keep_ratio or k")
+        target = None if none else Target(match or "average", keep_ratio, k)
+        return Pruning((), *rest, pruner=made, target=target)
+    stage = Stage(made, keep_ratio=keep_ratio, k=k, layer=layer)
+    target = None if match in (None, "kept") else Target(match, keep_ratio, k)
+    return Pruning((stage,), *rest, target=target)

@@ -1,0 +1,1 @@
+"""One file per method. The registry is `otprune.registry`."""

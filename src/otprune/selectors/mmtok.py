@@ -1,0 +1,143 @@
+"""MMTok: keep the tokens that cover both the question's words and the image (arXiv 2508.18264)."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from otprune.checks import check_positive
+from otprune.kernels import symmetric_product, unit_rows
+from otprune.selector import Selector
+from otprune.selectors.mmtok_text import coverage_words
+from otprune.signals import Signals
+from otprune.tiles import patches, row_ends
+from otprune.types import PickOrder, VisualTokens
+
+_IMAGE = "<image>"
+"""What stands for an image in LLaVA's prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class MMTok(Selector):
+    """Greedy maximiser of how well kept tokens cover the words of the question and all tokens.
+
+    Source: arXiv 2508.18264 (ICLR 2026), sec. 3, and its released code. Row w of P is the softmax
+    over tokens of cos(word w, token) / T_t, divided by the number of words; row i of Q the softmax
+    over tokens of cos(feature i, feature j) / T_v, divided by the number of tokens. Tokens are as
+    projected, words the language model's embeddings, features what the projector took. A set is
+    worth the sum over the rows of [P; αQ] of its largest entry: monotone and submodular, so greedy
+    reaches at least (1 - 1/e) of the best. Ties go to the lower position.
+
+    Words are those of the question that are neither stop words nor part of a prompt for the form of
+    the answer (`mmtok_text`); each is tokenised alone. The stop words are ours: which ones the code
+    has can be told from its results for some only.
+
+    - Padding: for LLaVA-1.5 the code also leaves out patches that hold only the padding of the
+      squared image. That is not done here: signals do not say which these are.
+    - ``<image>`` is taken out wherever it stands; in the code only at the very start, elsewhere it
+      becomes the word "image".
+    - All tiles of an image are one set of tokens. Ends of rows are nothing to cover and come last.
+
+    Cost O(n²c / 2 + nmd) for n tokens and m word pieces, then O(n(m + n)) a pick at worst (rows are
+    summed up again only where their largest entry changed; which, is read on the host). Memory
+    O(n(m + n)).
+
+    Attributes:
+        text_temperature: T_t, 0.02; the code has 0.01 for Qwen.
+        vision_temperature: T_v.
+        alpha: α, weight of the image's rows against those of the words.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"question", "embed_words", "features"})
+    presets: ClassVar = {
+        "llava": {"text_temperature": 0.02, "vision_temperature": 0.2, "alpha": 0.5},
+        "qwen": {"text_temperature": 0.01, "vision_temperature": 0.2, "alpha": 0.5},
+    }
+
+    text_temperature: float = 0.02
+    vision_temperature: float = 0.2
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_positive("text_temperature", self.text_temperature)
+        check_positive("vision_temperature", self.vision_temperature)
+        number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
+        if not number or not 0 <= self.alpha < math.inf:
+            raise ValueError(f"alpha must be a finite number >= 0, got {self.alpha!r}")
+
+    def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        words = _word_embeddings(signals, tokens)
+        among = patches(signals, len(tokens)).to(tokens.device)
+        ends = row_ends(signals).to(tokens.device)
+        rows = self.coverage(words, tokens[among], signals.features[among])  # type: ignore[index]
+        picks = coverage_picks(rows, min(k, len(among)))
+        return torch.cat([among[picks], ends])[:k]
+
+    def coverage(
+        self,
+        words: Float[Tensor, "m d"],
+        tokens: Float[Tensor, "n d"],
+        features: Float[Tensor, "n c"],
+    ) -> Float[Tensor, "rows n"]:
+        """Return [P; αQ], float32."""
+        n = len(tokens)
+        units = unit_rows(features.float())
+        text = unit_rows(words.float()) @ unit_rows(tokens.float()).T
+        image = symmetric_product(units, units)
+        return torch.cat(
+            [
+                torch.softmax(text / self.text_temperature, 1) / len(words),
+                torch.softmax(image / self.vision_temperature, 1) * (self.alpha / max(n, 1)),
+            ]
+        )
+
+
+def _word_embeddings(signals: Signals, tokens: Tensor) -> Float[Tensor, "m d"]:
+    question, embed = signals.question, signals.embed_words
+    words = [] if question is None else coverage_words(question.replace(_IMAGE, " "))
+    if not words or embed is None:
+        raise ValueError(f"signals.question must hold a word for MMTok to cover, got {question!r}")
+    vectors = embed(words)
+    if vectors.ndim != 2 or len(vectors) == 0 or vectors.shape[1] != tokens.shape[1]:
+        raise ValueError(
+            f"signals.embed_words must give vectors [m {tokens.shape[1]}], as long as the tokens, "
+            f"got shape {tuple(vectors.shape)}"
+        )
+    return vectors.to(tokens.device)
+
+
+def coverage_picks(
+    rows: Float[Tensor, "r n"], k: int, last: Int64[Tensor, " m"] | None = None
+) -> PickOrder:
+    """Return k greedy picks of columns whose entries, all >= 0, cover the rows.
+
+    Args:
+        rows: how well each column covers each row.
+        k: how many columns.
+        last: columns to pick only when no other is left, by the same rule.
+    """
+    best = rows.new_zeros(len(rows))
+    gain = rows.sum(0, dtype=torch.float64)
+    barred = torch.zeros_like(gain)
+    free = len(gain) if last is None else len(gain) - len(last)
+    if last is not None:
+        barred[last] = float("-inf")
+    order = torch.empty(k, dtype=torch.long, device=rows.device)
+    for t in range(k):
+        if t == free:
+            barred.zero_()
+        j = (gain + barred).argmax()
+        order[t] = j
+        changed = (rows[:, j] > best).nonzero()[:, 0]
+        part, old = rows[changed], best[changed]
+        new = part[:, j]
+        before = (part - old[:, None]).clamp_(min=0).sum(0, dtype=torch.float64)
+        after = (part - new[:, None]).clamp_(min=0).sum(0, dtype=torch.float64)
+        gain += after - before
+        best[changed] = new
+        gain[j] = float("-inf")
+    return order
