@@ -31,19 +31,19 @@ from otprune_lmms.engine.prompts import prompt_of, token_ids
 from otprune_lmms.experiments.config import ConfigError, load_experiment, task_folder
 from otprune_lmms.experiments.run import load
 from otprune_lmms.journal import Journal
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.scoring import load_tasks
 
 from bench_common import ROOT, provenance, write_tables
 
 CONFIG = ROOT / "configs" / "mini.yaml"
 OUT = ROOT / "results" / "harness"
-Texts = dict[tuple[Cell, Any], str]
+Texts = dict[tuple[PruningConfig, Any], str]
 
 
 @torch.inference_mode()
 def ask_as_the_reference(
-    loaded: tuple[Any, Any, Any, int], request: Request, cell: Cell, template: str
+    loaded: tuple[Any, Any, Any, int], request: Request, config: PruningConfig, template: str
 ) -> str:
     """Return the answer to one request, everything done for it alone."""
     tokenizer, model, processor, _ = loaded
@@ -62,7 +62,7 @@ def ask_as_the_reference(
         images=pixels,
         image_sizes=[image.size for image in images],
         image_ids=[image_number(image_hash(image)) for image in images],
-        pruning=cell.pruning(),
+        pruning=config.pruning,
         do_sample=False,
         num_beams=given.get("num_beams", 1),
         max_new_tokens=given.get("max_new_tokens", 1024),
@@ -76,17 +76,17 @@ def ask_as_the_reference(
 def reference_way(
     loaded: tuple[Any, Any, Any, int],
     requests: Sequence[Request],
-    cells: Sequence[Cell],
+    configs: Sequence[PruningConfig],
     template: str,
 ) -> tuple[float, Texts]:
     """Return seconds and answers, setting by setting, document by document."""
     texts: Texts = {}
     begin = time.perf_counter()
-    for cell in cells:
+    for config in configs:
         for request in requests:
-            texts[cell, request.key] = ask_as_the_reference(loaded, request, cell, template)
+            texts[config, request.key] = ask_as_the_reference(loaded, request, config, template)
         print(
-            f"reference's way: {cell.label}, {time.perf_counter() - begin:.0f} s", file=sys.stderr
+            f"reference's way: {config.label}, {time.perf_counter() - begin:.0f} s", file=sys.stderr
         )
     return time.perf_counter() - begin, texts
 
@@ -94,7 +94,7 @@ def reference_way(
 def our_way(
     loaded: tuple[Any, Any, Any, int],
     requests: Sequence[Request],
-    cells: Sequence[Cell],
+    configs: Sequence[PruningConfig],
     template: str,
     batch_size: int,
 ) -> tuple[float, Texts, Any]:
@@ -109,10 +109,12 @@ def our_way(
             journal=journal,
             progress=False,
         )
-        answers = engine.run(requests, cells)
+        answers = engine.run(requests, configs)
         spent = time.perf_counter() - begin
     texts = {
-        (cell, r.key): (answers[cell, r].text or "").strip() for cell in cells for r in requests
+        (config, r.key): (answers[config, r].text or "").strip()
+        for config in configs
+        for r in requests
     }
     return spent, texts, answers.counts
 
@@ -173,23 +175,23 @@ def main(
         tasks = load_tasks(list(limits), task_folder(experiment, config.parent))
         requests = [r for name in tasks for r in requests_of(tasks[name], name, limit=limits[name])]
     model = experiment.models[0].model_copy(update={"device": device})
-    cells = experiment.cells.cells()
+    configs = experiment.pruning.configs()
     loaded = load(model, config.parent)
     template, batch = model.conversation, model.batch_size
     # One answer of each kind first: what is set up once must not count against either way.
-    our_way(loaded, requests[:1], cells[:2], template, 1)
-    plain = reference_way(loaded, requests, cells, template)
+    our_way(loaded, requests[:1], configs[:2], template, 1)
+    plain = reference_way(loaded, requests, configs, template)
     ours = {
-        f"ours, batch {size}": our_way(loaded, requests, cells, template, size)
+        f"ours, batch {size}": our_way(loaded, requests, configs, template, size)
         for size in dict.fromkeys((1, batch))
     }
-    images = len(cells) * sum(1 if r.video else len(r.images()) for r in requests)
+    images = len(configs) * sum(1 if r.video else len(r.images()) for r in requests)
     rows = rows_of(plain, ours, images)
     phases = [{"way": name} | dataclasses.asdict(c)["seconds"] for name, (_, _, c) in ours.items()]
     notes = [
-        f"{model.name}, {len(cells)} settings x {len(requests)} requests of {len(tasks)} tasks",
-        f"({', '.join(cell.label for cell in cells)}). One run, the same loaded model; loading and",
-        "scoring left out. Ours includes the model's fingerprint, hashes of all images, and the",
+        f"{model.name}, {len(configs)} settings x {len(requests)} requests of {len(tasks)} tasks",
+        f"({', '.join(config.label for config in configs)}). One run, the same loaded model; loading",
+        "and scoring left out. Ours includes the model's fingerprint, hashes of all images, and the",
         "journal. Answers can differ where a batch sums in another order.",
     ]
     tables = {"Seconds": rows, "Ours by phase, seconds": phases}

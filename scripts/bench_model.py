@@ -226,7 +226,7 @@ def run_case(case: Case, device: str, repeats: int) -> tuple[dict, list[dict]]:
 
 def main(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="timed runs of each cell; the median counts")] = 5,
+    repeats: Annotated[int, typer.Option(help="timed runs of each config; the median counts")] = 5,
     out: Annotated[Path, typer.Option(help="folder to write to")] = ROOT / "results" / "model",
 ) -> None:
     """Measure, print and write all tables."""

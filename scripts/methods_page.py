@@ -54,7 +54,7 @@ def differences(pairs: pd.DataFrame, base: str) -> dict[str, str]:
 
 
 def block(
-    table: pd.DataFrame, pairs: pd.DataFrame, ratio: float, base: str, cells: Mapping[str, Any]
+    table: pd.DataFrame, pairs: pd.DataFrame, ratio: float, base: str, configs: Mapping[str, Any]
 ) -> list[str]:
     """Return the lines of one budget, best first."""
     rows = table[table["keep_ratio"] == ratio].sort_values(SCORE, ascending=False, kind="stable")
@@ -74,7 +74,7 @@ def block(
         low, high = row[f"{SCORE} low"], row[f"{SCORE} high"]
         a_layer = row["tokens"] if pd.isna(row[mean]) else row[mean]
         lines.append(
-            f"| {named(cells[name])} | {kind(str(row['method']))} | {a_layer:.1f} "
+            f"| {named(configs[name])} | {kind(str(row['method']))} | {a_layer:.1f} "
             f"| {row['tokens']:.1f} | {row['MAC %']:.1f} "
             f"| {row[SCORE]:.1f} [{low:.1f}, {high:.1f}] | {against.get(name, '')} |"
         )
@@ -91,7 +91,7 @@ def write(
     table = pd.read_csv(results / "table.csv")
     pairs = pd.read_csv(results / "pairs.csv")
     manifest = json.loads((results / "manifest.json").read_text())
-    cells = {one["row"]: one["settings"] for one in reversed(manifest["cells"])}
+    configs = {one["row"]: one["config"] for one in reversed(manifest["configs"])}
     lines = ["# All methods at equal budgets", ""]
     lines += [f"{name}: `{value}`  " for name, value in manifest["origin"].items()]
     lines += [
@@ -106,7 +106,7 @@ def write(
         "",
     ]
     for ratio in sorted(table["keep_ratio"].dropna().unique(), reverse=True):
-        lines += block(table, pairs, float(ratio), base, cells)
+        lines += block(table, pairs, float(ratio), base, configs)
     page.write_text("\n".join(lines))
 
 

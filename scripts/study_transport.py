@@ -85,8 +85,8 @@ def _mean(results: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.mean(r[name] for r in results) for name in results[0]}
 
 
-def cells(row: dict) -> list[str]:
-    """Return a row's cells as text."""
+def configs(row: dict) -> list[str]:
+    """Return a row's configs as text."""
     digits = {"rank": 1, "ms": 2}
     return [
         f"{value:.{digits.get(name, 3)}f}" if isinstance(value, float) else str(value)
@@ -100,7 +100,7 @@ def show(rows: list[dict], title: str) -> None:
     for column in rows[0]:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*configs(row))
     Console().print(table)
 
 
@@ -145,7 +145,7 @@ def write(out: Path, origin: dict[str, str], tables: dict[str, list[dict]]) -> N
     for title, rows in tables.items():
         columns = list(rows[0])
         lines += ["", f"## {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-        lines += [f"| {' | '.join(cells(row))} |" for row in rows]
+        lines += [f"| {' | '.join(configs(row))} |" for row in rows]
     lines += [
         "",
         LEGEND,

@@ -160,7 +160,7 @@ java: optional
 models:
   - {name: llava-mini, pretrained: $root/LLaVA/checkpoints/llava-mini, dtype: float32, batch_size: 4}
 tasks: [pope, mme]
-cells:
+pruning:
   keep_ratios: [0.05, 0.098, 0.2, 0.4]
   methods: [otprune, {method: random, seeds: [0, 1]}]
 EOF

@@ -113,8 +113,8 @@ def yes_or_no(value: object, source: str) -> bool:
 def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
     """Return arguments with the environment's settings among them.
 
-    ``arguments`` uses the names of `otprune_lmms.pruning_config.Cell`. Of an unpruned model
-    ``LAYER_INDEX`` and ``SUBSET_RATIO`` say nothing.
+    ``arguments`` uses the names of `PruningConfig`'s fields. Of an unpruned model ``LAYER_INDEX``
+    and ``SUBSET_RATIO`` say nothing.
 
     Raises:
         SettingsError: both give a setting, and not the same; a method in the environment that

@@ -64,7 +64,7 @@ class Llava(lmms):
         self._journal: Journal | None = None
         self._engine: Engine | None = None
         if self._rank == 0:
-            logger.info("pruning: %s (%s)", self.cell.label, self.cell.settings_dict())
+            logger.info("pruning: %s (%s)", self.config.label, self.config.as_dict())
         self._load()
 
     @classmethod
@@ -93,9 +93,9 @@ class Llava(lmms):
         return f"{type(self).__module__}.{type(self).__name__}({self.arguments})"
 
     @property
-    def cell(self) -> Any:
+    def config(self) -> Any:
         """What is pruned."""
-        return self.arguments.cell
+        return self.arguments.config
 
     @property
     def device(self) -> torch.device:
@@ -110,7 +110,7 @@ class Llava(lmms):
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Return the answers to generation requests, in order."""
         asked, answers = self._run(requests)
-        return [answers[self.cell, request].text or "" for request in asked]
+        return [answers[self.config, request].text or "" for request in asked]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Return (mean loss in nats, whether greedy) of each continuation, in order.
@@ -118,7 +118,7 @@ class Llava(lmms):
         The loss, not the log-likelihood: lmms-eval's tasks for LLaVA take the smallest.
         """
         asked, answers = self._run(requests)
-        found = [answers[self.cell, request] for request in asked]
+        found = [answers[self.config, request] for request in asked]
         return [(float(one.loss or 0.0), bool(one.greedy)) for one in found]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
@@ -174,7 +174,7 @@ class Llava(lmms):
             raise RuntimeError("the model was let go of by clean(); make another one")
         try:
             asked = requests_from(instances, self.task_dict)
-            answers = self.answers = self._engine.run(asked, [self.cell])
+            answers = self.answers = self._engine.run(asked, [self.config])
         except DocumentError as error:
             raise RequestError(
                 f"{error}; lmms-eval cannot leave a document out, otprune run does"
@@ -185,7 +185,7 @@ class Llava(lmms):
 
 def _check_layer(arguments: Arguments) -> None:
     """Raise ``SettingsError`` if the checkpoint has no layer to prune at, before it is loaded."""
-    layer = arguments.cell.layer
+    layer = arguments.config.layer
     if layer == 0:
         return
     files = CheckpointFiles(arguments.pretrained, arguments.revision)
@@ -218,8 +218,8 @@ def _device(arguments: Arguments, accelerator: Accelerator) -> torch.device:
 
 def _report(answers: Answers, asked: Sequence[Request], rank: int) -> None:
     """Leave what the run did in lmms-eval's results and in the log."""
-    counts, (cell,) = answers.counts, answers.cells
-    found = [answers[cell, request] for request in asked]
+    counts, (config,) = answers.counts, answers.configs
+    found = [answers[config, request] for request in asked]
     kept = [n for one in found for n in one.kept]
     candidates = [n for one in found for n in one.candidates]
     seconds = sum(counts.seconds.values())

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from llava.conversation import conv_templates
 from otprune import PRUNERS
 from otprune_lmms.environment import SettingsError, method_named, yes_or_no
-from otprune_lmms.pruning_config import Cell, with_texts
+from otprune_lmms.pruning_config import PruningConfig, with_texts
 
 _ALIASES = {
     "subset_ratio": "keep_ratio",
@@ -16,7 +16,7 @@ _ALIASES = {
     "torch_dtype": "dtype",
     "conversation": "conv_template",
 }
-_CELL = tuple(f.name for f in dataclasses.fields(Cell) if f.name != "settings")
+_CELL = tuple(f.name for f in dataclasses.fields(PruningConfig) if f.name != "settings")
 _WITHOUT_EFFECT = ("truncation", "truncate_context", "tie_weights", "model_name", "multimodal")
 """What lmms-eval's own wrapper takes and what changes nothing here: answers are new tokens only,
 weights are tied by the loader, and the checkpoint says what it is."""
@@ -48,7 +48,7 @@ class Arguments:
         use_cache: keep keys and values while decoding.
         revision: branch, tag or commit on the hub.
         eval_time: take each answer's times by phase; no part of what tells two models apart.
-        cell: what is pruned.
+        config: what is pruned.
     """
 
     pretrained: str = "liuhaotian/llava-v1.5-7b"
@@ -68,7 +68,7 @@ class Arguments:
     use_cache: bool = True
     revision: str | None = None
     eval_time: bool = field(default=False, repr=False, compare=False)
-    cell: Cell = Cell()
+    config: PruningConfig = PruningConfig()
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -101,8 +101,8 @@ def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
 def parse(given: Mapping[str, Any]) -> Arguments:
     """Return the arguments of ``--model_args``; every mistake is one sentence.
 
-    Beside the fields of `Arguments` and `Cell` all settings of the method are taken, and what
-    lmms-eval's own wrapper takes.
+    Beside the fields of `Arguments` and `PruningConfig` all settings of the method are taken, and
+    what lmms-eval's own wrapper takes.
 
     Raises:
         SettingsError: an unknown argument, an impossible value.
@@ -114,7 +114,7 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         left.setdefault("attn_implementation", "flash_attention_2")
     for name in _WITHOUT_EFFECT:
         left.pop(name, None)
-    own = {f.name for f in dataclasses.fields(Arguments)} - {"cell"}
+    own = {f.name for f in dataclasses.fields(Arguments)} - {"setting"}
     plain = {name: left.pop(name) for name in own & left.keys()}
     plain |= _batch_size(plain)
     if "eval_time" in plain:
@@ -122,23 +122,25 @@ def parse(given: Mapping[str, Any]) -> Arguments:
     for name in ("pretrained", "model_base", "device", "device_map", "journal", "revision"):
         if name in plain:
             plain[name] = str(plain[name])
-    return Arguments(**plain, cell=_cell(left))
+    return Arguments(**plain, config=_config(left))
 
 
-def _cell(given: Mapping[str, Any]) -> Cell:
+def _config(given: Mapping[str, Any]) -> PruningConfig:
     method = given.get("method")
     name = "none" if method is None else method_named(method, "method")
     settings = [n for n in given if n not in _CELL]
     known = _settings(name)
     for unknown in settings:
         if unknown not in known:
-            names = sorted({f.name for f in dataclasses.fields(Arguments)} - {"cell"} | {*_CELL})
+            names = sorted({f.name for f in dataclasses.fields(Arguments)} - {"setting"} | {*_CELL})
             raise SettingsError(
                 f"unknown argument {unknown!r} in model_args; known: {', '.join(names)}"
                 + (f"; settings of {name}: {', '.join(known)}" if known else "")
             )
     try:
-        return Cell.make(**{**with_texts(name, given), "method": None if name == "none" else name})
+        return PruningConfig.make(
+            **{**with_texts(name, given), "method": None if name == "none" else name}
+        )
     except (ValueError, TypeError) as error:
         raise SettingsError(str(error)) from error
 

@@ -1,11 +1,11 @@
-"""One model setting of a sweep: what is pruned, how much of it, and where."""
+"""What is pruned, how much of it, and where: the settings that a sweep varies, as data."""
 
 import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from otprune import PRUNERS, LayerPruner, Method
@@ -15,25 +15,29 @@ Value = str | int | float | bool | None
 Settings = tuple[tuple[str, Value], ...]
 
 FORMAT = 1
-"""Version of what `Cell.fingerprint` hashes."""
+"""Version of what `PruningConfig.fingerprint` hashes."""
 
 _LONGEST_LABEL = 80
 
+_NOT_IN_NAMES = ("method", "keep_ratio", "k", "match", "seed")
+"""What `PruningConfig.name` leaves out: the budget, and the seed."""
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A pruning setting; equal cells give equal answers. `Cell()` prunes nothing.
 
-    Values that say what holds anyway (a method's default, the usual positions) are dropped, so two
-    ways of writing one setting are one cell.
+@dataclass(frozen=True)
+class PruningConfig:
+    """A pruning config; equal configs give equal answers. `PruningConfig()` prunes nothing.
+
+    YAML, ``--model_args``, the environment and the journal all speak in these fields, and results
+    folders have a column for each (`columns`). Values that say what holds anyway (a method's
+    default, the usual positions) are dropped, so two ways of writing one config are equal.
 
     Attributes:
         method: name of a method of `otprune.PRUNERS`; None for the unpruned model.
         keep_ratio: share of each image's visual tokens to keep, in (0, 1]; or
         k: how many to keep.
         layer: 0 prunes before the language model, L >= 1 at the input of its layer L; of a layer
-            pruner always 0, since its schedule says where.
-        positions: rotary positions of what is left: "compact", "original", or None for the usual
+            pruner always 0, since its schedule names its layers.
+        positions: rotary positions of what is kept: "compact", "original", or None for the usual
             (compact at layer 0, original inside; a layer pruner's own).
         keep_newlines: ``image_newline`` tokens are kept beside the budget.
         compat: "reference" for the released forks' mistakes.
@@ -41,6 +45,7 @@ class Cell:
         match: what the budget is about: "kept", "average", "flops", see `make_pruning`; None for
             the usual (kept; of a layer pruner average). A layer pruner without a budget follows its
             schedule as it is.
+        pruning: what `generate` takes as ``pruning``, made once; None for the unpruned model.
 
     Raises:
         ValueError: an unknown method or setting, an impossible value; the message names it.
@@ -55,26 +60,31 @@ class Cell:
     compat: Literal["reference"] | None = None
     settings: Settings = ()
     match: Literal["kept", "average", "flops"] | None = None
+    pruning: Pruning | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the settings and bring them into one form."""
+        """Check the values and bring them into one form."""
         given = _settings(self.settings)
         if self.method is None:
             _refuse_without_method(self, given)
-            object.__setattr__(self, "settings", ())
+            self._set(settings=(), pruning=None)
             return
         if not isinstance(self.method, str) or self.method not in PRUNERS:
             known = ", ".join(sorted(PRUNERS))
             raise ValueError(f"method must be one of {known}; got {self.method!r}")
-        object.__setattr__(self, "settings", tuple(sorted(given.items())))
-        pruning = self._pruning()
-        for name, value in _amounts(pruning).items():
-            object.__setattr__(self, name, value)
+        pruning = self._made(given, positions=self.positions, match=self.match)
+        self._set(pruning=pruning, **_amounts(pruning))
         if self.positions == _positions(replace(pruning, positions=None)):
-            object.__setattr__(self, "positions", None)
+            self._set(positions=None)
         if self.match == ("kept" if pruning.pruner is None else "average"):
-            object.__setattr__(self, "match", None)
-        object.__setattr__(self, "settings", self._without_defaults(given))
+            self._set(match=None)
+        self._set(settings=self._without_defaults(given, pruning))
+        own = dict(self.settings)
+        self._set(pruning=self._made(own, positions=self.positions, match=self.match))
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def make(
@@ -84,20 +94,22 @@ class Cell:
         k: int | None = None,
         layer: int = 0,
         **rest: Any,
-    ) -> "Cell":
-        """Return the cell of these settings; ``rest`` may mix fields and the method's settings.
+    ) -> "PruningConfig":
+        """Return the config of these values; ``rest`` may mix fields and the method's settings.
 
         Raises:
             ValueError: see the class.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"settings"}
-        fields = {name: rest.pop(name) for name in names & rest.keys()}
+        fields = {name: rest.pop(name) for name in FIELDS if name in rest}
         own = {**_settings(rest.pop("settings", ())), **rest}
         return cls(method, keep_ratio, k, layer, settings=tuple(own.items()), **fields)
 
     @property
     def label(self) -> str:
-        """A short name that is safe in file names and differs between different cells."""
+        """A short name that is safe in file names and differs between different configs.
+
+        For people: nothing reads it back.
+        """
         if self.method is None:
             return "unpruned"
         parts = [self.method]
@@ -105,7 +117,7 @@ class Cell:
         parts += [f"k{self.k}"] if self.k is not None else []
         parts += [self.match] if self.match else []
         parts += [f"layer{self.layer}"] if self.layer else []
-        parts += [self._said(name, value) for name, value in self.settings]
+        parts += [self._in_label(name, value) for name, value in self.settings]
         parts += [self.positions] if self.positions else []
         parts += ["newlines"] if self.keep_newlines else []
         parts += [self.compat] if self.compat else []
@@ -115,90 +127,132 @@ class Cell:
             return f"{safe[:_LONGEST_LABEL]}-{self.fingerprint[:8]}"
         return safe
 
-    def _said(self, name: str, value: Value) -> str:
-        """Return what a label says of a setting; a layer pruner's preset goes by its name."""
-        own = name == "preset" and issubclass(PRUNERS[self.method or ""], LayerPruner)
-        return f"{value}" if own else f"{name}{_shown(value)}"
+    @property
+    def row(self) -> str:
+        """The label without the seed: seeds of one config share a row of a table."""
+        return self._without_seed().label
 
-    def settings_dict(self) -> dict[str, Any]:
+    @property
+    def name(self) -> str:
+        """The row without its budget, which the block of a table says: ``otprune, gamma 0.05``."""
+        config = self._without_seed()
+        if config.method is None:
+            return config.label
+        if config.label.endswith(f"-{config.fingerprint[:8]}"):
+            own = {n: v for n, v in config.as_dict().items() if n not in _NOT_IN_NAMES}
+            return ", ".join([config.method, *(f"{n} {v}" for n, v in own.items())])
+        parts = [config.method]
+        parts += [f"layer {config.layer}"] if config.layer else []
+        parts += [config._in_label(n, v, " ") for n, v in config.settings]
+        parts += [config.positions] if config.positions else []
+        parts += ["newlines"] if config.keep_newlines else []
+        parts += [config.compat] if config.compat else []
+        return ", ".join(parts)
+
+    def _in_label(self, name: str, value: Value, between: str = "") -> str:
+        """Return what a label says of a setting; of a layer pruner's preset the value alone."""
+        own = name == "preset" and issubclass(PRUNERS[self.method or ""], LayerPruner)
+        return f"{value}" if own else f"{name}{between}{_shown(value)}"
+
+    def _without_seed(self) -> "PruningConfig":
+        if self.seed is None:
+            return self
+        return PruningConfig.make(**{n: v for n, v in self.as_dict().items() if n != "seed"})
+
+    def as_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults as plain JSON; `make` takes it back."""
         if self.method is None:
             return {"method": None}
         found = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "settings" and getattr(self, field.name) != field.default
+            one.name: getattr(self, one.name)
+            for one in dataclasses.fields(self)
+            if one.name in FIELDS and getattr(self, one.name) != one.default
         }
         return found | dict(self.settings)
 
+    def columns(self) -> dict[str, Any]:
+        """Return the config as columns of records and samples, `results.columns.SETTING`.
+
+        ``settings`` is a JSON object of the method's own settings without its seed.
+        """
+        own = {name: value for name, value in self.settings if name != "seed"}
+        return {
+            "setting": self.label,
+            "row": self.row,
+            "name": self.name,
+            "method": self.method,
+            "keep_ratio": self.keep_ratio,
+            "k": self.k,
+            "layer": self.layer,
+            "match": self.budget_kind,
+            "positions": None if self.pruning is None else _positions(self.pruning),
+            "keep_newlines": self.keep_newlines,
+            "compat": self.compat,
+            "settings": json.dumps(own, sort_keys=True),
+            "seed": self.seed,
+        }
+
     @property
-    def about(self) -> Literal["kept", "average", "flops"] | None:
+    def budget_kind(self) -> Literal["kept", "average", "flops"] | None:
         """What the budget is about; None without one."""
-        if self.keep_ratio is None and self.k is None:
+        if self.pruning is None or (self.keep_ratio is None and self.k is None):
             return None
-        target = self._pruning().target
-        return "kept" if target is None else target.match
+        return "kept" if self.pruning.target is None else self.pruning.target.match
 
     @property
     def seed(self) -> int | None:
         """The seed of a method that draws; None of any other."""
-        return None if self.method is None else getattr(_method(self._pruning()), "seed", None)
+        return None if self.pruning is None else getattr(_method(self.pruning), "seed", None)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides what is kept, defaults included."""
         known: dict[str, Any] = {"format": FORMAT, "method": self.method}
-        if self.method is not None:
-            pruning = self._pruning()
-            known |= _amounts(pruning) | {
-                "positions": _positions(pruning),
-                "keep_newlines": pruning.keep_newlines,
-                "compat": pruning.compat,
+        if self.pruning is not None:
+            known |= _amounts(self.pruning) | {
+                "positions": _positions(self.pruning),
+                "keep_newlines": self.pruning.keep_newlines,
+                "compat": self.pruning.compat,
                 # Also of mergers and layer pruners; the method's name tells them apart.
-                "selector": _fields(_method(pruning)),
+                "selector": _fields(_method(self.pruning)),
             }
-            if pruning.target is not None:
-                known["match"] = pruning.target.match
+            if self.pruning.target is not None:
+                known["match"] = self.pruning.target.match
         text = json.dumps(known, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def pruning(self) -> Pruning | None:
-        """Return what `generate` takes as ``pruning``."""
-        return None if self.method is None else self._pruning()
-
-    def _pruning(self) -> Pruning:
+    def _made(self, settings: Mapping[str, Any], **values: Any) -> Pruning:
         return make_pruning(
             self.method or "",
             keep_ratio=self.keep_ratio,
             k=self.k,
-            layer=self.layer,
-            positions=self.positions,
-            keep_newlines=self.keep_newlines,
+            layer=values.pop("layer", self.layer),
+            keep_newlines=values.pop("keep_newlines", self.keep_newlines),
             compat=self.compat,
-            match=self.match,
-            **dict(self.settings),  # type: ignore[arg-type]
+            **values,
+            **settings,
         )
 
-    def _without_defaults(self, given: Mapping[str, Value]) -> Settings:
+    def _without_defaults(self, given: Mapping[str, Value], pruning: Pruning) -> Settings:
         """Return the settings without those that change nothing."""
-        whole = _fields(_method(self._pruning()))
+        whole = _fields(_method(pruning))
         left = dict(given)
         for name in sorted(given):
             fewer = {key: value for key, value in left.items() if key != name}
             try:
-                less = make_pruning(
-                    self.method or "",
-                    keep_ratio=self.keep_ratio,
-                    k=self.k,
-                    compat=self.compat,
-                    **fewer,  # type: ignore[arg-type]
-                )
+                less = self._made(fewer, layer=0, keep_newlines=False)
             except ValueError:
                 # The others do not go with its default.
                 continue
             if _fields(_method(less)) == whole:
                 left = fewer
         return tuple(sorted(left.items()))
+
+
+FIELDS = tuple(
+    one.name for one in dataclasses.fields(PruningConfig) if one.init and one.name != "settings"
+)
+"""Names of a config's fields other than the method's own settings."""
 
 
 def takes_text(method: str) -> frozenset[str]:
@@ -226,11 +280,11 @@ def _settings(given: Mapping[str, Value] | Iterable[tuple[str, Value]]) -> dict[
     return found
 
 
-def _refuse_without_method(cell: Cell, settings: Mapping[str, Value]) -> None:
+def _refuse_without_method(config: PruningConfig, settings: Mapping[str, Value]) -> None:
     given = [
-        field.name
-        for field in dataclasses.fields(cell)
-        if field.name not in ("method", "settings") and getattr(cell, field.name) != field.default
+        one.name
+        for one in dataclasses.fields(config)
+        if one.name in FIELDS and one.name != "method" and getattr(config, one.name) != one.default
     ]
     given += settings
     if given:
@@ -241,12 +295,12 @@ def _refuse_without_method(cell: Cell, settings: Mapping[str, Value]) -> None:
 
 
 def _method(pruning: Pruning) -> Method:
-    """Return the one method of a cell's pruning."""
+    """Return the one method of a config's pruning."""
     return pruning.stages[0].method if pruning.pruner is None else pruning.pruner
 
 
 def _amounts(pruning: Pruning) -> dict[str, Any]:
-    """Return how much a cell's pruning keeps, and at which layer it does so."""
+    """Return how much a config's pruning keeps, and at which layer it does so."""
     if pruning.pruner is None:
         stage = pruning.stages[0]
         return {"keep_ratio": stage.keep_ratio, "k": stage.k, "layer": stage.layer}
@@ -260,7 +314,7 @@ def _amounts(pruning: Pruning) -> dict[str, Any]:
 
 
 def _positions(pruning: Pruning) -> str:
-    """Return how a cell's pruning places what is left."""
+    """Return how a config's pruning places what is left."""
     if pruning.pruner is None:
         return pruning.positions_at(pruning.stages[0].layer)
     return pruning.positions or pruning.pruner.positions

@@ -28,7 +28,7 @@ def setting(method, seed=None, ratio=0.1, layer=0, model="tiny"):
         row = f"{method}-{ratio:g}" + (f"-layer{layer}" if layer else "")
         cell = row + (f"-seed{seed}" if seed else "")
     return {
-        "model": model, "cell": cell, "row": row, "method": method, "keep_ratio": ratio,
+        "model": model, "setting": cell, "row": row, "method": method, "keep_ratio": ratio,
         "k": np.nan, "layer": layer, "seed": np.nan if seed is None else float(seed),
     }  # fmt: skip
 
@@ -86,13 +86,13 @@ def diagnostics_of(task, method, distances, clusters=None, seconds=0.001, **name
 def records_of(samples):
     """The records that belong to samples."""
     lines = []
-    for (model, cell, task), some in samples.groupby(["model", "cell", "task"], sort=False):
+    for (model, cell, task), some in samples.groupby(["model", "setting", "task"], sort=False):
         first = some.iloc[0]
         scale = 1 if task == "mme" else 100
         value = float(resampled(task, some, np.ones((1, len(some)), dtype=int))[0]) / scale
         lines.append(
             dict.fromkeys(RECORD_COLUMNS)
-            | {"experiment": "try", "suite": "mini", "model": model, "cell": cell, "task": task}
+            | {"experiment": "try", "suite": "mini", "model": model, "setting": cell, "task": task}
             | {name: first[name] for name in ("method", "keep_ratio", "k", "layer", "seed", "row")}
             | {"metric": METRICS[task], "value": value, "documents": len(some)}
             | {"kept_tokens": 3.0, "visual_tokens": 9.0}

@@ -73,7 +73,7 @@ def experiment(folder: Path, tasks: Mapping[str, list[Row]], **changes: Any) -> 
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
         "tasks": list(tasks),
-        "cells": {"methods": [], "keep_ratios": [0.05]},
+        "pruning": {"methods": [], "keep_ratios": [0.05]},
         "java": "optional",
     }
     path = folder / "try.yaml"

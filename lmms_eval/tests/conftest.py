@@ -40,7 +40,7 @@ def _no_log_level_from_another_test():
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
-CELLS = {"keep_ratios": [0.25], "methods": ["otprune", "uniform"]}
+CONFIGS = {"keep_ratios": [0.25], "methods": ["otprune", "uniform"]}
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def suite(tmp_path_factory):
 def write(suite, tmp_path):
     """Write an experiment and return its file."""
 
-    def write(name="try", cells=CELLS, **changes):
+    def write(name="try", configs=CONFIGS, **changes):
         link = tmp_path / "tasks"
         if not link.exists():
             link.symlink_to(suite)
@@ -64,7 +64,7 @@ def write(suite, tmp_path):
             "suite": "./tasks",
             "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
             "tasks": ["gqa", "mme"],
-            "cells": cells,
+            "pruning": configs,
             "workers": 1,
         }
         path = tmp_path / f"{name}.yaml"

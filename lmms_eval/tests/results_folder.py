@@ -29,11 +29,11 @@ def cell_of(method: str | None, ratio: float = 0.25, layer: int = 0, more: str =
     """The columns that say which cell; ``more`` is a setting as a label has it."""
     plain = {"method": method, "keep_ratio": None, "k": None, "layer": layer, "seed": None}
     if method is None:
-        return plain | {"cell": "unpruned", "row": "unpruned"}
+        return plain | {"setting": "unpruned", "row": "unpruned"}
     label = (
         f"{method}-{ratio:g}" + (f"-layer{layer}" if layer else "") + (f"-{more}" if more else "")
     )
-    return plain | {"keep_ratio": ratio, "cell": label, "row": label}
+    return plain | {"keep_ratio": ratio, "setting": label, "row": label}
 
 
 CELLS = (
@@ -196,8 +196,8 @@ def _statistics(folder: Path, own: pd.DataFrame) -> None:
 
 
 def _cost(folder: Path, own: pd.DataFrame) -> None:
-    cells = own.drop_duplicates(["model", "cell"])
-    found = cells[["model", "cell", "row", "method", "keep_ratio", "k", "layer", "kept_tokens"]]
+    cells = own.drop_duplicates(["model", "setting"])
+    found = cells[["model", "setting", "row", "method", "keep_ratio", "k", "layer", "kept_tokens"]]
     times = {"vision_ms": 50.0, "select_ms": 1.0, "decode_ms": 9.0}
     found = found.assign(batch=1, prefill_ms=found["kept_tokens"], **times)
     found.to_csv(folder / "cost.csv", index=False)

@@ -28,7 +28,7 @@ def experiment(folder: Path, checkpoint: Path, suite: str, tasks: list[str], lim
         "suite": suite,
         "models": [{"name": "model", "pretrained": str(checkpoint), "dtype": "float32"}],
         "tasks": tasks,
-        "cells": {"methods": ["otprune"], "keep_ratios": [0.25]},
+        "pruning": {"methods": ["otprune"], "keep_ratios": [0.25]},
         "java": "optional",
     }
     path.write_text(yaml.safe_dump(content | ({"limit": limit} if limit else {})))
@@ -65,7 +65,7 @@ def check(folder, checkpoint, suite, tasks_folder, tasks, limit):
         # Another door, the same requests: everything was in the journal.
         assert "generated=0" in done.text
         for task in tasks:
-            ours = records[(records["cell"] == label) & (records["task"] == task)]
+            ours = records[(records["setting"] == label) & (records["task"] == task)]
             theirs = from_the_command_line(done.results, task)
             assert theirs
             assert dict(zip(ours["metric"], ours["value"], strict=True)) == theirs, task

@@ -9,7 +9,7 @@ import otprune_lmms
 from otprune_lmms.environment import Environment, SettingsError, read_environment
 from otprune_lmms.launch.command_line import arguments_of, completed, translated
 from otprune_lmms.model_arguments import Arguments, parse
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 BASE = "pretrained=somewhere"
 
@@ -20,8 +20,8 @@ def said(monkeypatch, **variables) -> Environment:
     return read_environment()
 
 
-def cell(text: str) -> Cell:
-    return parse(arguments_of(text)).cell
+def config(text: str) -> PruningConfig:
+    return parse(arguments_of(text)).config
 
 
 def test_one_function_reads_settings_from_the_environment_and_one_hands_it_to_children():
@@ -42,16 +42,16 @@ def test_one_function_reads_settings_from_the_environment_and_one_hands_it_to_ch
 def test_the_variables_and_the_arguments_are_the_same_settings(monkeypatch, baseline):
     given = said(monkeypatch, BASELINE=baseline, LAYER_INDEX="0", SUBSET_RATIO="0.098")
     text = completed(BASE, given)
-    assert cell(text) == Cell.make("otprune", 0.098)
-    assert cell(text) == cell(f"{BASE},method=otprune,keep_ratio=0.098,layer=0")
-    assert cell(text) == cell(f"{BASE},method=OURS,subset_ratio=0.098,layer_index=0")
+    assert config(text) == PruningConfig.make("otprune", 0.098)
+    assert config(text) == config(f"{BASE},method=otprune,keep_ratio=0.098,layer=0")
+    assert config(text) == config(f"{BASE},method=OURS,subset_ratio=0.098,layer_index=0")
     assert completed(text, given) == text
 
 
 @pytest.mark.parametrize("method", ["divprune", "random", "uniform", "w2greedy"])
 def test_any_registered_method_is_a_baseline(monkeypatch, method):
     given = said(monkeypatch, BASELINE=method.upper(), SUBSET_RATIO="0.25", LAYER_INDEX="2")
-    assert cell(completed(BASE, given)) == Cell.make(method, 0.25, layer=2)
+    assert config(completed(BASE, given)) == PruningConfig.make(method, 0.25, layer=2)
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ def test_any_registered_method_is_a_baseline(monkeypatch, method):
     ],
 )
 def test_no_baseline_prunes_nothing(monkeypatch, variables):
-    assert cell(completed(BASE, said(monkeypatch, **variables))) == Cell()
+    assert config(completed(BASE, said(monkeypatch, **variables))) == PruningConfig()
 
 
 def test_settings_of_both_go_together_unless_they_differ(monkeypatch):
     given = said(monkeypatch, BASELINE="OURS", SUBSET_RATIO="0.1")
     text = completed(f"{BASE},gamma=0.05,layer=2,keep_ratio=0.1", given)
-    assert cell(text) == Cell.make("otprune", 0.1, layer=2, gamma=0.05)
+    assert config(text) == PruningConfig.make("otprune", 0.1, layer=2, gamma=0.05)
     only_method = said(monkeypatch, SUBSET_RATIO="")
-    assert cell(completed(f"{BASE},k=5", only_method)) == Cell.make("otprune", k=5)
+    assert config(completed(f"{BASE},k=5", only_method)) == PruningConfig.make("otprune", k=5)
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,13 @@ def test_a_conflict_is_refused(monkeypatch, arguments):
 
 def test_a_schedule_needs_no_budget_and_takes_one(monkeypatch):
     given = said(monkeypatch, BASELINE="TransPrune")
-    assert cell(completed(f"{BASE},preset=low", given)) == Cell.make("transprune", preset="low")
+    assert config(completed(f"{BASE},preset=low", given)) == PruningConfig.make(
+        "transprune", preset="low"
+    )
     given = said(monkeypatch, BASELINE="TRANSPRUNE", SUBSET_RATIO="0.4", LAYER_INDEX="0")
-    assert cell(completed(BASE, given)) == Cell.make("transprune", 0.4)
+    assert config(completed(BASE, given)) == PruningConfig.make("transprune", 0.4)
     flops = completed(f"{BASE},match=flops", given)
-    assert cell(flops) == Cell.make("transprune", 0.4, match="flops")
+    assert config(flops) == PruningConfig.make("transprune", 0.4, match="flops")
     given = said(monkeypatch, BASELINE="TRANSPRUNE", SUBSET_RATIO="0.4", LAYER_INDEX="2")
     with pytest.raises(SettingsError, match="layer must be 0 for TransPrune, whose schedule"):
         completed(BASE, given)
@@ -128,17 +130,23 @@ def test_a_schedule_needs_no_budget_and_takes_one(monkeypatch):
 
 def test_model_args_take_schedules_and_what_a_budget_is_about():
     schedule = "7:0.875/9:0.625"
-    assert cell(f"{BASE},method=transprune,preset=low") == Cell.make("transprune", preset="low")
-    assert cell(f"{BASE},method=fastv,schedule={schedule}") == Cell.make("fastv", schedule=schedule)
-    assert cell(f"{BASE},method=fastv,k=64,schedule=2:32") == Cell.make(
+    assert config(f"{BASE},method=transprune,preset=low") == PruningConfig.make(
+        "transprune", preset="low"
+    )
+    assert config(f"{BASE},method=fastv,schedule={schedule}") == PruningConfig.make(
+        "fastv", schedule=schedule
+    )
+    assert config(f"{BASE},method=fastv,k=64,schedule=2:32") == PruningConfig.make(
         "fastv", k=64, schedule="2:32"
     )
-    assert cell(f"{BASE},method=otprune,k=64,layer=2,match=average") == Cell.make(
+    assert config(f"{BASE},method=otprune,k=64,layer=2,match=average") == PruningConfig.make(
         "otprune", k=64, layer=2, match="average"
     )
     # Numbers on a command line, text to the method.
-    assert cell(f"{BASE},method=sparsevlm,version=2") == Cell.make("sparsevlm", version="2")
-    assert cell(f"{BASE},method=dart,preset=192") == Cell.make("dart", preset="192")
+    assert config(f"{BASE},method=sparsevlm,version=2") == PruningConfig.make(
+        "sparsevlm", version="2"
+    )
+    assert config(f"{BASE},method=dart,preset=192") == PruningConfig.make("dart", preset="192")
 
 
 def test_orig_conflicts_with_a_method(monkeypatch):

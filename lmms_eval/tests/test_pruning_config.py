@@ -1,4 +1,4 @@
-"""Cells: equal settings are equal cells, different ones differ everywhere."""
+"""Cells: equal settings are equal configs, different ones differ everywhere."""
 
 import itertools
 import json
@@ -9,42 +9,42 @@ import pytest
 
 from otprune import PRUNERS, LayerPruner, Merger
 from otprune.registry import LAYER_PRUNERS
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 ROOT = Path(__file__).parents[2]
 DIFFERENT = [
-    Cell(),
-    Cell.make("otprune", 0.098),
-    Cell.make("otprune", 0.0980001),
-    Cell.make("otprune", 0.098, layer=2),
-    Cell.make("otprune", 0.098, layer=2, positions="compact"),
-    Cell.make("otprune", 0.098, positions="original"),
-    Cell.make("otprune", 0.098, keep_newlines=True),
-    Cell.make("otprune", 0.098, compat="reference"),
-    Cell.make("otprune", 0.098, gamma=0.05),
-    Cell.make("otprune", 0.098, gamma=0.050000001),
-    Cell.make("otprune", 0.098, variant="paper"),
-    Cell.make("otprune", 0.098, preset="released"),
-    Cell.make("otprune", k=56),
-    Cell.make("random", 0.098),
-    Cell.make("random", 0.098, seed=1),
-    Cell.make("divprune", 1.0),
-    Cell.make("otprune", 0.098, match="average"),
-    Cell.make("otprune", 0.098, match="flops"),
-    Cell.make("otprune", 0.098, match="average", layer=2),
-    Cell.make("pooling", 0.25),
-    Cell.make("tome", 0.25),
-    Cell.make("prumerge", 0.25),
-    Cell.make("prumerge", 0.25, preset="plus"),
-    Cell.make("transprune"),
-    Cell.make("transprune", preset="low"),
-    Cell.make("transprune", 0.4),
-    Cell.make("transprune", 0.4, preset="low"),
-    Cell.make("transprune", 0.4, match="flops"),
-    Cell.make("transprune", 0.4, positions="original"),
-    Cell.make("fastv", k=64),
-    Cell.make("fastv", k=64, schedule="3:0.5"),
-    Cell.make("fastv", k=64, schedule="3:0.25"),
+    PruningConfig(),
+    PruningConfig.make("otprune", 0.098),
+    PruningConfig.make("otprune", 0.0980001),
+    PruningConfig.make("otprune", 0.098, layer=2),
+    PruningConfig.make("otprune", 0.098, layer=2, positions="compact"),
+    PruningConfig.make("otprune", 0.098, positions="original"),
+    PruningConfig.make("otprune", 0.098, keep_newlines=True),
+    PruningConfig.make("otprune", 0.098, compat="reference"),
+    PruningConfig.make("otprune", 0.098, gamma=0.05),
+    PruningConfig.make("otprune", 0.098, gamma=0.050000001),
+    PruningConfig.make("otprune", 0.098, variant="paper"),
+    PruningConfig.make("otprune", 0.098, preset="released"),
+    PruningConfig.make("otprune", k=56),
+    PruningConfig.make("random", 0.098),
+    PruningConfig.make("random", 0.098, seed=1),
+    PruningConfig.make("divprune", 1.0),
+    PruningConfig.make("otprune", 0.098, match="average"),
+    PruningConfig.make("otprune", 0.098, match="flops"),
+    PruningConfig.make("otprune", 0.098, match="average", layer=2),
+    PruningConfig.make("pooling", 0.25),
+    PruningConfig.make("tome", 0.25),
+    PruningConfig.make("prumerge", 0.25),
+    PruningConfig.make("prumerge", 0.25, preset="plus"),
+    PruningConfig.make("transprune"),
+    PruningConfig.make("transprune", preset="low"),
+    PruningConfig.make("transprune", 0.4),
+    PruningConfig.make("transprune", 0.4, preset="low"),
+    PruningConfig.make("transprune", 0.4, match="flops"),
+    PruningConfig.make("transprune", 0.4, positions="original"),
+    PruningConfig.make("fastv", k=64),
+    PruningConfig.make("fastv", k=64, schedule="3:0.5"),
+    PruningConfig.make("fastv", k=64, schedule="3:0.25"),
 ]
 
 BEFORE = {
@@ -57,7 +57,7 @@ BEFORE = {
     "otprune-0.098-layer2": "c860d379ccc03618ac7065900b4d7a0e26ba2461bd0a2b76314fa605906cbe6a",
     "divprune-0.4-original": "232f7c56131331a6b26c25a7e1974d11431abed96597aaa33927d15e511c1be3",
 }
-"""What cells of committed results are found by."""
+"""What configs of committed results are found by."""
 
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(DIFFERENT, 2)))
@@ -67,89 +67,109 @@ def test_different_settings_differ_in_cell_label_and_fingerprint(one, other):
     assert one.fingerprint != other.fingerprint
 
 
-@pytest.mark.parametrize("cell", DIFFERENT, ids=lambda cell: cell.label)
-def test_a_cell_survives_plain_json_and_its_label_is_a_file_name(cell):
-    again = Cell.make(**json.loads(json.dumps(cell.settings_dict())))
-    assert again == cell
-    assert hash(again) == hash(cell)
-    assert again.fingerprint == cell.fingerprint
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,100}", cell.label)
+@pytest.mark.parametrize("setting", DIFFERENT, ids=lambda config: config.label)
+def test_a_cell_survives_plain_json_and_its_label_is_a_file_name(config):
+    again = PruningConfig.make(**json.loads(json.dumps(config.as_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+    assert again.fingerprint == config.fingerprint
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,100}", config.label)
 
 
 def test_ways_of_writing_one_setting_are_one_cell():
-    plain = Cell.make("otprune", 0.098)
+    plain = PruningConfig.make("otprune", 0.098)
     for same in (
-        Cell.make("otprune", keep_ratio=0.098, gamma=0.01),
-        Cell.make("otprune", 0.098, positions="compact"),
-        Cell.make("otprune", 0.098, settings={"variant": "code"}),
-        Cell("otprune", 0.098, settings=(("order", "spatial"),)),
+        PruningConfig.make("otprune", keep_ratio=0.098, gamma=0.01),
+        PruningConfig.make("otprune", 0.098, positions="compact"),
+        PruningConfig.make("otprune", 0.098, settings={"variant": "code"}),
+        PruningConfig("otprune", 0.098, settings=(("order", "spatial"),)),
     ):
         assert same == plain
         assert same.label == plain.label == "otprune-0.098"
         assert same.fingerprint == plain.fingerprint
-    assert Cell.make("divprune", 1) == Cell.make("divprune", 1.0)
-    assert Cell.make("divprune", 1).fingerprint == Cell.make("divprune", 1.0).fingerprint
+    assert PruningConfig.make("divprune", 1) == PruningConfig.make("divprune", 1.0)
+    assert (
+        PruningConfig.make("divprune", 1).fingerprint
+        == PruningConfig.make("divprune", 1.0).fingerprint
+    )
 
 
 def test_labels_say_what_differs_from_the_usual():
-    assert Cell().label == "unpruned"
-    assert Cell.make("divprune", 0.25, layer=2).label == "divprune-0.25-layer2"
-    assert Cell.make("otprune", 0.098, gamma=0.05).label == "otprune-0.098-gamma0.05"
-    assert Cell.make("random", k=64, seed=3).label == "random-k64-seed3"
+    assert PruningConfig().label == "unpruned"
+    assert PruningConfig.make("divprune", 0.25, layer=2).label == "divprune-0.25-layer2"
+    assert PruningConfig.make("otprune", 0.098, gamma=0.05).label == "otprune-0.098-gamma0.05"
+    assert PruningConfig.make("random", k=64, seed=3).label == "random-k64-seed3"
 
 
 def test_cells_of_committed_results_keep_their_labels_and_fingerprints():
     found = {}
     for path in sorted((ROOT / "results").glob("*/manifest.json")):
-        for one in json.loads(path.read_text()).get("cells", ()):
-            cell = Cell.make(**one["settings"])
-            assert (cell.label, cell.fingerprint) == (one["cell"], one["fingerprint"])
-            found[cell.label] = cell.fingerprint
+        for one in json.loads(path.read_text()).get("pruning", ()):
+            config = PruningConfig.make(**one["settings"])
+            assert (config.label, config.fingerprint) == (one["setting"], one["fingerprint"])
+            found[config.label] = config.fingerprint
     assert found.items() >= BEFORE.items()
 
 
 def test_what_a_budget_is_about_is_dropped_where_it_is_the_usual():
-    assert Cell.make("otprune", 0.5, match="kept") == Cell.make("otprune", 0.5)
-    assert Cell.make("tome", 0.5, match="kept") == Cell.make("tome", 0.5)
-    assert Cell.make("fastv", 0.5, match="average") == Cell.make("fastv", 0.5)
-    assert Cell.make("fastv", 0.5, positions="original") == Cell.make("fastv", 0.5)
-    assert Cell.make("transprune", 0.5, positions="compact") == Cell.make("transprune", 0.5)
-    assert Cell.make("transprune", preset="high") == Cell.make("transprune")
-    assert Cell.make("transprune", 1).fingerprint == Cell.make("transprune", 1.0).fingerprint
+    assert PruningConfig.make("otprune", 0.5, match="kept") == PruningConfig.make("otprune", 0.5)
+    assert PruningConfig.make("tome", 0.5, match="kept") == PruningConfig.make("tome", 0.5)
+    assert PruningConfig.make("fastv", 0.5, match="average") == PruningConfig.make("fastv", 0.5)
+    assert PruningConfig.make("fastv", 0.5, positions="original") == PruningConfig.make(
+        "fastv", 0.5
+    )
+    assert PruningConfig.make("transprune", 0.5, positions="compact") == PruningConfig.make(
+        "transprune", 0.5
+    )
+    assert PruningConfig.make("transprune", preset="high") == PruningConfig.make("transprune")
+    assert (
+        PruningConfig.make("transprune", 1).fingerprint
+        == PruningConfig.make("transprune", 1.0).fingerprint
+    )
 
 
 def test_a_setting_without_which_the_others_cannot_be_stays():
-    cell = Cell.make("transprune", schedule="1:0.5", observe_from=0, observe_to=0, weight=0.5)
-    assert dict(cell.settings) == {"schedule": "1:0.5", "observe_from": 0, "observe_to": 0}
+    config = PruningConfig.make(
+        "transprune", schedule="1:0.5", observe_from=0, observe_to=0, weight=0.5
+    )
+    assert dict(config.settings) == {"schedule": "1:0.5", "observe_from": 0, "observe_to": 0}
 
 
 def test_labels_of_schedules_and_of_other_budgets():
-    assert Cell.make("transprune").label == "transprune"
-    assert Cell.make("transprune", preset="low").label == "transprune-low"
-    assert Cell.make("transprune", 0.4, preset="low").label == "transprune-0.4-low"
-    assert Cell.make("fastv", k=64).label == "fastv-k64"
-    assert Cell.make("fastv", k=64, match="flops").label == "fastv-k64-flops"
-    assert Cell.make("otprune", 0.5, layer=2, match="average").label == "otprune-0.5-average-layer2"
-    long = Cell.make("fastv", 0.5, schedule="2:0.5/4:0.25")
+    assert PruningConfig.make("transprune").label == "transprune"
+    assert PruningConfig.make("transprune", preset="low").label == "transprune-low"
+    assert PruningConfig.make("transprune", 0.4, preset="low").label == "transprune-0.4-low"
+    assert PruningConfig.make("fastv", k=64).label == "fastv-k64"
+    assert PruningConfig.make("fastv", k=64, match="flops").label == "fastv-k64-flops"
+    assert (
+        PruningConfig.make("otprune", 0.5, layer=2, match="average").label
+        == "otprune-0.5-average-layer2"
+    )
+    long = PruningConfig.make("fastv", 0.5, schedule="2:0.5/4:0.25")
     assert re.fullmatch(r"fastv-0.5-schedule2_0.5_4_0.25-[0-9a-f]{8}", long.label)
 
 
 @pytest.mark.parametrize("method", sorted(LAYER_PRUNERS))
 def test_every_schedule_makes_a_cell_without_a_budget(method):
-    cell = Cell.make(method)
-    pruning = cell.pruning()
+    config = PruningConfig.make(method)
+    pruning = config.pruning
     assert pruning is not None
     assert isinstance(pruning.pruner, PRUNERS[method])
     assert pruning.target is None
-    assert cell.label == method
-    assert Cell.make(**cell.settings_dict()) == cell
+    assert config.label == method
+    assert PruningConfig.make(**config.as_dict()) == config
 
 
 def test_methods_that_draw_have_a_seed_and_no_others():
-    assert Cell.make("random", 0.5).seed == 0
-    assert Cell.make("random", 0.5, seed=3).seed == 3
-    for cell in (Cell(), Cell.make("otprune", 0.5), Cell.make("tome", 0.5), Cell.make("fastv")):
-        assert cell.seed is None
+    assert PruningConfig.make("random", 0.5).seed == 0
+    assert PruningConfig.make("random", 0.5, seed=3).seed == 3
+    for config in (
+        PruningConfig(),
+        PruningConfig.make("otprune", 0.5),
+        PruningConfig.make("tome", 0.5),
+        PruningConfig.make("fastv"),
+    ):
+        assert config.seed is None
 
 
 def test_a_changed_default_of_a_method_changes_the_fingerprint(monkeypatch):
@@ -161,15 +181,15 @@ def test_a_changed_default_of_a_method_changes_the_fingerprint(monkeypatch):
     class Reseeded(Random):
         seed: int = 7
 
-    before = Cell.make("random", 0.5)
+    before = PruningConfig.make("random", 0.5)
     known = before.fingerprint
     monkeypatch.setitem(PRUNERS, "random", Reseeded)
-    assert Cell.make("random", 0.5).fingerprint != known
+    assert PruningConfig.make("random", 0.5).fingerprint != known
 
 
 @pytest.mark.parametrize("method", sorted(PRUNERS))
 def test_every_method_makes_a_cell(method):
-    pruning = Cell.make(method, 0.25).pruning()
+    pruning = PruningConfig.make(method, 0.25).pruning()
     assert pruning is not None
     kind = PRUNERS[method]
     if issubclass(kind, LayerPruner):
@@ -215,4 +235,4 @@ def test_every_method_makes_a_cell(method):
 )
 def test_mistakes_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        Cell.make(**settings)
+        PruningConfig.make(**settings)

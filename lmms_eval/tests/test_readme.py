@@ -22,7 +22,7 @@ def test_the_example_experiment_is_one(tmp_path):
     path.write_text(block("yaml"))
     experiment = load_experiment(path)
     assert experiment.task_limits() == {"pope": None, "gqa": 2000}
-    labels = [cell.label for cell in experiment.cells.cells()]
+    labels = [config.label for config in experiment.pruning.configs()]
     assert len(labels) == len(set(labels)) == 1 + 2 * 3 * (1 + 1 + 3)
     assert "otprune-0.098-layer2-gamma0.05" in labels
 
@@ -51,7 +51,7 @@ def test_its_model_arguments_are_those_that_are_read():
     from otprune_lmms.model_arguments import Arguments
 
     named = set(re.findall(r"`(\w+)`", PAGE.split("| `--model_args`")[1].split("\n\n")[0]))
-    fields = {field.name for field in dataclasses.fields(Arguments)} - {"cell"}
+    fields = {field.name for field in dataclasses.fields(Arguments)} - {"setting"}
     assert fields - {"max_batch_size"} <= named
 
 

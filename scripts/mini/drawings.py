@@ -156,9 +156,9 @@ def draw_object(
         DRAWN[kind](pen, fill)
 
 
-def _noise(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
-    """Return smooth noise in about -1..1, [side side], with ``cells`` bumps along a side."""
-    small = rng.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
+def _noise(rng: np.random.Generator, side: int, configs: int) -> np.ndarray:
+    """Return smooth noise in about -1..1, [side side], with ``configs`` bumps along a side."""
+    small = rng.uniform(-1, 1, (configs + 1, configs + 1)).astype(np.float32)
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 

@@ -67,8 +67,8 @@ def _analyse(
     from otprune_lmms.reporting.analysis.write import write_analysis
     from otprune_lmms.results.diagnostics import write_diagnostics
 
-    cells = [cell for cell in experiment.cells.cells() if cell.method is not None]
-    if not any(map(measurable, cells)):
+    configs = [config for config in experiment.pruning.configs() if config.method is not None]
+    if not any(map(measurable, configs)):
         logger.info("analysis: no setting prunes before the language model")
         return
     frame = diagnose_experiment(experiment, config, folder, images=images, progress=progress)

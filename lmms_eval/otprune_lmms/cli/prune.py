@@ -14,7 +14,7 @@ from otprune_lmms.cli.common import fail, log
 
 if TYPE_CHECKING:
     from otprune_lmms.experiments.diagnostics.one_image import Kept
-    from otprune_lmms.pruning_config import Cell
+    from otprune_lmms.pruning_config import PruningConfig
 
 EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
 """The checkpoint that comes with the repository, from its root."""
@@ -62,8 +62,8 @@ def prune(
         keep_ratio = 0.098
     exact = importlib.util.find_spec("ot") is not None
     try:
-        cells = [_cell(text, keep_ratio, k) for text in method or ["otprune"]]
-        kept = _keep(image, model, cells, device, exact)
+        configs = [_config(text, keep_ratio, k) for text in method or ["otprune"]]
+        kept = _keep(image, model, configs, device, exact)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error, 2)
     console = Console()
@@ -80,9 +80,9 @@ def prune(
     console.print(f"drawn: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _cell(text: str, keep_ratio: float | None, k: int | None) -> "Cell":
-    """Return the cell of a method as it was typed: ``name`` or ``name:setting=value,...``."""
-    from otprune_lmms.pruning_config import Cell, with_texts
+def _config(text: str, keep_ratio: float | None, k: int | None) -> "PruningConfig":
+    """Return the config of a method as it was typed: ``name`` or ``name:setting=value,...``."""
+    from otprune_lmms.pruning_config import PruningConfig, with_texts
 
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {}
@@ -94,10 +94,12 @@ def _cell(text: str, keep_ratio: float | None, k: int | None) -> "Cell":
         settings[key.strip()] = value if ":" in value else yaml.safe_load(value)
     if name in ("", "none"):
         raise ValueError("--method must name a pruning method")
-    return Cell.make(name, keep_ratio=keep_ratio, k=k, **with_texts(name, settings))
+    return PruningConfig.make(name, keep_ratio=keep_ratio, k=k, **with_texts(name, settings))
 
 
-def _keep(image: Path, model: str, cells: "list[Cell]", device: str | None, exact: bool) -> "Kept":
+def _keep(
+    image: Path, model: str, configs: "list[PruningConfig]", device: str | None, exact: bool
+) -> "Kept":
     import torch
     import transformers
 
@@ -108,7 +110,7 @@ def _keep(image: Path, model: str, cells: "list[Cell]", device: str | None, exac
     transformers.utils.logging.disable_progress_bar()
     picture = open_image(image)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return keep_of_image(load_pretrained_model(model, device=where), picture, cells, exact=exact)
+    return keep_of_image(load_pretrained_model(model, device=where), picture, configs, exact=exact)
 
 
 def _table(kept: "Kept") -> Table:
@@ -121,5 +123,5 @@ def _table(kept: "Kept") -> Table:
     for row in kept.rows:
         numbers = ["–" if row[name] != row[name] else f"{row[name]:.3f}" for name in names]
         counts = [str(len(row["kept"])), str(row["n"])]
-        table.add_row(row["cell"], *counts, *numbers, f"{1000 * row['seconds']:.1f}")
+        table.add_row(row["setting"], *counts, *numbers, f"{1000 * row['seconds']:.1f}")
     return table

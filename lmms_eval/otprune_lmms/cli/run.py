@@ -122,10 +122,10 @@ def run_one(path: Path, experiment: Experiment, journal: Path, output: Path, qui
 
     transformers.utils.logging.disable_progress_bar()
     begin = time.perf_counter()
-    cells = experiment.cells.cells()
+    configs = experiment.pruning.configs()
     logger.info(
         "%s: %s models, %s settings, %s tasks; answers in %s, tables in %s",
-        *(path, len(experiment.models), len(cells), len(experiment.task_limits())),
+        *(path, len(experiment.models), len(configs), len(experiment.task_limits())),
         *(journal, output),
     )
     try:

@@ -82,8 +82,8 @@ def _show(status: "Status") -> None:
         share = 100 * row.answered / row.asked if row.asked else 100.0
         # Not 100 before the last answer is there.
         shown = f"{min(share, 99.9 if row.answered < row.asked else 100):.1f}"
-        cells = (row.experiment, row.model, row.cell, str(row.answered), str(row.asked), shown)
-        table.add_row(*cells)
+        configs = (row.experiment, row.model, row.config, str(row.answered), str(row.asked), shown)
+        table.add_row(*configs)
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)

@@ -43,14 +43,14 @@ class State:
     """What one or several journals hold.
 
     Attributes:
-        answered: cells and questions that have an answer.
-        cells: settings of each cell, by fingerprint.
+        answered: configs and questions that have an answer.
+        configs: settings of each config, by fingerprint.
         ledgers: what was asked, the oldest first.
         writers: processes at work.
     """
 
     answered: set[Key] = field(default_factory=set)
-    cells: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     ledgers: list[Ledger] = field(default_factory=list)
     writers: list[Writer] = field(default_factory=list)
 
@@ -94,8 +94,8 @@ def _read_part(path: Path, state: State) -> None:
             session, answers = says["session"], 0
         elif says["kind"] == "answer":
             one = says["answer"]
-            state.answered.add(Key(one["cell"], one["request"]))
-            state.cells.setdefault(one["cell"], one["settings"])
+            state.answered.add(Key(one["setting"], one["request"]))
+            state.configs.setdefault(one["setting"], one["settings"])
             answers += 1
     if live:
         state.writers.append(_writer(path, session, answers))

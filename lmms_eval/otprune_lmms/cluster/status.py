@@ -1,4 +1,4 @@
-"""How far a sweep is: by experiment, model and cell, without its models."""
+"""How far a sweep is: by experiment, model and config, without its models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from otprune_lmms.cluster.state import Questions, State, Writer
 from otprune_lmms.experiments.config import task_folder
 from otprune_lmms.experiments.plan import Source, check_names, identity
 from otprune_lmms.journal import Key
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 Documents = Mapping[tuple[Path | None, str], int]
 """How many documents a task has, by folder of its task files and id."""
@@ -17,19 +17,19 @@ Documents = Mapping[tuple[Path | None, str], int]
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of one model of one experiment.
+    """One config of one model of one experiment.
 
     Attributes:
         experiment: its name; of a journal alone, the names that the journal has.
         model: its name.
-        cell: label.
+        config: label.
         answered: requests that have an answer.
         asked: requests in all.
     """
 
     experiment: str
     model: str
-    cell: str
+    config: str
     answered: int
     asked: int
 
@@ -39,7 +39,7 @@ class Status:
     """How far a sweep is.
 
     Attributes:
-        rows: by experiment, model and cell.
+        rows: by experiment, model and config.
         failed: documents left out: model, task, number, reason.
         missing: answers that are still to be made; equal questions count once.
         writers: processes at work.
@@ -114,9 +114,9 @@ def status_of(sources: Sequence[Source], state: State, documents: Documents) -> 
                 for place, reason in questions.failed.items()
                 if place[1] < tasks.get((files, place[0]), 0)
             }
-            for cell in experiment.cells.cells():
-                answered, asked = count.cell(questions, names[model.name][0], tasks, cell)
-                rows.append(Row(experiment.name, model.name, cell.label, answered, asked))
+            for config in experiment.pruning.configs():
+                answered, asked = count.config(questions, names[model.name][0], tasks, config)
+                rows.append(Row(experiment.name, model.name, config.label, answered, asked))
     return count.status(rows)
 
 
@@ -129,16 +129,16 @@ class _Count:
         self.missing: set[Key] = set()
         self.unread: dict[tuple, int] = {}
 
-    def cell(
-        self, questions: Questions, model: str, tasks: Documents, cell: Cell
+    def config(
+        self, questions: Questions, model: str, tasks: Documents, config: PruningConfig
     ) -> tuple[int, int]:
-        """Count one cell in; return how many requests are answered, and how many there are."""
-        fingerprint, answered, asked = cell.fingerprint, 0, 0
+        """Count one config in; return how many requests are answered, and how many there are."""
+        fingerprint, answered, asked = config.fingerprint, 0, 0
         for (files, task), documents in tasks.items():
             keys = [Key(fingerprint, one) for one in questions.of(task, documents)]
             left = [key for key in keys if key not in self.state.answered]
             ahead = questions.unread(task, documents)
-            place = (model, files, task, cell)
+            place = (model, files, task, config)
             self.missing.update(left)
             self.unread[place] = max(ahead, self.unread.get(place, 0))
             answered += len(keys) - len(left)
@@ -153,7 +153,7 @@ class _Count:
 
 
 def journal_status(state: State) -> Status:
-    """Return what journals alone tell: cells that have answers, and what their models were asked.
+    """Return what journals alone tell: configs that have answers, and what their models were asked.
 
     Cells and documents that nobody has begun are not known here.
     """
@@ -165,12 +165,12 @@ def journal_status(state: State) -> Status:
         tasks: Documents = {
             (None, task): 1 + max(known) for task, known in questions.by_task.items() if known
         }
-        for settings in state.cells.values():
-            cell = Cell.make(**settings)
-            keys = [Key(cell.fingerprint, one) for one in questions.all()]
+        for settings in state.configs.values():
+            config = PruningConfig.make(**settings)
+            keys = [Key(config.fingerprint, one) for one in questions.all()]
             if not state.answered.isdisjoint(keys):
-                answered, asked = count.cell(questions, name, tasks, cell)
-                rows.append(Row(experiments, name, cell.label, answered, asked))
+                answered, asked = count.config(questions, name, tasks, config)
+                rows.append(Row(experiments, name, config.label, answered, asked))
     return count.status(rows)
 
 

@@ -1,4 +1,4 @@
-"""Generate once, score many: each document loaded once, each image encoded once for all cells.
+"""Generate once, score many: each document loaded once, each image encoded once for all configs.
 
 `requests` says what is asked, `tasks` makes it from lmms-eval's instances, `identity` names it by
 content, `survey` and `ahead` read images on worker threads, `visual` encodes them, `batches` says

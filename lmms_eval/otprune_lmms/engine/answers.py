@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from otprune_lmms.engine.asked import Asked
 from otprune_lmms.engine.requests import Answer, Request
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 
 @dataclass
@@ -13,7 +13,7 @@ class Counts:
     """What a run did.
 
     Attributes:
-        requests: requests times cells that were asked for, less those of documents left out.
+        requests: requests times configs that were asked for, less those of documents left out.
         failed: documents that could not be asked about.
         generated: answers computed; equal questions are answered once.
         reused: answers that the journal had.
@@ -41,17 +41,17 @@ class Counts:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
 
-class Answers(Mapping[tuple[Cell, Request], Answer]):
-    """Answers by (cell, request): ``answers[cell, request]``.
+class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
+    """Answers by (config, request): ``answers[config, request]``.
 
     Args:
         asked: what was asked for.
-        found: answers by (fingerprint of the cell, hash of the question).
-        cells: the cells that were asked for.
+        found: answers by (fingerprint of the config, hash of the question).
+        configs: the configs that were asked for.
         counts: what the run did.
 
     Attributes:
-        cells: see above.
+        configs: see above.
         requests: the requests, less those of documents that were left out.
         failed: documents that could not be asked about.
         counts: see above.
@@ -61,33 +61,33 @@ class Answers(Mapping[tuple[Cell, Request], Answer]):
         self,
         asked: Asked,
         found: Mapping[tuple[str, str], Answer],
-        cells: tuple[Cell, ...],
+        configs: tuple[PruningConfig, ...],
         counts: Counts,
     ) -> None:
         self._digests, self._images = asked.digests, asked.images
         self._found = found
-        self._fingerprints = {cell: cell.fingerprint for cell in cells}
-        self.cells = cells
+        self._fingerprints = {config: config.fingerprint for config in configs}
+        self.configs = configs
         self.requests = asked.requests
         self.failed = tuple(asked.failed)
         self.counts = counts
 
-    def __getitem__(self, key: tuple[Cell, Request]) -> Answer:
-        """Return the answer to a request under a cell.
+    def __getitem__(self, key: tuple[PruningConfig, Request]) -> Answer:
+        """Return the answer to a request under a config.
 
         Raises:
             KeyError: it was not asked for, or its document was left out.
         """
-        cell, request = key
-        return self._found[self._fingerprints[cell], self._digests[request.key]]
+        config, request = key
+        return self._found[self._fingerprints[config], self._digests[request.key]]
 
-    def __iter__(self) -> Iterator[tuple[Cell, Request]]:
-        """Iterate over what was asked, cell by cell."""
-        return ((cell, request) for cell in self.cells for request in self.requests)
+    def __iter__(self) -> Iterator[tuple[PruningConfig, Request]]:
+        """Iterate over what was asked, config by config."""
+        return ((config, request) for config in self.configs for request in self.requests)
 
     def __len__(self) -> int:
         """Number of answers."""
-        return len(self.cells) * len(self.requests)
+        return len(self.configs) * len(self.requests)
 
     def question(self, request: Request) -> str:
         """Return the hash of a request's question: what the journal finds its answers by."""

@@ -1,4 +1,4 @@
-"""The engine: many requests under many cells, each answered once."""
+"""The engine: many requests under many configs, each answered once."""
 
 import logging
 import time
@@ -28,7 +28,7 @@ from otprune_lmms.engine.visual import ImageKey, VisualStore, encode
 from otprune_lmms.engine.work import Work, share_of
 from otprune_lmms.journal import Journal, write_ledger
 from otprune_lmms.journal.fingerprint import model_fingerprint
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _STORE_BYTES = 1 << 29
 
 
 class Engine:
-    """Answers requests under cells: documents loaded once, images encoded once for all cells.
+    """Answers requests under configs: documents loaded once, images encoded once for all configs.
 
     Args:
         loaded: what `load_pretrained_model` returns.
@@ -103,10 +103,10 @@ class Engine:
     def run(
         self,
         requests: Sequence[Request],
-        cells: Sequence[Cell],
+        configs: Sequence[PruningConfig],
         leave_out: LeaveOut | None = None,
     ) -> Answers:
-        """Return the answer to every request under every cell.
+        """Return the answer to every request under every config.
 
         Deterministic: neither the batch size, nor the order of the requests, nor the company that a
         request is in decide its answer, up to the rounding of sums in another order. Drawn answers
@@ -118,22 +118,22 @@ class Engine:
 
         Args:
             requests: what is asked.
-            cells: under which settings.
+            configs: under which settings.
             leave_out: is called once, before the first answer, with the documents that cannot be
-                asked about; these and all that it returns are left out under every cell
+                asked about; these and all that it returns are left out under every config
                 (`Answers.failed`). None: the first is an error.
 
         Raises:
             DocumentError: without ``leave_out`` a document whose images are broken or do not go
                 with its prompt.
             RequestError: one question alone does not fit into memory; the message names it.
-            ValueError: a cell that the model cannot carry out.
+            ValueError: a config that the model cannot carry out.
             JournalError: an answer could not be written.
         """
-        cells = tuple(dict.fromkeys(cells))
-        for cell in cells:
-            self.model.check_pruning(cell.pruning())
-        self._need(cells)
+        configs = tuple(dict.fromkeys(configs))
+        for config in configs:
+            self.model.check_pruning(config.pruning)
+        self._need(configs)
         counts = Counts()
         halvings, ranked = self.halving.halvings, self._rankings.ranked
         reader = Reader(self.surveyor, self.image_processor, self._store, leave_out is None)
@@ -142,13 +142,13 @@ class Engine:
             experiment = str(self.journal.header.get("experiment", ""))
             ledger = asked.ledger(self.fingerprint, self.model_name, experiment)
             write_ledger(self.journal.folder, ledger)
-        left = Left(asked.unique(), cells, self._known, self.journal, counts)
-        self._answer_all(asked, cells, left, reader, counts)
-        counts.requests = len(asked.requests) * len(cells)
+        left = Left(asked.unique(), configs, self._known, self.journal, counts)
+        self._answer_all(asked, configs, left, reader, counts)
+        counts.requests = len(asked.requests) * len(configs)
         counts.failed = len({(one.task, one.doc_id) for one in asked.failed})
         counts.halvings = self.halving.halvings - halvings
         counts.ranked = self._rankings.ranked - ranked
-        answers = Answers(asked, dict(self._known), cells, counts)
+        answers = Answers(asked, dict(self._known), configs, counts)
         if self._watch is not None:
             log_times(answers)
         return answers
@@ -178,7 +178,12 @@ class Engine:
         return asked
 
     def _answer_all(
-        self, asked: Asked, cells: Sequence[Cell], left: Left, reader: Reader, counts: Counts
+        self,
+        asked: Asked,
+        configs: Sequence[PruningConfig],
+        left: Left,
+        reader: Reader,
+        counts: Counts,
     ) -> None:
         """Answer what is left, and take what other processes answer meanwhile."""
         questions = [question for question in asked.unique() if question in left]
@@ -199,36 +204,36 @@ class Engine:
                         if loaded.failed:
                             asked.fail(loaded.failed)
                             left.drop(loaded.failed)
-                        self._answer_batch(loaded, cells, left, work, counts, tick)
+                        self._answer_batch(loaded, configs, left, work, counts, tick)
                         tick()
             left.refresh()
 
     def _answer_batch(
         self,
         loaded: Loaded,
-        cells: Sequence[Cell],
+        configs: Sequence[PruningConfig],
         left: Left,
         work: Work,
         counts: Counts,
         tick: Callable[[], None],
     ) -> None:
-        """Answer a batch cell by cell, unless another process is at it."""
+        """Answer a batch config by config, unless another process is at it."""
         if work.met(loaded.batch, left.refresh()) or not left.any(loaded.batch):
             return
         self._encode(loaded, counts)
-        self._rankings.expect(cell.pruning() for cell in left.cells(loaded.batch))
-        for cell in cells:
+        self._rankings.expect(config.pruning for config in left.configs(loaded.batch))
+        for config in configs:
             if work.met(loaded.batch, left.refresh()):
                 break
-            self._answer(left.rows(loaded.batch, cell), cell, left, counts, tick)
+            self._answer(left.rows(loaded.batch, config), config, left, counts, tick)
         self._store.shrink()
         with _timed(counts, "journal"):
             if self.journal is not None:
                 self.journal.flush()
 
-    def _need(self, cells: Sequence[Cell]) -> None:
-        """See to it that images have the signals of all cells; without them they are no use."""
-        prunings = [cell.pruning() for cell in cells]
+    def _need(self, configs: Sequence[PruningConfig]) -> None:
+        """See to it that images have the signals of all configs; without them they are no use."""
+        prunings = [config.pruning for config in configs]
         needs = self._signals.union(*(p.needs for p in prunings if p is not None))
         if needs != self._signals:
             self._store, self._signals = VisualStore(_STORE_BYTES), needs
@@ -252,27 +257,27 @@ class Engine:
     def _answer(
         self,
         questions: Sequence[Question],
-        cell: Cell,
+        config: PruningConfig,
         left: Left,
         counts: Counts,
         tick: Callable[[], None],
     ) -> None:
-        """Answer questions of one batch under one cell, piece by piece."""
-        alone = cell.compat == "reference"
+        """Answer questions of one batch under one config, piece by piece."""
+        alone = config.compat == "reference"
         # The forks let a batch's first row decide for all; drawn answers need a seed each.
         size = 1 if alone or any(q.generation.samples for q in questions) else len(questions)
         visual = self._store.take(key for question in questions for key in keys_of(question))
         aspect = questions[0].generation.aspect if questions else None
-        pruning = self._rankings.bind(cell.pruning(), aspect)
+        pruning = self._rankings.bind(config.pruning, aspect)
         respond = self.responder.bind(pruning, visual)
         for start in range(0, len(questions), max(size, 1)):
             part = questions[start : start + size]
             begin = time.perf_counter()
             with named_if_too_large(part):
-                for piece, answers in self.halving.run(f"rows of {cell.label}", part, respond):
+                for piece, answers in self.halving.run(f"rows of {config.label}", part, respond):
                     counts.add("generate", time.perf_counter() - begin)
                     with _timed(counts, "journal"):
-                        left.keep(piece, answers, cell)
+                        left.keep(piece, answers, config)
                     tick()
                     begin = time.perf_counter()
 

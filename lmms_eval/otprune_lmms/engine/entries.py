@@ -3,7 +3,7 @@
 from otprune_lmms.engine.requests import Answer
 from otprune_lmms.engine.survey import Question
 from otprune_lmms.journal import Record
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 
 def answer_of(record: Record) -> Answer:
@@ -20,14 +20,16 @@ def answer_of(record: Record) -> Answer:
     )
 
 
-def record_of(question: Question, answer: Answer, cell: Cell, fingerprint: str) -> Record:
-    """Return the record of an answer; ``fingerprint`` is the cell's."""
+def record_of(
+    question: Question, answer: Answer, config: PruningConfig, fingerprint: str
+) -> Record:
+    """Return the record of an answer; ``fingerprint`` is the config's."""
     request = question.request
     seconds = {"generate": answer.seconds, **answer.phases}
     return Record(
-        cell=fingerprint,
+        config=fingerprint,
         request=question.digest,
-        settings=cell.settings_dict(),
+        settings=config.as_dict(),
         task=request.task,
         split=request.split,
         doc_id=request.doc_id,

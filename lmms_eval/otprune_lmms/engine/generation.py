@@ -1,4 +1,4 @@
-"""Answers to a batch of questions under one cell."""
+"""Answers to a batch of questions under one config."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

@@ -101,7 +101,7 @@ def image_number(digest: str) -> int:
 def request_hash(
     request: Request, prompt: str, images: tuple[str, ...], generation: Generation, model: str
 ) -> str:
-    """Return SHA-256 over all but the cell that decides the answer to a request.
+    """Return SHA-256 over all but the config that decides the answer to a request.
 
     Prompt (context and conversation template), images, generation settings, continuation, model
     fingerprint and version of the code. Task and document do not count: equal questions have equal

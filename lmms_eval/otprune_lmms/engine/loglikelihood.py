@@ -1,4 +1,4 @@
-"""How likely a continuation is under one cell."""
+"""How likely a continuation is under one config."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

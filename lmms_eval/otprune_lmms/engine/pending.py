@@ -7,16 +7,16 @@ from otprune_lmms.engine.entries import answer_of, record_of
 from otprune_lmms.engine.requests import Answer
 from otprune_lmms.engine.survey import Question
 from otprune_lmms.journal import Journal, Key
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 
 class Left:
-    """The cells that each question still has to be answered under.
+    """The configs that each question still has to be answered under.
 
     Args:
         questions: what is asked, each question once.
-        cells: under which cells.
-        known: answers that are there, by (cell, question); new ones are put in.
+        configs: under which configs.
+        known: answers that are there, by (config, question); new ones are put in.
         journal: where others are found and new ones are kept.
         counts: told of every answer that was found or is new.
     """
@@ -24,21 +24,21 @@ class Left:
     def __init__(
         self,
         questions: Sequence[Question],
-        cells: Sequence[Cell],
+        configs: Sequence[PruningConfig],
         known: dict[tuple[str, str], Answer],
         journal: Journal | None,
         counts: Counts,
     ) -> None:
         self._known, self._journal, self._counts = known, journal, counts
-        self._cells = {cell.fingerprint: cell for cell in cells}
-        self._left = {question.digest: set(self._cells) for question in questions}
-        self._number = len(self._left) * len(self._cells)
+        self._configs = {config.fingerprint: config for config in configs}
+        self._left = {question.digest: set(self._configs) for question in questions}
+        self._number = len(self._left) * len(self._configs)
         for digest, cells_left in self._left.items():
-            for cell in list(cells_left):
-                if (cell, digest) in known:
-                    self._done(Key(cell, digest))
-                elif journal is not None and journal.find((cell, digest)) is not None:
-                    self._take(Key(cell, digest))
+            for config in list(cells_left):
+                if (config, digest) in known:
+                    self._done(Key(config, digest))
+                elif journal is not None and journal.find((config, digest)) is not None:
+                    self._take(Key(config, digest))
 
     def __len__(self) -> int:
         """Number of answers that are missing."""
@@ -52,32 +52,34 @@ class Left:
         """Return whether any of some questions lacks an answer."""
         return any(question in self for question in batch)
 
-    def cells(self, batch: Iterable[Question]) -> list[Cell]:
-        """Return the cells that any of some questions lacks."""
+    def configs(self, batch: Iterable[Question]) -> list[PruningConfig]:
+        """Return the configs that any of some questions lacks."""
         names = set().union(*(self._left[question.digest] for question in batch))
-        return [cell for name, cell in self._cells.items() if name in names]
+        return [config for name, config in self._configs.items() if name in names]
 
-    def rows(self, batch: Iterable[Question], cell: Cell) -> list[Question]:
-        """Return those of some questions that lack a cell's answer."""
-        name = cell.fingerprint
+    def rows(self, batch: Iterable[Question], config: PruningConfig) -> list[Question]:
+        """Return those of some questions that lack a config's answer."""
+        name = config.fingerprint
         return [question for question in batch if name in self._left[question.digest]]
 
     def drop(self, digests: Collection[str]) -> None:
         """Give questions up."""
         for digest in digests:
-            for cell in list(self._left[digest]):
-                self._done(Key(cell, digest))
+            for config in list(self._left[digest]):
+                self._done(Key(config, digest))
 
-    def keep(self, questions: Sequence[Question], answers: Sequence[Answer], cell: Cell) -> None:
+    def keep(
+        self, questions: Sequence[Question], answers: Sequence[Answer], config: PruningConfig
+    ) -> None:
         """Take new answers, and write them down.
 
         Raises:
             JournalError: they could not be written.
         """
-        name = cell.fingerprint
+        name = config.fingerprint
         pairs = list(zip(questions, answers, strict=True))
         if self._journal is not None:
-            self._journal.append(*(record_of(q, a, cell, name) for q, a in pairs))
+            self._journal.append(*(record_of(q, a, config, name) for q, a in pairs))
         for question, answer in pairs:
             self._known[name, question.digest] = answer
             self._done(Key(name, question.digest))
@@ -92,7 +94,7 @@ class Left:
             JournalError: the journal cannot be read.
         """
         keys = set() if self._journal is None else self._journal.refresh()
-        asked = {key for key in keys if key.request in self._left and key.cell in self._cells}
+        asked = {key for key in keys if key.request in self._left and key.config in self._configs}
         for key in asked:
             self._take(key)
         return {key.request for key in asked}
@@ -106,8 +108,8 @@ class Left:
     def _done(self, key: Key) -> bool:
         """Note that an answer is there; return whether it was missing."""
         missing = self._left[key.request]
-        if key.cell not in missing:
+        if key.config not in missing:
             return False
-        missing.remove(key.cell)
+        missing.remove(key.config)
         self._number -= 1
         return True

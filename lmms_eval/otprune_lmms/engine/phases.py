@@ -195,9 +195,9 @@ class Watch:
 
 def log_times(answers: Answers) -> None:
     """Log where the time of a run's answers went, a line for each setting."""
-    for cell in answers.cells:
-        found = [answers[cell, request] for request in answers.requests]
-        logger.info("%s", summary(cell.label, [(one.phases, one.new_tokens) for one in found]))
+    for config in answers.configs:
+        found = [answers[config, request] for request in answers.requests]
+        logger.info("%s", summary(config.label, [(one.phases, one.new_tokens) for one in found]))
 
 
 def summary(name: str, timed: Sequence[tuple[Mapping[str, float], int]]) -> str:

@@ -65,7 +65,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said to one request under one cell.
+    """What a model said to one request under one config.
 
     Attributes:
         text: the answer; None for a loglikelihood.

@@ -43,7 +43,7 @@ class Responder:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.template, self.use_cache, self.watch = template, use_cache, watch
-        # A prompt comes once for every cell.
+        # A prompt comes once for every config.
         self._ids = lru_cache(maxsize=1024)(partial(token_ids, tokenizer=tokenizer))
 
     def bind(self, pruning: Pruning | None, visual: Mapping[ImageKey, ImageTokens]) -> Respond:

@@ -22,7 +22,7 @@ class Question:
 
     Attributes:
         request: the first request that asks it.
-        digest: hash of all but the cell.
+        digest: hash of all but the config.
         images: hash of each image's content.
         prompt: with the conversation template, open for the answer.
         generation: settings.

@@ -35,7 +35,7 @@ def answer(
     progress: bool = True,
     eval_time: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Answer what experiments ask, each question under each cell once.
+    """Answer what experiments ask, each question under each config once.
 
     What the journal has is not done again. Processes of a launcher share the documents of a shard,
     and several shards may write into one journal at once. A run without a shard finds their
@@ -61,7 +61,7 @@ def answer(
     datasets.disable_progress_bars()
     asked = passes_of(sources, shard)
     if not asked:
-        logger.warning("shard %s has nothing to answer: fewer cells than shards", shard)
+        logger.warning("shard %s has nothing to answer: fewer configs than shards", shard)
     rank, world = (shard or _EVERYTHING).place(state.process_index, state.num_processes)
     found = {}
     for one in asked:
@@ -98,9 +98,9 @@ def _answer_model(
             )
             logger.info(
                 "%s: %s requests of %s tasks under %s settings",
-                *(model.name, len(requests), len(one.tasks), len(one.cells)),
+                *(model.name, len(requests), len(one.tasks), len(one.configs)),
             )
-            answers = engine.run(requests, one.cells, None if asked.strict else lambda _: ())
+            answers = engine.run(requests, one.configs, None if asked.strict else lambda _: ())
             for failure in (*failed, *answers.failed):
                 logger.warning("%s left out: %s", failure.name, failure.reason)
             counts.append(answers.counts)

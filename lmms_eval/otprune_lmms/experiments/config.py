@@ -13,7 +13,7 @@ from pydantic import (
 
 from llava.conversation import conv_templates
 from otprune_lmms.benchmarks import OTPRUNE_11
-from otprune_lmms.experiments.pruning_choices import Settings, Sweep, as_tuple
+from otprune_lmms.experiments.pruning_choices import PruningChoices, Settings, as_tuple
 
 TASKS = Path(__file__).parent.parent / "tasks"
 """The package's own task files."""
@@ -92,7 +92,7 @@ class PublishedRow(Settings):
 
 
 class Experiment(Settings):
-    """One table: models x cells x tasks.
+    """One table: models x configs x tasks.
 
     Attributes:
         name: of the folders ``results/<name>`` and ``logs/<name>``.
@@ -101,7 +101,7 @@ class Experiment(Settings):
             task files (``./my_tasks``) whose entries replace those of the stock tasks.
         models: at least one.
         tasks: task ids.
-        cells: pruning settings.
+        pruning: the pruning configs.
         limit: documents of each task, from the start; None for all.
         java: "required": without Java nothing runs where captions are scored; "optional": caption
             metrics are then marked as missing.
@@ -122,7 +122,7 @@ class Experiment(Settings):
         BeforeValidator(as_tuple),
         Field(min_length=1),
     ]
-    cells: Sweep
+    pruning: PruningChoices
     limit: Annotated[int, Field(ge=1)] | None = None
     java: Literal["required", "optional"] = "required"
     seed_video: Literal["first_frame", "all_frames"] = "first_frame"

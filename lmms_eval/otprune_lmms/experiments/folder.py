@@ -6,10 +6,9 @@ from typing import Any
 
 from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.provenance import origin, peak_memory_mib, versions
-from otprune_lmms.experiments.records import row_label
 from otprune_lmms.experiments.run import Outcome
 from otprune_lmms.files import write_text
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting import tables
 from otprune_lmms.reporting.tables import MANIFEST, RECORDS, Wide
 from otprune_lmms.results.samples import SAMPLES, write_samples
@@ -50,7 +49,7 @@ def manifest(
         "experiment": experiment.model_dump(mode="json"),
         "versions": versions(),
         "models": outcome.models,
-        "cells": [_cell(cell) for cell in experiment.cells.cells()],
+        "configs": [_config(config) for config in experiment.pruning.configs()],
         "shapes": outcome.shapes,
         "text_tokens": outcome.text_tokens,
         "data": outcome.data,
@@ -59,18 +58,8 @@ def manifest(
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {
-        "row": row_label(cell),
-        "cell": cell.label,
-        "fingerprint": cell.fingerprint,
-        "method": cell.method,
-        "keep_ratio": cell.keep_ratio,
-        "k": cell.k,
-        "layer": cell.layer,
-        "match": cell.about,
-        "settings": cell.settings_dict(),
-    }
+def _config(config: PruningConfig) -> dict[str, Any]:
+    return config.columns() | {"fingerprint": config.fingerprint, "config": config.as_dict()}
 
 
 def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ class Outcome:
     """What a run found.
 
     Attributes:
-        records: one for each model, cell, task and metric (`tables.COLUMNS`).
-        samples: columns of the samples of each model, cell and task (`samples.SCHEMA`).
+        records: one for each model, config, task and metric (`tables.COLUMNS`).
+        samples: columns of the samples of each model, config and task (`samples.SCHEMA`).
         data: documents and fingerprint of each task.
         failed: documents that are left out of every row, fields of `Failure`.
         models: fingerprint of each model.

@@ -16,7 +16,7 @@ from otprune.pruning import Trace
 from otprune_lmms.engine import Request
 from otprune_lmms.engine.identity import image_hash, image_number
 from otprune_lmms.files import whole
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.figures.overlay import fade, outline
 from otprune_lmms.reporting.figures.style import look, styled
 from otprune_lmms.reporting.figures.write import render
@@ -28,34 +28,37 @@ _LONG = 26
 """Letters that fit above a picture."""
 
 
-def cells_to_show(cells: Sequence[Cell]) -> list[Cell]:
-    """Return one cell of each method, that of the smallest keep ratio.
+def cells_to_show(configs: Sequence[PruningConfig]) -> list[PruningConfig]:
+    """Return one config of each method, that of the smallest keep ratio.
 
     Before the language model, or by a schedule; a schedule without a budget where there is none
     with a keep ratio.
     """
-    shown: dict[str, Cell] = {}
-    for cell in cells:
-        scheduled = cell.keep_ratio is None and cell.k is None
-        if cell.method is None or cell.layer or (cell.keep_ratio is None and not scheduled):
+    shown: dict[str, PruningConfig] = {}
+    for config in configs:
+        scheduled = config.keep_ratio is None and config.k is None
+        if config.method is None or config.layer or (config.keep_ratio is None and not scheduled):
             continue
-        best = shown.get(cell.method)
-        if best is None or (cell.keep_ratio or 2.0) < (best.keep_ratio or 2.0):
-            shown[cell.method] = cell
+        best = shown.get(config.method)
+        if best is None or (config.keep_ratio or 2.0) < (best.keep_ratio or 2.0):
+            shown[config.method] = config
     return list(shown.values())
 
 
 @torch.inference_mode()
 def kept_patches(
-    loaded: tuple[Any, Any, Any, int], image: Image.Image, context: str, cells: Sequence[Cell]
+    loaded: tuple[Any, Any, Any, int],
+    image: Image.Image,
+    context: str,
+    configs: Sequence[PruningConfig],
 ) -> tuple[np.ndarray, tuple[int, int], dict[str, np.ndarray]]:
-    """Return what the model sees of an image, its grid, and the kept patches by cell label.
+    """Return what the model sees of an image, its grid, and the kept patches by config label.
 
     Args:
         loaded: what `load_pretrained_model` returns.
         image: the picture.
         context: what is asked about it.
-        cells: settings. Of several prunings the last one counts; of a merger the patches in whose
+        configs: settings. Of several prunings the last one counts; of a merger the patches in whose
             places its tokens stand.
 
     Returns:
@@ -67,7 +70,7 @@ def kept_patches(
     tokenizer, model, processor, _ = loaded
     rgb = as_rgb(image)
     pixels = process_images([rgb], processor, model.config)
-    prunings = {cell.label: cell.pruning() for cell in cells}
+    prunings = {config.label: config.pruning for config in configs}
     needs = frozenset().union(*(one.needs for one in prunings.values() if one is not None))
     visual = model.encode_visual(pixels, [rgb.size], needs)
     grid = visual[0].grid
@@ -106,31 +109,34 @@ def patches(trace: Trace, grid: tuple[int, int]) -> np.ndarray:
     return mask.reshape(grid)
 
 
-def titles(cells: Sequence[Cell]) -> list[str]:
-    """Return what cells of different methods are called: labels, or if one is long the names."""
-    if all(len(cell.label) <= _LONG for cell in cells):
-        return [cell.label for cell in cells]
+def titles(configs: Sequence[PruningConfig]) -> list[str]:
+    """Return what configs of different methods are called: labels, or if one is long the names."""
+    if all(len(config.label) <= _LONG for config in configs):
+        return [config.label for config in configs]
     names = []
-    for cell in cells:
-        budget = "" if cell.k is None else f" k = {cell.k}"
-        budget = budget if cell.keep_ratio is None else f" {cell.keep_ratio:g}"
-        names.append(look(cell.method).name + budget)
+    for config in configs:
+        budget = "" if config.k is None else f" k = {config.k}"
+        budget = budget if config.keep_ratio is None else f" {config.keep_ratio:g}"
+        names.append(look(config.method).name + budget)
     return names
 
 
 def draw(
-    loaded: tuple[Any, Any, Any, int], request: Request, cells: Sequence[Cell], path: Path
+    loaded: tuple[Any, Any, Any, int],
+    request: Request,
+    configs: Sequence[PruningConfig],
+    path: Path,
 ) -> None:
-    """Write a PNG: the image of a request, and what each cell keeps of it.
+    """Write a PNG: the image of a request, and what each config keeps of it.
 
     Raises:
-        ValueError: see `kept_patches`; no cells; a request without an image.
+        ValueError: see `kept_patches`; no configs; a request without an image.
         OutputError: the picture cannot be written.
     """
     images = request.images()
-    if not images or not cells:
+    if not images or not configs:
         raise ValueError("a picture of kept patches needs an image and a pruning method")
-    seen, _, kept = kept_patches(loaded, images[0], request.context, cells)
+    seen, _, kept = kept_patches(loaded, images[0], request.context, configs)
     columns = min(len(kept) + 1, 3 if len(kept) < _MANY else 6)
     rows = -(-(len(kept) + 1) // columns)
     with styled():
@@ -140,8 +146,8 @@ def draw(
             place.set_axis_off()
         axes[0].imshow(seen)
         axes[0].set_title("as the model sees it", fontweight="normal")
-        for place, cell, name in zip(axes[1:], cells, titles(cells), strict=False):
-            mask, colour = kept[cell.label], look(cell.method).colour
+        for place, config, name in zip(axes[1:], configs, titles(configs), strict=False):
+            mask, colour = kept[config.label], look(config.method).colour
             place.imshow(fade(seen, mask))
             outline(place, mask, (seen.shape[0], seen.shape[1]), colour)
             place.set_title(name, color=colour)

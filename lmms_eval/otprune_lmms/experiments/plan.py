@@ -1,7 +1,7 @@
-"""What several experiments ask, put together: each question under each cell once.
+"""What several experiments ask, put together: each question under each config once.
 
-Experiments of one sweep often share a model, tasks and cells: a ratio study and a layer study both
-have the unpruned model and the usual ratio. Put together, a model is loaded once, an image encoded
+Experiments of one sweep often share a model, tasks and configs: a ratio study and a layer study
+both have the unpruned model and the usual ratio. Put together, a model is loaded once, an image encoded
 once and ranked once for all of them, and no answer is made twice.
 """
 
@@ -18,7 +18,7 @@ from otprune_lmms.experiments.config import (
     task_folder,
 )
 from otprune_lmms.experiments.shard import Shard
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 Source = tuple[Experiment, Path]
 """An experiment and the folder of its file, where its relative folders start."""
@@ -26,19 +26,19 @@ Source = tuple[Experiment, Path]
 
 @dataclass(frozen=True)
 class Pass:
-    """Tasks that a model is asked under the same cells.
+    """Tasks that a model is asked under the same configs.
 
     Attributes:
         tasks: with the limit of each; a task may be there with several.
         folder: of the task files; None for the stock tasks' own data.
         seed_video: frames of SEED-Bench's videos.
-        cells: the settings.
+        configs: the settings.
     """
 
     tasks: tuple[tuple[str, int | None], ...]
     folder: Path | None
     seed_video: Any
-    cells: tuple[Cell, ...]
+    configs: tuple[PruningConfig, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ModelPasses:
         names: of the experiments that ask it.
         workers: threads that read images.
         strict: whether a document that cannot be asked about is an error, as one of them wants.
-        passes: one for each set of cells.
+        passes: one for each set of configs.
     """
 
     model: ModelChoice
@@ -61,22 +61,24 @@ class ModelPasses:
     strict: bool
     passes: tuple[Pass, ...]
 
-    def only(self, cells: Collection[Cell]) -> "ModelPasses":
-        """Return what is asked under some of the cells."""
-        kept = [replace(p, cells=tuple(c for c in p.cells if c in cells)) for p in self.passes]
-        return replace(self, passes=tuple(one for one in kept if one.cells))
+    def only(self, configs: Collection[PruningConfig]) -> "ModelPasses":
+        """Return what is asked under some of the configs."""
+        kept = [
+            replace(p, configs=tuple(c for c in p.configs if c in configs)) for p in self.passes
+        ]
+        return replace(self, passes=tuple(one for one in kept if one.configs))
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
-        """All cells, each once."""
-        return tuple(dict.fromkeys(cell for one in self.passes for cell in one.cells))
+    def configs(self) -> tuple[PruningConfig, ...]:
+        """All configs, each once."""
+        return tuple(dict.fromkeys(config for one in self.passes for config in one.configs))
 
 
 def passes_of(sources: Sequence[Source], shard: Shard | None = None) -> list[ModelPasses]:
     """Return what experiments ask of each model, or a shard's part of it.
 
-    Shards by cells count the pairs of model and cell through all experiments, so that no two shards
-    have one in common; shards by documents leave everything as it is.
+    Shards by configs count the pairs of model and config through all experiments, so that no two
+    shards have one in common; shards by documents leave everything as it is.
 
     Raises:
         ConfigError: a name that stands for different models, or for different experiments.
@@ -91,10 +93,10 @@ def passes_of(sources: Sequence[Source], shard: Shard | None = None) -> list[Mod
     found = [one.passes() for one in asked.values()]
     if shard is None:
         return found
-    pairs = [(number, cell) for number, one in enumerate(found) for cell in one.cells]
-    own = shard.cells(pairs)
+    pairs = [(number, config) for number, one in enumerate(found) for config in one.configs]
+    own = shard.configs(pairs)
     parts = [
-        one.only({cell for owner, cell in own if owner == number})
+        one.only({config for owner, config in own if owner == number})
         for number, one in enumerate(found)
     ]
     return [part for part in parts if part.passes]
@@ -119,7 +121,7 @@ class _Asked:
         self.model, self.folder, self.workers = model, folder, workers
         self.names: list[str] = []
         self.strict = False
-        self.cells: dict[tuple[Path | None, Any, str, int | None], dict[Cell, None]] = {}
+        self.configs: dict[tuple[Path | None, Any, str, int | None], dict[PruningConfig, None]] = {}
 
     def add(self, experiment: Experiment, folder: Path) -> None:
         self.names.append(experiment.name)
@@ -127,18 +129,18 @@ class _Asked:
         self.workers = max(self.workers, experiment.workers)
         files = task_folder(experiment, folder)
         for task, limit in experiment.task_limits().items():
-            cells = self.cells.setdefault((files, experiment.seed_video, task, limit), {})
-            cells.update(dict.fromkeys(experiment.cells.cells()))
+            configs = self.configs.setdefault((files, experiment.seed_video, task, limit), {})
+            configs.update(dict.fromkeys(experiment.pruning.configs()))
 
     def passes(self) -> ModelPasses:
         tasks: dict[tuple, list[tuple[str, int | None]]] = {}
-        cells: dict[tuple, tuple[Cell, ...]] = {}
-        for (files, video, task, limit), wanted in self.cells.items():
+        configs: dict[tuple, tuple[PruningConfig, ...]] = {}
+        for (files, video, task, limit), wanted in self.configs.items():
             key = (files, video, frozenset(wanted))
             tasks.setdefault(key, []).append((task, limit))
-            cells.setdefault(key, tuple(wanted))
+            configs.setdefault(key, tuple(wanted))
         passes = tuple(
-            Pass(tuple(some), files, video, cells[files, video, alike])
+            Pass(tuple(some), files, video, configs[files, video, alike])
             for (files, video, alike), some in tasks.items()
         )
         names = tuple(self.names)

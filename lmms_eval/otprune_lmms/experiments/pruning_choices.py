@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from otprune import PRUNERS, LayerPruner
-from otprune_lmms.pruning_config import Cell, takes_text
+from otprune_lmms.pruning_config import PruningConfig, takes_text
 
 
 class Settings(BaseModel):
@@ -44,11 +44,11 @@ Counts = Annotated[
     once("keep_counts"),
 ]
 Budget = Mapping[str, Any]
-"""``keep_ratio`` or ``k`` of a cell."""
+"""``keep_ratio`` or ``k`` of a config."""
 
 
 def budgets_of(keep_ratios: Sequence[float] | None, keep_counts: Sequence[int] | None) -> list[Any]:
-    """Return how much is kept, as cells take it: shares first."""
+    """Return how much is kept, as configs take it: shares first."""
     shares = [{"keep_ratio": ratio} for ratio in keep_ratios or ()]
     return shares + [{"k": count} for count in keep_counts or ()]
 
@@ -94,7 +94,7 @@ class MethodChoice(Settings):
         _check_texts(self.method, self.settings)
         if self.own_schedule:
             self._check_own_schedule()
-        self.cells(({"keep_ratio": 0.5},), (0,))
+        self.configs(({"keep_ratio": 0.5},), (0,))
         return self
 
     def _check_own_schedule(self) -> None:
@@ -112,10 +112,10 @@ class MethodChoice(Settings):
                     "method twice"
                 )
 
-    def cells(
+    def configs(
         self, budgets: Sequence[Budget], layers: Sequence[int], match: Match | None = None
-    ) -> list[Cell]:
-        """Return the method's cells, its own budgets and layers before those given.
+    ) -> list[PruningConfig]:
+        """Return the method's configs, its own budgets and layers before those given.
 
         Args:
             budgets: of the experiment.
@@ -124,10 +124,10 @@ class MethodChoice(Settings):
         """
         seeds = [{}] if self.seeds is None else [{"seed": seed} for seed in self.seeds]
         if self.own_schedule:
-            return [Cell.make(self.method, **{**self.settings, **seed}) for seed in seeds]
+            return [PruningConfig.make(self.method, **{**self.settings, **seed}) for seed in seeds]
         common = {"match": match, **self.settings}
         return [
-            Cell.make(self.method, layer=layer, **{**common, **budget, **seed})
+            PruningConfig.make(self.method, layer=layer, **{**common, **budget, **seed})
             for layer in self.layers or layers
             for budget in budgets_of(self.keep_ratios, self.keep_counts) or budgets
             for seed in seeds
@@ -148,7 +148,7 @@ def _method(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-class Sweep(Settings):
+class PruningChoices(Settings):
     """The pruning settings of the experiment: methods x budgets x layers.
 
     Attributes:
@@ -156,7 +156,8 @@ class Sweep(Settings):
         keep_ratios: shares of the visual tokens kept, in (0, 1]; 0.098 where no budget is given.
         keep_counts: visual tokens kept of each image; of several tiles together.
         layers: 0 prunes before the language model, L >= 1 at the input of its layer L.
-        match: what the budgets are about, see `Cell`; of methods whose settings do not say.
+        match: what the budgets are about, see `PruningConfig`; a method's settings may say
+            otherwise.
         unpruned: whether the unpruned model takes part; relative scores need it.
     """
 
@@ -176,20 +177,20 @@ class Sweep(Settings):
     match: Match | None = None
     unpruned: bool = True
 
-    def cells(self) -> tuple[Cell, ...]:
-        """Return all cells, unpruned first."""
-        found = [Cell.make()] if self.unpruned else []
+    def configs(self) -> tuple[PruningConfig, ...]:
+        """Return all configs, unpruned first."""
+        found = [PruningConfig.make()] if self.unpruned else []
         budgets = budgets_of(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
         for method in self.methods:
-            found += method.cells(budgets, self.layers, self.match)
+            found += method.configs(budgets, self.layers, self.match)
         return tuple(found)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        labels = [cell.label for cell in self.cells()]
+        labels = [config.label for config in self.configs()]
         if not labels:
-            raise ValueError("cells must hold at least one method, or unpruned: true")
+            raise ValueError("pruning must hold at least one method, or unpruned: true")
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"cells must be distinct, got {', '.join(twice)} more than once")
+            raise ValueError(f"settings must be distinct, got {', '.join(twice)} more than once")
         return self

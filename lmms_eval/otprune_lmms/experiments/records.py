@@ -9,10 +9,12 @@ from typing import Any
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
+from otprune.cost import DecoderShape
 from otprune_lmms.engine import Answer, Answers, Request
 from otprune_lmms.engine.prompts import prompt_of
 from otprune_lmms.experiments.config import Experiment, ModelChoice
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.experiments.prefill import PromptTokens, mean_prefill
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.samples import SCHEMA
 from otprune_lmms.scoring import Sample, TaskScore
 
@@ -52,7 +54,7 @@ class Asked:
 Answered = tuple[Place, Answer]
 
 Values = dict[int, tuple[Any, ...]]
-"""Answers of one cell to one task, by document, in the order of its requests."""
+"""Answers of one config to one task, by document, in the order of its requests."""
 
 
 def values_of(answers: Sequence[Answered]) -> Values:
@@ -68,38 +70,67 @@ def values_of(answers: Sequence[Answered]) -> Values:
 def records_of(
     experiment: Experiment,
     model: ModelChoice,
-    cell: Cell,
+    config: PruningConfig,
     score: TaskScore,
     answers: Sequence[Answered],
+    shape: DecoderShape,
+    text: float,
 ) -> list[dict[str, Any]]:
-    """Return one record for each metric of a cell on a task; see `tables.COLUMNS`."""
+    """Return one record for each metric of a config on a task, by `results.records.COLUMNS`.
+
+    Args:
+        experiment: whose records they are.
+        model: what answered.
+        config: the setting.
+        score: of the answers.
+        answers: to the task.
+        shape: the model's decoder.
+        text: mean text tokens of the task's prompts.
+    """
     common = {
         "experiment": experiment.name,
         "suite": experiment.suite,
-        **_setting(model, cell),
+        "model": model.name,
+        **config.columns(),
         "task": score.task,
         "documents": score.documents,
         "kept_tokens": _mean([n for _, answer in answers for n in answer.kept]),
         "visual_tokens": _mean([n for _, answer in answers for n in answer.candidates]),
+        **_prefill(config, shape, answers, text),
     }
     found = [(m, value, None) for m, value in score.metrics.items()]
     found += [(m, None, reason) for m, reason in score.missing.items()]
     return [common | {"metric": m, "value": v, "missing": reason} for m, v, reason in found]
 
 
+def _prefill(
+    config: PruningConfig, shape: DecoderShape, answers: Sequence[Answered], text: float
+) -> dict[str, Any]:
+    """Return what a mean prompt's prefill costs, as columns; of a document its first request."""
+    first: dict[int, tuple[Place, Answer]] = {}
+    for place, answer in answers:
+        before = first.setdefault(place.doc_id, (place, answer))
+        if (place.index, place.repeat) < (before[0].index, before[0].repeat):
+            first[place.doc_id] = (place, answer)
+    prompts = [PromptTokens(answer.kept, answer.candidates) for _, answer in first.values()]
+    found = mean_prefill(config, shape, prompts, text)
+    costs = {f"multiply_adds_{name}": value for name, value in found.multiply_adds.items()}
+    return {"layer_tokens": found.layer_tokens, **costs}
+
+
 def samples_of(
     model: ModelChoice,
-    cell: Cell,
+    config: PruningConfig,
     score: TaskScore,
     answers: Sequence[Answered],
     asked: Mapping[Place, Asked],
 ) -> dict[str, list[Any]]:
-    """Return one sample for each document of a cell on a task, by column; see `samples.SCHEMA`."""
+    """Return one sample for each document of a config on a task, by columns of `SCHEMA`."""
     given: dict[int, list[Answered]] = defaultdict(list)
     for place, answer in answers:
         given[place.doc_id].append((place, answer))
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    setting = _setting(model, cell) | {"task": score.task}
+    setting = {"model": model.name, **config.columns(), "task": score.task}
     for sample in _first_filter(score):
         many = sorted(given[sample.doc_id], key=lambda one: (one[0].index, one[0].repeat))
         line = setting | _line(sample, many, asked)
@@ -162,27 +193,6 @@ def text_tokens(asked: Mapping[Place, Asked]) -> dict[str, float]:
     for place, one in asked.items():
         found[place.task].append(one.text_tokens)
     return {task: round(sum(many) / len(many), 2) for task, many in found.items()}
-
-
-def _setting(model: ModelChoice, cell: Cell) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "cell": cell.label,
-        "method": cell.method,
-        "keep_ratio": cell.keep_ratio,
-        "k": cell.k,
-        "layer": cell.layer,
-        "seed": cell.seed,
-        "row": row_label(cell),
-    }
-
-
-def row_label(cell: Cell) -> str:
-    """Return the label of a cell without its seed: seeds of one setting share a row."""
-    if cell.seed is None:
-        return cell.label
-    plain = {name: value for name, value in cell.settings_dict().items() if name != "seed"}
-    return Cell.make(**plain).label
 
 
 def _mean(numbers: Sequence[int]) -> float | None:

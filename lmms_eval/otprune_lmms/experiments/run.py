@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 
 from llava.model.builder import load_pretrained_model
 from llava.model.decoder import decoder_shape
+from otprune.cost import DecoderShape
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Answer, Answers, Engine, Request, requests_of
 from otprune_lmms.experiments import pictures
@@ -31,7 +32,7 @@ from otprune_lmms.experiments.scoring import score_cells
 from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.files import check_writable
 from otprune_lmms.journal import Journal
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.scoring import (
     JavaError,
     ScoreCache,
@@ -129,7 +130,16 @@ def run_experiment(
     with outcome.timed("score"):
         for model, answers, asked in found:
             records, samples = score_cells(
-                experiment, model, scorers, answers, asked, cache, without_java, agreed.documents
+                experiment,
+                model,
+                scorers,
+                answers,
+                asked,
+                cache,
+                without_java,
+                DecoderShape(**outcome.shapes[model.name]),
+                outcome.text_tokens[model.name],
+                agreed.documents,
             )
             outcome.records += records
             outcome.samples += samples
@@ -207,12 +217,12 @@ def _answer(
     state: PartialState,
     progress: bool,
     eval_time: bool,
-) -> tuple[dict[Cell, dict[str, list[Answered]]], dict[Place, Asked]]:
-    """Return the answers of all processes by cell and task, and what was asked.
+) -> tuple[dict[PruningConfig, dict[str, list[Answered]]], dict[Place, Asked]]:
+    """Return the answers of all processes by config and task, and what was asked.
 
     They are whole in the first process only.
     """
-    cells = experiment.cells.cells()
+    configs = experiment.pruning.configs()
     with outcome.timed("load model"):
         loaded = load(model, places.config, state.local_process_index)
     header = {"experiment": experiment.name}
@@ -228,12 +238,12 @@ def _answer(
             progress=progress and state.is_main_process,
             eval_time=eval_time,
         )
-        answers = engine.run(requests, cells, None if experiment.strict else agreed.settle)
+        answers = engine.run(requests, configs, None if experiment.strict else agreed.settle)
     agreed.settle(answers.failed)
     requests = answers.requests
     outcome.models[model.name] = engine.fingerprint
     outcome.shapes[model.name] = dataclasses.asdict(decoder_shape(loaded[1].config))
-    share = _numbered(answers, cells)
+    share = _numbered(answers, configs)
     asked = asked_of(requests, answers, loaded[0], model.conversation)
     counts = [dict(vars(answers.counts))]
     if state.num_processes > 1:
@@ -245,33 +255,37 @@ def _answer(
     new = answers.counts.generated > 0 or not picture.exists()
     if experiment.picture and new and state.is_main_process:
         with outcome.timed("picture"):
-            _picture(loaded, requests, cells, picture)
+            _picture(loaded, requests, configs, picture)
     del engine, loaded
     gc.collect()
     torch.cuda.empty_cache()
-    return _by_task(share, cells), dict(asked)
+    return _by_task(share, configs), dict(asked)
 
 
-def _numbered(answers: Answers, cells: Sequence[Cell]) -> list[tuple[int, Place, Answer]]:
-    """Return answers with the number of their cell, to be sent to another process."""
+def _numbered(
+    answers: Answers, configs: Sequence[PruningConfig]
+) -> list[tuple[int, Place, Answer]]:
+    """Return answers with the number of their config, to be sent to another process."""
     return [
-        (number, place_of(request), answers[cell, request])
-        for number, cell in enumerate(cells)
+        (number, place_of(request), answers[config, request])
+        for number, config in enumerate(configs)
         for request in answers.requests
     ]
 
 
 def _by_task(
-    share: Sequence[tuple[int, Place, Answer]], cells: Sequence[Cell]
-) -> dict[Cell, dict[str, list[Answered]]]:
-    found: dict[Cell, Any] = {cell: defaultdict(list) for cell in cells}
+    share: Sequence[tuple[int, Place, Answer]], configs: Sequence[PruningConfig]
+) -> dict[PruningConfig, dict[str, list[Answered]]]:
+    found: dict[PruningConfig, Any] = {config: defaultdict(list) for config in configs}
     for number, place, answer in share:
-        found[cells[number]][place.task].append((place, answer))
+        found[configs[number]][place.task].append((place, answer))
     return found
 
 
-def _picture(loaded: Any, requests: Sequence[Request], cells: Sequence[Cell], path: Path) -> None:
-    shown = pictures.cells_to_show(cells)
+def _picture(
+    loaded: Any, requests: Sequence[Request], configs: Sequence[PruningConfig], path: Path
+) -> None:
+    shown = pictures.cells_to_show(configs)
     first = next((request for request in requests if request.images()), None)
     if first is None or not shown:
         logger.warning("no picture of kept patches: no image, or no method before the model")

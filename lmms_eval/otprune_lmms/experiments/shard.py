@@ -1,4 +1,4 @@
-"""One part of a sweep: every N-th document, or every N-th cell."""
+"""One part of a sweep: every N-th document, or every N-th config."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 Item = TypeVar("Item")
-By = Literal["documents", "cells"]
+By = Literal["documents", "configs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,8 @@ class Shard:
     Attributes:
         index: which part, 1 to ``count``.
         count: how many parts there are.
-        by: "documents" gives each part every count-th document, under all cells; "cells" gives it
-            every count-th cell, with all documents.
+        by: "documents" gives each part every count-th document, under all configs; "configs" gives
+            it every count-th config, with all documents.
 
     Raises:
         ValueError: no such part, an unknown way to split.
@@ -38,7 +38,7 @@ class Shard:
                 f"got {self.index}/{self.count}"
             )
         if self.by not in get_args(By):
-            raise ValueError(f"shards must be by documents or cells, got {self.by!r}")
+            raise ValueError(f"shards must be by documents or configs, got {self.by!r}")
 
     @classmethod
     def parse(cls, text: str, by: By = "documents") -> "Shard":
@@ -61,14 +61,14 @@ class Shard:
 
         (r, w) stands for the documents r, r + w, r + 2w, ... A shard by documents has every
         count-th document, whatever the number of its processes, and they share these; so shards may
-        have different numbers of processes. Shards by cells share no documents out.
+        have different numbers of processes. Shards by configs share no documents out.
         """
-        if self.by == "cells":
+        if self.by == "configs":
             return rank, world
         return self.index - 1 + self.count * rank, self.count * world
 
-    def cells(self, cells: Sequence[Item]) -> list[Item]:
-        """Return this shard's cells: all of them unless shards are by cells."""
+    def configs(self, configs: Sequence[Item]) -> list[Item]:
+        """Return this shard's configs: all of them unless shards are by configs."""
         if self.by == "documents":
-            return list(cells)
-        return list(cells[self.index - 1 :: self.count])
+            return list(configs)
+        return list(configs[self.index - 1 :: self.count])

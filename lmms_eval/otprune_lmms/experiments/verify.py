@@ -22,7 +22,7 @@ from otprune_lmms.scoring.captions import CaptionTools
 _NEAR = 1e-9
 """Relative difference up to which two computations of one number agree."""
 
-_SCORED = ("model", "cell", "task")
+_SCORED = ("model", "setting", "task")
 
 
 @dataclass
@@ -72,7 +72,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        lacking = {"experiment", "data", "cells"} - content.keys()
+        lacking = {"experiment", "data", "configs"} - content.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no manifest of a run: {error!r}") from error
     if lacking:
@@ -84,14 +84,15 @@ def _against_journal(
     content: Mapping[str, Any], samples: Frame, journal: Journal, verdict: Verdict
 ) -> None:
     """Compare each stored answer with the journal's."""
-    fingerprints = {one["cell"]: one["fingerprint"] for one in content["cells"]}
+    fingerprints = {one["setting"]: one["fingerprint"] for one in content["configs"]}
     columns = zip(
-        *(samples[name] for name in ("cell", "task", "doc_id", "requests", "answers")), strict=True
+        *(samples[name] for name in ("setting", "task", "doc_id", "requests", "answers")),
+        strict=True,
     )
-    for cell, task, doc_id, requests, answers in columns:
+    for config, task, doc_id, requests, answers in columns:
         for request, answer in zip(requests, answers, strict=True):
-            record = journal.find((fingerprints[cell], request))
-            where = f"{cell}, document {doc_id} of {task}"
+            record = journal.find((fingerprints[config], request))
+            where = f"{config}, document {doc_id} of {task}"
             if record is None:
                 verdict.differences.append(f"{where}: not in the journal")
             elif _written(record) != answer:
@@ -129,12 +130,12 @@ def _scores(
                 continue
             own = samples[samples["task"] == name]
             out = {one["doc_id"] for one in content.get("failed", ()) if one["task"] == name}
-            parts: list[tuple[Any, Frame]] = list(own.groupby(["model", "cell"], sort=False))
+            parts: list[tuple[Any, Frame]] = list(own.groupby(["model", "setting"], sort=False))
             scorer.prime(tools, [_answers(part) for _, part in parts])
-            for (model, cell), part in parts:
-                stored = known.get((model, cell, name), records.iloc[:0])
+            for (model, config), part in parts:
+                stored = known.get((model, config, name), records.iloc[:0])
                 for difference in _rescored(scorer, part, stored, tools, out):
-                    verdict.differences.append(f"{model}, {cell}, {name}: {difference}")
+                    verdict.differences.append(f"{model}, {config}, {name}: {difference}")
                 verdict.count("scores", len(stored))
 
 
@@ -164,7 +165,7 @@ def _rescored(
     tools: CaptionTools,
     left_out: Collection[int],
 ) -> Iterator[str]:
-    """Yield how the scores of one cell differ from what is stored."""
+    """Yield how the scores of one config differ from what is stored."""
     if stored["missing"].notna().any():
         yield "the stored run could not score it; run it again"
         return

@@ -86,7 +86,7 @@ class Journal:
         return 0 if self._writer is None else self._writer.number
 
     def find(self, key: Key | tuple[str, str]) -> Record | None:
-        """Return the answer of a (cell, request); None if there is none yet."""
+        """Return the answer of a (config, request); None if there is none yet."""
         return self._records.get(Key(*key))
 
     def append(self, *records: Record) -> None:

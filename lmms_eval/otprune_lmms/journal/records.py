@@ -13,12 +13,12 @@ class Key(NamedTuple):
     """What an answer is found by.
 
     Attributes:
-        cell: `Cell.fingerprint`.
+        config: `PruningConfig.fingerprint`.
         request: hash of everything else that decides the answer: prompt, images, generation
             settings, model.
     """
 
-    cell: str
+    config: str
     request: str
 
 
@@ -27,9 +27,9 @@ class Record:
     """One finished answer.
 
     Attributes:
-        cell: fingerprint of the cell.
+        config: fingerprint of the config.
         request: hash of the request.
-        settings: the cell's settings in plain words.
+        settings: the config's settings in plain words.
         task: id of the task; with split, doc_id and index the first request that had this hash.
         split: split of its dataset.
         doc_id: number of the document.
@@ -44,7 +44,7 @@ class Record:
         seconds: times by what was done.
     """
 
-    cell: str
+    config: str
     request: str
     settings: Mapping[str, Any]
     task: str
@@ -63,7 +63,7 @@ class Record:
     @property
     def key(self) -> Key:
         """What the answer is found by."""
-        return Key(self.cell, self.request)
+        return Key(self.config, self.request)
 
     def plain(self) -> dict[str, Any]:
         """Return the record as plain JSON."""

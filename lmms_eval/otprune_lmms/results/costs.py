@@ -1,8 +1,11 @@
 """A line of ``cost.csv``: what one setting of one model costs a sample."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from otprune_lmms.results.columns import SETTING
 
 PARTS = ("preprocess", "vision", "select", "prefill", "decode")
 """What an answer's time is made of, in the order in which it is spent."""
@@ -32,12 +35,7 @@ class Cost:
 
     Attributes:
         model: name of the model.
-        cell: label of the setting.
-        row: the label without a seed.
-        method: of pruning; None for the unpruned model.
-        keep_ratio: share of the visual tokens kept; or
-        k: how many.
-        layer: 0 before the language model, L at the input of its layer L.
+        config: the setting, by `results.columns.SETTING`.
         batch: samples in one call. Times are of a call divided by its samples.
         visual_tokens: before any pruning.
         kept_tokens: after the last pruning.
@@ -71,12 +69,7 @@ class Cost:
     """
 
     model: str
-    cell: str
-    row: str
-    method: str | None
-    keep_ratio: float | None
-    k: int | None
-    layer: int
+    config: Mapping[str, Any]
     batch: int
     visual_tokens: float
     kept_tokens: float
@@ -106,6 +99,11 @@ class Cost:
     dtype: str
     attention: str
 
+    @property
+    def setting(self) -> str:
+        """Label of the setting."""
+        return self.config["setting"]
+
     def plain(self) -> dict[str, Any]:
         """Return the line by `COLUMNS`."""
         found: dict[str, Any] = {}
@@ -116,12 +114,20 @@ class Cost:
                     _columns(field.name), (value.middle, value.low, value.high), strict=True
                 )
                 found |= dict(named)
+            elif field.name == "config":
+                found |= {name: value[name] for name in SETTING}
             else:
                 found[field.name] = value
         return found
 
 
 _TIMES = (*PARTS, "decode_per_token", "total")
+
+
+def _columns_of(field: str) -> tuple[str, ...]:
+    if field == "config":
+        return SETTING
+    return _columns(field) if field in _TIMES else (field,)
 
 
 def _columns(time: str) -> tuple[str, str, str]:
@@ -132,6 +138,6 @@ def _columns(time: str) -> tuple[str, str, str]:
 COLUMNS = tuple(
     column
     for field in dataclasses.fields(Cost)
-    for column in (_columns(field.name) if field.name in _TIMES else (field.name,))
+    for column in _columns_of(field.name)
 )
 """Columns of ``cost.csv``: fields of `Cost`; a time is ``x_ms``, ``x_ms_low``, ``x_ms_high``."""

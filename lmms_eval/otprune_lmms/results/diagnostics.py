@@ -1,4 +1,4 @@
-"""Diagnostics on disk: one row for each cell and image."""
+"""Diagnostics on disk: one row for each setting and image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,13 @@ from typing import Any
 import pandas as pd
 
 from otprune_lmms.files import whole
+from otprune_lmms.results.columns import SETTING
 
 DIAGNOSTICS = "diagnostics.parquet"
 
 COLUMNS = [
     "model",
-    "cell",
-    "row",
-    "method",
-    "keep_ratio",
-    "k",
-    "layer",
-    "seed",
+    *SETTING,
     "cluster",
     "task",
     "doc_id",
@@ -38,8 +33,7 @@ COLUMNS = [
     "effective_rank",
     "seconds",
 ]
-"""``cell``, ``row``, ``method``, ``keep_ratio``, ``k``, ``layer``, ``seed`` as in the records;
-``cluster``: hash of the document's images; ``doc_id``: a document of the task that shows
+"""The setting as in `results.columns`; ``cluster``: hash of the document's images; ``doc_id``: a document of the task that shows
 them; ``image``: which of its images; ``height`` and ``width``: rows and columns of its patches, 0
 where its tokens are no single raster; ``kept``: positions of the kept tokens; ``n``: of how many;
 ``seconds``: of one selection. The rest: see `QUANTITIES`."""

@@ -6,19 +6,15 @@ from typing import Any
 
 import pandas as pd
 
+from otprune_lmms.results.columns import SETTING, TEXTS
+
 RECORDS = "records.csv"
 
 COLUMNS = [
     "experiment",
     "suite",
     "model",
-    "cell",
-    "method",
-    "keep_ratio",
-    "k",
-    "layer",
-    "seed",
-    "row",
+    *SETTING,
     "task",
     "metric",
     "value",
@@ -26,26 +22,25 @@ COLUMNS = [
     "documents",
     "kept_tokens",
     "visual_tokens",
+    "layer_tokens",
+    "multiply_adds_2ndm",
+    "multiply_adds_3ndm",
 ]
-"""Columns of the records: one line for each model, cell, task and metric.
+"""Columns of the records: one line for each model, setting, task and metric.
 
-``row`` names the table's row: the cell without its seed. ``value`` is empty where ``missing`` says
-why. ``kept_tokens`` and ``visual_tokens`` are means over the images of the task.
+``value`` is empty where ``missing`` says why. ``kept_tokens`` (after the last pruning),
+``visual_tokens`` (before any) and ``layer_tokens`` (that enter a layer of the language model, mean
+over its layers) are means over the images of the task. ``multiply_adds_2ndm`` and
+``multiply_adds_3ndm`` are those of the prefill of a mean prompt of the task, by the two formulas of
+`otprune.cost`. The columns of a setting are those of `results.columns`.
 """
 
 UNPRUNED = "unpruned"
 """``row`` of the model that prunes nothing."""
 
 _TEXT = (
-    "experiment",
-    "suite",
-    "model",
-    "cell",
-    "method",
-    "row",
-    "task",
-    "metric",
-    "missing",
+    *("experiment", "suite", "model", "task", "metric", "missing"),
+    *TEXTS,
     # As text first: not every version of pandas reads the last digit of a number right.
     "value",
 )

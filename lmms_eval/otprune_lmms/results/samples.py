@@ -10,19 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from otprune_lmms.files import whole
+from otprune_lmms.results.columns import SETTING_TYPES
 
 SAMPLES = "samples.parquet"
 
 SCHEMA = pa.schema(
     [
         ("model", pa.string()),
-        ("cell", pa.string()),
-        ("row", pa.string()),
-        ("method", pa.string()),
-        ("keep_ratio", pa.float64()),
-        ("k", pa.int64()),
-        ("layer", pa.int64()),
-        ("seed", pa.int64()),
+        *((name, pa.type_for_alias(kind)) for name, kind in SETTING_TYPES.items()),
         ("task", pa.string()),
         ("doc_id", pa.int64()),
         ("cluster", pa.string()),
@@ -39,9 +34,9 @@ SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
-"""Columns: one row for each model, cell, task and document.
+"""Columns: one row for each model, setting (`results.columns`), task and document.
 
-``row`` is the cell without its seed. ``cluster`` is a hash of the document's images: documents that
+``cluster`` is a hash of the document's images: documents that
 show the same have the same, documents without an image one of their own. ``requests`` are what the
 journal finds the answers by. ``answers`` are as they came, ``answer`` is what was scored; answers
 of a loglikelihood task are JSON. ``value`` and ``detail`` are the document's share of the task's
@@ -57,7 +52,7 @@ def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> N
 
     Args:
         path: of the file.
-        parts: columns, one mapping for each model, cell and task.
+        parts: columns, one mapping for each model, setting and task.
     """
     with whole(path) as place, pq.ParquetWriter(place, SCHEMA, compression="zstd") as writer:
         for part in parts:

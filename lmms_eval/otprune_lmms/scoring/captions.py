@@ -190,7 +190,7 @@ class CaptionTools:
         """Return what BLEU returns for its orders, computed once for equal captions."""
         key = (scorer._n, _frozen(references), _frozen(found))
         if key not in self._bleu:
-            # One entry: the four orders of a cell are asked one after another.
+            # One entry: the four orders of a config are asked one after another.
             self._bleu.clear()
             self._bleu[key] = _stock_bleu(scorer, references, found, verbose=0)
         return self._bleu[key]

@@ -16,7 +16,7 @@ from otprune.selectors.otprune import OTPrune
 from otprune.signals import TEXT_SIGNALS
 from otprune_lmms.engine import Engine
 from otprune_lmms.engine.rankings import Rankings
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 SHAPE = DecoderShape(hidden=8, feed_forward=20, layers=4, heads=2)
 BUDGETS = (5, 12, 40)
@@ -215,10 +215,10 @@ def test_stages_that_see_more_than_the_image_are_left_alone():
     assert off.bind(make_pruning("otprune", k=5), None) == make_pruning("otprune", k=5)
 
 
-CELLS = [
-    *(Cell.make("otprune", ratio) for ratio in (0.05, 0.2, 0.098)),
-    *(Cell.make("uniform", ratio) for ratio in (0.05, 0.2)),
-    Cell.make("otprune", 0.1, layer=2),
+CONFIGS = [
+    *(PruningConfig.make("otprune", ratio) for ratio in (0.05, 0.2, 0.098)),
+    *(PruningConfig.make("uniform", ratio) for ratio in (0.05, 0.2)),
+    PruningConfig.make("otprune", 0.1, layer=2),
 ]
 
 
@@ -241,7 +241,7 @@ def run(parts, sweep, requests, **settings):
 
 
 def test_a_sweep_answers_the_same_and_ranks_each_image_once_for_each_method(monkeypatch):
-    plain, counts = run(loaded(), CELLS, asked(PICTURES[:3]), rank_once=False)
+    plain, counts = run(loaded(), CONFIGS, asked(PICTURES[:3]), rank_once=False)
     assert counts.ranked == 0
     calls = []
     own = OTPrune._rank_images
@@ -251,7 +251,7 @@ def test_a_sweep_answers_the_same_and_ranks_each_image_once_for_each_method(monk
         return own(self, tokens, k, signals)
 
     monkeypatch.setattr(OTPrune, "_rank_images", counted)
-    once, counts = run(loaded(), CELLS, asked(PICTURES[:3]))
+    once, counts = run(loaded(), CONFIGS, asked(PICTURES[:3]))
     assert once == plain
     before = [call for call in calls if call[1] == 115]
     assert len(before) == len(set(before)) == 3, "each image once, at the largest ratio"
@@ -263,7 +263,7 @@ def test_a_sweep_answers_the_same_and_ranks_each_image_once_for_each_method(monk
 def test_newline_tokens_beside_the_budget_are_another_view():
     requests = [request(0, pictures=("port.png",), generation={"max_new_tokens": 2})]
     sweep = [
-        Cell.make("otprune", ratio, keep_newlines=newlines)
+        PruningConfig.make("otprune", ratio, keep_newlines=newlines)
         for newlines in (False, True)
         for ratio in (0.05, 0.2)
     ]

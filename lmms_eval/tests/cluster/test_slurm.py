@@ -97,11 +97,13 @@ def test_an_array_task_answers_its_shard(folder):
 
 
 def test_several_processes_of_a_task_are_torchrun_s(folder):
-    job = replace(JOB, gpus_per_task=2, cpus_per_task=9, shard_by="cells", arguments=("--limit=4",))
+    job = replace(
+        JOB, gpus_per_task=2, cpus_per_task=9, shard_by="configs", arguments=("--limit=4",)
+    )
     status, said = run(folder, job=job)
     assert status == 0, said
     wanted = "-m torch.distributed.run --standalone --max-restarts=2 --nproc_per_node=2 -m "
-    wanted += "otprune_lmms sweep 'configs/a b.yaml' --limit=4 --shard 2/3 --shard-by cells"
+    wanted += "otprune_lmms sweep 'configs/a b.yaml' --limit=4 --shard 2/3 --shard-by configs"
     assert called(folder) == shlex.split(wanted)
     assert "OMP_NUM_THREADS=4" in (folder / "environment").read_text().splitlines()
     alone = replace(job, processes_per_task=1)

@@ -14,20 +14,20 @@ from otprune_lmms.experiments.answering import answer
 from otprune_lmms.experiments.config import Experiment, task_folder
 from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.journal import Asking, Journal, Ledger, Record, write_ledger
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
-UNPRUNED, OTPRUNE = Cell.make(), Cell.make("otprune", keep_ratio=0.098)
+UNPRUNED, OTPRUNE = PruningConfig.make(), PruningConfig.make("otprune", keep_ratio=0.098)
 
 
 def question(doc_id, task="pope"):
     return f"{task}-{doc_id}"
 
 
-def record(cell, doc_id, task="pope", text=None):
+def record(config, doc_id, task="pope", text=None):
     return Record(
-        cell=cell.fingerprint,
+        config=config.fingerprint,
         request=text or question(doc_id, task),
-        settings=cell.settings_dict(),
+        settings=config.as_dict(),
         task=task,
         split="test",
         doc_id=doc_id,
@@ -50,7 +50,7 @@ def experiment(name="one", tasks=("pope",), model="m", pretrained="some/model", 
         "suite": "hub",
         "models": [{"name": model, "pretrained": pretrained}],
         "tasks": list(tasks),
-        "cells": {"methods": ["otprune"], "keep_ratios": [0.098]},
+        "pruning": {"methods": ["otprune"], "keep_ratios": [0.098]},
     }
     return Experiment.model_validate(content | changes)
 
@@ -66,7 +66,7 @@ def look(folder, *experiments, documents=10):
 
 
 def rows(found):
-    return [(row.experiment, row.cell, row.answered, row.asked) for row in found.rows]
+    return [(row.experiment, row.config, row.answered, row.asked) for row in found.rows]
 
 
 def write(folder, *records, header=None):
@@ -87,7 +87,7 @@ def test_answers_are_counted_by_cell_and_shards_that_have_not_begun_are_missing(
     assert rows(found) == [("one", "unpruned", 3, 10), ("one", "otprune-0.098", 1, 10)]
     assert found.missing == 16
     note(tmp_path, range(1, 10, 2))
-    write(tmp_path, *(record(cell, i) for cell in (UNPRUNED, OTPRUNE) for i in range(5, 10)))
+    write(tmp_path, *(record(config, i) for config in (UNPRUNED, OTPRUNE) for i in range(5, 10)))
     found = look(tmp_path, experiment())
     assert [row[2] for row in rows(found)] == [3 + 5, 1 + 5]
     assert found.missing == 20 - 14
@@ -104,7 +104,7 @@ def test_equal_questions_have_one_answer_and_all_count_as_answered(tmp_path):
 
 def test_a_limit_looks_at_the_first_documents_only(tmp_path):
     note(tmp_path, range(10))
-    write(tmp_path, *(record(cell, i) for cell in (UNPRUNED, OTPRUNE) for i in (0, 1, 7)))
+    write(tmp_path, *(record(config, i) for config in (UNPRUNED, OTPRUNE) for i in (0, 1, 7)))
     found = look(tmp_path, experiment(limit=4))
     assert [row[2:] for row in rows(found)] == [(2, 4), (2, 4)]
     assert found.missing == 4
@@ -147,7 +147,7 @@ def test_a_checkpoint_that_has_changed_begins_anew(tmp_path):
 
 def test_documents_left_out_are_named_and_not_missing(tmp_path):
     note(tmp_path, range(8), failed=[("pope", 8, "broken"), ("pope", 9, "with it")])
-    write(tmp_path, *(record(cell, i) for cell in (UNPRUNED, OTPRUNE) for i in range(8)))
+    write(tmp_path, *(record(config, i) for config in (UNPRUNED, OTPRUNE) for i in range(8)))
     found = look(tmp_path, experiment())
     assert [row[2:] for row in rows(found)] == [(8, 8), (8, 8)]
     assert found.failed == (("m", "pope", 8, "broken"), ("m", "pope", 9, "with it"))
@@ -227,7 +227,7 @@ def test_the_command_follows_a_sweep_from_beginning_to_end(source, suite, tmp_pa
     answer([one], tmp_path / "logs" / "sweep", shard=Shard(1, 2), progress=False)
     found = json.loads(invoke(path, "--json").stdout)
     assert (found["answered"], found["asked"], found["missing"]) == (12, 24, 12)
-    assert {row["cell"]: row["answered"] for row in found["rows"]} == {
+    assert {row["setting"]: row["answered"] for row in found["rows"]} == {
         "unpruned": 4,
         "otprune-0.25": 4,
         "uniform-0.25": 4,

@@ -59,12 +59,12 @@ def report(folder, name):
 def test_all_shards_run_and_the_tables_after_them(folder, monkeypatch):
     for name in ("SLURM_PROCID", "PMI_SIZE", "RANK"):
         monkeypatch.setenv(name, "1")
-    submitted = send(folder, "debug", shards=3, shard_by="cells")
+    submitted = send(folder, "debug", shards=3, shard_by="configs")
     assert [job.result() for job in (*submitted.shards, submitted.tables)] == [0] * 4
     done = [f"{index}of3" for index in (1, 2, 3)]
     for name in done:
         wanted = ["sweep", "a b.yaml", "--limit", "2", "--shard", name.replace("of", "/")]
-        assert report(folder, name)["arguments"] == [*wanted, "--shard-by", "cells"]
+        assert report(folder, name)["arguments"] == [*wanted, "--shard-by", "configs"]
     tables = report(folder, "tables")
     assert tables["arguments"] == ["sweep", "a b.yaml", "--limit", "2"]
     assert {f"done-{name}" for name in done} <= set(tables["there"])

@@ -57,7 +57,7 @@ def test_one_experiment_needs_no_pass_of_its_own(write, calls):
 
 
 def test_a_shard_only_answers(write, calls):
-    arguments = ("--shard", "2/3", "--shard-by", "cells", "--journal", "here")
+    arguments = ("--shard", "2/3", "--shard-by", "configs", "--journal", "here")
     assert invoke(write("one"), *arguments).exit_code == 0
     assert calls == [("answer", ["one"], Path("here"), "2/3")]
 

@@ -12,17 +12,17 @@ from otprune_lmms.engine.identity import Generation, generation_of
 from otprune_lmms.engine.loglikelihood import likelihoods
 from otprune_lmms.engine.prompts import prompt_of, token_ids
 from otprune_lmms.engine.reader import Loaded, Reader
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 QUESTION = "What is in this image?"
-CELLS = [
-    Cell(),
-    Cell.make("otprune", 0.098),
-    Cell.make("divprune", 0.25, layer=2),
-    Cell.make("tome", 0.25),
-    Cell.make("cdpruner", 0.25, relevance="llm"),
-    Cell.make("fastv", schedule="1:0.5/2:0.25"),
-    Cell.make("pyramiddrop", 0.75, schedule="1:0.5/2:0.25"),
+CONFIGS = [
+    PruningConfig(),
+    PruningConfig.make("otprune", 0.098),
+    PruningConfig.make("divprune", 0.25, layer=2),
+    PruningConfig.make("tome", 0.25),
+    PruningConfig.make("cdpruner", 0.25, relevance="llm"),
+    PruningConfig.make("fastv", schedule="1:0.5/2:0.25"),
+    PruningConfig.make("pyramiddrop", 0.75, schedule="1:0.5/2:0.25"),
 ]
 
 
@@ -31,8 +31,8 @@ def engine(**settings) -> Engine:
 
 
 def said(requests, **settings):
-    answers = engine(**settings).run(requests, [Cell()])
-    return [answers[Cell(), one] for one in requests]
+    answers = engine(**settings).run(requests, [PruningConfig()])
+    return [answers[PruningConfig(), one] for one in requests]
 
 
 @pytest.mark.parametrize(
@@ -120,15 +120,15 @@ def pixels_of(runner, question):
     return reader.load([question]).pixels
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.label)
-def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
+@pytest.mark.parametrize("setting", CONFIGS, ids=lambda config: config.label)
+def test_a_loss_is_the_model_s_own_over_the_continuation(config):
     tokenizer, model, _, _ = loaded()
     requests = [asked(word, index=i) for i, word in enumerate(WORDS)]
-    found = engine(batch_size=3).run(requests, [cell])
+    found = engine(batch_size=3).run(requests, [config])
     runner = engine()
     question = runner.surveyor.question(requests[0])
     batch = [question]
-    runner._need([cell])
+    runner._need([config])
     runner._encode(Loaded(batch, pixels_of(runner, question), {}), found.counts)
     for word, one in zip(WORDS, requests, strict=True):
         begin = token_ids(question.prompt, tokenizer)
@@ -142,19 +142,19 @@ def test_a_loss_is_the_model_s_own_over_the_continuation(cell):
                 labels=labels[None],
                 visual=visual,
                 answer_lengths=[len(ids) - len(begin)],
-                pruning=cell.pruning(),
+                pruning=config.pruning,
             )
-        answer = found[cell, one]
+        answer = found[config, one]
         assert answer.loss == pytest.approx(float(want.loss), abs=1e-4)
         assert answer.new_tokens == len(ids) - len(begin)
         assert answer.text is None
         assert answer.value == (answer.loss, answer.greedy)
         assert answer.candidates == (576,)
-    assert len({found[cell, one].loss for one in requests}) == 3
+    assert len({found[config, one].loss for one in requests}) == 3
 
 
 def test_what_is_dropped_does_not_depend_on_the_answer(monkeypatch):
-    cell, model = Cell.make("fastv", schedule="1:0.25"), loaded()[1]
+    config, model = PruningConfig.make("fastv", schedule="1:0.25"), loaded()[1]
     seen, forward = [], type(model).forward
 
     def noted(self, *args, **given):
@@ -163,29 +163,29 @@ def test_what_is_dropped_does_not_depend_on_the_answer(monkeypatch):
         return output
 
     monkeypatch.setattr(type(model), "forward", noted)
-    engine().run([asked(word, index=i) for i, word in enumerate(WORDS)], [cell])
+    engine().run([asked(word, index=i) for i, word in enumerate(WORDS)], [config])
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.label)
-def test_greedy_is_what_the_model_would_have_said(cell):
+@pytest.mark.parametrize("setting", CONFIGS, ids=lambda config: config.label)
+def test_greedy_is_what_the_model_would_have_said(config):
     tokenizer, model, _, _ = loaded()
     runner = engine()
     question = runner.surveyor.question(request(0, QUESTION))
     pixels = pixels_of(runner, question)
-    runner._need([cell])
+    runner._need([config])
     runner._encode(Loaded([question], pixels, {}), runner.run([], []).counts)
     visual = tuple(runner._store.take([(question.images[0], None)]).values())
     ids = token_ids(question.prompt, tokenizer)
     with torch.no_grad():
         output = model.generate(
-            ids[None], visual=list(visual), pruning=cell.pruning(), max_new_tokens=5
+            ids[None], visual=list(visual), pruning=config.pruning, max_new_tokens=5
         )[0]
     row = Row(torch.cat([ids, output]), visual, (0,), answer=len(output))
     wrong = Row(torch.cat([ids, output[:-1], output[-1:] + 1]), visual, (0,), answer=len(output))
     with torch.no_grad():
-        (right,), (other,) = (likelihoods(model, [one], cell.pruning()) for one in (row, wrong))
+        (right,), (other,) = (likelihoods(model, [one], config.pruning) for one in (row, wrong))
     assert right.greedy
     assert not other.greedy
     assert other.loss > right.loss
@@ -196,19 +196,19 @@ def test_likelihoods_need_no_image_and_go_through_the_journal(tmp_path):
 
     requests = [asked(word, index=i, pictures=()) for i, word in enumerate(WORDS)]
     with Journal(tmp_path) as journal:
-        first = engine(journal=journal).run(requests, CELLS[:2])
+        first = engine(journal=journal).run(requests, CONFIGS[:2])
     with Journal(tmp_path) as journal:
-        again = engine(journal=journal).run(requests, CELLS[:2])
+        again = engine(journal=journal).run(requests, CONFIGS[:2])
     assert again.counts.generated == 0
     assert [a.value for a in again.values()] == [a.value for a in first.values()]
-    assert first[CELLS[0], requests[0]].loss == first[CELLS[1], requests[0]].loss
+    assert first[CONFIGS[0], requests[0]].loss == first[CONFIGS[1], requests[0]].loss
 
 
 def test_a_continuation_that_is_cut_off_is_named(monkeypatch):
     monkeypatch.setattr(loaded()[1].config, "tokenizer_model_max_length", 600, raising=False)
     long = asked("word " * 30, doc_id=9)
     with pytest.raises(RequestError, match="document 9 of task .* continuation at its end is cut"):
-        engine().run([long], [Cell()])
+        engine().run([long], [PruningConfig()])
 
 
 def test_written_tokens_are_counted_without_padding():

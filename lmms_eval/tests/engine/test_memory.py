@@ -7,7 +7,7 @@ from helpers import PICTURES, loaded, request
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.engine.memory import Halving, TooLargeError, is_out_of_memory
 from otprune_lmms.journal import Journal
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
@@ -41,9 +41,9 @@ PICTURED = [request(i, pictures=(name,)) for i, name in enumerate(PICTURES)]
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_the_batch_is_halved_and_the_answers_stay(monkeypatch, caplog, error):
-    want = engine().run(REQUESTS, [Cell()])
+    want = engine().run(REQUESTS, [PruningConfig()])
     tried = limited(monkeypatch, 2, error)
-    found = engine(batch_size=8).run(REQUESTS, [Cell()])
+    found = engine(batch_size=8).run(REQUESTS, [PruningConfig()])
     assert {r: a.text for (_, r), a in found.items()} == {r: a.text for (_, r), a in want.items()}
     assert tried == [8, 4, 2, 2, 2, 2], "what does not fit is not tried again"
     assert found.counts.halvings == 2
@@ -65,17 +65,17 @@ def test_what_was_answered_before_one_row_did_not_fit_is_kept_and_the_row_is_nam
 
         monkeypatch.setattr(type(model), "generate", generate)
         with pytest.raises(RequestError, match=r"document \d+ of task .* alone does not fit"):
-            runner.run(REQUESTS, [Cell()])
+            runner.run(REQUESTS, [PruningConfig()])
         assert len(journal) == 4
     monkeypatch.undo()
     with Journal(tmp_path) as journal:
-        assert engine(journal=journal).run(REQUESTS, [Cell()]).counts.generated == 4
+        assert engine(journal=journal).run(REQUESTS, [PruningConfig()]).counts.generated == 4
 
 
 def test_the_tower_too_is_given_less(monkeypatch):
     model = loaded()[1]
     whole = type(model).encode_visual
-    want = engine().run(PICTURED, [Cell()])
+    want = engine().run(PICTURED, [PruningConfig()])
 
     def encode(self, images, *rest):
         if len(images) > 1:
@@ -83,7 +83,7 @@ def test_the_tower_too_is_given_less(monkeypatch):
         return whole(self, images, *rest)
 
     monkeypatch.setattr(type(model), "encode_visual", encode)
-    found = engine(batch_size=8).run(PICTURED, [Cell()])
+    found = engine(batch_size=8).run(PICTURED, [PruningConfig()])
     assert found.counts.halvings == 2
     assert {r: a.text for (_, r), a in found.items()} == {r: a.text for (_, r), a in want.items()}
 
@@ -91,7 +91,7 @@ def test_the_tower_too_is_given_less(monkeypatch):
 def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
     limited(monkeypatch, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        engine(batch_size=4).run(REQUESTS, [Cell()])
+        engine(batch_size=4).run(REQUESTS, [PruningConfig()])
     assert not is_out_of_memory(ValueError("out of memory"))
     assert all(map(is_out_of_memory, ERRORS))
 

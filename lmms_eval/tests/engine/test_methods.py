@@ -7,7 +7,7 @@ from llava.model.decoder import decoder_shape
 from otprune import PRUNERS
 from otprune.registry import LAYER_PRUNERS
 from otprune_lmms.engine import Engine
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 OWN = {
     "cdpruner": {"relevance": "llm"},
@@ -19,20 +19,20 @@ OWN = {
 """Settings for a model of four layers without CLIP's text tower."""
 
 
-def cell_of(method: str) -> Cell:
+def cell_of(method: str) -> PruningConfig:
     given = OWN.get(method, {})
     if method not in LAYER_PRUNERS:
-        return Cell.make(method, 0.25, **given)
-    return Cell.make(method, **{"schedule": "1:0.5/2:0.25", **given})
+        return PruningConfig.make(method, 0.25, **given)
+    return PruningConfig.make(method, **{"schedule": "1:0.5/2:0.25", **given})
 
 
-CELLS = [cell_of(method) for method in sorted(PRUNERS)]
+CONFIGS = [cell_of(method) for method in sorted(PRUNERS)]
 BUDGETED = [
-    Cell.make("otprune", 0.75, layer=2, match="average"),
-    Cell.make("tome", 0.5, match="flops"),
-    Cell.make("fastv", 0.5, schedule="1:0.5"),
-    Cell.make("sparsevlm", 0.5, schedule="1:0.5/2:0.25"),
-    Cell.make("transprune", k=288, schedule="1:0.5/2:0.25", observe_from=0, observe_to=0),
+    PruningConfig.make("otprune", 0.75, layer=2, match="average"),
+    PruningConfig.make("tome", 0.5, match="flops"),
+    PruningConfig.make("fastv", 0.5, schedule="1:0.5"),
+    PruningConfig.make("sparsevlm", 0.5, schedule="1:0.5/2:0.25"),
+    PruningConfig.make("transprune", k=288, schedule="1:0.5/2:0.25", observe_from=0, observe_to=0),
 ]
 
 
@@ -46,23 +46,23 @@ def asked():
     ]
 
 
-def run(cells, **settings):
+def run(configs, **settings):
     engine = Engine(loaded(), model_name="tiny", workers=0, progress=False, **settings)
-    return engine.run(asked(), cells)
+    return engine.run(asked(), configs)
 
 
 @pytest.fixture(scope="module")
 def batched():
-    return run([*CELLS, *BUDGETED], batch_size=4)
+    return run([*CONFIGS, *BUDGETED], batch_size=4)
 
 
-@pytest.mark.parametrize("cell", [*CELLS, *BUDGETED], ids=lambda cell: cell.label)
-def test_what_is_planned_is_what_is_left(cell, batched):
-    pruning = cell.pruning()
+@pytest.mark.parametrize("setting", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
+def test_what_is_planned_is_what_is_left(config, batched):
+    pruning = config.pruning
     assert pruning is not None
     (*_, planned) = pruning.tokens_by_layer(576, decoder_shape(loaded()[1].config))
     for one in asked():
-        answer = batched[cell, one]
+        answer = batched[config, one]
         if pruning.pruner is None and pruning.before is not None:
             # A merger may need fewer tokens than it may have.
             assert all(0 < count <= planned for count in answer.kept)
@@ -72,32 +72,32 @@ def test_what_is_planned_is_what_is_left(cell, batched):
         assert answer.new_tokens > 0
 
 
-@pytest.mark.parametrize("cell", [*CELLS, *BUDGETED], ids=lambda cell: cell.label)
-def test_company_decides_nothing(cell, batched):
-    alone = run([cell], batch_size=1)
+@pytest.mark.parametrize("setting", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
+def test_company_decides_nothing(config, batched):
+    alone = run([config], batch_size=1)
     for one in asked():
-        found, wanted = batched[cell, one], alone[cell, one]
+        found, wanted = batched[config, one], alone[config, one]
         assert (found.text, found.kept) == (wanted.text, wanted.kept)
 
 
 def test_later_runs_get_the_signals_that_they_need():
     engine = Engine(loaded(), model_name="tiny", workers=0, progress=False)
-    plain, needs = Cell.make("otprune", 0.25), Cell.make("fastervlm", 0.25)
+    plain, needs = PruningConfig.make("otprune", 0.25), PruningConfig.make("fastervlm", 0.25)
     engine.run(asked(), [plain])
     answers = engine.run(asked(), [needs])
     assert answers.counts.encoded == 2
-    assert engine.run(asked(), [Cell.make("otprune", 0.2)]).counts.encoded == 0
+    assert engine.run(asked(), [PruningConfig.make("otprune", 0.2)]).counts.encoded == 0
 
 
 @pytest.mark.parametrize(
-    ("cell", "message"),
+    ("setting", "message"),
     [
-        (Cell.make("fastv", schedule="7:0.5"), "layer must be in 0..3"),
-        (Cell.make("otprune", 0.5, layer=4), "layer must be in 0..3"),
-        (Cell.make("fastv", 0.1, schedule="2:0.5"), "the budget is out of reach"),
-        (Cell.make("cdpruner", 0.5), "clip"),
+        (PruningConfig.make("fastv", schedule="7:0.5"), "layer must be in 0..3"),
+        (PruningConfig.make("otprune", 0.5, layer=4), "layer must be in 0..3"),
+        (PruningConfig.make("fastv", 0.1, schedule="2:0.5"), "the budget is out of reach"),
+        (PruningConfig.make("cdpruner", 0.5), "clip"),
     ],
 )
-def test_what_the_model_cannot_do_is_one_error_before_the_first_answer(cell, message):
+def test_what_the_model_cannot_do_is_one_error_before_the_first_answer(config, message):
     with pytest.raises(ValueError, match=message):
-        run([Cell(), cell])
+        run([PruningConfig(), config])

@@ -10,13 +10,13 @@ from PIL import Image, ImageFile
 from helpers import PICTURES, TINY_ANYRES, loaded, picture, request
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.journal import Journal
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
-CELLS = [
-    Cell(),
-    Cell.make("otprune", 0.098),
-    Cell.make("random", 0.2),
-    Cell.make("divprune", 0.25, layer=2),
+CONFIGS = [
+    PruningConfig(),
+    PruningConfig.make("otprune", 0.098),
+    PruningConfig.make("random", 0.2),
+    PruningConfig.make("divprune", 0.25, layer=2),
 ]
 QUESTIONS = (
     "What is in this image?",
@@ -47,19 +47,19 @@ def texts(answers) -> dict:
 @pytest.fixture(scope="module")
 def alone():
     """Answers of a run without batches, threads or journal."""
-    return engine(batch_size=1).run(many(), CELLS)
+    return engine(batch_size=1).run(many(), CONFIGS)
 
 
 def test_the_answers_say_what_was_kept(alone):
     requests = {one.doc_id: one for one in many()}
     two, none = requests[20], requests[30]
-    assert alone[CELLS[0], two].kept == alone[CELLS[0], two].candidates == (576, 576)
-    assert alone[CELLS[1], two].kept == (56, 56)
-    assert alone[CELLS[3], two].kept == (144, 144)
-    assert alone[CELLS[3], two].candidates == (576, 576)
-    assert alone[CELLS[1], none].kept == ()
-    assert alone[CELLS[1], none].text == alone[CELLS[0], none].text
-    assert len({alone[cell, two].text for cell in CELLS}) == 4
+    assert alone[CONFIGS[0], two].kept == alone[CONFIGS[0], two].candidates == (576, 576)
+    assert alone[CONFIGS[1], two].kept == (56, 56)
+    assert alone[CONFIGS[3], two].kept == (144, 144)
+    assert alone[CONFIGS[3], two].candidates == (576, 576)
+    assert alone[CONFIGS[1], none].kept == ()
+    assert alone[CONFIGS[1], none].text == alone[CONFIGS[0], none].text
+    assert len({alone[config, two].text for config in CONFIGS}) == 4
     assert all(0 < answer.new_tokens <= 6 for answer in alone.values())
 
 
@@ -67,7 +67,7 @@ def test_the_answers_say_what_was_kept(alone):
 def test_neither_batch_nor_order_nor_threads_decide_an_answer(alone, size, workers):
     requests = many()
     random.Random(size).shuffle(requests)
-    answers = engine(batch_size=size, workers=workers).run(requests, CELLS[::-1])
+    answers = engine(batch_size=size, workers=workers).run(requests, CONFIGS[::-1])
     assert texts(answers) == texts(alone)
     assert [key[1] for key in answers][: len(requests)] == requests
 
@@ -75,40 +75,43 @@ def test_neither_batch_nor_order_nor_threads_decide_an_answer(alone, size, worke
 def test_each_image_is_encoded_once_for_all_cells_and_questions(alone):
     assert alone.counts.images == 3
     assert alone.counts.encoded == 3
-    assert alone.counts.generated == alone.counts.requests == len(many()) * len(CELLS)
+    assert alone.counts.generated == alone.counts.requests == len(many()) * len(CONFIGS)
 
 
 def test_two_questions_about_one_document_are_two():
     requests = [request(0, question) for question in QUESTIONS]
-    answers = engine(batch_size=3).run(requests, [Cell()])
+    answers = engine(batch_size=3).run(requests, [PruningConfig()])
     for one in requests:
-        assert answers[Cell(), one].text == engine().run([one], [Cell()])[Cell(), one].text
+        assert (
+            answers[PruningConfig(), one].text
+            == engine().run([one], [PruningConfig()])[PruningConfig(), one].text
+        )
     assert answers.counts.generated == 3
     again = request(0, QUESTIONS[0], generation={"max_new_tokens": 1})
     with pytest.raises(RequestError, match="document 0 of task .* other generation settings"):
-        engine().run([*requests, again], [Cell()])
+        engine().run([*requests, again], [PruningConfig()])
 
 
 def test_equal_questions_are_answered_once():
     requests = [request(i, QUESTIONS[0]) for i in range(3)] + [request(0, QUESTIONS[0])]
-    answers = engine().run(requests, [Cell()])
+    answers = engine().run(requests, [PruningConfig()])
     assert answers.counts.generated == 1
-    assert len({answers[Cell(), one].text for one in requests}) == 1
+    assert len({answers[PruningConfig(), one].text for one in requests}) == 1
 
 
 def test_a_second_run_takes_everything_from_the_journal(alone, tmp_path):
     with Journal(tmp_path) as journal:
-        first = engine(journal=journal, batch_size=4).run(many(), CELLS[:2])
+        first = engine(journal=journal, batch_size=4).run(many(), CONFIGS[:2])
     assert first.counts.generated == 24
     with Journal(tmp_path) as journal:
-        again = engine(journal=journal).run(many(), CELLS[:3])
+        again = engine(journal=journal).run(many(), CONFIGS[:3])
         assert (again.counts.reused, again.counts.generated) == (24, 12)
         assert texts(again) == {key: v for key, v in texts(alone).items() if "layer" not in key[0]}
-        settings = [one.settings for one in journal if one.cell == CELLS[1].fingerprint]
+        settings = [one.settings for one in journal if one.config == CONFIGS[1].fingerprint]
         assert settings[0] == {"method": "otprune", "keep_ratio": 0.098}
         assert len(settings) == 12
     with Journal(tmp_path) as journal:
-        last = engine(journal=journal).run(many(), CELLS[:3])
+        last = engine(journal=journal).run(many(), CONFIGS[:3])
     assert (last.counts.generated, last.counts.encoded) == (0, 0)
 
 
@@ -118,7 +121,7 @@ def test_a_journal_says_what_wrote_it_and_that_the_code_has_changed(tmp_path, mo
         assert "other source code" not in caplog.text
         with Journal(tmp_path) as journal:
             runner = engine(journal=journal)
-            runner.run([request(len(journal.sessions), f"And {source}?")], [Cell()])
+            runner.run([request(len(journal.sessions), f"And {source}?")], [PruningConfig()])
             header = journal.header
     assert "other source code" in caplog.text
     assert header["models"] == {runner.fingerprint: "tiny"}
@@ -134,7 +137,7 @@ def test_another_model_template_or_video_rule_takes_nothing_from_the_journal(tmp
 
     def reused(**settings) -> int:
         with Journal(tmp_path) as journal:
-            return engine(journal=journal, **settings).run(asked, [Cell()]).counts.reused
+            return engine(journal=journal, **settings).run(asked, [PruningConfig()]).counts.reused
 
     assert reused() == 0
     assert reused() == 1
@@ -153,28 +156,28 @@ def test_another_model_template_or_video_rule_takes_nothing_from_the_journal(tmp
 def test_videos_are_their_first_frame_unless_asked_otherwise():
     frames = request(1, pictures=("land.png", "port.png", "square.png"), video=True)
     images = request(2, pictures=("land.png", "port.png", "square.png"))
-    first = engine().run([frames, images], [Cell()])
-    assert first[Cell(), frames].candidates == (576,)
-    assert first[Cell(), images].candidates == (576, 576, 576)
-    alone = engine().run([request(3, pictures=("land.png",))], [Cell()])
-    assert [a.text for a in alone.values()] == [first[Cell(), frames].text]
-    every = engine(seed_video="all_frames").run([frames, images], [Cell()])
-    assert every[Cell(), frames].text == first[Cell(), images].text
+    first = engine().run([frames, images], [PruningConfig()])
+    assert first[PruningConfig(), frames].candidates == (576,)
+    assert first[PruningConfig(), images].candidates == (576, 576, 576)
+    alone = engine().run([request(3, pictures=("land.png",))], [PruningConfig()])
+    assert [a.text for a in alone.values()] == [first[PruningConfig(), frames].text]
+    every = engine(seed_video="all_frames").run([frames, images], [PruningConfig()])
+    assert every[PruningConfig(), frames].text == first[PruningConfig(), images].text
 
 
 def test_anyres_images_of_several_shapes_go_together():
     parts = loaded(TINY_ANYRES)
     requests = [request(i, pictures=(name,)) for i, name in enumerate(("port.png", "wide.png"))]
-    cells = [Cell(), Cell.make("otprune", 0.1, keep_newlines=True)]
-    one = engine(parts).run(requests, cells)
-    assert texts(engine(parts, batch_size=4, workers=2).run(requests, cells)) == texts(one)
-    assert len({one[cells[0], r].candidates for r in requests}) > 1
+    configs = [PruningConfig(), PruningConfig.make("otprune", 0.1, keep_newlines=True)]
+    one = engine(parts).run(requests, configs)
+    assert texts(engine(parts, batch_size=4, workers=2).run(requests, configs)) == texts(one)
+    assert len({one[configs[0], r].candidates for r in requests}) > 1
 
 
 def test_the_released_forks_mistakes_do_not_reach_a_neighbour():
-    cell = Cell.make("otprune", 0.1, compat="reference")
+    config = PruningConfig.make("otprune", 0.1, compat="reference")
     requests = [request(i, pictures=(name,)) for i, name in enumerate(PICTURES)]
-    one, several = engine().run(requests, [cell]), engine(batch_size=4).run(requests, [cell])
+    one, several = engine().run(requests, [config]), engine(batch_size=4).run(requests, [config])
     assert texts(one) == texts(several)
 
 
@@ -182,15 +185,15 @@ def test_drawn_answers_depend_on_the_request_alone():
     hot = {"temperature": 1.5, "max_new_tokens": 8}
     requests = [request(i, QUESTIONS[i], generation=hot) for i in range(3)]
     repeats = [request(0, QUESTIONS[0], generation=hot, repeat=n) for n in (1, 2)]
-    one = engine().run(requests + repeats, [Cell()])
+    one = engine().run(requests + repeats, [PruningConfig()])
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    several = engine(batch_size=3).run((requests + repeats)[::-1], [Cell()])
+    several = engine(batch_size=3).run((requests + repeats)[::-1], [PruningConfig()])
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert {r.key: one[Cell(), r].text for r in requests + repeats} == {
-        r.key: several[Cell(), r].text for r in requests + repeats
+    assert {r.key: one[PruningConfig(), r].text for r in requests + repeats} == {
+        r.key: several[PruningConfig(), r].text for r in requests + repeats
     }
-    assert len({one[Cell(), r].text for r in [requests[0], *repeats]}) == 3
+    assert len({one[PruningConfig(), r].text for r in [requests[0], *repeats]}) == 3
 
 
 def test_generation_settings_of_a_task_stay_with_it():
@@ -199,10 +202,13 @@ def test_generation_settings_of_a_task_stay_with_it():
         request(1, QUESTIONS[1], generation={"max_new_tokens": 5, "num_beams": 2}, task="beams"),
         request(2, QUESTIONS[2], task="plain"),
     ]
-    together = engine(batch_size=8).run(requests, [Cell()])
+    together = engine(batch_size=8).run(requests, [PruningConfig()])
     for one in requests:
-        assert engine().run([one], [Cell()])[Cell(), one].text == together[Cell(), one].text
-    assert together[Cell(), requests[0]].new_tokens <= 2
+        assert (
+            engine().run([one], [PruningConfig()])[PruningConfig(), one].text
+            == together[PruningConfig(), one].text
+        )
+    assert together[PruningConfig(), requests[0]].new_tokens <= 2
 
 
 def test_an_aspect_ratio_that_a_task_asks_for_does_not_stay(monkeypatch):
@@ -211,13 +217,13 @@ def test_an_aspect_ratio_that_a_task_asks_for_does_not_stay(monkeypatch):
     square = request(0, generation={"image_aspect_ratio": "square"}, task="a", **wide)
     padded = request(1, generation={"image_aspect_ratio": "pad"}, task="b", **wide)
     neither = request(2, task="c", **wide)
-    own = engine(parts).run([square, padded, neither], [Cell()])
+    own = engine(parts).run([square, padded, neither], [PruningConfig()])
     assert len({answer.text for answer in own.values()}) == 1, "the checkpoint's own rule holds"
     monkeypatch.delattr(parts[1].config, "image_aspect_ratio")
-    answers = engine(parts).run([padded, square, neither], [Cell()])
-    assert answers[Cell(), padded].text == own[Cell(), neither].text
-    assert answers[Cell(), square].text == answers[Cell(), neither].text
-    assert answers[Cell(), square].text != answers[Cell(), padded].text
+    answers = engine(parts).run([padded, square, neither], [PruningConfig()])
+    assert answers[PruningConfig(), padded].text == own[PruningConfig(), neither].text
+    assert answers[PruningConfig(), square].text == answers[PruningConfig(), neither].text
+    assert answers[PruningConfig(), square].text != answers[PruningConfig(), padded].text
     assert answers.counts.encoded == 3
 
 
@@ -236,7 +242,7 @@ def test_a_broken_image_is_named(images, reason):
     object.__setattr__(bad, "images", images)
     for workers in (0, 2):
         with pytest.raises(RequestError, match=rf"document 7 of pope \(test\): .*{reason}"):
-            engine(workers=workers).run([request(1), bad], [Cell()])
+            engine(workers=workers).run([request(1), bad], [PruningConfig()])
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
@@ -250,14 +256,16 @@ def content() -> bytes:
 def test_a_context_that_places_other_images_is_named():
     bad = request(3, "<image> and <image>", ("land.png",), task="mmmu_val")
     with pytest.raises(RequestError, match="document 3 of mmmu_val .* places 2 images"):
-        engine().run([bad], [Cell()])
+        engine().run([bad], [PruningConfig()])
     placed = request(4, "Look at <image> well.")
-    assert engine().run([placed], [Cell()])[Cell(), placed].candidates == (576,)
+    assert engine().run([placed], [PruningConfig()])[PruningConfig(), placed].candidates == (576,)
 
 
 def test_a_layer_that_the_model_lacks_is_refused_before_any_answer(tmp_path):
     with Journal(tmp_path) as journal, pytest.raises(ValueError, match="layer must be in 0"):
-        engine(journal=journal).run([request(1)], [Cell(), Cell.make("otprune", 0.1, layer=99)])
+        engine(journal=journal).run(
+            [request(1)], [PruningConfig(), PruningConfig.make("otprune", 0.1, layer=99)]
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,17 +17,17 @@ def digests(one) -> set[str]:
 
 
 class Worker:
-    """A process that answers batches, one cell at a time, and sees what others have written."""
+    """A process that answers batches, one config at a time, and sees what others have written."""
 
-    def __init__(self, number: int, batches: int, cells: int, written: list) -> None:
-        self.number, self.cells, self.written, self.seen = number, cells, written, 0
+    def __init__(self, number: int, batches: int, configs: int, written: list) -> None:
+        self.number, self.configs, self.written, self.seen = number, configs, written, 0
         self.known: set = set()
         self.work = Work(map(batch, range(batches)), self._wanted, share_of(number))
         self.steps = self._run()
         self.did = 0
 
     def _wanted(self, one) -> bool:
-        return any((one[0].digest, cell) not in self.known for cell in range(self.cells))
+        return any((one[0].digest, config) not in self.known for config in range(self.configs))
 
     def _meets(self, one) -> bool:
         new = [key for number, key in self.written[self.seen :] if number != self.number]
@@ -40,10 +40,10 @@ class Worker:
             for one in self.work:
                 if not self.work.begin(one):
                     continue
-                for cell in range(self.cells):
+                for config in range(self.configs):
                     if self._meets(one):
                         break
-                    key = (one[0].digest, cell)
+                    key = (one[0].digest, config)
                     if key not in self.known:
                         yield  # others go on while this one works
                         self.written.append((self.number, key))
@@ -51,10 +51,12 @@ class Worker:
                         self.did += 1
 
 
-def together(processes: int, batches: int, cells: int, draw: random.Random | None) -> list[Worker]:
+def together(
+    processes: int, batches: int, configs: int, draw: random.Random | None
+) -> list[Worker]:
     """Let workers go on by turns, or as they are drawn, until all have ended."""
     written: list = []
-    workers = [Worker(number, batches, cells, written) for number in range(processes)]
+    workers = [Worker(number, batches, configs, written) for number in range(processes)]
     running = list(workers)
     while running:
         turn = [draw.choice(running)] if draw else list(running)
@@ -64,26 +66,26 @@ def together(processes: int, batches: int, cells: int, draw: random.Random | Non
             except StopIteration:
                 running.remove(one)
     assert {key for _, key in written} == {
-        (f"{number}.0", cell) for number in range(batches) for cell in range(cells)
+        (f"{number}.0", config) for number in range(batches) for config in range(configs)
     }
     return workers
 
 
-@pytest.mark.parametrize("cells", [1, 4])
+@pytest.mark.parametrize("pruning", [1, 4])
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_processes_that_begin_together_part(processes, cells):
-    workers = together(processes, 60, cells, None)
+def test_processes_that_begin_together_part(processes, configs):
+    workers = together(processes, 60, configs, None)
     done = sum(one.did for one in workers)
-    assert done <= 60 * cells * 1.2, "without parting it would be as often as there are processes"
-    assert min(one.did for one in workers) > 60 * cells / processes / 2, "all of them work"
+    assert done <= 60 * configs * 1.2, "without parting it would be as often as there are processes"
+    assert min(one.did for one in workers) > 60 * configs / processes / 2, "all of them work"
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_their_speeds_everything_is_answered(seed):
     draw = random.Random(seed)
-    processes, batches, cells = draw.randint(2, 5), draw.randint(1, 40), draw.randint(1, 5)
-    workers = together(processes, batches, cells, draw)
-    assert sum(one.did for one in workers) <= batches * cells + 4 * processes * cells
+    processes, batches, configs = draw.randint(2, 5), draw.randint(1, 40), draw.randint(1, 5)
+    workers = together(processes, batches, configs, draw)
+    assert sum(one.did for one in workers) <= batches * configs + 4 * processes * configs
 
 
 def test_alone_the_order_is_the_batches_own():

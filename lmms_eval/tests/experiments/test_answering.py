@@ -35,7 +35,7 @@ def entries(journal):
     """Task, document and setting of every line, as often as it is there."""
     with Journal(journal, readonly=True) as opened:
         assert opened.report.repeated == 0
-        return Counter((one.task, one.doc_id, one.cell) for one in opened)
+        return Counter((one.task, one.doc_id, one.config) for one in opened)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def expected(whole, source, tmp_path):
     return whole["records"]
 
 
-@pytest.mark.parametrize(("count", "by"), [(3, "documents"), (4, "cells")])
+@pytest.mark.parametrize(("count", "by"), [(3, "documents"), (4, "configs")])
 def test_shards_answer_everything_once_and_a_run_then_only_scores(
     count, by, source, whole, tmp_path
 ):

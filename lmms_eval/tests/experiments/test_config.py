@@ -15,7 +15,7 @@ PLAIN = {
     "suite": "mini",
     "models": [{"name": "tiny", "pretrained": "someone/tiny", "batch_size": 2}],
     "tasks": ["gqa", {"id": "pope", "limit": 3}],
-    "cells": {"methods": ["otprune"], "keep_ratios": [0.1, 0.5]},
+    "pruning": {"methods": ["otprune"], "keep_ratios": [0.1, 0.5]},
 }
 
 
@@ -37,7 +37,7 @@ def changed(*keys, value):
 
 def test_a_plain_experiment(tmp_path):
     experiment = load_experiment(written(tmp_path, PLAIN))
-    labels = [cell.label for cell in experiment.cells.cells()]
+    labels = [config.label for config in experiment.pruning.configs()]
     assert labels == ["unpruned", "otprune-0.1", "otprune-0.5"]
     assert experiment.task_limits() == {"gqa": None, "pope": 3}
     assert experiment.java == "required"
@@ -51,9 +51,9 @@ def test_every_experiment_of_the_repository_is_one(path):
     experiment = load_experiment(written_beside(folder, path.name, text))
     assert experiment.name == path.stem
     assert set(experiment.task_limits()) == set(OTPRUNE_11)
-    cells = experiment.cells.cells()
-    assert cells[0].method is None
-    assert {cell.keep_ratio for cell in cells[1:]} >= {0.098}
+    configs = experiment.pruning.configs()
+    assert configs[0].method is None
+    assert {config.keep_ratio for config in configs[1:]} >= {0.098}
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def written_beside(_, name, text):
 def test_every_experiment_of_the_repository_can_be_read(path):
     experiment = load_experiment(path)
     assert len(experiment.task_limits()) == 11
-    assert experiment.cells.unpruned
+    assert experiment.configs.unpruned
     folder = path.parent.name
     if folder != "configs":
         parts = [path.stem, folder] if folder == "methods" else [folder, path.stem]
@@ -80,13 +80,13 @@ def test_every_experiment_of_the_repository_can_be_read(path):
 
 
 def test_budgets_may_be_counts_of_tokens(tmp_path):
-    text = yaml.safe_dump(changed("cells", "keep_counts", value=[192, 64]))
-    kept = [(c.keep_ratio, c.k) for c in load_experiment(written(tmp_path, text)).cells.cells()]
+    text = yaml.safe_dump(changed("pruning", "keep_counts", value=[192, 64]))
+    kept = [(c.keep_ratio, c.k) for c in load_experiment(written(tmp_path, text)).pruning.configs()]
     assert {(None, 192), (None, 64)} <= set(kept)
     own = {"method": "divprune", "keep_counts": [7]}
-    text = yaml.safe_dump(changed("cells", "methods", value=[own]))
-    cells = load_experiment(written(tmp_path, text)).cells.cells()
-    assert [cell.k for cell in cells if cell.method] == [7]
+    text = yaml.safe_dump(changed("pruning", "methods", value=[own]))
+    configs = load_experiment(written(tmp_path, text)).pruning.configs()
+    assert [config.k for config in configs if config.method] == [7]
 
 
 def test_schedules_follow_budgets_or_stand_as_they_are(tmp_path):
@@ -97,9 +97,11 @@ def test_schedules_follow_budgets_or_stand_as_they_are(tmp_path):
         {"method": "transprune", "own_schedule": True},
         {"method": "transprune", "own_schedule": True, "settings": {"preset": "low"}},
     ]
-    content = changed("cells", value={"keep_ratios": [0.5], "match": "average", "methods": methods})
-    cells = load_experiment(written(tmp_path, content)).cells.cells()
-    assert [cell.label for cell in cells] == [
+    content = changed(
+        "pruning", value={"keep_ratios": [0.5], "match": "average", "methods": methods}
+    )
+    configs = load_experiment(written(tmp_path, content)).pruning.configs()
+    assert [config.label for config in configs] == [
         "unpruned", "otprune-0.5-average", "divprune-0.5", "fastv-0.5", "transprune",
         "transprune-low",
     ]  # fmt: skip
@@ -107,43 +109,46 @@ def test_schedules_follow_budgets_or_stand_as_they_are(tmp_path):
 
 def own(**settings):
     """PLAIN with a method on its own schedule."""
-    return changed("cells", "methods", value=[{"own_schedule": True, **settings}])
+    return changed("pruning", "methods", value=[{"own_schedule": True, **settings}])
 
 
 def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
     text = (ROOT / "configs" / "mini.yaml").read_text().replace(": ../LLaVA", ": someone")
-    cells = load_experiment(written(tmp_path, text)).cells.cells()
-    assert len(cells) == 1 + 3 * (4 + 3)
-    methods = {cell.method for cell in cells}
+    configs = load_experiment(written(tmp_path, text)).pruning.configs()
+    assert len(configs) == 1 + 3 * (4 + 3)
+    methods = {config.method for config in configs}
     assert methods == {None, "otprune", "divprune", "random", "uniform", "w2greedy"}
-    assert {cell.keep_ratio for cell in cells} == {None, 0.098, 0.2, 0.4}
+    assert {config.keep_ratio for config in configs} == {None, 0.098, 0.2, 0.4}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (changed("cells", "keep_ratios", value=[1.5]), r"cells.keep_ratios.0: .*1.*got 1.5"),
-        (changed("cells", "keep_ratios", value=[0]), r"cells.keep_ratios.0"),
-        (changed("cells", "keep_ratios", value=[]), r"cells.keep_ratios"),
-        (changed("cells", "keep_ratios", value=[0.5, 0.5]), r"keep_ratios must be distinct.*0.5"),
-        (changed("cells", "keep_ratios", value=["0.5"]), r"keep_ratios.0.*got '0.5'"),
-        (changed("cells", "layers", value=[-1]), r"cells.layers.0.*got -1"),
-        (changed("cells", "methods", value=["otprun"]), r"cells.methods.0: method must be one of"),
-        (changed("cells", "methods", value=["otprune", "otprune"]), r"cells must be distinct"),
+        (changed("pruning", "keep_ratios", value=[1.5]), r"pruning.keep_ratios.0: .*1.*got 1.5"),
+        (changed("pruning", "keep_ratios", value=[0]), r"pruning.keep_ratios.0"),
+        (changed("pruning", "keep_ratios", value=[]), r"pruning.keep_ratios"),
+        (changed("pruning", "keep_ratios", value=[0.5, 0.5]), r"keep_ratios must be distinct.*0.5"),
+        (changed("pruning", "keep_ratios", value=["0.5"]), r"keep_ratios.0.*got '0.5'"),
+        (changed("pruning", "layers", value=[-1]), r"pruning.layers.0.*got -1"),
         (
-            changed("cells", "methods", value=[{"method": "otprune", "settings": {"gama": 1}}]),
+            changed("pruning", "methods", value=["otprun"]),
+            r"pruning.methods.0: method must be one of",
+        ),
+        (changed("pruning", "methods", value=["otprune", "otprune"]), r"settings must be distinct"),
+        (
+            changed("pruning", "methods", value=[{"method": "otprune", "settings": {"gama": 1}}]),
             r"unknown setting 'gama' of pruner otprune",
         ),
         (
-            changed("cells", "methods", value=[{"method": "otprune", "seeds": [1]}]),
+            changed("pruning", "methods", value=[{"method": "otprune", "seeds": [1]}]),
             r"unknown setting 'seed' of pruner otprune",
         ),
         (
-            changed("cells", "methods", value=[{"method": "random", "seeds": [1, 1]}]),
+            changed("pruning", "methods", value=[{"method": "random", "seeds": [1, 1]}]),
             r"seeds must be distinct",
         ),
         (
-            changed("cells", "methods", value=[{"method": "random", "settings": {"seed": 1}}]),
+            changed("pruning", "methods", value=[{"method": "random", "settings": {"seed": 1}}]),
             r"seed belongs in seeds",
         ),
         (
@@ -157,11 +162,11 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
         (own(method="fastv", settings={"schedule": 152}), r"schedule of fastv must be text, in q"),
         (own(method="dart", settings={"preset": 192}), r"preset of dart must be text, in quotes"),
         (
-            changed("cells", value={"methods": ["fastv"], "layers": [0, 2]}),
+            changed("pruning", value={"methods": ["fastv"], "layers": [0, 2]}),
             r"layer must be 0 for FastV, whose schedule names its layers; got 2",
         ),
-        (changed("cells", "match", value="cost"), r"cells.match: .*got 'cost'"),
-        (changed("cells", value={"unpruned": False}), r"cells must hold at least one method"),
+        (changed("pruning", "match", value="cost"), r"pruning.match: .*got 'cost'"),
+        (changed("pruning", value={"unpruned": False}), r"pruning must hold at least one method"),
         (changed("models", value=[]), r"models"),
         (changed("models", 0, "dtype", value="float8"), r"models.0.dtype: .*got 'float8'"),
         (changed("models", 0, "batch_size", value=0), r"models.0.batch_size: .*got 0"),
@@ -176,7 +181,7 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
         (changed("limit", value=0), r"limit: .*got 0"),
         (changed("suite", value="paper"), r"suite: .*got 'paper'"),
         (changed("keep_ratio", value=0.1), r"keep_ratio: unknown key"),
-        (changed("cells", "ratios", value=[0.1]), r"cells.ratios: unknown key"),
+        (changed("pruning", "ratios", value=[0.1]), r"pruning.ratios: unknown key"),
         (changed("name", value="../x"), r"name: .*got '../x'"),
         (changed("seed_video", value="some"), r"seed_video: .*got 'some'"),
         (
@@ -208,8 +213,8 @@ def test_seeds_layers_and_own_ratios_make_cells(tmp_path):
         {"method": "random", "seeds": [0, 1, 2], "keep_ratios": [0.25]},
         {"method": "divprune", "layers": [2], "settings": {"positions": "compact"}},
     ]
-    experiment = load_experiment(written(tmp_path, changed("cells", "methods", value=methods)))
-    labels = [cell.label for cell in experiment.cells.cells()]
+    experiment = load_experiment(written(tmp_path, changed("pruning", "methods", value=methods)))
+    labels = [config.label for config in experiment.pruning.configs()]
     assert labels[:4] == ["unpruned", "random-0.25", "random-0.25-seed1", "random-0.25-seed2"]
     assert labels[4:] == ["divprune-0.1-layer2-compact", "divprune-0.5-layer2-compact"]
 

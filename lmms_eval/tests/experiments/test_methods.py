@@ -29,7 +29,7 @@ SETTINGS = {
 """What the defaults do not fit: a model of four layers without CLIP's text half."""
 
 
-def swept(folder, methods, **cells):
+def swept(folder, methods, **configs):
     """Records of an experiment on POPE alone, a row for each setting and metric."""
     make_suite(folder / "suite", ["pope"])
     path = folder / "methods.yaml"
@@ -39,7 +39,7 @@ def swept(folder, methods, **cells):
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 3}],
         "tasks": ["pope"],
-        "cells": {"keep_ratios": [0.5], "methods": methods, **cells},
+        "pruning": {"keep_ratios": [0.5], "methods": methods, **configs},
     }
     path.write_text(yaml.safe_dump(content))
     experiment = load_experiment(path)
@@ -53,7 +53,7 @@ def swept(folder, methods, **cells):
 def test_one_sweep_takes_all_methods_without_a_special_case(tmp_path):
     methods = [{"method": name, "settings": SETTINGS.get(name, {})} for name in sorted(PRUNERS)]
     records, table = swept(tmp_path, methods)
-    found = records.drop_duplicates("cell").set_index("method")
+    found = records.drop_duplicates("setting").set_index("method")
     assert set(PRUNERS) <= set(found.index)
     for name in PRUNERS:
         kept = found.loc[name, "kept_tokens"]
@@ -80,7 +80,7 @@ def test_the_front_page_s_method_of_one_s_own_is_swept(tmp_path):
         PRUNERS.clear()
         PRUNERS.update(registered)
     labels = [f"{name}-0.25", f"{name}-0.25-weight0.5"]
-    found = records.drop_duplicates("cell").set_index("cell")
+    found = records.drop_duplicates("setting").set_index("setting")
     assert list(found.loc[labels, "kept_tokens"]) == [144, 144]
     assert all(f"| {label} |" in table for label in labels)
     with pytest.raises(ValueError, match=f"unknown|{name}"):

@@ -7,54 +7,58 @@ import torch
 from helpers import TINY, loaded, picture, request
 from otprune.pruning import Trace
 from otprune_lmms.experiments.pictures import cells_to_show, draw, kept_patches, patches, titles
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
-CELLS = [
-    Cell.make("first_k", 0.25),
-    Cell.make("tome", 0.25),
-    Cell.make("prumerge", 0.25),
-    Cell.make("fastv", schedule="1:0.5/2:0.25"),
-    Cell.make("sparsevlm", schedule="1:0.5/2:0.25"),
-    Cell.make("vtw", schedule="2:0"),
+CONFIGS = [
+    PruningConfig.make("first_k", 0.25),
+    PruningConfig.make("tome", 0.25),
+    PruningConfig.make("prumerge", 0.25),
+    PruningConfig.make("fastv", schedule="1:0.5/2:0.25"),
+    PruningConfig.make("sparsevlm", schedule="1:0.5/2:0.25"),
+    PruningConfig.make("vtw", schedule="2:0"),
 ]
 
 
 def test_one_cell_of_each_method_is_shown():
-    cells = [
-        Cell(),
-        Cell.make("otprune", 0.5),
-        Cell.make("otprune", 0.1, layer=2),
-        Cell.make("otprune", 0.2, match="average"),
-        Cell.make("tome", 0.5),
-        Cell.make("uniform", k=5),
-        Cell.make("fastv"),
-        Cell.make("fastv", 0.5),
-        Cell.make("vtw"),
+    configs = [
+        PruningConfig(),
+        PruningConfig.make("otprune", 0.5),
+        PruningConfig.make("otprune", 0.1, layer=2),
+        PruningConfig.make("otprune", 0.2, match="average"),
+        PruningConfig.make("tome", 0.5),
+        PruningConfig.make("uniform", k=5),
+        PruningConfig.make("fastv"),
+        PruningConfig.make("fastv", 0.5),
+        PruningConfig.make("vtw"),
     ]
-    assert [cell.label for cell in cells_to_show(cells)] == [
+    assert [config.label for config in cells_to_show(configs)] == [
         "otprune-0.2-average", "tome-0.5", "fastv-0.5", "vtw",
     ]  # fmt: skip
 
 
 def test_pictures_are_named_by_their_settings_or_shortly():
-    short = [Cell.make("otprune", 0.5), Cell.make("tome", k=5)]
+    short = [PruningConfig.make("otprune", 0.5), PruningConfig.make("tome", k=5)]
     assert titles(short) == ["otprune-0.5", "tome-k5"]
-    long = [*short, Cell.make("sparsevlm", 0.4, schedule="1:0.5/2:0.25"), Cell.make("vtw")]
+    long = [
+        *short,
+        PruningConfig.make("sparsevlm", 0.4, schedule="1:0.5/2:0.25"),
+        PruningConfig.make("vtw"),
+    ]
     assert titles(long) == ["OTPrune 0.5", "ToMe k = 5", "SparseVLM 0.4", "VTW"]
 
 
 def test_what_is_left_is_drawn_whatever_the_method(tmp_path):
-    seen, grid, kept = kept_patches(loaded(TINY), picture("land.png"), "What is it?", CELLS)
+    seen, grid, kept = kept_patches(loaded(TINY), picture("land.png"), "What is it?", CONFIGS)
     assert seen.shape == (336, 336, 3)
     assert grid == (24, 24)
-    counts = [int(kept[cell.label].sum()) for cell in CELLS]
+    counts = [int(kept[config.label].sum()) for config in CONFIGS]
     assert counts[0] == 144
     # A token that stands for no single patch has none.
     assert 0 < counts[1] <= 144
     assert 0 < counts[2] <= 144
     assert counts[3:] == [144, 144, 0]
-    assert kept[CELLS[0].label][:6].all()
-    draw(loaded(TINY), request(0), CELLS, tmp_path / "kept.png")
+    assert kept[CONFIGS[0].label][:6].all()
+    draw(loaded(TINY), request(0), CONFIGS, tmp_path / "kept.png")
     assert (tmp_path / "kept.png").stat().st_size > 1000
 
 

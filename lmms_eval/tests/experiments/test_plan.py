@@ -14,9 +14,9 @@ MODEL = {"name": "m", "pretrained": "some/model", "batch_size": 4}
 OTHER = {"name": "other", "pretrained": "other/model"}
 
 
-def source(name, cells, tasks=("pope", "gqa"), models=(MODEL,), folder=HERE, **more):
+def source(name, configs, tasks=("pope", "gqa"), models=(MODEL,), folder=HERE, **more):
     content = {"name": name, "title": name, "suite": "mini", "models": list(models)}
-    content |= {"tasks": list(tasks), "cells": cells, **more}
+    content |= {"tasks": list(tasks), "pruning": configs, **more}
     return Experiment.model_validate(content), folder
 
 
@@ -26,13 +26,13 @@ SMALL = source("small", {"methods": ["otprune"], "keep_ratios": [0.098]}, ["gqa"
 
 
 def asked(passes):
-    """How often each (model, task, limit, cell) is asked."""
+    """How often each (model, task, limit, config) is asked."""
     return Counter(
-        (one.model.name, task, limit, cell.label)
+        (one.model.name, task, limit, config.label)
         for one in passes
         for part in one.passes
         for task, limit in part.tasks
-        for cell in part.cells
+        for config in part.configs
     )
 
 
@@ -40,7 +40,7 @@ def test_experiments_that_ask_alike_are_one_pass_with_all_their_cells():
     (one,) = passes_of([RATIOS, METHODS])
     (part,) = one.passes
     assert part.tasks == (("pope", None), ("gqa", None))
-    labels = [cell.label for cell in part.cells]
+    labels = [config.label for config in part.configs]
     assert labels == ["unpruned", "otprune-0.098", "otprune-0.2", "divprune-0.098"]
     assert one.names == ("ratios", "methods")
     assert not one.strict
@@ -57,14 +57,14 @@ def test_everything_is_asked_and_nothing_twice():
 
 
 def test_data_of_other_folders_is_another_pass(tmp_path):
-    cells = {"methods": []}
-    here = source("here", cells, suite="./tasks")
-    there = source("there", cells, suite="./tasks", folder=tmp_path)
-    stock = source("stock", cells, suite="hub")
+    configs = {"methods": []}
+    here = source("here", configs, suite="./tasks")
+    there = source("there", configs, suite="./tasks", folder=tmp_path)
+    stock = source("stock", configs, suite="hub")
     (one,) = passes_of([here, there, stock])
     folders = [part.folder for part in one.passes]
     assert folders == [HERE / "tasks", (tmp_path / "tasks").resolve(), None]
-    video = source("video", cells, suite="hub", seed_video="all_frames")
+    video = source("video", configs, suite="hub", seed_video="all_frames")
     (one,) = passes_of([stock, video])
     assert [part.seed_video for part in one.passes] == ["first_frame", "all_frames"]
 
@@ -84,11 +84,11 @@ def test_a_model_under_two_names_is_one_and_its_other_settings_are_the_first_s()
 def test_shards_by_cells_share_no_cell_through_all_experiments(count):
     both = source("both", {"methods": ["random"]}, models=[MODEL, OTHER])
     sources = [RATIOS, METHODS, SMALL, both]
-    shards = [passes_of(sources, Shard(i + 1, count, "cells")) for i in range(count)]
+    shards = [passes_of(sources, Shard(i + 1, count, "configs")) for i in range(count)]
     assert sum((asked(shard) for shard in shards), Counter()) == asked(passes_of(sources))
     pairs = [{(key[0], key[3]) for key in asked(shard)} for shard in shards]
     assert sum(map(len, pairs)) == len(set().union(*pairs)) == 7
-    assert all(part.cells for shard in shards for one in shard for part in one.passes)
+    assert all(part.configs for shard in shards for one in shard for part in one.passes)
 
 
 def test_shards_by_documents_ask_everything():

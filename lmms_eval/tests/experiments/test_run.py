@@ -38,7 +38,7 @@ def experiment_of(folder, **changes):
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 3}],
         "tasks": TASKS,
-        "cells": {"keep_ratios": [0.25], "methods": ["otprune", random]},
+        "pruning": {"keep_ratios": [0.25], "methods": ["otprune", random]},
         "picture": True,
     }  # fmt: skip
     path = folder / "try.yaml"
@@ -75,7 +75,12 @@ def test_a_run_leaves_records_tables_manifest_and_picture(first):
     records = pd.read_csv(output / "records.csv")
     assert set(records["task"]) == set(TASKS)
     assert set(records["documents"]) == {4}
-    assert set(records["cell"]) == {"unpruned", "otprune-0.25", "random-0.25", "random-0.25-seed1"}
+    assert set(records["setting"]) == {
+        "unpruned",
+        "otprune-0.25",
+        "random-0.25",
+        "random-0.25-seed1",
+    }
     assert records["value"].between(0, 2000).all()
     content = json.loads((output / "manifest.json").read_text())
     assert set(content["origin"]) == {"hardware", "commit", "torch", "python", "command"}
@@ -104,7 +109,7 @@ def test_new_settings_generate_only_themselves(first, tmp_path):
     folder = tmp_path / "more"
     shutil.copytree(first[0], folder)
     sweep = {"methods": ["otprune", "divprune"], "keep_ratios": [0.25]}
-    outcome, table = run_here(folder, experiment_of(folder, cells=sweep))
+    outcome, table = run_here(folder, experiment_of(folder, configs=sweep))
     assert outcome.counts["tiny"]["generated"] == 8
     assert outcome.counts["tiny"]["reused"] == 16
     assert table.rows[:2] == first[2].rows[:2]
@@ -232,7 +237,7 @@ def test_the_environment_s_settings_have_no_say_in_an_experiment(first, tmp_path
 
 def test_without_java_captions_are_refused_or_marked(tmp_path, monkeypatch):
     folder = prepared(tmp_path, ["flickr30k_test", "pope"])
-    changes = {"tasks": ["flickr30k_test", "pope"], "limit": 2, "cells": {"methods": []}}
+    changes = {"tasks": ["flickr30k_test", "pope"], "limit": 2, "pruning": {"methods": []}}
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match="flickr30k_test need Java .* --without-java"):
         run_here(folder, experiment_of(folder, **changes))

@@ -1,4 +1,4 @@
-"""Shards: every document and every cell falls to exactly one."""
+"""Shards: every document and every config falls to exactly one."""
 
 import pytest
 from hypothesis import given
@@ -44,20 +44,20 @@ def test_ranks_share_the_documents_of_a_shard():
     assert Shard(1, 3).place(0, 2) == (0, 6)
     assert Shard(2, 3).place(1, 2) == (4, 6)
     assert Shard(3, 3).place(1, 2) == (5, 6)
-    assert Shard(2, 3, "cells").place(1, 2) == (1, 2), "all documents, shared by the ranks alone"
+    assert Shard(2, 3, "configs").place(1, 2) == (1, 2), "all documents, shared by the ranks alone"
 
 
-@given(count=few, cells=st.lists(st.integers(), unique=True))
-def test_every_cell_falls_to_one_shard(count, cells):
-    shards = [Shard(index + 1, count, "cells").cells(cells) for index in range(count)]
-    assert sorted(cell for own in shards for cell in own) == sorted(cells)
+@given(count=few, configs=st.lists(st.integers(), unique=True))
+def test_every_cell_falls_to_one_shard(count, configs):
+    shards = [Shard(index + 1, count, "configs").configs(configs) for index in range(count)]
+    assert sorted(config for own in shards for config in own) == sorted(configs)
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
-    assert Shard(count, count).cells(cells) == cells
+    assert Shard(count, count).configs(configs) == configs
 
 
 def test_a_shard_is_written_i_of_n_counted_from_1():
     assert Shard.parse("2/3") == Shard(2, 3, "documents")
-    assert Shard.parse(" 3/3 ", "cells") == Shard(3, 3, "cells")
+    assert Shard.parse(" 3/3 ", "configs") == Shard(3, 3, "configs")
     assert str(Shard.parse("02/10")) == "2/10"
 
 
@@ -79,7 +79,7 @@ def test_another_form_is_refused(text):
         ((1.0, 3), "index of a shard must be an integer, got 1.0"),
         ((True, 3), "index of a shard must be an integer, got True"),
         ((1, "3"), "count of a shard must be an integer, got '3'"),
-        ((1, 3, "tasks"), "by documents or cells, got 'tasks'"),
+        ((1, 3, "tasks"), "by documents or configs, got 'tasks'"),
     ],
 )
 def test_impossible_values_are_named(given, message):

@@ -29,7 +29,7 @@ def run(tmp_path_factory):
     content = {
         "name": "try", "title": "A try", "suite": "./suite/tasks", "tasks": ["pope", "gqa"],
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
-        "cells": {"keep_ratios": [0.25], "methods": ["otprune"]},
+        "pruning": {"keep_ratios": [0.25], "methods": ["otprune"]},
     }  # fmt: skip
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -62,12 +62,12 @@ def test_samples_say_what_was_asked_and_answered(run):
     assert tuple(samples.columns) == COLUMNS
     assert len(samples) == 2 * 2 * 4
     assert set(samples["candidates"]) == {576}
-    assert set(samples.groupby("cell")["kept"].first()) == {576, 144}
-    one = samples[(samples["task"] == "pope") & (samples["cell"] == "unpruned")]
+    assert set(samples.groupby("setting")["kept"].first()) == {576, 144}
+    one = samples[(samples["task"] == "pope") & (samples["setting"] == "unpruned")]
     assert one["prompt"].str.len().min() > 10
     assert (one["answers"].str[0] != "").all()
     questions = samples.groupby(["task", "doc_id"])["requests"].agg(lambda s: {r[0] for r in s})
-    assert questions.map(len).eq(1).all(), "cells share a question"
+    assert questions.map(len).eq(1).all(), "configs share a question"
     assert samples.groupby("task")["cluster"].nunique().min() >= 1
 
 

@@ -105,8 +105,8 @@ def test_no_picture_is_one_of_training(tasks):
     for task in tasks.values():
         data = documents(task).data
         name = "image" if "image" in data.column_names else "image_1"
-        for cell in data.column(name).to_pylist():
-            for one in cell if isinstance(cell, list) else [cell]:
+        for config in data.column(name).to_pylist():
+            for one in config if isinstance(config, list) else [config]:
                 seen.add(one["bytes"])
     assert len(seen) > 700
     assert not {hashlib.sha256(one).digest() for one in seen} & train

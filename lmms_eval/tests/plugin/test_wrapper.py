@@ -14,7 +14,7 @@ from helpers import PICTURES, TINY, TINY_ANYRES, picture
 from otprune_lmms.engine import RequestError, requests_from
 from otprune_lmms.environment import SettingsError
 from otprune_lmms.lmms_model import Llava
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 DOCUMENTS = [[name] for name in PICTURES] + [["land.png", "port.png"], []]
 QUESTIONS = (
@@ -69,7 +69,7 @@ def test_pruned_answers_are_those_of_the_stock_wrapper_around_a_pruned_model():
         from lmms_eval.models.simple.llava import Llava as Stock
     stock = Stock(pretrained=str(TINY), device="cpu", device_map="auto", batch_size=1)
     stock.task_dict = {"task": {"test": DOCUMENTS}}
-    stock.model.pruning = Cell.make("otprune", 0.098).pruning()
+    stock.model.pruning = PruningConfig.make("otprune", 0.098).pruning()
     model = ours(method="otprune", keep_ratio=0.098, layer=0)
     assert model.generate_until(instances()) == stock.generate_until(instances())
 
@@ -79,12 +79,12 @@ def test_the_settings_of_the_environment_are_the_model_s(monkeypatch):
     monkeypatch.setenv("SUBSET_RATIO", "0.098")
     monkeypatch.setenv("LAYER_INDEX", "0")
     model = ours()
-    assert model.cell == Cell.make("otprune", 0.098)
+    assert model.config == PruningConfig.make("otprune", 0.098)
     text = f"pretrained={TINY}"
     with pytest.raises(SettingsError, match="here give model_args .*keep_ratio=0.098"):
         Llava.create_from_arg_string(text, {"device": "cpu"})
     whole = f"{text},method=otprune,keep_ratio=0.098,layer=0"
-    assert Llava.create_from_arg_string(whole, {"device": "cpu"}).cell == model.cell
+    assert Llava.create_from_arg_string(whole, {"device": "cpu"}).config == model.config
     assert "otprune" in repr(model)
     assert "0.098" in repr(model)
 

@@ -27,9 +27,9 @@ from otprune_lmms.cli.app import app  # noqa: E402
 from otprune_lmms.engine import Engine  # noqa: E402
 from otprune_lmms.engine import engine as module  # noqa: E402
 from otprune_lmms.journal import Journal, writer  # noqa: E402
-from otprune_lmms.pruning_config import Cell  # noqa: E402
+from otprune_lmms.pruning_config import PruningConfig  # noqa: E402
 
-CELLS = [Cell.make(), Cell.make("random", 0.02)]
+CONFIGS = [PruningConfig.make(), PruningConfig.make("random", 0.02)]
 SHORT = {"generation": {"max_new_tokens": 2}}
 
 
@@ -125,7 +125,7 @@ class Reporting(Journal):
 
     def append(self, *records) -> None:
         super().append(*records)
-        tell(self.pipe, {"finished": [[one.cell, one.request, one.text] for one in records]})
+        tell(self.pipe, {"finished": [[one.config, one.request, one.text] for one in records]})
 
 
 def run_engine(job: dict, number: int, pipe: int) -> None:
@@ -141,7 +141,7 @@ def run_engine(job: dict, number: int, pipe: int) -> None:
         engine = Engine(
             loaded(), model_name="tiny", batch_size=3, workers=1, journal=journal, progress=False
         )
-        answers = engine.run(asked, CELLS)
+        answers = engine.run(asked, CONFIGS)
     said = {f"{c.label} {r.doc_id}": answers[c, r].text for c, r in answers}
     tell(pipe, {"counts": vars(answers.counts)})
     tell(pipe, {"answers": said})

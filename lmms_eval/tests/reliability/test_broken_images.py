@@ -28,7 +28,7 @@ def tasks_of(keep=lambda task, number: True):
 def run(forks, tmp_path_factory):
     """Folder and last words of a run over the broken suite."""
     folder = tmp_path_factory.mktemp("broken")
-    experiment(folder, tasks_of(), cells={"methods": ["otprune"], "keep_ratios": [0.05]})
+    experiment(folder, tasks_of(), configs={"methods": ["otprune"], "keep_ratios": [0.05]})
     return folder, forks.command(folder, "run", "try.yaml", *OTHER)
 
 
@@ -66,7 +66,7 @@ def test_every_row_is_scored_on_the_same_documents(run):
         "pope": [9],
     }
     found = read_samples(folder / "results" / "try")
-    for (_, task), part in found.groupby(["cell", "task"]):
+    for (_, task), part in found.groupby(["setting", "task"]):
         assert sorted(part["doc_id"]) == [
             n for n in range({"pope": 16, "mme": 6}[task]) if n not in GONE[task]
         ]
@@ -84,8 +84,8 @@ def test_nobody_answers_them(run):
 
 def test_scores_are_those_of_a_suite_without_them(run, forks, tmp_path):
     folder, _ = run
-    cells = {"methods": ["otprune"], "keep_ratios": [0.05]}
-    experiment(tmp_path, tasks_of(lambda task, n: n not in GONE[task]), cells=cells)
+    configs = {"methods": ["otprune"], "keep_ratios": [0.05]}
+    experiment(tmp_path, tasks_of(lambda task, n: n not in GONE[task]), configs=configs)
     # The same questions: the other run's journal has all the answers.
     said = forks.command(tmp_path, "run", "try.yaml", "--journal", folder / "logs" / "try", *OTHER)
     assert said["status"] == 0, said["text"]

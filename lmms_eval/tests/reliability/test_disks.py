@@ -16,8 +16,8 @@ DOCUMENTS = 12
 def made(tmp_path_factory):
     """Folder of an experiment: 24 answers."""
     folder = tmp_path_factory.mktemp("made")
-    cells = {"methods": ["random"], "keep_ratios": [0.02]}
-    experiment(folder, {"pope": rows("pope", DOCUMENTS, {})}, cells=cells)
+    configs = {"methods": ["random"], "keep_ratios": [0.02]}
+    experiment(folder, {"pope": rows("pope", DOCUMENTS, {})}, configs=configs)
     return folder
 
 
@@ -117,8 +117,8 @@ def test_a_limit_on_files_keeps_whole_lines(forks, tmp_path):
     assert len(content) <= 12_000
     with Journal(tmp_path / "full", readonly=True) as journal:
         assert journal.report.torn == journal.report.skipped == 0
-        kept = {(one.cell, one.request): one.text for one in journal}
-    assert kept == {(cell, request): text for cell, request, text in said["finished"]}
+        kept = {(one.config, one.request): one.text for one in journal}
+    assert kept == {(config, request): text for config, request, text in said["finished"]}
     assert kept
     (again,) = forks.engine(tmp_path / "full")
     assert again["answers"] == whole["answers"]

@@ -12,10 +12,10 @@ from otprune_lmms.documents import Failure
 from otprune_lmms.engine import DocumentError, Engine, requests_of
 from otprune_lmms.engine import reader as module
 from otprune_lmms.journal import Journal
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.scoring import load_tasks
 
-CELLS = [Cell(), Cell.make("random", 0.02)]
+CONFIGS = [PruningConfig(), PruningConfig.make("random", 0.02)]
 SHORT = {"generation": {"max_new_tokens": 2}}
 
 
@@ -50,7 +50,7 @@ def test_broken_documents_are_told_before_the_first_answer(workers, tmp_path):
             assert len(journal) == 0
             return told(failures)
 
-        answers = engine(journal=journal, workers=workers).run(requests, CELLS, leave_out)
+        answers = engine(journal=journal, workers=workers).run(requests, CONFIGS, leave_out)
     gone = [
         Failure("task", 1, "test", "no such image"),
         Failure("task", 3, "test", "image 0 must be a PIL image, got NoneType"),
@@ -61,9 +61,9 @@ def test_broken_documents_are_told_before_the_first_answer(workers, tmp_path):
     assert len(answers) == len(list(answers)) == 4
     assert (answers.counts.failed, answers.counts.requests, answers.counts.generated) == (2, 4, 4)
     with pytest.raises(KeyError):
-        answers[CELLS[0], requests[1]]
+        answers[CONFIGS[0], requests[1]]
     with pytest.raises(DocumentError, match=r"document 1 of task \(test\): no such image"):
-        engine(workers=workers).run(requests, CELLS)
+        engine(workers=workers).run(requests, CONFIGS)
 
 
 def test_all_requests_of_a_document_go_and_what_the_caller_says():
@@ -74,7 +74,7 @@ def test_all_requests_of_a_document_go_and_what_the_caller_says():
         asked(2, task="other"),
         asked(1, task="other"),
     ]
-    answers = engine().run(requests, CELLS[:1], lambda _: {("other", 2)})
+    answers = engine().run(requests, CONFIGS[:1], lambda _: {("other", 2)})
     assert [(one.task, one.doc_id) for one in answers.requests] == [("task", 0), ("other", 1)]
     assert answers.counts.generated == 2
     assert answers.counts.failed == 1
@@ -85,7 +85,7 @@ def test_an_equal_question_of_another_document_is_still_asked(tmp_path):
     first = replace(request(0, pictures=(), **SHORT), **same)
     requests = [first, asked(0, missing, index=1), replace(first, doc_id=5)]
     with Journal(tmp_path) as journal:
-        answers = engine(journal=journal).run(requests, CELLS[:1], Told())
+        answers = engine(journal=journal).run(requests, CONFIGS[:1], Told())
         assert [one.doc_id for one in answers.requests] == [5]
         (record,) = journal
         assert record.doc_id == 5, "named after a document that is asked about"
@@ -104,14 +104,14 @@ def test_an_image_that_breaks_later_is_left_out_as_well(monkeypatch):
     odd = lambda: [Image.new("RGB", (7, 9))]  # noqa: E731
     requests = [asked(0), asked(1, odd), asked(2, lambda: [picture("land.png")]), asked(3, odd)]
     for workers in (0, 2):
-        answers = engine(workers=workers).run(requests, CELLS, Told())
+        answers = engine(workers=workers).run(requests, CONFIGS, Told())
         assert [one.doc_id for one in answers.requests] == [0, 2]
         assert {one.doc_id for one in answers.failed} == {1, 3}
         assert answers.failed[0].reason == "height and width must be > 0"
         assert (answers.counts.generated, answers.counts.failed) == (4, 2)
         assert {key[1].doc_id for key in answers} == {0, 2}
         with pytest.raises(DocumentError, match=r"document [13] of task .* must be > 0"):
-            engine(workers=workers).run(requests, CELLS)
+            engine(workers=workers).run(requests, CONFIGS)
 
 
 def test_a_lack_of_memory_is_no_broken_document(monkeypatch):
@@ -125,7 +125,7 @@ def test_a_lack_of_memory_is_no_broken_document(monkeypatch):
 
     monkeypatch.setattr(type(model), "generate", generate)
     requests = [asked(0), asked(1, missing), asked(2), asked(3), asked(4)]
-    answers = engine().run(requests, CELLS, Told())
+    answers = engine().run(requests, CONFIGS, Told())
     assert answers.counts.halvings == 4
     assert [one.doc_id for one in answers.requests] == [0, 2, 3, 4]
 
@@ -134,7 +134,7 @@ def test_a_lack_of_memory_is_no_broken_document(monkeypatch):
 
     monkeypatch.setattr(type(model), "generate", never)
     with pytest.raises(ValueError, match=r"document \d of task .* alone does not fit into memory"):
-        engine().run(requests, CELLS, Told())
+        engine().run(requests, CONFIGS, Told())
 
 
 def test_another_error_of_the_model_is_no_broken_document(monkeypatch):
@@ -143,7 +143,7 @@ def test_another_error_of_the_model_is_no_broken_document(monkeypatch):
 
     monkeypatch.setattr(type(loaded()[1]), "generate", generate)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        engine().run([asked(0)], CELLS, Told())
+        engine().run([asked(0)], CONFIGS, Told())
 
 
 def test_requests_that_cannot_be_built_are_noted_by_each_process(tmp_path):

@@ -26,8 +26,8 @@ def check(folder, finished) -> None:
     with Journal(folder, readonly=True) as journal:
         assert journal.report.repeated == journal.report.skipped == 0
         assert journal.report.files == 1
-        for (cell, request), text in finished.items():
-            record = journal.find((cell, request))
+        for (config, request), text in finished.items():
+            record = journal.find((config, request))
             assert record is not None
             assert record.text == text
 
@@ -39,9 +39,9 @@ def disturbed(forks, folder, moments) -> tuple[int, dict]:
     for moment in moments:
         (said,) = forks.engine(folder, **moment)
         assert said["died"] in (0, signal.SIGKILL), said
-        for cell, request, text in said["finished"]:
-            assert (cell, request) not in finished, "answered twice"
-            finished[cell, request] = text
+        for config, request, text in said["finished"]:
+            assert (config, request) not in finished, "answered twice"
+            finished[config, request] = text
         kills += said["died"] == signal.SIGKILL
         check(folder, finished)
         if said["died"] == 0:

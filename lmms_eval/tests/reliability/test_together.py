@@ -38,7 +38,7 @@ def test_the_same_questions_are_shared_out_and_all_answer_alike(
 
 def test_processes_with_a_share_each_answer_nothing_twice(forks, whole, tmp_path):
     said = forks.engine(tmp_path, processes=3, share=True)
-    keys = [(cell, request) for one in said for cell, request, _ in one["finished"]]
+    keys = [(config, request) for one in said for config, request, _ in one["finished"]]
     assert len(keys) == len(set(keys)) == ANSWERS
     with Journal(tmp_path, readonly=True) as journal:
         assert (len(journal), journal.report.repeated) == (ANSWERS, 0)
@@ -51,7 +51,7 @@ def test_when_one_is_killed_the_other_does_its_work(forks, whole, tmp_path):
     killed, other = forks.engine(tmp_path, processes=2, cpu=[0.2])
     assert (killed["died"], other["died"]) == (signal.SIGKILL, 0)
     assert other["answers"] == whole
-    kept = {(cell, request): text for cell, request, text in killed["finished"]}
+    kept = {(config, request): text for config, request, text in killed["finished"]}
     with Journal(tmp_path, readonly=True) as journal:
         assert len(journal) == ANSWERS
         assert all(journal.find(key).text == text for key, text in kept.items())

@@ -14,9 +14,8 @@ from otprune_lmms.engine import Request, requests_of
 from otprune_lmms.experiments.config import Experiment, task_folder
 from otprune_lmms.experiments.cost.measuring import measure
 from otprune_lmms.experiments.cost.settings import Settings
-from otprune_lmms.experiments.records import row_label
 from otprune_lmms.experiments.run import load
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import Cost
 from otprune_lmms.scoring import load_tasks
 
@@ -67,7 +66,7 @@ def measure_experiment(
             found += measure(
                 loaded,
                 requests[-(-samples // size) * size],
-                distinct(experiment.cells.cells()),
+                distinct(experiment.pruning.configs()),
                 model_name=model.name,
                 settings=dataclasses.replace(
                     common,
@@ -105,6 +104,6 @@ def requests_for(experiment: Experiment, config: Path, samples: int) -> list[Req
     return found
 
 
-def distinct(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the first cell of each row of the table."""
-    return list({row_label(cell): cell for cell in reversed(cells)}.values())[::-1]
+def distinct(configs: Sequence[PruningConfig]) -> list[PruningConfig]:
+    """Return the first config of each row of the table."""
+    return list({config.row: config for config in reversed(configs)}.values())[::-1]

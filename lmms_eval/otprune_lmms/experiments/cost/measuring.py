@@ -22,7 +22,7 @@ from otprune_lmms.experiments.cost.counting import Counted, count_prefill, count
 from otprune_lmms.experiments.cost.peak import Peak, peak_of
 from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
 from otprune_lmms.experiments.cost.settings import BenchError, Settings
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import Cost
 
 Visual = dict[ImageKey, ImageTokens]
@@ -36,7 +36,7 @@ Batch = Sequence[Question]
 def measure(
     loaded: tuple[Any, Any, Any, int],
     requests: Sequence[Request],
-    cells: Sequence[Cell],
+    configs: Sequence[PruningConfig],
     *,
     model_name: str,
     settings: Settings | None = None,
@@ -54,7 +54,7 @@ def measure(
     Args:
         loaded: what `load_pretrained_model` returns.
         requests: the samples; generation requests.
-        cells: settings; the unpruned model is measured whether it is among them or not.
+        configs: settings; the unpruned model is measured whether it is among them or not.
         model_name: what the records call the model.
         settings: how it is measured.
         progress: whether to show how far it is.
@@ -68,18 +68,18 @@ def measure(
     """
     settings = Settings() if settings is None else settings
     bench = _Bench(loaded, model_name, settings, clock)
-    cells = tuple(dict.fromkeys([Cell.make(), *cells]))
-    for cell in cells:
-        bench.model.check_pruning(cell.pruning())
+    configs = tuple(dict.fromkeys([PruningConfig.make(), *configs]))
+    for config in configs:
+        bench.model.check_pruning(config.pruning)
     work = bench.batches(requests)
     rounds = settings.warmup + settings.repeats
     with Progress(f"{model_name}: cost", (rounds + 1) * len(work), progress) as shown:
         for batch in work:
-            bench.examine(batch, cells)
+            bench.examine(batch, configs)
             shown.advance(1)
         for number in range(rounds):
             for place, batch in enumerate(work):
-                times = bench.time(batch, cells)
+                times = bench.time(batch, configs)
                 if number >= settings.warmup:
                     bench.keep(place, batch, times)
                 shown.advance(1)
@@ -104,8 +104,8 @@ class _Bench:
         self.responder = Responder(self.model, self.tokenizer, template, watch=self.watch)
         self.surveyor = Surveyor(self.model.config, "", template, settings.seed_video)
         self.draw = random.Random(settings.seed)
-        self.facts: dict[Cell, Facts] = {}
-        self.rounds: dict[Cell, Rounds] = {}
+        self.facts: dict[PruningConfig, Facts] = {}
+        self.rounds: dict[PruningConfig, Rounds] = {}
         devices = {weight.device for weight in self.model.parameters()}
         self.gpus = sorted((one for one in devices if one.type == "cuda"), key=str)
 
@@ -129,23 +129,25 @@ class _Bench:
         questions = [self.surveyor.question(request) for request in requests]
         return list(batches(questions, self.settings.batch_size))
 
-    def examine(self, batch: Batch, cells: Sequence[Cell]) -> None:
+    def examine(self, batch: Batch, configs: Sequence[PruningConfig]) -> None:
         """Count what a batch does under every setting; a first warm-up at the same time."""
         pixels = self._pixels(batch)
         # Once for all settings: it takes longer than many an answer.
         gc.collect()
         encoded: dict[frozenset[str], tuple[Visual, int]] = {}
-        for cell in cells:
-            signals = _signals(cell)
-            with self._fitting(batch, cell):
+        for config in configs:
+            signals = _signals(config)
+            with self._fitting(batch, config):
                 if signals not in encoded:
                     encoded[signals] = counted_flops(lambda s=signals: self._visual(pixels, s))
                 visual, vision_flops = encoded[signals]
-                counts = [self._counted(piece, cell, visual) for piece in pieces(batch, cell)]
-                peak, answers = self._peak(batch, cell, pixels)
-            self.facts.setdefault(cell, Facts()).add(counts, vision_flops, peak, answers)
+                counts = [self._counted(piece, config, visual) for piece in pieces(batch, config)]
+                peak, answers = self._peak(batch, config, pixels)
+            self.facts.setdefault(config, Facts()).add(counts, vision_flops, peak, answers)
 
-    def time(self, batch: Batch, cells: Sequence[Cell]) -> dict[Cell, dict[str, float]]:
+    def time(
+        self, batch: Batch, configs: Sequence[PruningConfig]
+    ) -> dict[PruningConfig, dict[str, float]]:
         """Return seconds by phase of a batch under every setting, and the decoding steps."""
         host = HostClock()
         begin = host.mark()
@@ -154,32 +156,32 @@ class _Bench:
             token_ids(question.prompt, self.tokenizer)
         preprocess = host.seconds(begin, host.mark())
         encoded: dict[frozenset[str], tuple[Visual, float]] = {}
-        found: dict[Cell, dict[str, float]] = {}
-        order = list(cells)
+        found: dict[PruningConfig, dict[str, float]] = {}
+        order = list(configs)
         self.draw.shuffle(order)
-        for cell in order:
-            signals = _signals(cell)
-            with self._fitting(batch, cell):
+        for config in order:
+            signals = _signals(config)
+            with self._fitting(batch, config):
                 if signals not in encoded:
                     begin = self.clock.mark()
                     visual = self._visual(pixels, signals)
                     encoded[signals] = visual, self.clock.seconds(begin, self.clock.mark())
                 visual, vision = encoded[signals]
-                answering = self._answering(batch, cell, visual)
-            found[cell] = {"preprocess": preprocess, "vision": vision, **answering}
+                answering = self._answering(batch, config, visual)
+            found[config] = {"preprocess": preprocess, "vision": vision, **answering}
         return found
 
-    def keep(self, place: int, batch: Batch, times: dict[Cell, dict[str, float]]) -> None:
+    def keep(self, place: int, batch: Batch, times: dict[PruningConfig, dict[str, float]]) -> None:
         """Count the times of a batch in one round."""
-        for cell in self.facts:
-            rounds = self.rounds.setdefault(cell, Rounds())
-            rounds.add(place, len(batch), times[cell])
+        for config in self.facts:
+            rounds = self.rounds.setdefault(config, Rounds())
+            rounds.add(place, len(batch), times[config])
 
-    def _answering(self, batch: Batch, cell: Cell, visual: Visual) -> dict[str, float]:
+    def _answering(self, batch: Batch, config: PruningConfig, visual: Visual) -> dict[str, float]:
         """Return the seconds of answering a batch, and its steps times the rows sharing them."""
-        respond = self.responder.bind(cell.pruning(), visual)
+        respond = self.responder.bind(config.pruning, visual)
         found: dict[str, float] = dict.fromkeys(("select", "prefill", "decode", "steps"), 0.0)
-        for piece in pieces(batch, cell):
+        for piece in pieces(batch, config):
             respond(piece)
             run = self.watch.last
             if run is None:
@@ -207,27 +209,27 @@ class _Bench:
         tokens = encode(self.model, [values for _, values in pixels], signals)
         return dict(zip((key for key, _ in pixels), tokens, strict=True))
 
-    def _counted(self, piece: Sequence[Question], cell: Cell, visual: Visual) -> Counted:
+    def _counted(self, piece: Sequence[Question], config: PruningConfig, visual: Visual) -> Counted:
         rows = [self.responder.row(question, visual) for question in piece]
         convention = self.settings.convention
-        return count_prefill(self.model, self.tokenizer, rows, cell.pruning(), convention)
+        return count_prefill(self.model, self.tokenizer, rows, config.pruning, convention)
 
     def _peak(
-        self, batch: Batch, cell: Cell, pixels: Sequence[tuple[ImageKey, Pixels]]
+        self, batch: Batch, config: PruningConfig, pixels: Sequence[tuple[ImageKey, Pixels]]
     ) -> tuple[Peak, list[Answer]]:
         """Return the peak memory of encoding and answering a batch, and its answers."""
         answers: list[Answer] = []
 
         def work() -> None:
-            visual = self._visual(pixels, _signals(cell))
-            respond = self.responder.bind(cell.pruning(), visual)
-            for piece in pieces(batch, cell):
+            visual = self._visual(pixels, _signals(config))
+            respond = self.responder.bind(config.pruning, visual)
+            for piece in pieces(batch, config):
                 answers.extend(respond(piece))
 
         return peak_of(work, self.gpus), answers
 
     @contextmanager
-    def _fitting(self, batch: Batch, cell: Cell) -> Iterator[None]:
+    def _fitting(self, batch: Batch, config: PruningConfig) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -235,18 +237,18 @@ class _Bench:
                 raise
             raise BenchError(
                 f"{self.name}: {len(batch)} samples at once do not fit into memory under "
-                f"{cell.label}; give a smaller batch size"
+                f"{config.label}; give a smaller batch size"
             ) from error
 
 
-def pieces(batch: Batch, cell: Cell) -> Iterator[Sequence[Question]]:
+def pieces(batch: Batch, config: PruningConfig) -> Iterator[Sequence[Question]]:
     """Yield what of a batch goes into one call, as in the engine."""
-    alone = cell.compat == "reference" or any(q.generation.samples for q in batch)
+    alone = config.compat == "reference" or any(q.generation.samples for q in batch)
     size = 1 if alone else len(batch)
     for start in range(0, len(batch), size):
         yield batch[start : start + size]
 
 
-def _signals(cell: Cell) -> frozenset[str]:
-    pruning = cell.pruning()
+def _signals(config: PruningConfig) -> frozenset[str]:
+    pruning = config.pruning
     return frozenset() if pruning is None else pruning.needs

@@ -9,8 +9,7 @@ import numpy as np
 from otprune_lmms.engine.requests import Answer
 from otprune_lmms.experiments.cost.counting import Counted
 from otprune_lmms.experiments.cost.peak import Peak
-from otprune_lmms.experiments.records import row_label
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import PARTS, Cost, Spread
 
 _QUARTILES = (0.5, 0.25, 0.75)
@@ -100,29 +99,26 @@ class About:
     attention: str
 
 
-def costs(about: About, facts: Mapping[Cell, Facts], rounds: Mapping[Cell, Rounds]) -> list[Cost]:
+def costs(
+    about: About, facts: Mapping[PruningConfig, Facts], rounds: Mapping[PruningConfig, Rounds]
+) -> list[Cost]:
     """Return the cost of each setting; ratios are to the first one, the unpruned model."""
     plain = next(iter(facts))
     return [
-        _cost(about, cell, (facts[cell], facts[plain]), (rounds[cell], rounds[plain]))
-        for cell in facts
+        _cost(about, config, (facts[config], facts[plain]), (rounds[config], rounds[plain]))
+        for config in facts
     ]
 
 
 def _cost(
-    about: About, cell: Cell, facts: tuple[Facts, Facts], rounds: tuple[Rounds, Rounds]
+    about: About, config: PruningConfig, facts: tuple[Facts, Facts], rounds: tuple[Rounds, Rounds]
 ) -> Cost:
     """Return the cost of a setting; of facts and rounds the second are the unpruned model's."""
     (own, plain), (times, plain_times) = facts, rounds
     samples = sum(times.sizes.values())
     return Cost(
         model=about.model,
-        cell=cell.label,
-        row=row_label(cell),
-        method=cell.method,
-        keep_ratio=cell.keep_ratio,
-        k=cell.k,
-        layer=cell.layer,
+        config=config.columns(),
         batch=about.batch,
         visual_tokens=own.visual / samples,
         kept_tokens=own.kept / samples,

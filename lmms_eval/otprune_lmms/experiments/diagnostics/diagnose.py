@@ -1,4 +1,4 @@
-"""Measure what every cell keeps of the images of an experiment."""
+"""Measure what every config keeps of the images of an experiment."""
 
 import dataclasses
 import logging
@@ -25,8 +25,8 @@ from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
 from otprune_lmms.engine.visual import ImageKey, encode, preprocess
 from otprune_lmms.experiments.diagnostics.measures import FullSet, Measures
-from otprune_lmms.experiments.records import cluster_of, row_label
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.experiments.records import cluster_of
+from otprune_lmms.pruning_config import PruningConfig
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Shown:
 def diagnose(
     loaded: tuple[Any, Any, Any, int],
     requests: Sequence[Request],
-    cells: Sequence[Cell],
+    configs: Sequence[PruningConfig],
     *,
     model_name: str,
     images: int | None = 24,
@@ -66,9 +66,9 @@ def diagnose(
     seed_video: SeedVideo = "first_frame",
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return one row (`store.COLUMNS`) for each cell, and image of the chosen documents.
+    """Return one row (`store.COLUMNS`) for each config, and image of the chosen documents.
 
-    Each image is encoded once, and its tokens are handed to each cell's method as the engine
+    Each image is encoded once, and its tokens are handed to each config's method as the engine
     hands them, one image at a time. Documents are drawn from each task, with a fixed seed, no two
     with the same images. Cells that prune nothing are left out; so are, with a line in the log,
     those that `measurable` refuses. A document whose images cannot be read is skipped and logged.
@@ -76,7 +76,7 @@ def diagnose(
     Args:
         loaded: what `load_pretrained_model` returns.
         requests: of all tasks.
-        cells: settings.
+        configs: settings.
         model_name: what the rows call the model.
         images: documents with distinct images of each task; None for all.
         exact: whether to solve the exact transport problem too, which needs POT.
@@ -85,13 +85,13 @@ def diagnose(
         progress: whether to show how far it is.
 
     Raises:
-        ValueError: images below 1; a cell that the model cannot carry out.
+        ValueError: images below 1; a config that the model cannot carry out.
         ImportError: ``exact`` without POT.
     """
     if images is not None and images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
     _, model, processor, _ = loaded
-    chosen = [cell for cell in cells if cell.method is not None and _said(cell)]
+    chosen = [config for config in configs if config.method is not None and _said(config)]
     surveyor = Surveyor(model.config, "", conversation, seed_video)
     places: dict[ImageKey, list[Shown]] = defaultdict(list)
     for shown in _chosen(surveyor, requests, images) if chosen else ():
@@ -107,32 +107,32 @@ def diagnose(
             rows += [{"model": model_name} | _place(one) | row for one in many for row in found]
             bar.advance(1)
     tasks = list(dict.fromkeys(request.task for request in requests))
-    labels = [cell.label for cell in chosen]
+    labels = [config.label for config in chosen]
     return sorted(
         rows,
-        key=lambda r: (tasks.index(r["task"]), r["doc_id"], r["image"], labels.index(r["cell"])),
+        key=lambda r: (tasks.index(r["task"]), r["doc_id"], r["image"], labels.index(r["setting"])),
     )
 
 
-def measurable(cell: Cell) -> bool:
-    """Return whether what a cell keeps is decided by an image alone, before the language model.
+def measurable(config: PruningConfig) -> bool:
+    """Return whether what a config keeps is decided by an image alone, before the language model.
 
     Not so inside the language model, where tokens are hidden states that depend on the question;
     under ``compat="reference"``, which drops by position in the prompt; or for a method that reads
     the question. A merger keeps no tokens: it makes new ones.
     """
-    return obstacle(cell) is None
+    return obstacle(config) is None
 
 
-def obstacle(cell: Cell) -> str | None:
-    """Return why an image alone does not decide what a cell keeps; None if it does."""
-    pruning = _pruning(cell)
+def obstacle(config: PruningConfig) -> str | None:
+    """Return why an image alone does not decide what a config keeps; None if it does."""
+    pruning = _pruning(config)
     if pruning.inside:
         places = pruning.stages if pruning.pruner is None else pruning.pruner.points
         layers = ", ".join(str(place.layer) for place in places)
         return f"it prunes at layer {layers}, on hidden states that depend on the question"
-    if cell.compat is not None:
-        return f"compat={cell.compat!r} prunes by position in the prompt"
+    if config.compat is not None:
+        return f"compat={config.compat!r} prunes by position in the prompt"
     if isinstance(pruning.before, Merger):
         return "it merges tokens, so that none of them is kept"
     if not pruning.needs.isdisjoint(TEXT_SIGNALS):
@@ -140,18 +140,18 @@ def obstacle(cell: Cell) -> str | None:
     return None
 
 
-def _said(cell: Cell) -> bool:
-    """Return whether a cell is measurable, and log why not."""
-    reason = obstacle(cell)
+def _said(config: PruningConfig) -> bool:
+    """Return whether a config is measurable, and log why not."""
+    reason = obstacle(config)
     if reason is not None:
-        logger.info("%s is not diagnosed: %s", cell.label, reason)
+        logger.info("%s is not diagnosed: %s", config.label, reason)
     return reason is None
 
 
-def _pruning(cell: Cell) -> Pruning:
-    pruning = cell.pruning()
+def _pruning(config: PruningConfig) -> Pruning:
+    pruning = config.pruning
     if pruning is None:
-        raise ValueError(f"cell must prune, got {cell.label}")
+        raise ValueError(f"config must prune, got {config.label}")
     return pruning
 
 
@@ -199,36 +199,36 @@ def _place(shown: Shown) -> dict[str, Any]:
 
 
 class Prober:
-    """Selects and measures under several cells.
+    """Selects and measures under several configs.
 
     Args:
         model: the model.
-        cells: that prune before it.
+        configs: that prune before it.
         exact: whether to solve the exact transport problem.
     """
 
-    def __init__(self, model: Any, cells: Sequence[Cell], exact: bool) -> None:
+    def __init__(self, model: Any, configs: Sequence[PruningConfig], exact: bool) -> None:
         self.exact, self.shape = exact, decoder_shape(model.config)
-        self.cells = {cell: _pruning(cell) for cell in cells}
-        self.signals: frozenset[str] = frozenset().union(*(p.needs for p in self.cells.values()))
-        self._warm: set[tuple[Cell, int]] = set()
-        for pruning in self.cells.values():
+        self.configs = {config: _pruning(config) for config in configs}
+        self.signals: frozenset[str] = frozenset().union(*(p.needs for p in self.configs.values()))
+        self._warm: set[tuple[PruningConfig, int]] = set()
+        for pruning in self.configs.values():
             model.check_pruning(pruning)
 
     def probe(self, image: ImageTokens, image_id: int) -> list[dict[str, Any]]:
-        """Return what each cell keeps of an image, how far it is from all, and how long it took."""
+        """Return what each config keeps of an image, its distances, and the time of selection."""
         whole = FullSet(image.tokens, exact=self.exact)
         known: dict[tuple[int, ...], Measures] = {}
         height, width = image.grid or (0, 0)
         rows = []
-        for cell, pruning in self.cells.items():
-            kept, seconds = self._select(cell, pruning, image, image_id)
+        for config, pruning in self.configs.items():
+            kept, seconds = self._select(config, pruning, image, image_id)
             # Methods agree on some images; at full budget all do.
             positions = tuple(sorted(kept.tolist()))
             if positions not in known:
                 known[positions] = whole.measure(kept.sort().values)
             rows.append(
-                _setting(cell)
+                config.columns()
                 | {"height": height, "width": width, "kept": kept.tolist(), "n": len(image)}
                 | dataclasses.asdict(known[positions])
                 | {"seconds": seconds}
@@ -236,7 +236,7 @@ class Prober:
         return rows
 
     def _select(
-        self, cell: Cell, pruning: Pruning, image: ImageTokens, image_id: int
+        self, config: PruningConfig, pruning: Pruning, image: ImageTokens, image_id: int
     ) -> tuple[Tensor, float]:
         newlines = pruning.keep_newlines
         n = len(image)
@@ -247,11 +247,11 @@ class Prober:
         candidates = Candidates(image, torch.arange(len(image)), image.tokens, budget, known)
         method = pruning.stages[0].method
         if not isinstance(method, Selector):
-            raise ValueError(f"{cell.label} keeps no tokens")
-        if (cell, len(image)) not in self._warm:
+            raise ValueError(f"{config.label} keeps no tokens")
+        if (config, len(image)) not in self._warm:
             # The first call of a size pays for buffers and lazy imports.
             choose(method, [candidates], newlines)
-            self._warm.add((cell, len(image)))
+            self._warm.add((config, len(image)))
         _wait(image.tokens)
         begin = time.perf_counter()
         (kept,) = choose(method, [candidates], newlines)
@@ -262,15 +262,3 @@ class Prober:
 def _wait(tokens: Tensor) -> None:
     if tokens.device.type == "cuda":
         torch.cuda.synchronize(tokens.device)
-
-
-def _setting(cell: Cell) -> dict[str, Any]:
-    return {
-        "cell": cell.label,
-        "row": row_label(cell),
-        "method": cell.method,
-        "keep_ratio": cell.keep_ratio,
-        "k": cell.k,
-        "layer": cell.layer,
-        "seed": cell.seed,
-    }

@@ -1,4 +1,4 @@
-"""Diagnose a finished experiment: its model, its images, its cells."""
+"""Diagnose a finished experiment: its model, its images, its configs."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ from otprune_lmms.experiments.config import Experiment, ModelChoice, task_folder
 from otprune_lmms.experiments.diagnostics.diagnose import diagnose, measurable
 from otprune_lmms.experiments.run import load
 from otprune_lmms.journal.fingerprint import model_fingerprint
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.diagnostics import frame
 from otprune_lmms.results.samples import read_samples
 from otprune_lmms.scoring import load_tasks
@@ -47,7 +47,7 @@ def diagnose_experiment(
 
     Raises:
         ValueError: no samples in the folder; a checkpoint that is not there, or is not the one
-            whose answers the folder holds; no cell that can be diagnosed.
+            whose answers the folder holds; no config that can be diagnosed.
         ImportError: ``exact`` without POT.
     """
     samples = read_samples(folder)
@@ -55,14 +55,14 @@ def diagnose_experiment(
         exact = importlib.util.find_spec("ot") is not None
         if not exact:
             logger.warning("POT is not installed (otprune[transport]): no exact distances")
-    cells = [cell for cell in experiment.cells.cells() if cell.method is not None]
-    if not any(measurable(cell) for cell in cells):
-        raise ValueError(f"{experiment.name} has no cell that prunes before the language model")
+    configs = [config for config in experiment.pruning.configs() if config.method is not None]
+    if not any(measurable(config) for config in configs):
+        raise ValueError(f"{experiment.name} has no config that prunes before the language model")
     requests = _requests(experiment, config, samples)
     rows: list[dict[str, Any]] = []
     for model in experiment.models:
         rows += _of_model(
-            experiment, model, config, folder, requests, cells, images, exact, progress
+            experiment, model, config, folder, requests, configs, images, exact, progress
         )
     return frame(rows)
 
@@ -73,7 +73,7 @@ def _of_model(
     config: Path,
     folder: Path,
     requests: Sequence[Request],
-    cells: Sequence[Cell],
+    configs: Sequence[PruningConfig],
     images: int | None,
     exact: bool,
     progress: bool,
@@ -83,7 +83,7 @@ def _of_model(
     found = diagnose(
         loaded,
         requests,
-        cells,
+        configs,
         model_name=model.name,
         images=images,
         exact=exact,

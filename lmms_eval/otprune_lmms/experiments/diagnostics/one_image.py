@@ -18,7 +18,7 @@ from otprune_lmms.engine.visual import encode, preprocess
 from otprune_lmms.experiments.diagnostics.diagnose import Prober, obstacle
 from otprune_lmms.experiments.diagnostics.views import View, views_of
 from otprune_lmms.files import whole
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.figures.overlay import fade, outline
 from otprune_lmms.reporting.figures.style import look, styled
 
@@ -28,11 +28,11 @@ _COLOURS = 255
 
 @dataclass(frozen=True)
 class Kept:
-    """What cells keep of one image.
+    """What configs keep of one image.
 
     Attributes:
         views: what the model sees of it.
-        rows: one for each cell: ``cell``, ``method``, ``kept``, ``n``, ``seconds`` and the
+        rows: one for each config: ``config``, ``method``, ``kept``, ``n``, ``seconds`` and the
             quantities of `store.QUANTITIES`.
     """
 
@@ -44,33 +44,33 @@ class Kept:
 def keep_of_image(
     loaded: tuple[Any, Any, Any, int],
     image: Image.Image,
-    cells: Sequence[Cell],
+    configs: Sequence[PruningConfig],
     *,
     exact: bool = True,
 ) -> Kept:
-    """Return what each cell keeps of an image, and how far that is from all of it.
+    """Return what each config keeps of an image, and how far that is from all of it.
 
-    No question is needed: the cells prune before the language model, by the image alone.
+    No question is needed: the configs prune before the language model, by the image alone.
 
     Args:
         loaded: what `load_pretrained_model` returns.
         image: the picture.
-        cells: settings.
+        configs: settings.
         exact: whether to solve the exact transport problem, which needs POT.
 
     Raises:
-        ValueError: no cell, or one whose selection an image alone does not decide.
+        ValueError: no config, or one whose selection an image alone does not decide.
         ImageError: no usable image.
     """
-    if not cells:
-        raise ValueError("cells must hold at least one that prunes, got none")
-    for cell in cells:
-        reason = "it prunes nothing" if cell.method is None else obstacle(cell)
+    if not configs:
+        raise ValueError("pruning must hold at least one that prunes, got none")
+    for config in configs:
+        reason = "it prunes nothing" if config.method is None else obstacle(config)
         if reason is not None:
-            raise ValueError(f"an image alone does not decide what {cell.label} keeps: {reason}")
+            raise ValueError(f"an image alone does not decide what {config.label} keeps: {reason}")
     _, model, processor, _ = loaded
     rgb = as_rgb(image)
-    prober = Prober(model, cells, exact)
+    prober = Prober(model, configs, exact)
     pixels = preprocess(rgb, processor, model.config, None)
     (tokens,) = encode(model, [pixels], prober.signals)
     rows = prober.probe(tokens, image_number(image_hash(rgb)))
@@ -78,7 +78,7 @@ def keep_of_image(
 
 
 def draw(kept: Kept, path: Path) -> None:
-    """Write a PNG: the image, and for each cell the patches that it keeps in colour and outlined.
+    """Write a PNG: the image, and for each config the patches that it keeps in colour and outlined.
 
     Raises:
         OutputError: the file cannot be written.
@@ -118,4 +118,4 @@ def _panel(axes: Any, view: View, row: Mapping[str, Any] | None) -> None:
     mask = view.mask(np.asarray(row["kept"]))
     axes.imshow(fade(view.pixels, mask))
     outline(axes, mask, (view.pixels.shape[0], view.pixels.shape[1]), look(row["method"]).colour)
-    axes.set_title(f"{row['cell']}\n{len(row['kept'])} of {row['n']} tokens")
+    axes.set_title(f"{row['setting']}\n{len(row['kept'])} of {row['n']} tokens")

@@ -46,7 +46,7 @@ COLUMNS = [
 _FEWEST_CLUSTERS = 10
 """Errors that allow for clusters need some."""
 
-_CELL, _QUESTION = ["task", "budget", "cell"], ["task", "budget", "doc_id"]
+_CELL, _QUESTION = ["task", "budget", "setting"], ["task", "budget", "doc_id"]
 
 
 def outcomes(samples: pd.DataFrame) -> pd.DataFrame:
@@ -91,10 +91,12 @@ def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame
     """
     names = [one.column for one in QUANTITIES]
     # Any: pandas' types do not follow a selection.
-    each: Any = with_budget(diagnostics).groupby(["model", "cell", "task", "cluster"], sort=False)
+    each: Any = with_budget(diagnostics).groupby(
+        ["model", "setting", "task", "cluster"], sort=False
+    )
     measured = each[names].mean().reset_index()
     some = with_budget(outcomes(samples)).dropna(subset="outcome")
-    joined: Any = some.merge(measured, on=["model", "cell", "task", "cluster"])
+    joined: Any = some.merge(measured, on=["model", "setting", "task", "cluster"])
     lines: list[dict[str, Any]] = []
     for (model, kind), answers in joined.groupby(["model", "kind"], sort=False):
         budgets = list(dict.fromkeys(answers["budget"]))
@@ -110,8 +112,8 @@ def _compared(answers: Any) -> Iterator[tuple[str, Any]]:
     """Yield each comparison with the answers that take part."""
     yield ACROSS, answers
     for comparison, some in ((SAME, answers), (DRAWS, answers[answers["seed"].notna()])):
-        cells = some.groupby(["task", "budget"])["cell"].transform("nunique")
-        complete = some.groupby(_QUESTION)["cell"].transform("nunique") == cells
+        cells = some.groupby(["task", "budget"])["setting"].transform("nunique")
+        complete = some.groupby(_QUESTION)["setting"].transform("nunique") == cells
         some = some[complete & (cells > 1)]
         if len(some):
             yield comparison, some

@@ -127,7 +127,7 @@ def _points(
 ) -> Points:
     model, task, size = names
     # All cells answer the same documents.
-    one = samples[samples["cell"] == samples["cell"].iloc[0]]
+    one = samples[samples["setting"] == samples["setting"].iloc[0]]
     group: Any = pd.Series(parts_of(task, one).group, one["cluster"])
     strata = group.groupby(level=0, sort=False).first()
     clusters, counts = strata.index, redraws(task, strata.to_numpy(), draws)
@@ -154,7 +154,7 @@ def _scores_drawn(
     """Return the score of each row in each redraw, seeds averaged, [B m]."""
     found = []
     for row in rows:
-        cells = samples[samples["row"] == row].groupby("cell", sort=False)
+        cells = samples[samples["row"] == row].groupby("setting", sort=False)
         seeds = [
             resampled(task, cell, counts[:, clusters.get_indexer_for(cell["cluster"])])
             for _, cell in cells

@@ -9,11 +9,12 @@ import pandas as pd
 
 from otprune_lmms.files import write_text
 from otprune_lmms.reporting.cost.page import page
+from otprune_lmms.results.columns import TEXTS
 from otprune_lmms.results.costs import COLUMNS, Cost
 
 RECORDS, TABLE, PAGE = "cost.json", "cost.csv", "cost.md"
-_TEXT = ("model", "cell", "row", "method", "convention", "dtype", "attention")
-_WHOLE = ("k", "layer", "batch", "peak_bytes", "added_bytes", "samples", "repeats")
+_TEXT = ("model", *TEXTS, "keep_newlines", "convention", "dtype", "attention")
+_WHOLE = ("k", "layer", "seed", "batch", "peak_bytes", "added_bytes", "samples", "repeats")
 
 
 def write_cost(folder: Path, records: Sequence[Cost], origin: Mapping[str, str]) -> None:
@@ -21,8 +22,9 @@ def write_cost(folder: Path, records: Sequence[Cost], origin: Mapping[str, str])
 
     Args:
         folder: results of an experiment; made if it is not there.
-        records: see `measuring.measure`; several models and batch sizes may follow each other.
-        origin: see `experiments.origin.origin`; has "hardware".
+        records: of `experiments.cost.measuring.measure`; several models and batch sizes may follow
+            each other.
+        origin: see `experiments.provenance.origin`; has "hardware".
 
     Raises:
         ValueError: no records.

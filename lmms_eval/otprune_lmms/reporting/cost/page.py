@@ -79,7 +79,7 @@ Columns = dict[str, Callable[[Cost], str]]
 
 def _prefill_columns(convention: str) -> Columns:
     return {
-        "setting": lambda one: one.cell,
+        "setting": lambda one: one.setting,
         "visual tokens": lambda one: f"{_short(one.kept_tokens)} of {_short(one.visual_tokens)}",
         "text tokens": lambda one: _short(one.text_tokens),
         "prefill ms": lambda one: _time(one.prefill),
@@ -94,7 +94,7 @@ def _prefill_columns(convention: str) -> Columns:
 
 
 _ANSWER: Columns = {
-    "setting": lambda one: one.cell,
+    "setting": lambda one: one.setting,
     "preprocess ms": lambda one: _time(one.preprocess),
     "vision ms": lambda one: _time(one.vision),
     "select ms": lambda one: _time(one.select) if one.select.middle else _NOTHING,

@@ -192,7 +192,7 @@ def _scores(records: Frame) -> Frame:
         for task, some in records.groupby("task", sort=False)
     }
     keys = ["model", "row", "task"]
-    about = records.drop_duplicates([*keys, "cell"]).groupby(keys, sort=False)
+    about = records.drop_duplicates([*keys, "setting"]).groupby(keys, sort=False)
     found = about[["method", "keep_ratio", "k", "layer"]].first()
     found[["tokens", "visual"]] = about[["kept_tokens", "visual_tokens"]].mean()
     found = found.join(values, how="inner").reset_index()

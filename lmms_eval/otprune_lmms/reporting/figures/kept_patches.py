@@ -71,8 +71,8 @@ def rasters(results: Results, model: str) -> Frame:
     found = first_layer(found.merge(about, "inner", ["model", "row"]))
     if found.empty:
         raise NotDrawn(f"no image of {model} whose visual tokens are one raster of patches")
-    first = found.groupby("row")["cell"].transform("first")
-    return with_tokens(found[found["cell"] == first])
+    first = found.groupby("row")["setting"].transform("first")
+    return with_tokens(found[found["setting"] == first])
 
 
 def with_tokens(kept: Frame) -> Frame:

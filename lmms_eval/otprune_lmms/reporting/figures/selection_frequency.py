@@ -29,7 +29,7 @@ def draw(results: Results, model: str) -> Figure:
     Raises:
         NotDrawn: see `kept_patches.rasters`.
     """
-    kept = rasters(results, model).drop_duplicates(["cell", "cluster", "image"])
+    kept = rasters(results, model).drop_duplicates(["setting", "cluster", "image"])
     grid = (kept[["height", "width"]].value_counts()).index[0]
     kept = kept[(kept["height"] == grid[0]) & (kept["width"] == grid[1])]
     budgets = list(budget_names(kept).items())[:_BUDGETS]

@@ -107,7 +107,7 @@ def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, An
 
 
 def _cells(store: Store) -> list[dict[str, Any]]:
-    first = store.numbers.drop_duplicates("cell").set_index("cell")["method"]
+    first = store.numbers.drop_duplicates("setting").set_index("setting")["method"]
     methods = [one for one in dict.fromkeys(first) if isinstance(one, str)]
     found = []
     for cell in store.cells:
@@ -127,7 +127,7 @@ def _answers(
         found.append(
             [
                 models.index(line.model),
-                cells.index(line.cell),
+                cells.index(line.setting),
                 texts.add(str(line.answer)),
                 None if math.isnan(value) else round(value, 6),
                 int(line.kept),

@@ -22,9 +22,9 @@ class Kept:
         self.models, self.cells = models, cells
         self._images: dict[Any, Frame] = {}
         if diagnostics is not None and len(diagnostics):
-            known = diagnostics["model"].isin(self.models) & diagnostics["cell"].isin(self.cells)
+            known = diagnostics["model"].isin(self.models) & diagnostics["setting"].isin(self.cells)
             rasters = diagnostics[known & (diagnostics["height"] > 0)]
-            once = rasters.drop_duplicates(["model", "cell", "cluster", "image"])
+            once = rasters.drop_duplicates(["model", "setting", "cluster", "image"])
             self._images = dict(tuple(once.groupby(["cluster", "image"], sort=False)))
 
     @property
@@ -45,7 +45,7 @@ class Kept:
             return None
         grid = (int(lines["height"].iloc[0]), int(lines["width"].iloc[0]))
         sets = [
-            [self.models.index(line.model), self.cells.index(line.cell), bits(line.kept, grid)]
+            [self.models.index(line.model), self.cells.index(line.setting), bits(line.kept, grid)]
             for line in lines.itertuples()
             if (line.height, line.width) == grid
         ]

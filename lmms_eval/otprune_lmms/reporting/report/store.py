@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from otprune_lmms.reporting.figures.data import Frame, Shown
 from otprune_lmms.results.samples import SAMPLES, read_samples
 
-_NUMBERS = ("model", "cell", "method", "task", "doc_id", "cluster", "value")
+_NUMBERS = ("model", "setting", "method", "task", "doc_id", "cluster", "value")
 
 _FEWEST = 3
 """Documents from which one target for all of them says that it is none."""
@@ -38,7 +38,7 @@ class Store:
     @property
     def cells(self) -> list[str]:
         """Cells, in order of appearance."""
-        return list(dict.fromkeys(self.numbers["cell"]))
+        return list(dict.fromkeys(self.numbers["setting"]))
 
     def of(self, places: Sequence[Shown]) -> dict[Shown, Frame]:
         """Return all samples of some documents."""
@@ -54,7 +54,7 @@ class Store:
 
         lmms-eval leaves the name of a column there, where a task's metric reads the document.
         """
-        one = (pc.field("cell") == self.cells[0]) & (pc.field("model") == self.models[0])
+        one = (pc.field("setting") == self.cells[0]) & (pc.field("model") == self.models[0])
         found = pq.read_table(self._path, columns=["task", "target"], filters=one).to_pandas()
         counts = found.groupby("task")["target"].agg(["size", "nunique"])
         alike = counts[(counts["size"] >= _FEWEST) & (counts["nunique"] == 1)]

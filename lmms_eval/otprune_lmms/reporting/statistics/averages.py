@@ -34,7 +34,7 @@ def scores(records: Frame) -> Frame:
     chosen = records[records["metric"] == records["task"].map(lambda task: heads[task].metric)]
     scale = chosen["task"].map(lambda task: heads[task].scale)
     values = chosen.assign(value=chosen["value"] * scale)
-    cells = values.set_index(["model", "row", "cell", "task"])["value"].unstack("task")
+    cells = values.set_index(["model", "row", "setting", "task"])["value"].unstack("task")
     rows = pd.MultiIndex.from_frame(records[["model", "row"]].drop_duplicates())
     means = cells.groupby(level=["model", "row"], sort=False, observed=True).mean(skipna=False)
     return means.reindex(index=rows, columns=pd.Index(list(heads), name="task"))

@@ -83,7 +83,7 @@ def gather(task: str, samples: Frame) -> list[TaskSamples]:
 def cells_of(samples: Frame) -> dict[str, list[Frame]]:
     """Return the frames of each row's cells (its seeds), indexed by document."""
     found: dict[str, list[Frame]] = defaultdict(list)
-    for (row, _), frame in samples.groupby(["row", "cell"], sort=False, observed=True):
+    for (row, _), frame in samples.groupby(["row", "setting"], sort=False, observed=True):
         found[str(row)].append(frame.set_index("doc_id"))
     return found
 

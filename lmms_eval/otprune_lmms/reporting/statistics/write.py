@@ -19,7 +19,7 @@ AVERAGES, INTERVALS, PAIR_LINES, PAGE = (
     "statistics.md",
 )
 
-_READ = ("model", "cell", "row", "task", "doc_id", "cluster", "value", "detail")
+_READ = ("model", "setting", "row", "task", "doc_id", "cluster", "value", "detail")
 _MINI = " (mini suite: embedded data, not the paper's benchmarks)"
 
 
@@ -49,7 +49,7 @@ def _page(folder: Path, records: Frame, found: Findings) -> str:
 
 def _seeds(records: Frame) -> dict[str, list[str]]:
     """Return, by model, lines about rows with several seeds."""
-    single = averages.scores(records.assign(row=records["cell"]))
+    single = averages.scores(records.assign(row=records["setting"]))
     rows = averages.scores(records)
     lines = {}
     for model, some in records.groupby("model", sort=False):
@@ -58,7 +58,7 @@ def _seeds(records: Frame) -> dict[str, list[str]]:
         base = single.loc[(model, UNPRUNED)]
         cells = {
             str(row): [mean_of_ratios(single.loc[(model, cell)], base) for cell in group.unique()]
-            for row, group in some.groupby("row", sort=False)["cell"]
+            for row, group in some.groupby("row", sort=False)["setting"]
         }
         lines[str(model)] = seed_lines(rows.loc[model], cells)
     return lines

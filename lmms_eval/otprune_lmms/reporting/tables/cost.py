@@ -46,7 +46,7 @@ def tokens_of(records: pd.DataFrame, folder: Path | None = None) -> Tokens:
         some = pd.read_parquet(path, columns=[*names, "kept", "candidates"])
         some = some.rename(columns={"kept": "kept_tokens", "candidates": "visual_tokens"})
     else:
-        some = records.drop_duplicates([*names, "cell"])
+        some = records.drop_duplicates([*names, "setting"])
     counts = some[[*names, "kept_tokens", "visual_tokens"]].dropna()
     counts = counts.astype({"kept_tokens": float, "visual_tokens": float})
     means = counts.pivot_table(index=names, aggfunc="mean").reset_index()

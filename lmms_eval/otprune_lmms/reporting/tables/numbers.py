@@ -45,7 +45,7 @@ class Numbers:
     def __post_init__(self) -> None:
         """Compute the scores."""
         self.scores = averages.scores(self.records)
-        self.by_cell = averages.scores(self.records.assign(row=self.records["cell"]))
+        self.by_cell = averages.scores(self.records.assign(row=self.records["setting"]))
 
     def row(self, setting: Setting, columns: Sequence[Column]) -> Row:
         """Return a row with all but its rank."""

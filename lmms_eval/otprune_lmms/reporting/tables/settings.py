@@ -132,7 +132,7 @@ def _told(setting: Setting, planned: Sequence[Planned]) -> Setting:
 def _setting(model: str, label: str, records: pd.DataFrame) -> Setting:
     first = records.iloc[0]
     # One line a metric: counts are the same in all lines of a cell and task.
-    once = records.drop_duplicates(["cell", "task"])
+    once = records.drop_duplicates(["setting", "task"])
     return Setting(
         model=model,
         label=label,
@@ -140,7 +140,7 @@ def _setting(model: str, label: str, records: pd.DataFrame) -> Setting:
         keep_ratio=_number(first["keep_ratio"]),
         k=None if pd.isna(first["k"]) else int(first["k"]),
         layer=0 if pd.isna(first["layer"]) else int(first["layer"]),
-        cells=tuple(dict.fromkeys(records["cell"])),
+        cells=tuple(dict.fromkeys(records["setting"])),
         tasks=frozenset(records["task"]),
         kept=_number(once["kept_tokens"].astype(float).mean()),
         visual=_number(once["visual_tokens"].astype(float).mean()),

@@ -16,16 +16,16 @@ from otprune_lmms.journal import Journal
 from otprune_lmms.launch.command_line import arguments_of, completed
 from otprune_lmms.lmms_model import Llava
 from otprune_lmms.model_arguments import Arguments, parse
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from ticks import Ticks
 
-CELLS = [
-    Cell(),
-    Cell.make("uniform", 0.25),
-    Cell.make("uniform", 0.5, layer=1),
-    Cell.make("tome", 0.5),
-    Cell.make("fastv", schedule="1:0.5"),
-    Cell.make("transprune", schedule="1:0.5", observe_from=0, observe_to=0),
+CONFIGS = [
+    PruningConfig(),
+    PruningConfig.make("uniform", 0.25),
+    PruningConfig.make("uniform", 0.5, layer=1),
+    PruningConfig.make("tome", 0.5),
+    PruningConfig.make("fastv", schedule="1:0.5"),
+    PruningConfig.make("transprune", schedule="1:0.5", observe_from=0, observe_to=0),
 ]
 BASE = "pretrained=somewhere"
 
@@ -96,42 +96,42 @@ def keys(folder) -> dict[str, list[set[str]]]:
     with Journal(folder, readonly=True) as journal:
         found: dict[str, list[set[str]]] = {}
         for one in journal:
-            found.setdefault(one.cell, []).append(set(one.seconds))
+            found.setdefault(one.config, []).append(set(one.seconds))
         return found
 
 
 def test_times_land_in_the_journal_and_change_no_answer(tmp_path, caplog, monkeypatch):
-    plain = engine().run(requests(3), CELLS)
+    plain = engine().run(requests(3), CONFIGS)
     with Journal(tmp_path) as journal:
-        engine(journal=journal, batch_size=2).run(requests(1), CELLS)
+        engine(journal=journal, batch_size=2).run(requests(1), CONFIGS)
     with Journal(tmp_path) as journal, caplog.at_level(logging.INFO, "otprune_lmms"):
-        timed = engine(journal=journal, batch_size=2, eval_time=True).run(requests(3), CELLS)
+        timed = engine(journal=journal, batch_size=2, eval_time=True).run(requests(3), CONFIGS)
     counts = (timed.counts.reused, timed.counts.generated)
-    assert counts == (len(CELLS), 2 * len(CELLS)), "an answer has one key"
+    assert counts == (len(CONFIGS), 2 * len(CONFIGS)), "an answer has one key"
     for key, answer in plain.items():
         assert (timed[key].text, timed[key].kept) == (answer.text, answer.kept)
     both = {"generate", *PHASES}
-    for cell in CELLS:
-        assert keys(tmp_path)[cell.fingerprint] == [{"generate"}, both, both]
-        assert timed[cell, requests(1)[0]].phases == {}
+    for config in CONFIGS:
+        assert keys(tmp_path)[config.fingerprint] == [{"generate"}, both, both]
+        assert timed[config, requests(1)[0]].phases == {}
         for one in requests(3)[1:]:
-            answer = timed[cell, one]
+            answer = timed[config, one]
             assert tuple(answer.phases) == PHASES
             assert answer.phases["vision"] > 0
-            assert (answer.phases["select"] > 0) == (cell.method is not None)
+            assert (answer.phases["select"] > 0) == (config.method is not None)
             assert answer.phases["prefill"] > 0
             assert answer.phases["decode"] > 0
             inside = sum(answer.phases[name] for name in PHASES[1:])
             assert inside <= answer.seconds
     assert [one for one in caplog.messages if "times of 2 of 3 answers" in one]
     with Journal(tmp_path) as journal:
-        again = engine(journal=journal).run(requests(3), CELLS)
+        again = engine(journal=journal).run(requests(3), CONFIGS)
     assert again.counts.generated == 0
     for key, answer in again.items():
         assert answer.phases == pytest.approx(timed[key].phases, abs=1e-6)
-    bare = replace(again[CELLS[1], requests(3)[2]], phases={})
-    assert bare == again[CELLS[1], requests(3)[2]]
-    assert hash(bare) == hash(again[CELLS[1], requests(3)[2]])
+    bare = replace(again[CONFIGS[1], requests(3)[2]], phases={})
+    assert bare == again[CONFIGS[1], requests(3)[2]]
+    assert hash(bare) == hash(again[CONFIGS[1], requests(3)[2]])
 
 
 def test_without_it_no_clock_is_looked_at(monkeypatch):
@@ -143,7 +143,7 @@ def test_without_it_no_clock_is_looked_at(monkeypatch):
         monkeypatch.setattr(kind, "__init__", never)
     monkeypatch.setattr(phases.HostClock, "mark", never)
     monkeypatch.setattr(torch.cuda, "synchronize", never)
-    answers = engine().run(requests(1), CELLS)
+    answers = engine().run(requests(1), CONFIGS)
     assert all(answer.phases == {} for answer in answers.values())
     assert all(answer.seconds > 0 for answer in answers.values())
     assert not loaded()[1]._forward_hooks
@@ -153,14 +153,14 @@ def test_a_loglikelihood_has_a_prefill_and_nothing_after_it():
     asked = [
         request(i, kind="loglikelihood", continuation=word) for i, word in enumerate(("yes", "no"))
     ]
-    found = engine(eval_time=True, batch_size=2).run(asked, CELLS[:2])
+    found = engine(eval_time=True, batch_size=2).run(asked, CONFIGS[:2])
     assert {key: (a.loss, a.greedy) for key, a in found.items()} == {
-        key: (a.loss, a.greedy) for key, a in engine(batch_size=2).run(asked, CELLS[:2]).items()
+        key: (a.loss, a.greedy) for key, a in engine(batch_size=2).run(asked, CONFIGS[:2]).items()
     }
-    for (cell, _), answer in found.items():
+    for (config, _), answer in found.items():
         assert answer.phases["decode"] == 0
         assert answer.phases["prefill"] > 0
-        assert (answer.phases["select"] > 0) == (cell.method is not None)
+        assert (answer.phases["select"] > 0) == (config.method is not None)
 
 
 class Model(torch.nn.Module):
@@ -244,7 +244,7 @@ def test_lmms_evals_model_takes_the_times_when_the_environment_asks(monkeypatch,
     )
     model.generate_until([asked])
     model.clean()
-    assert keys(tmp_path) == {Cell().fingerprint: [{"generate", *PHASES}]}
+    assert keys(tmp_path) == {PruningConfig().fingerprint: [{"generate", *PHASES}]}
 
 
 @pytest.mark.gpu
@@ -252,7 +252,7 @@ def test_a_gpus_events_add_up():
     parts = loaded()[0], loaded()[1].to("cuda"), *loaded()[2:]
     try:
         found = Engine(parts, model_name="g", workers=0, progress=False, eval_time=True)
-        (answer,) = found.run(requests(1), CELLS[1:2]).values()
+        (answer,) = found.run(requests(1), CONFIGS[1:2]).values()
     finally:
         loaded()[1].to("cpu")
     assert all(answer.phases[name] > 0 for name in PHASES)

@@ -10,15 +10,15 @@ from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.experiments.cost.measuring import measure
 from otprune_lmms.experiments.cost.settings import BenchError, Settings
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import COLUMNS, PARTS
 from ticks import Ticks
 
-CELLS = [
-    Cell.make("otprune", 0.098),
-    Cell.make("uniform", 0.25, layer=2),
-    Cell.make("otprune", k=577),
-    Cell.make("uniform", 0.25, compat="reference"),
+CONFIGS = [
+    PruningConfig.make("otprune", 0.098),
+    PruningConfig.make("uniform", 0.25, layer=2),
+    PruningConfig.make("otprune", k=577),
+    PruningConfig.make("uniform", 0.25, compat="reference"),
 ]
 TWO = {"generation": {"max_new_tokens": 2}}
 
@@ -32,22 +32,28 @@ def asked(generation=TWO):
     ]
 
 
-def lines(requests, cells, clock=None, **settings):
+def lines(requests, configs, clock=None, **settings):
     settings = Settings(**{"repeats": 1, "warmup": 0, **settings})
     found = measure(
-        loaded(), requests, cells, model_name="tiny", settings=settings, progress=False, clock=clock
+        loaded(),
+        requests,
+        configs,
+        model_name="tiny",
+        settings=settings,
+        progress=False,
+        clock=clock,
     )
-    return {one.cell: one for one in found}
+    return {one.config: one for one in found}
 
 
 @pytest.fixture(scope="module")
 def real():
     """Three samples in two batches (the one without an image goes last), on the real clock."""
-    return lines(asked({}), CELLS, batch_size=2)
+    return lines(asked({}), CONFIGS, batch_size=2)
 
 
 def test_every_setting_has_a_whole_line(real):
-    assert list(real) == ["unpruned", *(cell.label for cell in CELLS)]
+    assert list(real) == ["unpruned", *(config.label for config in CONFIGS)]
     for one in real.values():
         plain = one.plain()
         assert tuple(plain) == COLUMNS
@@ -90,17 +96,17 @@ def test_ratios_are_those_of_the_lines(real):
 
 def test_the_tokens_written_are_those_of_the_engine(real):
     engine = Engine(loaded(), model_name="tiny", workers=0, progress=False, batch_size=2)
-    answers = engine.run(asked({}), [Cell(), *CELLS])
-    for cell in (Cell(), *CELLS):
-        written = [answers[cell, one].new_tokens for one in answers.requests]
-        kept = [sum(answers[cell, one].kept) for one in answers.requests]
-        assert real[cell.label].new_tokens == sum(written) / 3
-        assert real[cell.label].kept_tokens == sum(kept) / 3
+    answers = engine.run(asked({}), [PruningConfig(), *CONFIGS])
+    for config in (PruningConfig(), *CONFIGS):
+        written = [answers[config, one].new_tokens for one in answers.requests]
+        kept = [sum(answers[config, one].kept) for one in answers.requests]
+        assert real[config.label].new_tokens == sum(written) / 3
+        assert real[config.label].kept_tokens == sum(kept) / 3
 
 
 def test_each_phase_is_what_lies_between_its_marks():
-    cells = [CELLS[0], CELLS[1], CELLS[2]]
-    found = lines(asked()[:2], cells, Ticks(), batch_size=2)
+    configs = [CONFIGS[0], CONFIGS[1], CONFIGS[2]]
+    found = lines(asked()[:2], configs, Ticks(), batch_size=2)
     for label, one in found.items():
         selected = label in ("otprune-0.098", "uniform-0.25-layer2")
         # A mark at each end of encoding and selecting, one after each call of the model, one at
@@ -126,7 +132,7 @@ def test_an_answer_of_one_token_has_no_step():
 def test_rounds_before_do_not_count_and_settings_take_turns(monkeypatch):
     requests = [request(i, pictures=(), **TWO) for i in range(2)]
     requests[1] = request(1, "And how many more?", pictures=(), **TWO)
-    cells = [Cell.make("uniform", k=k) for k in (1, 2)]
+    configs = [PruningConfig.make("uniform", k=k) for k in (1, 2)]
     order = []
     bind = Responder.bind
 
@@ -135,15 +141,15 @@ def test_rounds_before_do_not_count_and_settings_take_turns(monkeypatch):
         return bind(self, pruning, visual)
 
     counting = Ticks()
-    plain = lines(requests, cells, counting, repeats=1, warmup=0)
+    plain = lines(requests, configs, counting, repeats=1, warmup=0)
     once = counting.marks
     monkeypatch.setattr(Responder, "bind", noted)
     both = Ticks()
-    lines(requests, cells, both, repeats=1, warmup=1)
+    lines(requests, configs, both, repeats=1, warmup=1)
     each = both.marks - once
     monkeypatch.setattr(Responder, "bind", bind)
     slow = Ticks(lambda number: 1000.0 if number < both.marks - each else 1.0)
-    found = lines(requests, cells, slow, repeats=1, warmup=1)
+    found = lines(requests, configs, slow, repeats=1, warmup=1)
     for label, one in found.items():
         assert (one.prefill, one.decode) == (plain[label].prefill, plain[label].decode)
     # Two batches: examined once, then two rounds; every batch under all settings before the next.
@@ -155,13 +161,13 @@ def test_rounds_before_do_not_count_and_settings_take_turns(monkeypatch):
 
 def test_what_cannot_be_measured_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="requests must hold at least one sample"):
-        lines([], CELLS)
+        lines([], CONFIGS)
     loss = request(3, kind="loglikelihood", continuation="yes")
     with pytest.raises(ValueError, match=r"document 3 of task \(test\) writes no answer"):
-        lines([loss], CELLS)
+        lines([loss], CONFIGS)
     layers = loaded()[1].config.num_hidden_layers
     with pytest.raises(ValueError, match=f"layer must be in 0..{layers - 1}"):
-        lines(asked(), [Cell.make("uniform", 0.5, layer=layers)])
+        lines(asked(), [PruningConfig.make("uniform", 0.5, layer=layers)])
     broken = request(4)
     object.__setattr__(broken, "images", lambda: ["a path"])
     with pytest.raises(RequestError, match="document 4 of task"):

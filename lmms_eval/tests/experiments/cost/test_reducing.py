@@ -11,11 +11,15 @@ from otprune_lmms.engine import Answer
 from otprune_lmms.experiments.cost.counting import Counted
 from otprune_lmms.experiments.cost.peak import Peak
 from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import COLUMNS, PARTS
 
 ABOUT = About("m", 2, "3ndm", "float32", "sdpa")
-CELLS = (Cell(), Cell.make("otprune", 0.1), Cell.make("random", k=3, layer=2, seed=1))
+CONFIGS = (
+    PruningConfig(),
+    PruningConfig.make("otprune", 0.1),
+    PruningConfig.make("random", k=3, layer=2, seed=1),
+)
 SECONDS = st.floats(0, 1e3, allow_nan=False)
 
 
@@ -88,11 +92,11 @@ def test_a_token_is_a_step_of_the_rows_that_share_it():
 
 def lines(pruned: dict[str, float], plain: dict[str, float]) -> dict:
     both = {
-        CELLS[0]: rounds((2, [seconds(**plain)] * 2)),
-        CELLS[1]: rounds((2, [seconds(**pruned)] * 2)),
+        CONFIGS[0]: rounds((2, [seconds(**plain)] * 2)),
+        CONFIGS[1]: rounds((2, [seconds(**pruned)] * 2)),
     }
-    known = {CELLS[0]: facts(), CELLS[1]: facts(flops=5, multiply_adds=20)}
-    return {one.cell: one for one in costs(ABOUT, known, both)}
+    known = {CONFIGS[0]: facts(), CONFIGS[1]: facts(flops=5, multiply_adds=20)}
+    return {one.config: one for one in costs(ABOUT, known, both)}
 
 
 def test_ratios_are_to_the_unpruned_model():
@@ -132,18 +136,18 @@ def test_the_largest_batch_is_the_peak_and_an_unknown_one_stays_unknown():
 
 
 def test_a_line_has_all_columns_and_no_other():
-    cells = dict.fromkeys(CELLS)
-    times = {cell: rounds((1, [seconds(select=1.0)])) for cell in cells}
-    found = costs(ABOUT, {cell: facts() for cell in cells}, times)
-    for one, cell in zip(found, CELLS, strict=True):
+    configs = dict.fromkeys(CONFIGS)
+    times = {config: rounds((1, [seconds(select=1.0)])) for config in configs}
+    found = costs(ABOUT, {config: facts() for config in configs}, times)
+    for one, config in zip(found, CONFIGS, strict=True):
         assert tuple(one.plain()) == COLUMNS
-        assert (one.cell, one.method, one.layer) == (cell.label, cell.method, cell.layer)
+        assert (one.config, one.method, one.layer) == (config.label, config.method, config.layer)
         assert one.plain()["select_ms"] == 1000
-    assert (found[2].row, found[2].cell) == ("random-k3-layer2", CELLS[2].label)
+    assert (found[2].row, found[2].config) == ("random-k3-layer2", CONFIGS[2].label)
     assert found[2].plain()["k"] == 3
     assert found[2].plain()["keep_ratio"] is None
     times = ("preprocess_ms", "vision_ms", "select_ms", "prefill_ms", "decode_ms_per_token")
     for name in (*times, "total_ms"):
         assert {name, f"{name}_low", f"{name}_high"} <= set(COLUMNS)
     assert len(COLUMNS) == len(set(COLUMNS))
-    assert dataclasses.replace(found[0], cell="x").plain()["cell"] == "x"
+    assert dataclasses.replace(found[0], config="x").plain()["setting"] == "x"

@@ -28,7 +28,7 @@ def ran(tmp_path_factory):
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
         "tasks": ["pope"],
-        "cells": {"keep_ratios": [0.05], "methods": methods},
+        "pruning": {"keep_ratios": [0.05], "methods": methods},
     }
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -51,12 +51,12 @@ def test_the_analysis_of_a_run(ran):
     assert done.exit_code == 0, done.output
     found = pd.read_parquet(output / "diagnostics.parquet")
     samples = pd.read_parquet(output / "samples.parquet")
-    assert set(found["cell"]) == {"otprune-0.05", "random-0.05", "random-0.05-seed1"}
+    assert set(found["setting"]) == {"otprune-0.05", "random-0.05", "random-0.05-seed1"}
     assert set(found["cluster"]) <= set(samples["cluster"])
     # What was diagnosed is what the engine kept.
     kept = found.assign(count=found["kept"].map(len)).merge(
-        samples[["cell", "task", "cluster", "kept", "candidates"]].drop_duplicates(),
-        on=["cell", "task", "cluster"],
+        samples[["setting", "task", "cluster", "kept", "candidates"]].drop_duplicates(),
+        on=["setting", "task", "cluster"],
     )
     assert len(kept) == len(found)
     assert (kept["count"] == kept["kept_y"]).all()

@@ -11,7 +11,7 @@ from llava.images import process_images
 from otprune_lmms.cli.prune import prune
 from otprune_lmms.experiments.diagnostics.one_image import keep_of_image
 from otprune_lmms.experiments.diagnostics.views import views_of
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 
 LAND = PARITY / "images" / "land.png"
 
@@ -82,7 +82,9 @@ def test_the_command_draws_and_prints(call, tmp_path):
     assert "random-0.098-seed3" in done.output
     line = next(line for line in done.output.splitlines() if "otprune-0.098" in line).split()
     assert line[1:3] == ["56", "576"]
-    kept = keep_of_image(loaded(), picture("land.png"), [Cell.make("otprune", keep_ratio=0.098)])
+    kept = keep_of_image(
+        loaded(), picture("land.png"), [PruningConfig.make("otprune", keep_ratio=0.098)]
+    )
     assert line[3] == f"{kept.rows[0]['exact_w2']:.3f}"
     with Image.open(out) as drawn:
         assert drawn.width > 600
@@ -122,8 +124,10 @@ def test_what_cannot_be_is_a_sentence(call, words, message, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "cell", [Cell.make(), Cell.make("otprune", k=3, layer=1)], ids=lambda cell: cell.label
+    "setting",
+    [PruningConfig.make(), PruningConfig.make("otprune", k=3, layer=1)],
+    ids=lambda config: config.label,
 )
-def test_cells_that_an_image_does_not_decide_are_refused(cell):
+def test_cells_that_an_image_does_not_decide_are_refused(config):
     with pytest.raises(ValueError, match="an image alone does not decide"):
-        keep_of_image(loaded(), picture("land.png"), [cell])
+        keep_of_image(loaded(), picture("land.png"), [config])

@@ -65,7 +65,9 @@ def test_as_a_regression_with_a_dummy_for_every_level():
     distance, value = noise(3, DOCUMENTS), np.random.default_rng(6).random((3, DOCUMENTS))
     diagnostics, samples = made(distance, value)
     one = effect(per_sample(diagnostics, samples), SAME)
-    joined = samples.merge(diagnostics[["cell", "cluster", "exact_w2"]], on=["cell", "cluster"])
+    joined = samples.merge(
+        diagnostics[["setting", "cluster", "exact_w2"]], on=["setting", "cluster"]
+    )
     joined["value"] *= 100
     fit = smf.ols("value ~ exact_w2 + C(cell) + C(doc_id)", joined).fit()
     assert one["value"] / one["deviation"] == pytest.approx(-fit.params["exact_w2"])
@@ -99,8 +101,8 @@ def test_random_draws_are_compared_with_each_other_alone():
     one = effect(per_sample(diagnostics, samples), DRAWS)
     assert one["value"] / one["deviation"] == pytest.approx(10)
     assert one["answers"] == 2 * DOCUMENTS
-    single = samples["cell"] != "random-0.1-seed1"
-    table = per_sample(diagnostics[diagnostics["cell"] != "random-0.1-seed1"], samples[single])
+    single = samples["setting"] != "random-0.1-seed1"
+    table = per_sample(diagnostics[diagnostics["setting"] != "random-0.1-seed1"], samples[single])
     assert DRAWS not in set(table["comparison"])
 
 

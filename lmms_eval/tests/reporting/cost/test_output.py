@@ -35,7 +35,7 @@ def cost(cell: Cell | None = None, **others) -> Cost:
     times = {name: spread(0.1 + i) for i, name in enumerate(("preprocess", "vision", "prefill"))}
     given = {
         "model": "m",
-        "cell": cell.label,
+        "setting": cell.label,
         "row": cell.label,
         "method": cell.method,
         "keep_ratio": cell.keep_ratio,
@@ -179,7 +179,7 @@ def test_the_command_measures_an_experiment(suite):
     done = run(suite, *few, "--batch-size", "1", "--batch-size", "2", "--convention", "2ndm")
     assert done.exit_code == 0, done.output
     frame = read_cost(suite / "out")
-    assert frame["cell"].tolist() == ["unpruned", "uniform-0.25", "random-0.25"] * 2
+    assert frame["setting"].tolist() == ["unpruned", "uniform-0.25", "random-0.25"] * 2
     assert frame["batch"].tolist() == [1] * 3 + [2] * 3
     assert frame["samples"].tolist() == [1] * 3 + [2] * 3, "whole batches"
     assert set(frame["convention"]) == {"2ndm"}

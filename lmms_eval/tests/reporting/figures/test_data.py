@@ -134,7 +134,7 @@ def test_budgets_about_all_layers_count_tokens_over_layers(tmp_path):
     ]
     known = [_cell(cell) for cell in cells]
     lines = [results_folder.cell_of(None)] + [
-        {name: one[name] for name in ("cell", "row", "method", "keep_ratio", "k", "layer")}
+        {name: one[name] for name in ("setting", "row", "method", "keep_ratio", "k", "layer")}
         | {"seed": None}
         for one in known[1:]
     ]

@@ -230,7 +230,7 @@ def test_of_several_seeds_one_is_shown_and_images_without_a_raster_are_not(folde
     own.__dict__["diagnostics"] = pd.concat([kept, second])
     found = rasters(own, "tiny")
     assert set(found["task"]) == set(results_folder.METRICS) - {"gqa"}
-    assert "again" not in set(found["cell"])
+    assert "again" not in set(found["setting"])
     own.__dict__["diagnostics"] = kept.assign(height=0)
     with pytest.raises(NotDrawn, match="one raster"):
         rasters(own, "tiny")

@@ -230,7 +230,7 @@ def test_kept_patches_lie_where_they_were_kept(page, browser, folder):
     doc, label = int(name.split()[-1]), browser.run(f"{buttons}[0].getAttribute('aria-label')")
     kept = results_folder.diagnostics()
     cell = label.removeprefix("patches kept by ")
-    line = kept[(kept["cluster"] == f"gqa {doc // 2}") & (kept["cell"] == cell)].iloc[0]
+    line = kept[(kept["cluster"] == f"gqa {doc // 2}") & (kept["setting"] == cell)].iloc[0]
     card = f"{buttons}[0].closest('article')"
     assert browser.run(f"{card}.querySelector('svg').getAttribute('viewBox')") == "0 0 60 60"
     veil = browser.run(f"{card}.querySelector('[data-overlay]').getAttribute('d')")

@@ -25,7 +25,7 @@ from otprune_lmms.reporting.report.store import Store
 def frame(values, task="gqa", model="m"):
     """Samples of documents 0, 1, ... with one value for each cell."""
     lines = [
-        {"task": task, "doc_id": doc, "cluster": f"{task}{doc}", "model": model, "cell": cell}
+        {"task": task, "doc_id": doc, "cluster": f"{task}{doc}", "model": model, "setting": cell}
         | {"value": value, "answer": str(value)}
         for doc, many in enumerate(values)
         for cell, value in enumerate(many)
@@ -108,7 +108,7 @@ def test_kept_patches_are_found_by_image_and_named_by_number():
     found, nothing = kept.of("gqa 0", 2)
     assert nothing is None
     line = diagnostics[
-        (diagnostics["cluster"] == "gqa 0") & (diagnostics["cell"] == "otprune-0.25")
+        (diagnostics["cluster"] == "gqa 0") & (diagnostics["setting"] == "otprune-0.25")
     ]
     assert found == {
         "grid": [4, 4], "sets": [[0, 1, bits(line["kept"].item(), (4, 4))]],
@@ -165,7 +165,7 @@ def test_the_store_gives_the_samples_of_documents(tmp_path):
     for (task, doc), own in found.items():
         assert set(own["task"]) == {task}
         assert set(own["doc_id"]) == {doc}
-        assert own["cell"].tolist() == store.cells
+        assert own["setting"].tolist() == store.cells
 
 
 def test_numbers_have_a_true_minus_and_no_minus_zero():

@@ -78,7 +78,7 @@ def experiment(
         pruned = cell != "unpruned"
         about = {
             "model": model,
-            "cell": cell,
+            "setting": cell,
             "row": row,
             "method": method if pruned else None,
             "keep_ratio": float(rest.split("-")[0]) if pruned else np.nan,

@@ -174,7 +174,7 @@ def record(row, cell, task, metric, value, model="m"):
     return line | {
         "model": model,
         "row": row,
-        "cell": cell,
+        "setting": cell,
         "task": task,
         "metric": metric,
         "value": value,

@@ -12,7 +12,7 @@ ORIGIN = {"hardware": "a computer", "commit": "abc"}
 def record(row, task, metric, value, **others):
     """One line of a model at 57.6 of 576 tokens."""
     plain = {
-        "experiment": "try", "suite": "hub", "model": "tiny", "cell": row, "method": None,
+        "experiment": "try", "suite": "hub", "model": "tiny", "setting": row, "method": None,
         "keep_ratio": None, "k": None, "layer": 0, "seed": None, "row": row, "task": task,
         "metric": metric, "value": value, "missing": None, "documents": 10, "kept_tokens": 57.6,
         "visual_tokens": 576.0,
@@ -28,7 +28,7 @@ def record(row, task, metric, value, **others):
 
 def some_records():
     """Three tasks; unpruned, OTPrune and two seeds of random at one budget."""
-    second = {"seed": 1, "cell": "random-0.1-seed1"}
+    second = {"seed": 1, "setting": "random-0.1-seed1"}
     return frame(
         [
             record("unpruned", "gqa", "exact_match", 0.8),

@@ -73,7 +73,7 @@ def test_seeds_are_averaged_and_their_spread_is_told(made, cell):
 
 def test_a_seed_that_is_missing_leaves_no_mean_of_the_others(made):
     records = made.records()
-    records.loc[records["cell"] == "random-0.1-seed1", "value"] = None
+    records.loc[records["setting"] == "random-0.1-seed1", "value"] = None
     table = wide(records, made.manifest)
     assert table.rows[2][2:] == (None,) * 5
     (row,) = [row for *_, row in table.ours() if row.label == "random-0.1"]

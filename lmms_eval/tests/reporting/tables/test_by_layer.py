@@ -49,7 +49,9 @@ def run(made, tmp_path):
     lines = []
     for task in ("gqa", "pope"):
         for place, cell in enumerate(CELLS):
-            own = {name: _cell(cell)[name] for name in ("cell", "row", "method", "keep_ratio", "k")}
+            own = {
+                name: _cell(cell)[name] for name in ("setting", "row", "method", "keep_ratio", "k")
+            }
             line = made.record("unpruned", task, "exact_match", 0.8 - 0.01 * place)
             counts = {"visual_tokens": float(N), "kept_tokens": float(kept(cell))}
             lines.append(line | own | counts | {"layer": cell.layer})

@@ -80,7 +80,7 @@ def evil(made):
     for column in ("model", "method"):
         records[column] = records[column].where(records[column].isna(), EVIL)
     records["row"] = records["row"].str.replace("otprune", EVIL)
-    records["cell"] = records["cell"].str.replace("otprune", EVIL)
+    records["setting"] = records["setting"].str.replace("otprune", EVIL)
     records.loc[records["metric"] == "exact_match", "task"] = EVIL
     lost = records.iloc[0].to_dict() | {"metric": "other", "value": None, "missing": EVIL}
     records.loc[len(records)] = lost

@@ -69,7 +69,7 @@ def test_a_manifest_says_what_was_asked_for(tmp_path, made):
         text_tokens={"tiny": {"gqa": 9.5}},
         failed=[{"task": "gqa", "doc_id": 3}, {"task": "gqa", "doc_id": 4}],
         cells=[
-            {"row": "unpruned", "method": None, "cell": "unpruned"},
+            {"row": "unpruned", "method": None, "setting": "unpruned"},
             {"row": "random-0.1", "method": "random", "keep_ratio": 0.1, "k": None, "layer": 2},
             {"row": "random-0.1", "method": "random", "keep_ratio": 0.1, "k": None, "layer": 2},
         ],

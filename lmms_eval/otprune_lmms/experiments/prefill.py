@@ -1,0 +1,125 @@
+"""How many visual tokens each layer of a prefill processes, and the multiply-adds of that.
+
+Where tokens are dropped once, what was measured says it: the tokens of an image before and after.
+A method that drops tokens at several layers leaves what its schedule says, so its config, the
+image's tokens and the decoder tell the tokens of every layer.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import get_args
+
+from otprune.cost import Convention, DecoderShape, prefill_multiply_adds
+from otprune_lmms.pruning_config import PruningConfig
+
+CONVENTIONS = get_args(Convention)
+
+Segment = tuple[float, int]
+"""So many tokens through so many layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokens:
+    """Visual tokens of one prompt, by image.
+
+    Attributes:
+        kept: after the last pruning.
+        visual: before any pruning.
+    """
+
+    kept: tuple[int, ...]
+    visual: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """The prefill of a mean prompt.
+
+    Attributes:
+        layer_tokens: visual tokens of an image that enter a layer, mean over the layers; None
+            without images.
+        multiply_adds: of the prefill, by convention of `otprune.cost`.
+    """
+
+    layer_tokens: float | None
+    multiply_adds: dict[str, float]
+
+
+def mean_prefill(
+    config: PruningConfig, shape: DecoderShape, prompts: Sequence[PromptTokens], text: float
+) -> Prefill:
+    """Return the prefill of the mean of some prompts under a config.
+
+    Args:
+        config: the setting.
+        shape: the decoder.
+        prompts: at least one.
+        text: mean text tokens of a prompt, the system's and the template's included.
+    """
+    scheduled = _by_schedule(config, shape, [one for one in prompts if sum(one.visual)])
+    if scheduled is not None:
+        tokens, images = scheduled
+        segments = [(text + count, 1) for count in tokens]
+        mean = math.fsum(tokens) / len(tokens) / images
+    else:
+        before = min(config.layer, shape.layers)
+        kept = math.fsum(sum(one.kept) for one in prompts) / len(prompts)
+        visual = math.fsum(sum(one.visual) for one in prompts) / len(prompts)
+        segments = [(text + visual, before), (text + kept, shape.layers - before)]
+        mean = _over_layers(config, shape, prompts)
+    found = {one: multiply_adds(shape, segments, one) for one in CONVENTIONS}
+    return Prefill(mean, found)
+
+
+def multiply_adds(
+    shape: DecoderShape, segments: Sequence[Segment], convention: Convention
+) -> float:
+    """Return the multiply-adds of a prefill of segments.
+
+    Means need not be whole: between two whole counts the cost is taken as a line, which is off by
+    less than a quarter of one token's attention.
+    """
+
+    def whole(count: int, layers: int) -> int:
+        # One layer's worth, times the layers that process as many.
+        return prefill_multiply_adds(shape, count, convention) * layers // shape.layers
+
+    total = 0.0
+    for count, layers in segments:
+        low, rest = math.floor(count), count - math.floor(count)
+        total += (1 - rest) * whole(low, layers) + rest * whole(low + 1, layers)
+    return total
+
+
+def _by_schedule(
+    config: PruningConfig, shape: DecoderShape, prompts: Sequence[PromptTokens]
+) -> tuple[tuple[float, ...], float] | None:
+    """Return the visual tokens of a mean prompt that enter each layer, and its mean images.
+
+    None for a method without a schedule. An image's end-of-row tokens count like patches.
+    """
+    pruning = config.pruning
+    if pruning is None or pruning.pruner is None or not prompts:
+        return None
+    plan = cache(lambda n: pruning.tokens_by_layer(n, shape))
+    each = [
+        [sum(layer) for layer in zip(*(plan(n) for n in one.visual if n), strict=True)]
+        for one in prompts
+    ]
+    tokens = tuple(math.fsum(layer) / len(each) for layer in zip(*each, strict=True))
+    return tokens, math.fsum(len(one.visual) for one in prompts) / len(prompts)
+
+
+def _over_layers(
+    config: PruningConfig, shape: DecoderShape, prompts: Sequence[PromptTokens]
+) -> float | None:
+    """Return the tokens of an image that enter a layer where they are dropped once."""
+    kept = [count for one in prompts for count in one.kept]
+    visual = [count for one in prompts for count in one.visual]
+    if not visual:
+        return None
+    before = min(config.layer, shape.layers)
+    left, whole = math.fsum(kept) / len(kept), math.fsum(visual) / len(visual)
+    return (before * whole + (shape.layers - before) * left) / shape.layers
