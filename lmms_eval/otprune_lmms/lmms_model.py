@@ -11,9 +11,6 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 
-from llava.checkpoint.config import read_config
-from llava.checkpoint.files import CheckpointFiles
-from llava.model.builder import load_pretrained_model
 from otprune_lmms.engine import (
     Answers,
     DocumentError,
@@ -27,12 +24,14 @@ from otprune_lmms.journal import Journal
 from otprune_lmms.launch import check_installation, forward_messages
 from otprune_lmms.launch.command_line import arguments_of, completed
 from otprune_lmms.model_arguments import Arguments, parse, renamed
+from otprune_lmms.models import check_source, load_model
+from otprune_lmms.pruning_config import PruningConfig
 
 logger = logging.getLogger(__name__)
 
 
-class Llava(lmms):
-    """LLaVA with pruned visual tokens.
+class PrunedModel(lmms):
+    """A vision-language model with pruned visual tokens, as lmms-eval drives it.
 
     Args:
         **given: see `otprune_lmms.model_arguments`; the environment's settings join them.
@@ -45,7 +44,7 @@ class Llava(lmms):
     Raises:
         SettingsError: an unknown argument, an impossible value, a conflict; before anything is
             loaded.
-        CheckpointError: the checkpoint is incomplete, damaged or of another kind.
+        ValueError: the checkpoint is incomplete, damaged or of another kind.
     """
 
     is_simple = True
@@ -70,7 +69,7 @@ class Llava(lmms):
     @classmethod
     def create_from_arg_string(
         cls, arg_string: str, additional_config: dict[str, Any] | None = None
-    ) -> "Llava":
+    ) -> "PrunedModel":
         """Return the model that ``--model_args`` describe.
 
         Raises:
@@ -93,7 +92,7 @@ class Llava(lmms):
         return f"{type(self).__module__}.{type(self).__name__}({self.arguments})"
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PruningConfig:
         """What is pruned."""
         return self.arguments.config
 
@@ -104,7 +103,7 @@ class Llava(lmms):
 
     @property
     def batch_size(self) -> int:
-        """Questions in one call of the language model."""
+        """Requests in one call of the language model."""
         return self.arguments.batch_size
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
@@ -141,31 +140,21 @@ class Llava(lmms):
 
     def _load(self) -> None:
         given = self.arguments
-        _check_layer(given)
+        source = given.source(str(self._device))
+        try:
+            check_source(source, (given.config.pruning,))
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
         if given.journal is not None:
             self._journal = Journal(given.journal, {"arguments": repr(given)})
-        loaded = load_pretrained_model(
-            given.pretrained,
-            given.model_base,
-            load_8bit=given.load_8bit,
-            load_4bit=given.load_4bit,
-            device_map="auto",
-            device="cuda" if given.device_map == "auto" else self._device,
-            attn_implementation=given.attn_implementation,
-            torch_dtype=None if given.dtype == "auto" else given.dtype,
-            revision=given.revision,
-        )
-        loaded[1].eval()
         self._engine = Engine(
-            loaded,
+            load_model(source),
             model_name=Path(given.pretrained).name,
-            conversation=given.conv_template,
             batch_size=given.batch_size,
             workers=given.workers,
             journal=self._journal,
             seed_video=given.seed_video,
             progress=self._rank == 0,
-            use_cache=given.use_cache,
             eval_time=given.eval_time,
         )
 
@@ -181,20 +170,6 @@ class Llava(lmms):
             ) from error
         _report(answers, asked, self._rank)
         return asked, answers
-
-
-def _check_layer(arguments: Arguments) -> None:
-    """Raise ``SettingsError`` if the checkpoint has no layer to prune at, before it is loaded."""
-    layer = arguments.config.layer
-    if layer == 0:
-        return
-    files = CheckpointFiles(arguments.pretrained, arguments.revision)
-    layers = read_config(files).model.num_hidden_layers
-    if layer >= layers:
-        raise SettingsError(
-            f"layer must be in 0..{layers - 1} for {arguments.pretrained} of {layers} layers, "
-            f"got {layer}"
-        )
 
 
 def _device(arguments: Arguments, accelerator: Accelerator) -> torch.device:

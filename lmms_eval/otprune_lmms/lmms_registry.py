@@ -16,7 +16,7 @@ def manifests() -> list[ModelManifest]:
     return [
         ModelManifest(
             model_id=first,
-            simple_class_path="otprune_lmms.lmms_model.Llava",
+            simple_class_path="otprune_lmms.lmms_model.PrunedModel",
             aliases=tuple(others),
         )
     ]

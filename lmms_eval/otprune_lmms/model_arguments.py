@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llava.conversation import conv_templates
 from otprune import PRUNERS
 from otprune_lmms.environment import SettingsError, method_named, yes_or_no
-from otprune_lmms.pruning_config import PruningConfig, with_texts
+from otprune_lmms.models import ModelSource, check_source
+from otprune_lmms.pruning_config import FIELDS, PruningConfig, with_texts
 
 _ALIASES = {
     "subset_ratio": "keep_ratio",
     "layer_index": "layer",
     "torch_dtype": "dtype",
-    "conversation": "conv_template",
+    "conversation": "chat_template",
+    "conv_template": "chat_template",
 }
-_CELL = tuple(f.name for f in dataclasses.fields(PruningConfig) if f.name != "settings")
 _WITHOUT_EFFECT = ("truncation", "truncate_context", "tie_weights", "model_name", "multimodal")
 """What lmms-eval's own wrapper takes and what changes nothing here: answers are new tokens only,
 weights are tied by the loader, and the checkpoint says what it is."""
@@ -33,7 +33,7 @@ class Arguments:
     Attributes:
         pretrained: folder or hub id of a checkpoint.
         model_base: language model below a projector-only checkpoint or a LoRA adapter.
-        conv_template: conversation template.
+        chat_template: name of the model's chat template; None for its usual one.
         device: "cuda", "cuda:1", "cpu"; None for what the launcher says.
         device_map: "auto" spreads the model over the GPUs.
         dtype: of the weights; "auto" is float16 on a GPU and float32 on a CPU.
@@ -53,7 +53,7 @@ class Arguments:
 
     pretrained: str = "liuhaotian/llava-v1.5-7b"
     model_base: str | None = None
-    conv_template: str = "vicuna_v1"
+    chat_template: str | None = None
     device: str | None = None
     device_map: str | None = None
     dtype: str = "auto"
@@ -72,7 +72,6 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _one_of("conv_template", self.conv_template, tuple(conv_templates))
         _one_of("dtype", self.dtype, _DTYPES)
         _one_of("seed_video", self.seed_video, ("first_frame", "all_frames"))
         for name in ("load_4bit", "load_8bit", "use_cache"):
@@ -81,6 +80,26 @@ class Arguments:
         _at_least("workers", self.workers, 0)
         if not self.pretrained:
             raise SettingsError("pretrained must name a folder or a hub id, got nothing")
+        try:
+            check_source(self.source())
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
+    def source(self, device: str | None = None) -> ModelSource:
+        """Return what is to be loaded, on a device unless ``device_map`` spreads it."""
+        return ModelSource(
+            self.pretrained,
+            model_base=self.model_base,
+            chat_template=self.chat_template,
+            device=device,
+            device_map=self.device_map,
+            dtype=None if self.dtype == "auto" else self.dtype,
+            attn_implementation=self.attn_implementation,
+            revision=self.revision,
+            load_4bit=self.load_4bit,
+            load_8bit=self.load_8bit,
+            use_cache=self.use_cache,
+        )
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,12 +133,20 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         left.setdefault("attn_implementation", "flash_attention_2")
     for name in _WITHOUT_EFFECT:
         left.pop(name, None)
-    own = {f.name for f in dataclasses.fields(Arguments)} - {"setting"}
+    own = {f.name for f in dataclasses.fields(Arguments)} - {"config"}
     plain = {name: left.pop(name) for name in own & left.keys()}
     plain |= _batch_size(plain)
     if "eval_time" in plain:
         plain["eval_time"] = yes_or_no(plain["eval_time"], "eval_time")
-    for name in ("pretrained", "model_base", "device", "device_map", "journal", "revision"):
+    for name in (
+        "pretrained",
+        "model_base",
+        "chat_template",
+        "device",
+        "device_map",
+        "journal",
+        "revision",
+    ):
         if name in plain:
             plain[name] = str(plain[name])
     return Arguments(**plain, config=_config(left))
@@ -128,11 +155,11 @@ def parse(given: Mapping[str, Any]) -> Arguments:
 def _config(given: Mapping[str, Any]) -> PruningConfig:
     method = given.get("method")
     name = "none" if method is None else method_named(method, "method")
-    settings = [n for n in given if n not in _CELL]
+    settings = [n for n in given if n not in FIELDS]
     known = _settings(name)
     for unknown in settings:
         if unknown not in known:
-            names = sorted({f.name for f in dataclasses.fields(Arguments)} - {"setting"} | {*_CELL})
+            names = sorted({f.name for f in dataclasses.fields(Arguments)} - {"config"} | {*FIELDS})
             raise SettingsError(
                 f"unknown argument {unknown!r} in model_args; known: {', '.join(names)}"
                 + (f"; settings of {name}: {', '.join(known)}" if known else "")

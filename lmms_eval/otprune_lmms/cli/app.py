@@ -7,10 +7,9 @@ from otprune_lmms.cli.bench import bench
 from otprune_lmms.cli.plot import plot
 from otprune_lmms.cli.prune import prune
 from otprune_lmms.cli.report import report
-from otprune_lmms.cli.run import run
+from otprune_lmms.cli.run import run, sweep
 from otprune_lmms.cli.slurm import slurm
 from otprune_lmms.cli.status import status
-from otprune_lmms.cli.sweep import sweep
 from otprune_lmms.cli.table import table
 from otprune_lmms.cli.verify import verify
 

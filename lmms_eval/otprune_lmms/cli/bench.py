@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from otprune_lmms.cli.common import command_line, fail, log
+from otprune_lmms.cli.options import RESULTS, Quiet
 
 Config = Annotated[Path, typer.Argument(help="an experiment file, as configs/mini.yaml")]
 Samples = Annotated[int, typer.Option(min=1, help="documents of each task, in whole batches")]
@@ -21,10 +22,7 @@ Formula = Annotated[
         "--convention", help="of the multiply-adds; 2ndm: the paper's, 3ndm: gated, as LLaMA"
     ),
 ]
-OutputDir = Annotated[
-    Path | None, typer.Option(help="folder of the results; default results/<name>")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+ResultsDir = Annotated[Path, typer.Option("--output-dir", help="folder of the results folders")]
 
 
 def bench(
@@ -34,7 +32,7 @@ def bench(
     warmup: Warmup = 1,
     batch_size: BatchSizes = None,
     convention: Formula = "3ndm",
-    output_dir: OutputDir = None,
+    output_dir: ResultsDir = RESULTS,
     quiet: Quiet = False,
 ) -> None:
     """Measure what an answer costs under each setting of an experiment.
@@ -45,33 +43,32 @@ def bench(
     of the experiment's own tasks; all settings take turns, and ratios are to the unpruned model of
     the same run. Nothing is scored and no answer is kept.
 
-    Writes cost.csv, cost.json and cost.md into results/<name>.
+    Writes cost.csv, cost.json and cost.md into the experiment's results folder.
 
     Example: otprune bench configs/mini.yaml --batch-size 1 --batch-size 16
     """
     log(quiet)
     import transformers
 
-    from otprune_lmms.cli.run import read
+    from otprune_lmms.cli.experiments import read_sources
 
-    (experiment,) = read([config])
+    (source,) = read_sources([config])
     transformers.utils.logging.disable_progress_bar()
     from otprune_lmms.experiments.cost.experiment import measure_experiment
-    from otprune_lmms.experiments.cost.settings import Settings
+    from otprune_lmms.experiments.cost.measuring import CostOptions
     from otprune_lmms.experiments.provenance import origin
     from otprune_lmms.files import check_writable
     from otprune_lmms.reporting.cost.output import write_cost
     from otprune_lmms.reporting.cost.page import terminal
 
-    folder = output_dir or Path("results") / experiment.name
+    folder = output_dir / source.experiment.name
     try:
         check_writable(folder)
         records = measure_experiment(
-            experiment,
-            config.parent,
+            source,
             samples=samples,
             batch_sizes=tuple(dict.fromkeys(batch_size or [1])),
-            settings=Settings(repeats=repeats, warmup=warmup, convention=convention),
+            options=CostOptions(repeats=repeats, warmup=warmup, convention=convention),
             progress=not quiet,
         )
         write_cost(folder, records, origin(command_line()))

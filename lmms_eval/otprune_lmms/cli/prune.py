@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from otprune_lmms.cli.common import fail, log
 
 if TYPE_CHECKING:
-    from otprune_lmms.experiments.diagnostics.one_image import Kept
+    from rich.table import Table
+
+    from otprune_lmms.experiments.diagnostics.one_image import MeasuredImage
     from otprune_lmms.pruning_config import PruningConfig
 
 EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
@@ -58,23 +56,25 @@ def prune(
     Example: otprune prune photo.jpg --method otprune --method divprune --keep-ratio 0.098
     """
     log(quiet=True)
+    from rich.console import Console
+
     if keep_ratio is None and k is None:
         keep_ratio = 0.098
     exact = importlib.util.find_spec("ot") is not None
     try:
         configs = [_config(text, keep_ratio, k) for text in method or ["otprune"]]
-        kept = _keep(image, model, configs, device, exact)
+        measured = _measure(image, model, configs, device, exact)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error, 2)
     console = Console()
-    console.print(_table(kept))
+    console.print(_table(measured))
     if not exact:
         console.print("exact W2 needs POT: pip install 'otprune\\[transport]'")
     path = out or Path(f"{image.stem}-kept.png")
-    from otprune_lmms.experiments.diagnostics.one_image import draw
+    from otprune_lmms.reporting.figures.kept_image import draw_panels, panels_of
 
     try:
-        draw(kept, path)
+        draw_panels(panels_of(measured.views, measured.lines), path)
     except OSError as error:
         fail(error, 1)
     console.print(f"drawn: {path}", highlight=False, soft_wrap=True, markup=False)
@@ -82,6 +82,8 @@ def prune(
 
 def _config(text: str, keep_ratio: float | None, k: int | None) -> "PruningConfig":
     """Return the config of a method as it was typed: ``name`` or ``name:setting=value,...``."""
+    import yaml
+
     from otprune_lmms.pruning_config import PruningConfig, with_texts
 
     name, _, rest = text.partition(":")
@@ -97,31 +99,33 @@ def _config(text: str, keep_ratio: float | None, k: int | None) -> "PruningConfi
     return PruningConfig.make(name, keep_ratio=keep_ratio, k=k, **with_texts(name, settings))
 
 
-def _keep(
+def _measure(
     image: Path, model: str, configs: "list[PruningConfig]", device: str | None, exact: bool
-) -> "Kept":
-    import torch
+) -> "MeasuredImage":
     import transformers
 
-    from llava.images import open_image
-    from llava.model.builder import load_pretrained_model
-    from otprune_lmms.experiments.diagnostics.one_image import keep_of_image
+    from otprune_lmms.experiments.diagnostics.one_image import measure_image
+    from otprune_lmms.images import open_image
+    from otprune_lmms.models import ModelSource, load_model
 
     transformers.utils.logging.disable_progress_bar()
     picture = open_image(image)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return keep_of_image(load_pretrained_model(model, device=where), picture, configs, exact=exact)
+    source = ModelSource(model, device=device)
+    return measure_image(load_model(source), picture, configs, exact=exact)
 
 
-def _table(kept: "Kept") -> Table:
+def _table(measured: "MeasuredImage") -> "Table":
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     heads = ("tokens", "of", "exact W2", "Gaussian W2", "zero mean", "coverage", "rank", "ms")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     names = ("exact_w2", "gaussian_w2", "gaussian_w2_zero_mean", "coverage", "effective_rank")
-    for row in kept.rows:
-        numbers = ["–" if row[name] != row[name] else f"{row[name]:.3f}" for name in names]
-        counts = [str(len(row["kept"])), str(row["n"])]
-        table.add_row(row["setting"], *counts, *numbers, f"{1000 * row['seconds']:.1f}")
+    for line in measured.lines:
+        numbers = ["–" if line[name] != line[name] else f"{line[name]:.3f}" for name in names]
+        counts = [str(len(line["kept"])), str(line["n"])]
+        table.add_row(line["setting"], *counts, *numbers, f"{1000 * line['seconds']:.1f}")
     return table

@@ -1,143 +1,170 @@
-"""``otprune run``: run experiments and print their tables."""
+"""``otprune run`` and ``otprune sweep``: experiments in one pass, here or in shards on many machines.
+
+`run` is `sweep` without the parts that take minutes on top: analysis, figures and the report.
+"""
 
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import transformers
 import typer
 
 from otprune_lmms.cli.common import command_line, fail, log
-from otprune_lmms.cli.show import show
-from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
-from otprune_lmms.experiments.config import ConfigError, Experiment, load_experiment
-from otprune_lmms.launch import check_installation
+from otprune_lmms.cli.experiments import Changes, eval_time, read_sources
+from otprune_lmms.cli.finish import finish
+from otprune_lmms.cli.options import (
+    JOURNAL,
+    RESULTS,
+    BatchSize,
+    Configs,
+    JournalDir,
+    Limit,
+    OutputDir,
+    Quiet,
+    ShardBy,
+    ShardOption,
+    Strict,
+    WithoutJava,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otprune_lmms.experiments.answering import AnswerOptions
+    from otprune_lmms.experiments.plan import Source
+    from otprune_lmms.experiments.shard import Shard
 
 logger = logging.getLogger("otprune_lmms")
 
-Configs = Annotated[list[Path], typer.Argument(help="experiment files, as configs/mini.yaml")]
-OutputDir = Annotated[
-    Path | None, typer.Option(help="folder of the tables; default results/<name>")
+Report = Annotated[
+    bool, typer.Option(help="analysis, figures and report beside statistics and tables")
 ]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="documents of each task; for trying things out")
-]
-BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="prompts at once, instead of the experiment's")
-]
-JournalDir = Annotated[
-    Path | None, typer.Option(help="folder of finished answers; default logs/<name>")
-]
-WithoutJava = Annotated[
-    bool, typer.Option("--without-java", help="leave caption metrics out where Java is missing")
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="end at the first document with a broken image; else it is left out"
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 
 
 def run(
     configs: Configs,
-    output_dir: OutputDir = None,
+    output_dir: OutputDir = RESULTS,
     limit: Limit = None,
     batch_size: BatchSize = None,
-    journal: JournalDir = None,
+    journal: JournalDir = JOURNAL,
     without_java: WithoutJava = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run experiments and print their tables.
+    """Run experiments and print their tables: a sweep without analysis, figures and report.
 
     What the journal has is not done again: an interrupted run goes on where it stopped, and a
     finished one ends in seconds. Under accelerate or torchrun each process answers its share.
     """
     log(quiet)
-    experiments = [override(e, limit, batch_size, without_java, strict) for e in read(configs)]
-    if len(experiments) > 1 and (output_dir or journal):
-        fail("--output-dir and --journal go with one experiment", 2)
-    for path, experiment in zip(configs, experiments, strict=True):
-        folder = journal or Path("logs") / experiment.name
-        # A trial run must not overwrite the results of a whole one.
-        trial = folder / f"results-limit{limit}" if limit else Path("results") / experiment.name
-        run_one(path, experiment, folder, output_dir or trial, quiet)
+    sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
+    _run(sources, journal, _results(output_dir, limit), report=False, quiet=quiet)
 
 
-def read(configs: Sequence[Path]) -> list[Experiment]:
-    """Return the experiments of some files; end with code 2 and a sentence where one cannot be."""
-    try:
-        check_installation()
-        environment = read_environment()
-        loaded = [load_experiment(path) for path in configs]
-    except (ConfigError, SettingsError, RuntimeError) as error:
-        fail(error, 2)
-    if environment.rank:
-        logger.setLevel(logging.WARNING)
-    elif environment.settings():
-        names = ", ".join(VARIABLES[name] for name in environment.settings())
-        logger.warning("%s in the environment: not used, an experiment is its file", names)
-    return loaded
+def sweep(
+    configs: Configs,
+    shard: ShardOption = None,
+    shard_by: ShardBy = "documents",
+    output_dir: OutputDir = RESULTS,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
+    journal: JournalDir = JOURNAL,
+    without_java: WithoutJava = False,
+    strict: Strict = False,
+    report: Report = True,
+    quiet: Quiet = False,
+) -> None:
+    """Run experiments in one pass, and make their tables, statistics, figures and reports.
 
-
-def eval_time() -> bool:
-    """Return whether EVAL_TIME asks for each answer's times, the one variable a run heeds."""
-    return bool(read_environment().eval_time)
-
-
-def override(
-    experiment: Experiment,
-    limit: int | None,
-    batch_size: int | None,
-    without_java: bool,
-    strict: bool = False,
-) -> Experiment:
-    """Return the experiment with what the command line says instead."""
-    changes: dict[str, object] = {}
-    if limit is not None:
-        tasks = [task.model_copy(update={"limit": None}) for task in experiment.tasks]
-        changes |= {"limit": limit, "tasks": tuple(tasks)}
-    if batch_size is not None:
-        models = [m.model_copy(update={"batch_size": batch_size}) for m in experiment.models]
-        changes["models"] = tuple(models)
-    if without_java:
-        changes["java"] = "optional"
-    if strict:
-        changes["strict"] = True
-    return experiment.model_copy(update=changes)
-
-
-def run_one(path: Path, experiment: Experiment, journal: Path, output: Path, quiet: bool) -> bool:
-    """Run one experiment, write and print its table.
-
-    Returns:
-        Whether this process wrote the results, as the first of several does.
+    What experiments share is done once: a model loaded, an image encoded, ranked and asked about
+    under one setting. Answers of all of them are in one journal, so experiments and settings can be
+    added later without doing others again. With --shard i/N only part i is answered: start all N
+    parts at once or one after another, on one machine or on many that share the journal's folder;
+    the same command without --shard then makes the tables.
     """
-    from otprune_lmms.experiments.folder import write_results
-    from otprune_lmms.experiments.run import Places, run_experiment
+    log(quiet)
+    sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
+    if shard is not None:
+        _answer_shard(sources, journal, _shard(shard, shard_by), quiet)
+        return
+    _run(sources, journal, _results(output_dir, limit), report=report, quiet=quiet)
+
+
+def _results(output_dir: Path, limit: int | None) -> Path:
+    """Return the folder of results folders: a trial run does not overwrite a whole one's."""
+    return output_dir / f"limit{limit}" if limit else output_dir
+
+
+def _shard(text: str, by: ShardBy) -> "Shard":
+    from otprune_lmms.experiments.shard import Shard
+
+    try:
+        return Shard.parse(text, by)
+    except ValueError as error:
+        fail(error, 2)
+
+
+def _options(journal: Path, shard: "Shard | None", quiet: bool) -> "AnswerOptions":
+    import transformers
+
+    from otprune_lmms.experiments.answering import AnswerOptions
 
     transformers.utils.logging.disable_progress_bar()
+    return AnswerOptions(journal, shard, not quiet, eval_time())
+
+
+def _answer_shard(sources: "Sequence[Source]", journal: Path, shard: "Shard", quiet: bool) -> None:
+    """Answer a shard; end with code 1 where that fails."""
+    from otprune_lmms.experiments.run import answer_shard
+
+    names = ", ".join(experiment.name for experiment, _ in sources)
+    logger.info("answering shard %s by %s of %s; answers in %s", shard, shard.by, names, journal)
     begin = time.perf_counter()
-    configs = experiment.pruning.configs()
-    logger.info(
-        "%s: %s models, %s settings, %s tasks; answers in %s, tables in %s",
-        *(path, len(experiment.models), len(configs), len(experiment.task_limits())),
-        *(journal, output),
-    )
     try:
-        places = Places(path.parent, journal, output)
-        outcome = run_experiment(experiment, places, not quiet, eval_time=eval_time())
-        if outcome is None:
-            return False
-        spent = time.perf_counter() - begin
-        table = write_results(experiment, outcome, output, command_line(), spent)
+        done = answer_shard(sources, _options(journal, shard, quiet))
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         logger.debug("the whole story", exc_info=True)
-        fail(f"{path}: {error}", 1)
-    show(table)
-    logger.info("%s seconds; written to %s", round(spent), output)
-    return True
+        fail(error, 1)
+    for model, count in done.counts.items():
+        logger.info(
+            "%s: %s answers new, %s found, %s images encoded, %s documents left out",
+            *(model, count["generated"], count["reused"], count["encoded"], count["failed"]),
+        )
+    logger.info("%s seconds", round(time.perf_counter() - begin))
+
+
+def _run(
+    sources: "Sequence[Source]", journal: Path, results: Path, *, report: bool, quiet: bool
+) -> None:
+    """Answer, score, write and report; end with code 1 where that fails."""
+    from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions
+    from otprune_lmms.experiments.folder import write_results
+    from otprune_lmms.experiments.run import run_experiments
+
+    begin = time.perf_counter()
+    folders = [results / experiment.name for experiment, _ in sources]
+    for (experiment, _), folder in zip(sources, folders, strict=True):
+        logger.info(
+            "%s: %s models, %s settings, %s tasks; answers in %s, results in %s",
+            experiment.name,
+            len(experiment.models),
+            len(experiment.pruning.configs()),
+            *(len(experiment.task_limits()), journal, folder),
+        )
+    diagnostics = DiagnosticsOptions() if report else None
+    try:
+        outcomes = run_experiments(sources, _options(journal, None, quiet), diagnostics, folders)
+        if outcomes is None:
+            return
+        for (experiment, _), outcome, folder in zip(sources, outcomes, folders, strict=True):
+            spent = time.perf_counter() - begin
+            write_results(experiment, outcome, folder, command_line(), spent)
+        for folder in folders:
+            finish(folder, report=report)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        logger.debug("the whole story", exc_info=True)
+        names = ", ".join(experiment.name for experiment, _ in sources)
+        fail(f"{names}: {error}", 1)
+    page = "report.html" if report else "table.md"
+    logger.info("%s seconds; open %s", round(time.perf_counter() - begin), folders[-1] / page)

@@ -10,11 +10,18 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.run import BatchSize, Configs, Limit, Strict, WithoutJava, read
-from otprune_lmms.cli.sweep import Report, ResultsDir, ShardBy, SweepJournal
+from otprune_lmms.cli.options import (
+    JOURNAL,
+    RESULTS,
+    BatchSize,
+    Configs,
+    Limit,
+    ShardBy,
+    Strict,
+    WithoutJava,
+)
+from otprune_lmms.cli.run import Report
 from otprune_lmms.cluster.slurm import SlurmJob, write_scripts
-from otprune_lmms.experiments.config import ConfigError
-from otprune_lmms.experiments.plan import check_names
 
 Shards = Annotated[int, typer.Option(min=1, help="array tasks")]
 Folder = Annotated[
@@ -37,6 +44,12 @@ SbatchOption = Annotated[
 ]
 Setup = Annotated[
     list[str] | None, typer.Option(help='a shell line first, as "module load cuda"; repeats')
+]
+ResultsDir = Annotated[
+    Path | None, typer.Option("--output-dir", help=f"folder of the results folders ({RESULTS})")
+]
+SweepJournal = Annotated[
+    Path | None, typer.Option("--journal", help=f"folder of finished answers ({JOURNAL})")
 ]
 Submit = Annotated[bool, typer.Option("--submit", help="submit them as well")]
 
@@ -72,8 +85,10 @@ def slurm(
     seen from here, the folder that the jobs run in.
     """
     log(quiet=False)
+    from otprune_lmms.cli.experiments import read_sources
+
     try:
-        check_names([(one, path.parent) for one, path in zip(read(configs), configs, strict=True)])
+        read_sources(configs)
         name = "-".join(path.stem for path in configs)[:60]
         values = {"output-dir": output_dir, "limit": limit, "batch-size": batch_size}
         flags = {"without-java": without_java, "strict": strict, "no-report": not report}
@@ -97,7 +112,7 @@ def slurm(
             python=_python(),
         )
         paths = write_scripts(job, folder or Path("logs") / "slurm" / name, Path.cwd())
-    except (ConfigError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         fail(error, 2)
     for path in paths:
         typer.echo(str(path))

@@ -11,13 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.run import Limit, override, read
-from otprune_lmms.cli.sweep import JOURNAL
-from otprune_lmms.experiments.config import ConfigError, Experiment
-from otprune_lmms.journal import JournalError
+from otprune_lmms.cli.options import JOURNAL, Limit
 
 if TYPE_CHECKING:
     from otprune_lmms.cluster.status import Status
+    from otprune_lmms.experiments.plan import Source
 
 _SHOWN = 10
 """Documents left out that are shown by name."""
@@ -27,7 +25,7 @@ StatusConfigs = Annotated[
 ]
 StatusJournal = Annotated[
     Path | None,
-    typer.Option(help=f"folder of finished answers; default {JOURNAL} and logs/<name>"),
+    typer.Option(help=f"folder of finished answers; default {JOURNAL}"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="everything as JSON on standard output")]
 
@@ -45,31 +43,28 @@ def status(
     log(quiet=True)
     if not configs and journal is None:
         fail("status needs experiment files, --journal, or both", 2)
-    experiments = [override(one, limit, None, False) for one in read(configs or [])]
+    from otprune_lmms.cli.experiments import Changes, read_sources
+
+    sources = read_sources(configs or [], Changes(limit))
     if journal is not None and not journal.is_dir():
         fail(f"--journal: no folder {journal}", 2)
-    found = _status(experiments, configs or [], journal)
+    found = _status(sources, journal or JOURNAL)
     if as_json:
         typer.echo(json.dumps(found.plain(), indent=1, ensure_ascii=False))
     else:
         _show(found)
 
 
-def _status(
-    experiments: Sequence[Experiment], configs: Sequence[Path], journal: Path | None
-) -> "Status":
+def _status(sources: "Sequence[Source]", journal: Path) -> "Status":
     from otprune_lmms.cluster.state import read_state
     from otprune_lmms.cluster.status import documents_of, journal_status, status_of
+    from otprune_lmms.journal import JournalError
 
-    own = [JOURNAL, *(Path("logs") / one.name for one in experiments)]
-    sources = [(one, path.parent) for one, path in zip(experiments, configs, strict=True)]
     try:
-        state = read_state(own if journal is None else [journal])
+        state = read_state([journal])
         if not sources:
             return journal_status(state)
         return status_of(sources, state, documents_of(sources))
-    except ConfigError as error:
-        fail(error, 2)
     except (ValueError, OSError, JournalError) as error:
         fail(error, 1)
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from otprune_lmms.cli.common import fail, log
 
@@ -20,18 +19,32 @@ def verify(
 ) -> None:
     """Score the stored answers again, make the tables again, compare; exit with 1 on a difference.
 
-    Needs the tasks' data, but no model.
+    Needs the tasks' data, but no model. A folder without samples (they are not kept in git) has its
+    tables made again and compared, and says that its answers were not.
     """
     log(quiet=False)
-    from otprune_lmms.experiments.verify import verify as check
+    from rich.console import Console
+
+    from otprune_lmms.experiments.verify import Verdict, verify_answers
+    from otprune_lmms.reporting.remake import changed_pages
+    from otprune_lmms.results.samples import SAMPLES
 
     console = Console(highlight=False, soft_wrap=True)
     failed = False
     for folder in folders:
         try:
-            verdict = check(folder, config_dir, journal)
+            verdict = Verdict()
+            if (folder / SAMPLES).is_file():
+                verdict = verify_answers(folder, config_dir, journal)
+            elif folder.is_dir():
+                verdict.skipped.append(f"answers: there is no {SAMPLES}")
+            pages = changed_pages(folder)
         except (ValueError, RuntimeError, OSError) as error:
             fail(error, 2)
+        verdict.differences += [
+            f"{name} is not what its records say" for name, same in pages.items() if not same
+        ]
+        verdict.count("files", len(pages))
         for line in verdict.differences:
             console.print(f"{folder}: {line}", markup=False)
         for line in verdict.skipped:

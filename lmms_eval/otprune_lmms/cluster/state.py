@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from otprune_lmms.journal import Key, Ledger, read_ledgers
-from otprune_lmms.journal.journal import FORMAT
+from otprune_lmms.journal.journal import is_readable
 from otprune_lmms.journal.lines import read
 from otprune_lmms.journal.writer import is_live
 
@@ -39,7 +39,7 @@ class Writer:
 
 
 @dataclass
-class State:
+class JournalState:
     """What one or several journals hold.
 
     Attributes:
@@ -66,7 +66,7 @@ class State:
         return sum(writer.rate for writer in self.writers)
 
 
-def read_state(folders: Sequence[Path]) -> State:
+def read_state(folders: Sequence[Path]) -> JournalState:
     """Return what journals hold; a folder that is not there holds nothing.
 
     Reads every line once and writes nothing; processes that write go on meanwhile.
@@ -74,7 +74,7 @@ def read_state(folders: Sequence[Path]) -> State:
     Raises:
         JournalError: a file cannot be read.
     """
-    state = State()
+    state = JournalState()
     for folder in dict.fromkeys(folders):
         for path in sorted(folder.glob("part-*.jsonl")):
             _read_part(path, state)
@@ -83,19 +83,19 @@ def read_state(folders: Sequence[Path]) -> State:
     return state
 
 
-def _read_part(path: Path, state: State) -> None:
+def _read_part(path: Path, state: JournalState) -> None:
     session: Mapping[str, Any] = {}
     answers = 0
     live = is_live(path)
     for says in read(path).says:
-        if says.get("format") != FORMAT:
+        if not is_readable(says, path):
             continue
         if says["kind"] == "session":
             session, answers = says["session"], 0
         elif says["kind"] == "answer":
             one = says["answer"]
-            state.answered.add(Key(one["setting"], one["request"]))
-            state.configs.setdefault(one["setting"], one["settings"])
+            state.answered.add(Key(one["config"], one["request"]))
+            state.configs.setdefault(one["config"], one["settings"])
             answers += 1
     if live:
         state.writers.append(_writer(path, session, answers))
@@ -117,7 +117,7 @@ def _writer(path: Path, session: Mapping[str, Any], answers: int) -> Writer:
     )
 
 
-class Questions:
+class AskedRequests:
     """What was asked of one model: the question of each request, by task and document.
 
     Attributes:
@@ -125,7 +125,7 @@ class Questions:
         failed: why a document was left out, by task and number.
     """
 
-    def __init__(self, state: State, model: str | None) -> None:
+    def __init__(self, state: JournalState, model: str | None) -> None:
         self.by_task: dict[str, dict[int, list[str]]] = {}
         self.failed: dict[tuple[str, int], str] = {}
         known = [ledger for ledger in state.ledgers if ledger.model == model]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.cluster.state import Questions, State, Writer
+from otprune_lmms.cluster.state import AskedRequests, JournalState, Writer
 from otprune_lmms.experiments.config import task_folder
-from otprune_lmms.experiments.plan import Source, check_names, identity
+from otprune_lmms.experiments.plan import Source, check_names
 from otprune_lmms.journal import Key
+from otprune_lmms.models import ModelSource
 from otprune_lmms.pruning_config import PruningConfig
 
 Documents = Mapping[tuple[Path | None, str], int]
@@ -16,7 +17,7 @@ Documents = Mapping[tuple[Path | None, str], int]
 
 
 @dataclass(frozen=True)
-class Row:
+class StatusRow:
     """One config of one model of one experiment.
 
     Attributes:
@@ -45,7 +46,7 @@ class Status:
         writers: processes at work.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[StatusRow, ...]
     failed: tuple[tuple[str, str, int, str], ...]
     missing: int
     writers: tuple[Writer, ...]
@@ -88,7 +89,7 @@ def _plain_writer(writer: Writer) -> dict[str, Any]:
     }
 
 
-def status_of(sources: Sequence[Source], state: State, documents: Documents) -> Status:
+def status_of(sources: Sequence[Source], state: JournalState, documents: Documents) -> Status:
     """Return how far experiments are.
 
     Args:
@@ -100,7 +101,7 @@ def status_of(sources: Sequence[Source], state: State, documents: Documents) -> 
         ConfigError: a name that stands for different models or experiments.
     """
     names, count = _names(sources), _Count(state)
-    rows: list[Row] = []
+    rows: list[StatusRow] = []
     for experiment, folder in sources:
         files, limits = task_folder(experiment, folder), experiment.task_limits()
         tasks = {
@@ -108,7 +109,7 @@ def status_of(sources: Sequence[Source], state: State, documents: Documents) -> 
             for task, limit in limits.items()
         }
         for model in experiment.models:
-            questions = Questions(state, state.model(names[model.name]))
+            questions = AskedRequests(state, state.model(names[model.name]))
             count.failed |= {
                 (model.name, *place): reason
                 for place, reason in questions.failed.items()
@@ -116,21 +117,21 @@ def status_of(sources: Sequence[Source], state: State, documents: Documents) -> 
             }
             for config in experiment.pruning.configs():
                 answered, asked = count.config(questions, names[model.name][0], tasks, config)
-                rows.append(Row(experiment.name, model.name, config.label, answered, asked))
+                rows.append(StatusRow(experiment.name, model.name, config.label, answered, asked))
     return count.status(rows)
 
 
 class _Count:
     """What is missing and what was left out, over all experiments; equal questions count once."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: JournalState) -> None:
         self.state = state
         self.failed: dict[tuple[str, str, int], str] = {}
         self.missing: set[Key] = set()
         self.unread: dict[tuple, int] = {}
 
     def config(
-        self, questions: Questions, model: str, tasks: Documents, config: PruningConfig
+        self, questions: AskedRequests, model: str, tasks: Documents, config: PruningConfig
     ) -> tuple[int, int]:
         """Count one config in; return how many requests are answered, and how many there are."""
         fingerprint, answered, asked = config.fingerprint, 0, 0
@@ -145,22 +146,22 @@ class _Count:
             asked += len(keys) + ahead
         return answered, asked
 
-    def status(self, rows: Sequence[Row]) -> Status:
+    def status(self, rows: Sequence[StatusRow]) -> Status:
         """Return what was counted."""
         failed = tuple((*place, reason) for place, reason in sorted(self.failed.items()))
         missing = len(self.missing) + sum(self.unread.values())
         return Status(tuple(rows), failed, missing, tuple(self.state.writers))
 
 
-def journal_status(state: State) -> Status:
+def journal_status(state: JournalState) -> Status:
     """Return what journals alone tell: configs that have answers, and what their models were asked.
 
     Cells and documents that nobody has begun are not known here.
     """
     count = _Count(state)
-    rows: list[Row] = []
+    rows: list[StatusRow] = []
     for fingerprint, (name, experiments) in _models(state).items():
-        questions = Questions(state, fingerprint)
+        questions = AskedRequests(state, fingerprint)
         count.failed |= {(name, *place): reason for place, reason in questions.failed.items()}
         tasks: Documents = {
             (None, task): 1 + max(known) for task, known in questions.by_task.items() if known
@@ -170,11 +171,11 @@ def journal_status(state: State) -> Status:
             keys = [Key(config.fingerprint, one) for one in questions.all()]
             if not state.answered.isdisjoint(keys):
                 answered, asked = count.config(questions, name, tasks, config)
-                rows.append(Row(experiments, name, config.label, answered, asked))
+                rows.append(StatusRow(experiments, name, config.label, answered, asked))
     return count.status(rows)
 
 
-def _models(state: State) -> dict[str, tuple[str, str]]:
+def _models(state: JournalState) -> dict[str, tuple[str, str]]:
     """Return the name and the experiments of each model that was asked, by fingerprint."""
     found: dict[str, tuple[str, dict[str, None]]] = {}
     for ledger in state.ledgers:
@@ -189,9 +190,9 @@ def _names(sources: Sequence[Source]) -> dict[str, tuple[str, str]]:
     A sweep calls a model as the first experiment that has it.
     """
     check_names(sources)
-    first: dict[tuple, str] = {}
+    first: dict[ModelSource, str] = {}
     return {
-        model.name: (first.setdefault(identity(model, folder), model.name), model.name)
+        model.name: (first.setdefault(model.source(folder), model.name), model.name)
         for experiment, folder in sources
         for model in experiment.models
     }

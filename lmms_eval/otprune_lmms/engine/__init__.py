@@ -1,13 +1,15 @@
-"""Generate once, score many: each document loaded once, each image encoded once for all configs.
+"""Generate once, score many: each document read once, each image encoded once for all configs.
 
-`requests` says what is asked, `tasks` makes it from lmms-eval's instances, `identity` names it by
-content, `survey` and `ahead` read images on worker threads, `visual` encodes them, `batches` says
-what goes together, `generation` and `loglikelihood` answer, `memory` halves what does not fit.
+`tasks` makes requests of lmms-eval's instances; `prepare` reduces each to what decides its answer.
+`reading` and `ahead` read images on worker threads, `visual_store` holds them encoded, `batches`
+says what goes together, `rankings` ranks visual tokens once for all budgets, `responder` asks the
+model, `pending` knows what is missing, `memory` halves what does not fit, `phases` takes times.
 """
 
-from otprune_lmms.engine.answers import Answers, Counts
-from otprune_lmms.engine.asked import LeaveOut
+from otprune_lmms.engine.answers import Answers, Counts, answer_of
 from otprune_lmms.engine.engine import Engine
+from otprune_lmms.engine.prepare import PreparedRequest
+from otprune_lmms.engine.request_set import LeaveOut
 from otprune_lmms.engine.requests import Answer, DocumentError, Request, RequestError
 from otprune_lmms.engine.tasks import requests_from, requests_of
 
@@ -18,8 +20,10 @@ __all__ = [
     "DocumentError",
     "Engine",
     "LeaveOut",
+    "PreparedRequest",
     "Request",
     "RequestError",
+    "answer_of",
     "requests_from",
     "requests_of",
 ]

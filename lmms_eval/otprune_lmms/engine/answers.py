@@ -1,10 +1,13 @@
-"""What a run gives back."""
+"""What a run gives back: answers, how they are kept in the journal, and counts of its work."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from otprune_lmms.engine.asked import Asked
+from otprune_lmms.engine.prepare import PreparedRequest
+from otprune_lmms.engine.request_set import RequestSet
 from otprune_lmms.engine.requests import Answer, Request
+from otprune_lmms.journal import Record
 from otprune_lmms.pruning_config import PruningConfig
 
 
@@ -13,11 +16,11 @@ class Counts:
     """What a run did.
 
     Attributes:
-        requests: requests times configs that were asked for, less those of documents left out.
+        requests: requests times configs, less those of documents that were left out.
         failed: documents that could not be asked about.
-        generated: answers computed; equal questions are answered once.
+        generated: answers computed; equal requests are answered once.
         reused: answers that the journal had.
-        encoded: images that went through the vision tower.
+        encoded: images that went through the vision encoder.
         images: different images among all requests.
         ranked: images ranked, over all methods, for all budgets and questions that they serve; 0
             where each answer ranks for itself.
@@ -40,14 +43,32 @@ class Counts:
         """Count time to a phase."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
+    def plain(self) -> dict[str, Any]:
+        """Return the counts as plain JSON."""
+        rounded = {phase: round(spent, 2) for phase, spent in self.seconds.items()}
+        return vars(self) | {"seconds": rounded}
+
+
+def added(counts: Iterable[Counts], *, in_turn: bool) -> Counts:
+    """Return counts added up; seconds are added too, or of work at the same time the most taken."""
+    total = Counts()
+    for one in counts:
+        for name, value in vars(one).items():
+            if name != "seconds":
+                setattr(total, name, getattr(total, name) + value)
+        for phase, seconds in one.seconds.items():
+            before = total.seconds.get(phase, 0.0)
+            total.seconds[phase] = before + seconds if in_turn else max(before, seconds)
+    return total
+
 
 class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
     """Answers by (config, request): ``answers[config, request]``.
 
     Args:
-        asked: what was asked for.
-        found: answers by (fingerprint of the config, hash of the question).
-        configs: the configs that were asked for.
+        requests: what was asked for.
+        found: answers by (fingerprint of the config, digest of the request).
+        configs: under which they were asked.
         counts: what the run did.
 
     Attributes:
@@ -59,17 +80,17 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
 
     def __init__(
         self,
-        asked: Asked,
+        requests: RequestSet,
         found: Mapping[tuple[str, str], Answer],
         configs: tuple[PruningConfig, ...],
         counts: Counts,
     ) -> None:
-        self._digests, self._images = asked.digests, asked.images
+        self._prepared = dict(requests.prepared)
         self._found = found
         self._fingerprints = {config: config.fingerprint for config in configs}
         self.configs = configs
-        self.requests = asked.requests
-        self.failed = tuple(asked.failed)
+        self.requests = requests.requests
+        self.failed = tuple(requests.failed)
         self.counts = counts
 
     def __getitem__(self, key: tuple[PruningConfig, Request]) -> Answer:
@@ -79,7 +100,7 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
             KeyError: it was not asked for, or its document was left out.
         """
         config, request = key
-        return self._found[self._fingerprints[config], self._digests[request.key]]
+        return self._found[self._fingerprints[config], self._prepared[request.key].digest]
 
     def __iter__(self) -> Iterator[tuple[PruningConfig, Request]]:
         """Iterate over what was asked, config by config."""
@@ -89,10 +110,45 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
         """Number of answers."""
         return len(self.configs) * len(self.requests)
 
-    def question(self, request: Request) -> str:
-        """Return the hash of a request's question: what the journal finds its answers by."""
-        return self._digests[request.key]
+    def prepared(self, request: Request) -> PreparedRequest:
+        """Return a request as it was prepared: its digest, its images' hashes, its prompt."""
+        return self._prepared[request.key]
 
-    def images(self, request: Request) -> tuple[str, ...]:
-        """Return the hash of each of a request's images: their content, as it is shown."""
-        return self._images[request.key]
+
+def answer_of(record: Record) -> Answer:
+    """Return the answer that a journal's record holds."""
+    return Answer(
+        text=record.text,
+        loss=record.loss,
+        greedy=record.greedy,
+        kept=record.kept,
+        candidates=record.candidates,
+        new_tokens=record.new_tokens,
+        seconds=record.seconds.get("generate", 0.0),
+        phases={name: spent for name, spent in record.seconds.items() if name != "generate"},
+    )
+
+
+def record_of(
+    one: PreparedRequest, answer: Answer, config: PruningConfig, fingerprint: str
+) -> Record:
+    """Return the record of an answer; ``fingerprint`` is the config's."""
+    request = one.request
+    seconds = {"generate": answer.seconds, **answer.phases}
+    return Record(
+        config=fingerprint,
+        request=one.digest,
+        settings=config.as_dict(),
+        task=request.task,
+        split=request.split,
+        doc_id=request.doc_id,
+        index=request.index,
+        kind=request.kind,
+        text=answer.text,
+        loss=answer.loss,
+        greedy=answer.greedy,
+        kept=answer.kept,
+        candidates=answer.candidates,
+        new_tokens=answer.new_tokens,
+        seconds={name: round(spent, 6) for name, spent in seconds.items()},
+    )

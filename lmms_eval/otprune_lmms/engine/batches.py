@@ -1,39 +1,130 @@
-"""Which questions go through the model together."""
+"""Which requests go through the model together, and in what order processes take them."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from otprune_lmms.engine.survey import Question
+from otprune_lmms.engine.prepare import PreparedRequest
+
+Batch = list[PreparedRequest]
 
 
-def batches(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
-    """Yield questions in batches of up to ``size``.
+def batches(requests: Sequence[PreparedRequest], size: int) -> Iterator[Batch]:
+    """Yield requests in batches of up to ``size``.
 
-    A batch holds one task, split, kind and one set of generation settings. Questions about the same
-    images stay together, so that an image's visual tokens are needed within a short time; otherwise
-    long prompts come first: time estimates then err on the safe side, what does not fit into memory
-    shows at once, and neighbours need little padding.
+    A batch holds one task, split, kind, image view and one set of generation settings. Requests
+    about the same images stay together, so that an image's visual tokens are needed within a short
+    time; otherwise long prompts come first: time estimates then err on the safe side, what does not
+    fit into memory shows at once, and neighbours need little padding.
     """
-    groups: dict[tuple, list[Question]] = {}
-    for question in questions:
-        request = question.request
-        group = (request.task, request.split, request.kind, question.generation)
-        groups.setdefault(group, []).append(question)
+    groups: dict[tuple, Batch] = {}
+    for one in requests:
+        request = one.request
+        group = (request.task, request.split, request.kind, one.generation, one.prompt.image_view)
+        groups.setdefault(group, []).append(one)
     for group in groups.values():
         ordered = _ordered(group)
         for start in range(0, len(ordered), size):
             yield ordered[start : start + size]
 
 
-def _ordered(questions: Sequence[Question]) -> list[Question]:
+def _ordered(requests: Sequence[PreparedRequest]) -> Batch:
     longest: dict[tuple[str, ...], int] = {}
-    for question in questions:
-        length = _length(question)
-        longest[question.images] = max(length, longest.get(question.images, 0))
+    for one in requests:
+        longest[one.images] = max(_length(one), longest.get(one.images, 0))
     return sorted(
-        questions,
-        key=lambda q: (-len(q.images), -longest[q.images], q.images, -_length(q), q.digest),
+        requests,
+        key=lambda r: (-len(r.images), -longest[r.images], r.images, -_length(r), r.digest),
     )
 
 
-def _length(question: Question) -> int:
-    return len(question.prompt) + len(question.request.continuation or "")
+def _length(one: PreparedRequest) -> int:
+    return len(one.prompt.text) + len(one.request.continuation or "")
+
+
+class BatchQueue:
+    """Batches still to be answered, where several processes may answer the same requests.
+
+    Processes that share a journal and begin together would stay together, each answering what the
+    other is about to. So a process that sees another one answer what it has itself begun leaves the
+    batch at hand for later and jumps ahead among the rest; the process with ``jump`` 0 stays. A
+    batch is put off once at most.
+
+    Args:
+        batches: to be answered; each is given out once.
+        wanted: whether any of a batch lacks an answer; asked when its turn comes.
+        jump: how far to jump, in [0, 1), as a share of the rest.
+    """
+
+    def __init__(
+        self, batches: Iterable[Batch], wanted: Callable[[Batch], bool], jump: float
+    ) -> None:
+        self._rest = deque(batches)
+        self._wanted, self._jump = wanted, jump
+        self._jumps = 0
+        self._given_at: dict[str, int] = {}
+        self._put_off: set[str] = set()
+        self._begun: set[str] = set()
+
+    def __bool__(self) -> bool:
+        """Whether anything is left to be given out."""
+        return any(map(self._wanted, self._rest))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Return the next batch that is wanted."""
+        while self._rest:
+            batch = self._rest.popleft()
+            if self._wanted(batch):
+                self._given_at[_name(batch)] = self._jumps
+                return batch
+        raise StopIteration
+
+    def begin(self, batch: Batch) -> bool:
+        """Return whether to answer a batch now; not if it was given out before a jump."""
+        if self._given_at[_name(batch)] != self._jumps and self._put_last(batch):
+            return False
+        self._begun.update(one.digest for one in batch)
+        return True
+
+    def leave(self, batch: Batch, answered: Collection[str]) -> bool:
+        """Return whether to leave a batch that has begun, because another process is at it.
+
+        Args:
+            batch: at hand.
+            answered: digests that other processes have answered since the last time.
+        """
+        if self._jump == 0 or self._begun.isdisjoint(answered):
+            return False
+        self._jumps += 1
+        self._begun.clear()
+        self._rest = deque(filter(self._wanted, self._rest))
+        self._rest.rotate(-int(self._jump * len(self._rest)))
+        return self._put_last(batch)
+
+    def _put_last(self, batch: Batch) -> bool:
+        """Put a batch last; return whether it could be."""
+        name = _name(batch)
+        if name in self._put_off:
+            return False
+        self._put_off.add(name)
+        self._rest.append(batch)
+        return True
+
+
+def jump_of(writer: int) -> float:
+    """Return how far the writer of a journal with this number jumps: 0, 1/2, 1/4, 3/4, 1/8, ...
+
+    The binary digits behind the point are those of the number, reversed (van der Corput).
+    """
+    jump, step = 0.0, 0.5
+    while writer:
+        jump += step * (writer & 1)
+        writer, step = writer >> 1, step / 2
+    return jump
+
+
+def _name(batch: Batch) -> str:
+    return batch[0].digest

@@ -1,7 +1,7 @@
 """Where an answer's time goes: vision, selection, prefill, decoding.
 
 Nothing here runs unless it is asked for. A run is watched from outside: selection through what the
-model enters around all choosing and merging (`llava.pruning.Trace.watch`), the end of the prefill
+model enters around all choosing and merging (`otprune.pruning.Trace.watch`), the end of the prefill
 and the steps of decoding through a hook on the model. On a GPU the points in time are CUDA events,
 which wait for nothing until they are read.
 """
@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from otprune_lmms.engine.answers import Answers
+from otprune_lmms.models.protocol import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -81,17 +82,17 @@ class WaitingClock(HostClock):
         return time.perf_counter()
 
 
-def clock_for(model: Any) -> Clock:
+def clock_for(model: VisionLanguageModel) -> Clock:
     """Return the clock of the devices that a model's weights are on."""
-    devices = {weight.device for weight in model.parameters()}
-    gpus = sorted((one for one in devices if one.type == "cuda"), key=str)
+    devices = model.devices
+    gpus = [one for one in devices if one.type == "cuda"]
     if not gpus:
         return HostClock()
     return DeviceClock(gpus[0]) if len(devices) == 1 else WaitingClock(gpus)
 
 
-class Run:
-    """One batch in the language model.
+class BatchTiming:
+    """The times of one batch in the language model.
 
     Attributes:
         dropped: whether any visual token was dropped or merged; what was chosen in vain is no
@@ -125,18 +126,15 @@ class Run:
             self._inside = False
 
     @contextmanager
-    def watching(self, model: Any) -> Iterator[None]:
+    def watching(self, model: VisionLanguageModel) -> Iterator[None]:
         """Take the times of the calls of ``model`` in this context."""
 
-        def called(*_: Any) -> None:
+        def called() -> None:
             self._calls.append(self.clock.mark())
 
-        hook = model.register_forward_hook(called)
-        begin = self.clock.mark()
-        try:
+        with model.on_call(called):
+            begin = self.clock.mark()
             yield
-        finally:
-            hook.remove()
         end = self.clock.mark()
         first = self._calls[0] if self._calls and self._writes else end
         self.decode = self.clock.seconds(first, end)
@@ -158,7 +156,7 @@ class Watch:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.last: Run | None = None
+        self.last: BatchTiming | None = None
         self._vision: dict[Any, float] = {}
 
     def encode(self, images: Sequence[Any], work: Callable[[], Result]) -> Result:
@@ -170,12 +168,12 @@ class Watch:
         return found
 
     @contextmanager
-    def answer(self, model: Any, writes: bool) -> Iterator[Run]:
+    def answer(self, model: VisionLanguageModel, writes: bool) -> Iterator[BatchTiming]:
         """Take the times of a batch; ``writes``: whether answers are written, not only scored."""
-        run = Run(self.clock, writes)
-        with run.watching(model):
-            yield run
-        self.last = run
+        timing = BatchTiming(self.clock, writes)
+        with timing.watching(model):
+            yield timing
+        self.last = timing
 
     def shares(self, images: Sequence[Sequence[Any]]) -> list[dict[str, float]]:
         """Return for each row of the last batch its times by phase, in seconds.
@@ -183,10 +181,10 @@ class Watch:
         Vision is what encoding the row's own images took, each once, even if that was done for an
         earlier row or setting; the others are equal shares of the batch.
         """
-        run, rows = self.last, len(images)
-        if run is None:
+        timing, rows = self.last, len(images)
+        if timing is None:
             return [{} for _ in images]
-        rest = {name: getattr(run, name) / rows for name in PHASES[1:]}
+        rest = {name: getattr(timing, name) / rows for name in PHASES[1:]}
         return [
             {"vision": sum((self._vision.get(one, 0.0) for one in {*own}), 0.0), **rest}
             for own in images

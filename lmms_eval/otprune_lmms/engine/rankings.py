@@ -15,11 +15,12 @@ from otprune.signals import TEXT_SIGNALS
 _BYTES = 1 << 26
 """Pick orders that are held: 36 000 of 230 tokens."""
 
-View = tuple[str | None, bool]
-"""What decides an image's tokens beside its content: aspect ratio, newline tokens left out."""
+TokenVariant = tuple[str | None, bool]
+"""What decides an image's candidates beside its content: the image view, and whether newline tokens
+are kept beside the budget."""
 
-_Key = tuple[int, int, View, Selector, int | None]
-"""Image, number of tokens, view, method, and the budget of a method that is not nested."""
+_Key = tuple[int, int, TokenVariant, Selector, int | None]
+"""Image, number of tokens, variant, method, and the budget of a method that is not nested."""
 
 
 class Rankings:
@@ -53,12 +54,12 @@ class Rankings:
             if pruning is not None and selector is not None:
                 self._expected.setdefault(selector, []).append(pruning)
 
-    def bind(self, pruning: Pruning | None, aspect: str | None) -> Pruning | None:
+    def bind(self, pruning: Pruning | None, view: str | None) -> Pruning | None:
         """Return a pruning that keeps the same tokens and looks up pick orders here."""
         selector = None if pruning is None or not self.active else _ranker(pruning)
         if pruning is None or selector is None:
             return pruning
-        remembering = _Remembering(selector, self, (aspect, pruning.keep_newlines))
+        remembering = _Remembering(selector, self, (view, pruning.keep_newlines))
         first = replace(pruning.stages[0], method=remembering)
         return replace(pruning, stages=(first, *pruning.stages[1:]))
 
@@ -103,12 +104,12 @@ class _Remembering(Selector):
     Attributes:
         method: what ranks.
         rankings: where orders are held.
-        view: see `View`.
+        variant: see `TokenVariant`.
     """
 
     method: Selector
     rankings: Rankings
-    view: View
+    variant: TokenVariant
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
@@ -164,7 +165,7 @@ class _Remembering(Selector):
 
     def _key(self, tokens: Tensor, k: int, signals: Signals) -> _Key:
         name = -1 if signals.image_id is None else signals.image_id
-        return name, len(tokens), self.view, self.method, None if self.nested else k
+        return name, len(tokens), self.variant, self.method, None if self.nested else k
 
     def _rank_missing(
         self,

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from otprune_lmms.documents import Failure, build_requests
+from otprune_lmms.engine.prepare import document_errors
 from otprune_lmms.engine.requests import DocumentError, Request, RequestError
-from otprune_lmms.engine.survey import named
 
 _SEED = ("seedbench", "seedbench_lite", "seedbench_ppl")
 """Tasks whose documents say in ``data_type`` whether their images are frames of a video."""
@@ -107,7 +107,7 @@ def _request(instance: Any, dataset: Any, repeat: int, data_types: Sequence[str]
     )
     if kind != "loglikelihood":
         return request
-    with named(request):
+    with document_errors(request):
         continuation = second if isinstance(second, str) else second(dataset[doc_id])
     return replace(request, continuation=str(continuation))
 

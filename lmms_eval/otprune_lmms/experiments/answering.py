@@ -1,154 +1,253 @@
-"""Answer what experiments ask, into a journal, and nothing else: no scores, no tables."""
+"""Answer what experiments ask, into a journal, each model loaded once."""
 
-import contextlib
 import gc
-import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import datasets
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from otprune.cost import DecoderShape
 from otprune_lmms.documents import Failure
-from otprune_lmms.engine import Counts, Engine, Request, requests_of
-from otprune_lmms.experiments.plan import ModelPasses, Pass, Source, passes_of
-from otprune_lmms.experiments.run import load, process
+from otprune_lmms.engine import Answers, Counts, Engine
+from otprune_lmms.engine.answers import added
+from otprune_lmms.experiments.outcome import Stopwatch
+from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup
 from otprune_lmms.experiments.shard import Shard
-from otprune_lmms.files import check_writable
-from otprune_lmms.journal import Journal
-from otprune_lmms.scoring import load_tasks
+from otprune_lmms.experiments.tasks import TaskSet
+from otprune_lmms.journal import Journal, RequestPlace
+from otprune_lmms.models import ModelSource, VisionLanguageModel, load_model
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE = timedelta(days=14)
+"""How long a process waits for the others: as long as their documents may take."""
 
 _EVERYTHING = Shard(1, 1)
 
 
-def answer(
-    sources: Sequence[Source],
-    journal: Path,
-    *,
-    shard: Shard | None = None,
-    progress: bool = True,
-    eval_time: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Answer what experiments ask, each question under each config once.
+@dataclass(frozen=True, slots=True)
+class AskedRequest:
+    """What was asked of a model at one place of a task.
 
-    What the journal has is not done again. Processes of a launcher share the documents of a shard,
-    and several shards may write into one journal at once. A run without a shard finds their
-    answers, scores them and writes the tables. A document that cannot be asked about is left out,
-    and reported by that run; or an error if an experiment is ``strict``.
+    Attributes:
+        prompt: the task's text, without the chat template.
+        images: hashes of the images' content.
+        text_tokens: of the prompt, the chat template's included.
+        digest: what the journal finds the answers by.
+    """
 
-    Returns counts of all processes by model, as plain JSON.
+    prompt: str
+    images: tuple[str, ...]
+    text_tokens: int = 0
+    digest: str = ""
 
-    Args:
-        sources: experiments, and the folders of their files.
+
+@dataclass
+class AnsweredModel:
+    """One model, after it has answered.
+
+    Attributes:
+        plan: what it was asked.
+        fingerprint: of the model.
+        shape: of its decoder.
+        asked: by task and place, of all processes.
+        failed: documents that could not be asked about, of all processes, by task.
+        counts: of all processes.
+    """
+
+    plan: ModelPlan
+    fingerprint: str
+    shape: DecoderShape
+    asked: dict[TaskData, dict[RequestPlace, AskedRequest]] = field(default_factory=dict)
+    failed: dict[TaskData, list[Failure]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How a sweep is answered.
+
+    Attributes:
         journal: folder of finished answers.
         shard: the part to answer; None for all.
         progress: whether to show how far it is.
-        eval_time: see `Engine`.
+        eval_time: take each answer's times by phase, see `Engine`.
+    """
+
+    journal: Path
+    shard: Shard | None = None
+    progress: bool = True
+    eval_time: bool = False
+
+
+Review = Callable[[TaskGroup, Sequence[Failure]], None]
+"""Is told, before the first answer of a group, the documents of all processes that cannot be asked
+about; may raise."""
+
+WithModel = Callable[[ModelPlan, VisionLanguageModel], None]
+"""Is called with each model after it has answered, before it is let go of."""
+
+
+def process() -> PartialState:
+    """Return this process's place among those of a launcher (accelerate, torchrun).
+
+    The first call decides how the processes talk to each other.
+    """
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+
+
+def load(source: ModelSource, local: int = 0) -> VisionLanguageModel:
+    """Return a model, on the GPU of this process if there is one and the source names no device.
 
     Raises:
-        ConfigError: see `passes_of`.
-        ValueError: an unknown task, data or a checkpoint that is not there or does not fit.
+        ValueError: see `load_model`.
+    """
+    device = source.device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+    return load_model(replace(source, device=device))
+
+
+def answer_models(
+    plans: Sequence[ModelPlan],
+    tasks: TaskSet,
+    options: AnswerOptions,
+    watch: Stopwatch,
+    review: Review | None = None,
+    with_model: WithModel | None = None,
+) -> list[AnsweredModel]:
+    """Answer what models are asked, each request under each config once.
+
+    What the journal has is not done again. Processes of a launcher share the documents of a shard,
+    and several shards may write into one journal at once. A document that cannot be asked about is
+    left out and reported, or an error where a plan is ``strict``.
+
+    Args:
+        plans: of the models.
+        tasks: the tasks that they name, loaded.
+        options: journal, shard, messages.
+        watch: told how long loading and answering take.
+        review: see `Review`.
+        with_model: see `WithModel`.
+
+    Returns:
+        Each model; what was asked is complete in the first process only.
+
+    Raises:
+        ValueError: a checkpoint that is not there or does not fit, a config that it cannot carry
+            out; what ``review`` raises.
         RuntimeError: see `Engine` and `Journal`.
     """
     state = process()
-    check_writable(journal)
-    datasets.disable_progress_bars()
-    asked = passes_of(sources, shard)
-    if not asked:
-        logger.warning("shard %s has nothing to answer: fewer configs than shards", shard)
-    rank, world = (shard or _EVERYTHING).place(state.process_index, state.num_processes)
-    found = {}
-    for one in asked:
-        total = _answer_model(one, journal, state, (rank, world), progress, eval_time)
-        found[one.model.name] = plain(gathered([total], state))
+    place = (options.shard or _EVERYTHING).place(state.process_index, state.num_processes)
+    found = []
+    for plan in plans:
+        with watch.timed("load model"):
+            model = load(plan.source, state.local_process_index)
+        answered = _answer(plan, model, tasks, place, state, options, watch, review)
+        if with_model is not None:
+            with_model(plan, model)
+        found.append(answered)
+        del model
+        gc.collect()
+        torch.cuda.empty_cache()
     return found
 
 
-def _answer_model(
-    asked: ModelPasses,
-    journal: Path,
-    state: PartialState,
+def _answer(
+    plan: ModelPlan,
+    model: VisionLanguageModel,
+    tasks: TaskSet,
     place: tuple[int, int],
-    progress: bool,
-    eval_time: bool,
-) -> Counts:
-    model, counts = asked.model, []
-    loaded = load(model, asked.config, state.local_process_index)
-    header = {"experiment": " ".join(asked.names), "model": model.name}
-    with Journal(journal, header) as opened:
-        for one in asked.passes:
-            failed: list[Failure] = []
-            requests = _requests(one, state, place, None if asked.strict else failed)
+    state: PartialState,
+    options: AnswerOptions,
+    watch: Stopwatch,
+    review: Review | None,
+) -> AnsweredModel:
+    counts: list[Counts] = []
+    own = AnsweredModel(plan, model.fingerprint, model.shape)
+    header = {"experiment": " ".join(plan.names), "model": plan.model.name}
+    with Journal(options.journal, header) as journal, watch.timed("answer"):
+        for group in plan.groups:
+            unbuilt: list[Failure] = []
+            requests = tasks.group_requests(group, None if plan.strict else unbuilt, place)
             engine = Engine(
-                loaded,
-                model_name=model.name,
-                conversation=model.conversation,
-                batch_size=model.batch_size,
-                workers=asked.workers,
-                journal=opened,
-                seed_video=one.seed_video,
-                progress=progress and state.is_main_process,
-                eval_time=eval_time,
+                model,
+                model_name=plan.model.name,
+                batch_size=plan.model.batch_size,
+                workers=plan.workers,
+                journal=journal,
+                seed_video=group.seed_video,
+                progress=options.progress and state.is_main_process,
+                eval_time=options.eval_time,
             )
             logger.info(
                 "%s: %s requests of %s tasks under %s settings",
-                *(model.name, len(requests), len(one.tasks), len(one.configs)),
+                *(plan.model.name, len(requests), len(group.tasks), len(group.configs)),
             )
-            answers = engine.run(requests, one.configs, None if asked.strict else lambda _: ())
-            for failure in (*failed, *answers.failed):
-                logger.warning("%s left out: %s", failure.name, failure.reason)
+            leave_out = None if plan.strict else _reviewed(group, unbuilt, state, review)
+            answers = engine.run(requests, group.configs, leave_out)
+            for failure in (*unbuilt, *answers.failed):
+                data = TaskData(group.folder, group.seed_video, failure.task)
+                own.failed.setdefault(data, []).append(failure)
+            _note(own, group, answers, model)
             counts.append(answers.counts)
-            del engine
-    del loaded
-    gc.collect()
-    torch.cuda.empty_cache()
-    return added(counts, in_turn=True)
+    own.counts = added(counts, in_turn=True)
+    if state.num_processes > 1:
+        with watch.timed("wait for other processes"):
+            own = _gathered(own)
+    return own
 
 
-def _requests(
-    one: Pass, state: PartialState, place: tuple[int, int], failed: list[Failure] | None
-) -> list[Request]:
-    """Return the requests of a pass that fall to a process."""
-    names = list(dict.fromkeys(name for name, _ in one.tasks))
-    # The first process fills the cache of prepared data, the others read it.
-    with state.main_process_first():
-        tasks = load_tasks(names, one.folder)
-    found: list[Request] = []
-    rank, world = place
-    with contextlib.redirect_stderr(io.StringIO()):
-        for name, limit in one.tasks:
-            documents = len(tasks[name].eval_docs)
-            # For a process without documents lmms-eval makes up a request.
-            if rank < min(documents, limit or documents):
-                found += requests_of(tasks[name], name, rank, world, limit, failed=failed)
-    return found
+def _reviewed(
+    group: TaskGroup, unbuilt: Sequence[Failure], state: PartialState, review: Review | None
+) -> Callable[[Sequence[Failure]], list[tuple[str, int]]]:
+    """Return what the engine tells about documents that cannot be asked about."""
+
+    def leave_out(failed: Sequence[Failure]) -> list[tuple[str, int]]:
+        if review is not None:
+            mine = [*unbuilt, *failed]
+            review(group, gather_object(mine) if state.num_processes > 1 else mine)
+        return []
+
+    return leave_out
 
 
-def gathered(own: Sequence[Counts], state: PartialState) -> Counts:
-    """Return the counts of all processes together."""
-    return added(gather_object(list(own)) if state.num_processes > 1 else own)
+def _note(
+    own: AnsweredModel, group: TaskGroup, answers: Answers, model: VisionLanguageModel
+) -> None:
+    """Note what was asked in a group, by task and place."""
+    for request in answers.requests:
+        prepared = answers.prepared(request)
+        data = TaskData(group.folder, group.seed_video, request.task)
+        place = RequestPlace(request.task, request.doc_id, request.index, request.repeat)
+        own.asked.setdefault(data, {})[place] = AskedRequest(
+            request.context,
+            prepared.images,
+            model.text_tokens(prepared.prompt),
+            prepared.digest,
+        )
 
 
-def added(counts: Iterable[Counts], in_turn: bool = False) -> Counts:
-    """Return counts added up; of what was done at the same time the slowest one's seconds."""
-    total = Counts()
-    for one in counts:
-        for name, value in vars(one).items():
-            if name != "seconds":
-                setattr(total, name, getattr(total, name) + value)
-        for phase, seconds in one.seconds.items():
-            before = total.seconds.get(phase, 0.0)
-            total.seconds[phase] = before + seconds if in_turn else max(before, seconds)
-    return total
+def _gathered(own: AnsweredModel) -> AnsweredModel:
+    """Return a model with what all processes asked; complete in every process."""
+    everyone: list[AnsweredModel] = gather_object([own])
+    asked: dict[TaskData, dict[RequestPlace, AskedRequest]] = defaultdict(dict)
+    failed: dict[TaskData, list[Failure]] = defaultdict(list)
+    for one in everyone:
+        for data, places in one.asked.items():
+            asked[data].update(places)
+        for data, failures in one.failed.items():
+            failed[data] += failures
+    counts = added([one.counts for one in everyone], in_turn=False)
+    return replace(own, asked=dict(asked), failed=dict(failed), counts=counts)
 
 
-def plain(counts: Counts) -> dict[str, Any]:
-    """Return counts as plain JSON."""
-    rounded: Mapping[str, float] = {name: round(s, 2) for name, s in counts.seconds.items()}
-    return vars(counts) | {"seconds": dict(rounded)}
+def mean_text_tokens(asked: Mapping[RequestPlace, AskedRequest]) -> float:
+    """Return the mean text tokens of some prompts, to two decimals; 0 for none."""
+    counts = [one.text_tokens for one in asked.values()]
+    return round(sum(counts) / len(counts), 2) if counts else 0.0

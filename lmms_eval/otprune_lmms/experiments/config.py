@@ -11,9 +11,9 @@ from pydantic import (
     model_validator,
 )
 
-from llava.conversation import conv_templates
 from otprune_lmms.benchmarks import OTPRUNE_11
 from otprune_lmms.experiments.pruning_choices import PruningChoices, Settings, as_tuple
+from otprune_lmms.models import ModelSource, check_source
 
 TASKS = Path(__file__).parent.parent / "tasks"
 """The package's own task files."""
@@ -22,6 +22,10 @@ GROUP = "otprune_11"
 """Stands for all of `OTPRUNE_11` among an experiment's tasks."""
 
 _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+_RENAMED = {"cells": "pruning", "conversation": "chat_template"}
+"""Keys of earlier versions, and what they are called now."""
 
 
 class ConfigError(ValueError):
@@ -35,7 +39,7 @@ class ModelChoice(Settings):
         name: what the table calls it.
         pretrained: a hub id, or a folder; "./" and "../" start from the experiment's own folder.
         dtype: of the weights; None for float32 on a CPU, float16 on a GPU.
-        conversation: name of the prompt template.
+        chat_template: name of the model's chat template; None for its usual one.
         batch_size: prompts at once; halved when memory runs out.
         model_base: the base model of an adapter or of projector weights.
         attn_implementation: as in transformers; None for its choice.
@@ -45,7 +49,7 @@ class ModelChoice(Settings):
     name: Annotated[str, _NAME]
     pretrained: Annotated[str, Field(min_length=1)]
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    conversation: str = "vicuna_v1"
+    chat_template: str | None = None
     batch_size: Annotated[int, Field(ge=1)] = 1
     model_base: str | None = None
     attn_implementation: str | None = None
@@ -53,10 +57,24 @@ class ModelChoice(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.conversation not in conv_templates:
-            known = ", ".join(conv_templates)
-            raise ValueError(f"conversation must be one of {known}; got {self.conversation!r}")
+        check_source(ModelSource(self.pretrained, chat_template=self.chat_template))
         return self
+
+    def source(self, folder: Path, device: str | None = None) -> ModelSource:
+        """Return what is to be loaded; everything that decides the model's answers.
+
+        Args:
+            folder: where relative checkpoint folders start.
+            device: where the model goes if the experiment does not say.
+        """
+        return ModelSource(
+            checkpoint(self, folder),
+            model_base=self.model_base,
+            chat_template=self.chat_template,
+            device=self.device or device,
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+        )
 
 
 class TaskChoice(Settings):
@@ -212,6 +230,8 @@ def _explain(error: ValidationError) -> str:
         message = one["msg"].removeprefix("Value error, ")
         shown = "" if one["type"] in ("missing", "value_error") else f", got {one['input']!r}"
         if one["type"] == "extra_forbidden":
-            message, shown = "unknown key", ""
+            renamed = _RENAMED.get(str(one["loc"][-1]))
+            message = f"this key is called {renamed} now" if renamed else "unknown key"
+            shown = ""
         problems.append(f"{key}: {message}{shown}")
     return "; ".join(problems)

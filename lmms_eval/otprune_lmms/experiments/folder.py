@@ -1,38 +1,73 @@
-"""Files of an experiment: records, tables, and where they come from."""
+"""Write the results folder of an experiment: records, samples, manifest, what was measured."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from otprune_lmms.experiments.config import Experiment
+from otprune_lmms.experiments.outcome import Outcome
 from otprune_lmms.experiments.provenance import origin, peak_memory_mib, versions
-from otprune_lmms.experiments.run import Outcome
 from otprune_lmms.files import write_text
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.reporting import tables
-from otprune_lmms.reporting.tables import MANIFEST, RECORDS, Wide
+from otprune_lmms.results import DERIVED, diagnostics
+from otprune_lmms.results.diagnostics import DIAGNOSTICS, write_diagnostics
+from otprune_lmms.results.kept_image import KEPT_IMAGE, write_kept_image
+from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.records import RECORDS, frame
 from otprune_lmms.results.samples import SAMPLES, write_samples
 
 
 def write_results(
     experiment: Experiment, outcome: Outcome, output: Path, command: str, seconds: float
-) -> Wide:
-    """Write records, manifest and tables of a run; return the table.
+) -> None:
+    """Write what a run found into its results folder.
+
+    Pages and figures that reporting has made of other records are removed, and so are diagnostics
+    and kept patches of an earlier run: a folder never holds a page of other numbers than its own.
+
+    Args:
+        experiment: what was run.
+        outcome: what it found.
+        output: the results folder.
+        command: that ran it, as a shell takes it again.
+        seconds: wall time of the whole run.
 
     Raises:
-        ValueError: a run without records.
         OutputError: a file cannot be written (disk full, read-only); it is then as it was.
     """
-    content = manifest(experiment, outcome, command, seconds)
+    content = _manifest(experiment, outcome, command, seconds)
     output.mkdir(parents=True, exist_ok=True)
     content = _continued(content, output / MANIFEST)
-    write_text(output / RECORDS, tables.frame(outcome.records).to_csv(index=False))
+    records = frame(outcome.records).to_csv(index=False)
+    if not _holds(output / RECORDS, records):
+        _remove(output, (*DERIVED, DIAGNOSTICS, KEPT_IMAGE))
+    write_text(output / RECORDS, records)
     write_samples(output / SAMPLES, outcome.samples)
     write_text(output / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    return remake(output)
+    if outcome.diagnostics is not None:
+        write_diagnostics(diagnostics.frame(outcome.diagnostics), output)
+    if outcome.kept_image is not None:
+        write_kept_image(outcome.kept_image, output)
 
 
-def manifest(
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _remove(folder: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _manifest(
     experiment: Experiment, outcome: Outcome, command: str, seconds: float
 ) -> dict[str, Any]:
     """Return what a run was: origin, experiment, versions, data, counts, time and memory."""
@@ -69,7 +104,7 @@ def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
     that generated them.
     """
     try:
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
         same = all(before[name] == content[name] for name in ("models", "data"))
         same &= _experiment(before) == _experiment(content)
         runs, where = before["runs"], before["origin"]
@@ -85,12 +120,3 @@ def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
 def _experiment(content: dict[str, Any]) -> Experiment:
     """Return a manifest's experiment; one written before a setting existed has its default."""
     return Experiment.model_validate_json(json.dumps(content["experiment"]))
-
-
-def remake(output: Path) -> Wide:
-    """Make the tables of a results folder anew from its records; return the table.
-
-    Raises:
-        ValueError: the folder has no records or manifest, or not of this format.
-    """
-    return tables.write_tables(output)

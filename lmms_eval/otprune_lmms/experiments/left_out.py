@@ -3,9 +3,6 @@
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from accelerate import PartialState
-from accelerate.utils import gather_object
-
 from otprune_lmms.documents import Failure
 from otprune_lmms.scoring import TaskScorer
 
@@ -15,49 +12,8 @@ _NAMED = 5
 """Documents of a task that a message names; of more, how many there are."""
 
 
-class Agreement:
-    """What is left out of an experiment, the same in all of its processes.
-
-    Args:
-        scorers: the tasks, by name.
-        state: this process among the others.
-
-    Attributes:
-        own: documents that this process could build no request of.
-        failures: the documents that are left out, with the reason.
-    """
-
-    def __init__(self, scorers: Mapping[str, TaskScorer], state: PartialState) -> None:
-        self._scorers, self._state = scorers, state
-        self.own: list[Failure] = []
-        self.failures: list[Failure] = []
-        self._told: set[Failure] = set()
-
-    @property
-    def documents(self) -> set[tuple[str, int]]:
-        """Task and number of the documents that are left out."""
-        return {(one.task, one.doc_id) for one in self.failures}
-
-    def settle(self, found: Sequence[Failure]) -> set[tuple[str, int]]:
-        """Return the documents that are left out, after all processes have told what they found.
-
-        All processes must call it as often.
-
-        Raises:
-            ValueError: too many, see `left_out`.
-        """
-        mine = [*self.own, *found]
-        everyone = gather_object(mine) if self._state.num_processes > 1 else mine
-        before = self.documents
-        self._told.update(everyone)
-        self.failures = left_out(self._told, self._scorers)
-        if self.documents != before and self._state.is_main_process:
-            say(self.failures, self._scorers)
-        return self.documents
-
-
 def left_out(failures: Iterable[Failure], scorers: Mapping[str, TaskScorer]) -> list[Failure]:
-    """Return the documents that are left out, in order, each once.
+    """Return the documents that are left out of an experiment, in order, each once.
 
     Those that cannot be asked about, those whose requests cannot be built, and those that are
     scored as one with any of them.
@@ -77,8 +33,8 @@ def left_out(failures: Iterable[Failure], scorers: Mapping[str, TaskScorer]) -> 
             known.setdefault((task, doc_id), Failure(task, doc_id, scorer.split, reason))
         first = {doc_id for name, doc_id in known if name == task}
         for doc_id in sorted(scorer.left_out(first)):
-            company = Failure(task, doc_id, scorer.split, _in_company(scorer, first, doc_id))
-            found.append(known.get((task, doc_id), company))
+            with_another = Failure(task, doc_id, scorer.split, _with_another(scorer, first, doc_id))
+            found.append(known.get((task, doc_id), with_another))
         _check(task, [one for one in found if one.task == task], len(scorer))
     return found
 
@@ -108,6 +64,6 @@ def _few(failures: Sequence[Failure]) -> str:
     return ", ".join(named) + (f", and {more} more" if more > 0 else "")
 
 
-def _in_company(scorer: TaskScorer, failed: Collection[int], doc_id: int) -> str:
+def _with_another(scorer: TaskScorer, failed: Collection[int], doc_id: int) -> str:
     others = (one for one in sorted(failed) if doc_id in scorer.left_out({one}))
     return f"scored as one with document {next(others, None)}"

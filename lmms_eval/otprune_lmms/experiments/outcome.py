@@ -6,25 +6,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from otprune_lmms.results.kept_image import KeptImage
+
 
 @dataclass
 class Outcome:
-    """What a run found.
+    """What a run of an experiment found.
 
     Attributes:
-        records: one for each model, config, task and metric (`tables.COLUMNS`).
-        samples: columns of the samples of each model, config and task (`samples.SCHEMA`).
+        records: one for each model, setting, task and metric (`results.records.COLUMNS`).
+        samples: columns of the samples of each model, setting and task (`results.samples.SCHEMA`).
+        diagnostics: distances of kept tokens (`results.diagnostics.COLUMNS`); None if not measured.
+        kept_image: what settings keep of one image; None without a picture.
         data: documents and fingerprint of each task.
         failed: documents that are left out of every row, fields of `Failure`.
         models: fingerprint of each model.
         shapes: sizes of each model's decoder (`otprune.cost.DecoderShape`).
-        text_tokens: mean text tokens of a prompt, the template's included, by model and task.
-        counts: what the engine did for each model.
-        seconds: wall time by phase.
+        text_tokens: mean text tokens of a prompt, the chat template's included, by model and task.
+        counts: what the engine did for each model; of a sweep for all experiments together.
+        seconds: wall time by phase; of a sweep for all experiments together.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, list[Any]]] = field(default_factory=list)
+    diagnostics: list[dict[str, Any]] | None = None
+    kept_image: KeptImage | None = None
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: list[dict[str, Any]] = field(default_factory=list)
     models: dict[str, str] = field(default_factory=dict)
@@ -32,6 +38,17 @@ class Outcome:
     text_tokens: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Stopwatch:
+    """Adds up wall time by phase.
+
+    Attributes:
+        seconds: by phase.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

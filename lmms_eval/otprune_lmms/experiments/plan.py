@@ -1,80 +1,95 @@
-"""What several experiments ask, put together: each question under each config once.
+"""What several experiments ask, put together: each request under each config once.
 
 Experiments of one sweep often share a model, tasks and configs: a ratio study and a layer study
-both have the unpruned model and the usual ratio. Put together, a model is loaded once, an image encoded
-once and ranked once for all of them, and no answer is made twice.
+both have the unpruned model and the usual ratio. Put together, a model is loaded once, an image
+encoded once and ranked once for all of them, and no answer is made twice.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from otprune_lmms.experiments.config import (
-    ConfigError,
-    Experiment,
-    ModelChoice,
-    checkpoint,
-    task_folder,
-)
+from otprune_lmms.engine.prepare import SeedVideo
+from otprune_lmms.experiments.config import ConfigError, Experiment, ModelChoice, task_folder
 from otprune_lmms.experiments.shard import Shard
+from otprune_lmms.models.protocol import ModelSource
 from otprune_lmms.pruning_config import PruningConfig
 
-Source = tuple[Experiment, Path]
-"""An experiment and the folder of its file, where its relative folders start."""
+
+class Source(NamedTuple):
+    """An experiment, and the folder of its file, where its relative folders start."""
+
+    experiment: Experiment
+    folder: Path
+
+
+class TaskData(NamedTuple):
+    """Which documents a task name stands for, and how its videos are shown.
+
+    Attributes:
+        folder: of the task files; None for the stock tasks' own data.
+        seed_video: how videos are shown.
+        task: its name.
+    """
+
+    folder: Path | None
+    seed_video: SeedVideo
+    task: str
 
 
 @dataclass(frozen=True)
-class Pass:
+class TaskGroup:
     """Tasks that a model is asked under the same configs.
 
     Attributes:
         tasks: with the limit of each; a task may be there with several.
         folder: of the task files; None for the stock tasks' own data.
-        seed_video: frames of SEED-Bench's videos.
+        seed_video: how videos are shown.
         configs: the settings.
     """
 
     tasks: tuple[tuple[str, int | None], ...]
     folder: Path | None
-    seed_video: Any
+    seed_video: SeedVideo
     configs: tuple[PruningConfig, ...]
 
 
 @dataclass(frozen=True)
-class ModelPasses:
+class ModelPlan:
     """What one model is asked.
 
     Attributes:
         model: as the first experiment that has it describes it.
-        config: folder that the model's relative folder starts from.
+        source: what is loaded.
         names: of the experiments that ask it.
         workers: threads that read images.
         strict: whether a document that cannot be asked about is an error, as one of them wants.
-        passes: one for each set of configs.
+        groups: one for each set of configs.
     """
 
     model: ModelChoice
-    config: Path
+    source: ModelSource
     names: tuple[str, ...]
     workers: int
     strict: bool
-    passes: tuple[Pass, ...]
+    groups: tuple[TaskGroup, ...]
 
-    def only(self, configs: Collection[PruningConfig]) -> "ModelPasses":
+    def only(self, configs: Collection[PruningConfig]) -> "ModelPlan":
         """Return what is asked under some of the configs."""
         kept = [
-            replace(p, configs=tuple(c for c in p.configs if c in configs)) for p in self.passes
+            replace(one, configs=tuple(c for c in one.configs if c in configs))
+            for one in self.groups
         ]
-        return replace(self, passes=tuple(one for one in kept if one.configs))
+        return replace(self, groups=tuple(one for one in kept if one.configs))
 
     @property
     def configs(self) -> tuple[PruningConfig, ...]:
         """All configs, each once."""
-        return tuple(dict.fromkeys(config for one in self.passes for config in one.configs))
+        return tuple(dict.fromkeys(config for one in self.groups for config in one.configs))
 
 
-def passes_of(sources: Sequence[Source], shard: Shard | None = None) -> list[ModelPasses]:
+def plan_of(sources: Sequence[Source], shard: Shard | None = None) -> list[ModelPlan]:
     """Return what experiments ask of each model, or a shard's part of it.
 
     Shards by configs count the pairs of model and config through all experiments, so that no two
@@ -84,13 +99,13 @@ def passes_of(sources: Sequence[Source], shard: Shard | None = None) -> list[Mod
         ConfigError: a name that stands for different models, or for different experiments.
     """
     check_names(sources)
-    asked: dict[tuple, _Asked] = {}
+    collected: dict[ModelSource, _Collected] = {}
     for experiment, folder in sources:
         for model in experiment.models:
-            key = identity(model, folder)
-            one = asked.setdefault(key, _Asked(model, folder, experiment.workers))
+            key = model.source(folder)
+            one = collected.setdefault(key, _Collected(model, key, experiment.workers))
             one.add(experiment, folder)
-    found = [one.passes() for one in asked.values()]
+    found = [one.plan() for one in collected.values()]
     if shard is None:
         return found
     pairs = [(number, config) for number, one in enumerate(found) for config in one.configs]
@@ -99,29 +114,17 @@ def passes_of(sources: Sequence[Source], shard: Shard | None = None) -> list[Mod
         one.only({config for owner, config in own if owner == number})
         for number, one in enumerate(found)
     ]
-    return [part for part in parts if part.passes]
+    return [part for part in parts if part.groups]
 
 
-def identity(model: ModelChoice, folder: Path) -> tuple:
-    """Return what decides a model's answers; its name and batch size do not."""
-    return (
-        checkpoint(model, folder),
-        model.model_base,
-        model.dtype,
-        model.conversation,
-        model.attn_implementation,
-        model.device,
-    )
+class _Collected:
+    """What one model is asked, collected experiment by experiment."""
 
-
-class _Asked:
-    """What one model is asked, while experiments come in."""
-
-    def __init__(self, model: ModelChoice, folder: Path, workers: int) -> None:
-        self.model, self.folder, self.workers = model, folder, workers
+    def __init__(self, model: ModelChoice, source: ModelSource, workers: int) -> None:
+        self.model, self.source, self.workers = model, source, workers
         self.names: list[str] = []
         self.strict = False
-        self.configs: dict[tuple[Path | None, Any, str, int | None], dict[PruningConfig, None]] = {}
+        self.configs: dict[tuple[TaskData, int | None], dict[PruningConfig, None]] = {}
 
     def add(self, experiment: Experiment, folder: Path) -> None:
         self.names.append(experiment.name)
@@ -129,27 +132,28 @@ class _Asked:
         self.workers = max(self.workers, experiment.workers)
         files = task_folder(experiment, folder)
         for task, limit in experiment.task_limits().items():
-            configs = self.configs.setdefault((files, experiment.seed_video, task, limit), {})
+            data = TaskData(files, experiment.seed_video, task)
+            configs = self.configs.setdefault((data, limit), {})
             configs.update(dict.fromkeys(experiment.pruning.configs()))
 
-    def passes(self) -> ModelPasses:
+    def plan(self) -> ModelPlan:
         tasks: dict[tuple, list[tuple[str, int | None]]] = {}
         configs: dict[tuple, tuple[PruningConfig, ...]] = {}
-        for (files, video, task, limit), wanted in self.configs.items():
-            key = (files, video, frozenset(wanted))
-            tasks.setdefault(key, []).append((task, limit))
+        for (data, limit), wanted in self.configs.items():
+            key = (data.folder, data.seed_video, frozenset(wanted))
+            tasks.setdefault(key, []).append((data.task, limit))
             configs.setdefault(key, tuple(wanted))
-        passes = tuple(
-            Pass(tuple(some), files, video, configs[files, video, alike])
-            for (files, video, alike), some in tasks.items()
+        groups = tuple(
+            TaskGroup(tuple(some), folder, video, configs[folder, video, alike])
+            for (folder, video, alike), some in tasks.items()
         )
         names = tuple(self.names)
-        return ModelPasses(self.model, self.folder, names, self.workers, self.strict, passes)
+        return ModelPlan(self.model, self.source, names, self.workers, self.strict, groups)
 
 
 def check_names(sources: Sequence[Source]) -> None:
     """Raise ``ConfigError`` for a name that stands for different models or experiments."""
-    known: dict[str, tuple] = {}
+    known: dict[str, ModelSource] = {}
     names = [experiment.name for experiment, _ in sources]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -158,10 +162,11 @@ def check_names(sources: Sequence[Source]) -> None:
         )
     for experiment, folder in sources:
         for model in experiment.models:
-            key = identity(model, folder)
-            if known.setdefault(model.name, key) != key:
+            source = model.source(folder)
+            if known.setdefault(model.name, source) != source:
                 raise ConfigError(
-                    f"models of one sweep that share a name must be the same, got {model.name} "
-                    f"for {known[model.name][0]} and, in {experiment.name}, for {key[0]}, or under "
-                    "other settings (dtype, conversation, model_base, attn_implementation, device)"
+                    f"models of one sweep that share a name must be the same, got {model.name} for "
+                    f"{known[model.name].pretrained} and, in {experiment.name}, for "
+                    f"{source.pretrained}, or under other settings (dtype, chat_template, "
+                    "model_base, attn_implementation, device)"
                 )

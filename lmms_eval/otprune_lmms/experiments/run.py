@@ -1,296 +1,196 @@
-"""Run an experiment: answers, scores, records."""
+"""Run experiments: answer, then score from the journal, then write each results folder.
 
-import contextlib
-import dataclasses
-import gc
-import io
+There is one path, for one experiment or many, one process or several: what the journal has is not
+answered again, a model is loaded once for all experiments that ask it and for what is measured with
+it, and every experiment is scored from the journal's answers.
+"""
+
 import logging
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import datasets
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
-
-from llava.model.builder import load_pretrained_model
-from llava.model.decoder import decoder_shape
-from otprune.cost import DecoderShape
 from otprune_lmms.documents import Failure
-from otprune_lmms.engine import Answer, Answers, Engine, Request, requests_of
-from otprune_lmms.experiments import pictures
-from otprune_lmms.experiments.config import Experiment, ModelChoice, checkpoint, task_folder
-from otprune_lmms.experiments.counts import total
-from otprune_lmms.experiments.left_out import Agreement
-from otprune_lmms.experiments.outcome import Outcome
-from otprune_lmms.experiments.records import Answered, Asked, Place, asked_of, place_of, text_tokens
-from otprune_lmms.experiments.scoring import score_cells
-from otprune_lmms.experiments.shard import Shard
+from otprune_lmms.experiments.answering import (
+    AnswerOptions,
+    answer_models,
+    process,
+)
+from otprune_lmms.experiments.config import task_folder
+from otprune_lmms.experiments.diagnostics.diagnose import (
+    DiagnosticsOptions,
+    diagnose,
+    is_measurable,
+)
+from otprune_lmms.experiments.kept_image import first_kept_image
+from otprune_lmms.experiments.left_out import left_out
+from otprune_lmms.experiments.outcome import Outcome, Stopwatch
+from otprune_lmms.experiments.plan import ModelPlan, Source, TaskGroup, plan_of
+from otprune_lmms.experiments.scoring import lacks_java, score_experiment, scorers_of
+from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.files import check_writable
 from otprune_lmms.journal import Journal
-from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.scoring import (
-    JavaError,
-    ScoreCache,
-    TaskScorer,
-    data_files,
-    fingerprint,
-    java,
-    load_tasks,
-)
+from otprune_lmms.models import VisionLanguageModel
+from otprune_lmms.results.kept_image import KeptImage
+from otprune_lmms.scoring import TaskScorer
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = timedelta(days=14)
-"""How long a process waits for the others: as long as their documents may take."""
-
 
 @dataclass(frozen=True)
-class Places:
-    """Where an experiment reads and writes.
+class Answered:
+    """What a shard has done.
 
     Attributes:
-        config: folder of the experiment's file; its relative folders start there.
-        journal: folder of finished answers and scores.
-        output: folder of the tables.
+        counts: of all processes by model, as plain JSON.
+        seconds: wall time by phase.
     """
 
-    config: Path
-    journal: Path
-    output: Path
+    counts: dict[str, dict[str, Any]]
+    seconds: dict[str, float]
 
 
-def process() -> PartialState:
-    """Return this process's place among those of a launcher (accelerate, torchrun).
+def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> Answered:
+    """Answer what experiments ask, or a shard of it, and nothing else: no scores, no folders.
 
-    The first call decides how the processes talk to each other.
-    """
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
-
-
-def run_experiment(
-    experiment: Experiment,
-    places: Places,
-    progress: bool = True,
-    shard: Shard | None = None,
-    eval_time: bool = False,
-) -> Outcome | None:
-    """Answer, score and record an experiment; what the journal has is not done again.
-
-    Every process answers its own documents; the first one scores all of them. A shard only answers:
-    its outcome has counts and nothing else, and a run without one finds what all shards answered.
-    ``eval_time``: see `Engine`.
-
-    Returns:
-        What was found; None in every process but the first.
+    A later `run_experiments` finds the answers of all shards in the journal and scores them.
 
     Raises:
-        JavaError: caption metrics are asked for, need Java, and the experiment insists on them.
+        ConfigError: see `plan_of`.
+        ValueError: see `answer_models`.
+        RuntimeError: see `Engine` and `Journal`.
+    """
+    state = process()
+    check_writable(options.journal)
+    watch, tasks = Stopwatch(), TaskSet(state)
+    plans = plan_of(sources, options.shard)
+    if not plans:
+        logger.warning("shard %s has nothing to answer: fewer configs than shards", options.shard)
+    with watch.timed("load data"):
+        for plan in plans:
+            for group in plan.groups:
+                tasks.load([name for name, _ in group.tasks], group.folder)
+    answered = answer_models(plans, tasks, options, watch)
+    for one in answered:
+        for failures in one.failed.values():
+            for failure in failures:
+                logger.warning("%s left out: %s", failure.name, failure.reason)
+    counts = {one.plan.model.name: one.counts.plain() for one in answered}
+    return Answered(counts, watch.seconds)
+
+
+def run_experiments(
+    sources: Sequence[Source],
+    options: AnswerOptions,
+    diagnostics: DiagnosticsOptions | None = None,
+    folders: Sequence[Path] = (),
+) -> list[Outcome] | None:
+    """Answer and score experiments; what the journal has is not done again.
+
+    Every process answers its own documents; the first one scores all of them.
+
+    Args:
+        sources: the experiments.
+        options: journal, messages; no shard.
+        diagnostics: what to measure of the kept tokens while a model is loaded; None for nothing.
+        folders: where results will be written, checked before anything is loaded.
+
+    Returns:
+        What was found for each experiment; None in every process but the first.
+
+    Raises:
+        JavaError: caption metrics are asked for, need Java, and an experiment insists on them.
         ValueError: an unknown task, data or a checkpoint that is not there or does not fit; a
-            document that cannot be asked about, if the experiment is ``strict``, or too many.
+            document that cannot be asked about, if an experiment is ``strict``, or too many.
         OutputError: a folder that cannot be written to.
         RuntimeError: see `Engine`, `Journal` and `TaskScorer`.
     """
     state = process()
-    outcome = Outcome()
-    check_writable(places.journal)
-    if shard is not None:
-        # It is built upon this module.
-        from otprune_lmms.experiments.answering import answer
+    for folder in (options.journal, *folders):
+        check_writable(folder)
+    watch, tasks = Stopwatch(), TaskSet(state)
+    plans = plan_of(sources)
+    scorers: list[dict[str, TaskScorer]] = []
+    with watch.timed("load data"):
+        for source in sources:
+            experiment, folder = source
+            tasks.load(list(experiment.task_limits()), task_folder(experiment, folder))
+            scorers.append(scorers_of(source, tasks))
+    for source, own in zip(sources, scorers, strict=True):
+        lacks_java(source.experiment, own)
+    extras = [_Extras(source, tasks, diagnostics, options.progress) for source in sources]
 
-        source = (experiment, places.config)
-        outcome.counts = answer(
-            [source], places.journal, shard=shard, progress=progress, eval_time=eval_time
-        )
-        return outcome if state.is_main_process else None
-    check_writable(places.output)
-    datasets.disable_progress_bars()
-    folder = task_folder(experiment, places.config)
-    limits = experiment.task_limits()
-    with outcome.timed("load data"):
-        # The first process fills the cache of prepared data, the others read it.
-        with state.main_process_first():
-            tasks = load_tasks(list(limits), folder)
-        scorers = {name: TaskScorer(tasks[name], name, limit) for name, limit in limits.items()}
-        for name, scorer in scorers.items():
-            outcome.data[name] = _data(scorer, name, folder)
-    without_java = _without_java(experiment, scorers)
-    agreed = Agreement(scorers, state)
-    requests = _requests(tasks, limits, state, None if experiment.strict else agreed.own)
-    run = (experiment, places, requests, agreed, outcome, state, progress, eval_time)
-    found = [(model, *_answer(model, *run)) for model in experiment.models]
+    def review(group: TaskGroup, failed: Sequence[Failure]) -> None:
+        # Too many are an error before the first answer is made.
+        for source, own in zip(sources, scorers, strict=True):
+            if task_folder(*source) == group.folder:
+                known = [one for one in failed if one.task in own]
+                left_out([one for one in known if one.doc_id in own[one.task].doc_ids], own)
+
+    def with_model(plan: ModelPlan, model: VisionLanguageModel) -> None:
+        if state.is_main_process:
+            for one in extras:
+                one.collect(plan, model, watch)
+
+    answered = answer_models(plans, tasks, options, watch, review, with_model)
     if not state.is_main_process:
         return None
-    outcome.failed = [one.plain() for one in agreed.failures]
-    cache = ScoreCache(places.journal / "scores")
-    with outcome.timed("score"):
-        for model, answers, asked in found:
-            records, samples = score_cells(
-                experiment,
-                model,
-                scorers,
-                answers,
-                asked,
-                cache,
-                without_java,
-                DecoderShape(**outcome.shapes[model.name]),
-                outcome.text_tokens[model.name],
-                agreed.documents,
-            )
-            outcome.records += records
-            outcome.samples += samples
-    return outcome
+    outcomes = []
+    with watch.timed("score"), Journal(options.journal, readonly=True) as journal:
+        for source, own, extra in zip(sources, scorers, extras, strict=True):
+            outcome = score_experiment(source, answered, own, journal)
+            outcome.diagnostics, outcome.kept_image = extra.diagnostics, extra.kept_image
+            outcomes.append(outcome)
+    for outcome in outcomes:
+        outcome.seconds = dict(watch.seconds)
+    return outcomes
 
 
-def _without_java(experiment: Experiment, scorers: Mapping[str, TaskScorer]) -> bool:
-    captions = [name for name, scorer in scorers.items() if scorer.needs_java]
-    if not captions or java() is not None:
-        return False
-    if experiment.java == "required":
-        raise JavaError(
-            f"{', '.join(captions)} need Java for their metrics (tokeniser, METEOR), and there is "
-            "none on the PATH; install a Java runtime, or leave these metrics out with "
-            "--without-java (java: optional)"
-        )
-    logger.warning(
-        "no Java: captions of %s are generated, their metrics are left out", ", ".join(captions)
-    )
-    return True
+class _Extras:
+    """What is measured of one experiment while its models are loaded."""
 
+    def __init__(
+        self,
+        source: Source,
+        tasks: TaskSet,
+        options: DiagnosticsOptions | None,
+        progress: bool,
+    ) -> None:
+        self.source, self.tasks, self.progress = source, tasks, progress
+        self.options = options
+        self.diagnostics: list[dict[str, Any]] | None = None
+        self.kept_image: KeptImage | None = None
 
-def _data(scorer: TaskScorer, name: str, folder: Path | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"documents": len(scorer), "documents sha256": scorer.fingerprint}
-    files = data_files(name, folder)
-    return found | ({"files sha256": fingerprint(files)} if files else {})
-
-
-def _requests(
-    tasks: Mapping[str, Any],
-    limits: Mapping[str, int | None],
-    state: PartialState,
-    failed: list[Failure] | None,
-) -> list[Request]:
-    """Return this process's share of all tasks' requests; see `requests_of` for ``failed``."""
-    found: list[Request] = []
-    place = (state.process_index, state.num_processes)
-    with _quiet_tqdm():
-        for name, limit in limits.items():
-            found += requests_of(tasks[name], name, *place, limit, failed=failed)
-    return found
-
-
-@contextlib.contextmanager
-def _quiet_tqdm() -> Iterator[None]:
-    """Send lmms-eval's own progress bars nowhere."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-def load(model: ModelChoice, folder: Path, local: int = 0) -> tuple[Any, Any, Any, int]:
-    """Return a model of an experiment, on the GPU of this process if there is one.
-
-    Raises:
-        CheckpointError: see `load_pretrained_model`.
-        ValueError: impossible settings.
-    """
-    device = model.device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
-    return load_pretrained_model(
-        checkpoint(model, folder),
-        model.model_base,
-        device=device,
-        torch_dtype=model.dtype,
-        attn_implementation=model.attn_implementation,
-    )
-
-
-def _answer(
-    model: ModelChoice,
-    experiment: Experiment,
-    places: Places,
-    requests: Sequence[Request],
-    agreed: Agreement,
-    outcome: Outcome,
-    state: PartialState,
-    progress: bool,
-    eval_time: bool,
-) -> tuple[dict[PruningConfig, dict[str, list[Answered]]], dict[Place, Asked]]:
-    """Return the answers of all processes by config and task, and what was asked.
-
-    They are whole in the first process only.
-    """
-    configs = experiment.pruning.configs()
-    with outcome.timed("load model"):
-        loaded = load(model, places.config, state.local_process_index)
-    header = {"experiment": experiment.name}
-    with Journal(places.journal, header) as journal, outcome.timed("answer"):
-        engine = Engine(
-            loaded,
-            model_name=model.name,
-            conversation=model.conversation,
-            batch_size=model.batch_size,
-            workers=experiment.workers,
-            journal=journal,
-            seed_video=experiment.seed_video,
-            progress=progress and state.is_main_process,
-            eval_time=eval_time,
-        )
-        answers = engine.run(requests, configs, None if experiment.strict else agreed.settle)
-    agreed.settle(answers.failed)
-    requests = answers.requests
-    outcome.models[model.name] = engine.fingerprint
-    outcome.shapes[model.name] = dataclasses.asdict(decoder_shape(loaded[1].config))
-    share = _numbered(answers, configs)
-    asked = asked_of(requests, answers, loaded[0], model.conversation)
-    counts = [dict(vars(answers.counts))]
-    if state.num_processes > 1:
-        with outcome.timed("wait for other processes"):
-            share, asked, counts = map(gather_object, (share, asked, counts))
-    outcome.counts[model.name] = total(counts)
-    outcome.text_tokens[model.name] = text_tokens(dict(asked))
-    picture = places.output / "kept_patches.png"
-    new = answers.counts.generated > 0 or not picture.exists()
-    if experiment.picture and new and state.is_main_process:
-        with outcome.timed("picture"):
-            _picture(loaded, requests, configs, picture)
-    del engine, loaded
-    gc.collect()
-    torch.cuda.empty_cache()
-    return _by_task(share, configs), dict(asked)
-
-
-def _numbered(
-    answers: Answers, configs: Sequence[PruningConfig]
-) -> list[tuple[int, Place, Answer]]:
-    """Return answers with the number of their config, to be sent to another process."""
-    return [
-        (number, place_of(request), answers[config, request])
-        for number, config in enumerate(configs)
-        for request in answers.requests
-    ]
-
-
-def _by_task(
-    share: Sequence[tuple[int, Place, Answer]], configs: Sequence[PruningConfig]
-) -> dict[PruningConfig, dict[str, list[Answered]]]:
-    found: dict[PruningConfig, Any] = {config: defaultdict(list) for config in configs}
-    for number, place, answer in share:
-        found[configs[number]][place.task].append((place, answer))
-    return found
-
-
-def _picture(
-    loaded: Any, requests: Sequence[Request], configs: Sequence[PruningConfig], path: Path
-) -> None:
-    shown = pictures.cells_to_show(configs)
-    first = next((request for request in requests if request.images()), None)
-    if first is None or not shown:
-        logger.warning("no picture of kept patches: no image, or no method before the model")
-        return
-    try:
-        pictures.draw(loaded, first, shown, path)
-    except ValueError as error:
-        logger.warning("no picture of kept patches: %s", error)
+    def collect(self, plan: ModelPlan, model: VisionLanguageModel, watch: Stopwatch) -> None:
+        """Measure with a model that has answered, if the experiment has it."""
+        experiment, folder = self.source
+        choices = [one for one in experiment.models if one.source(folder) == plan.source]
+        configs = experiment.pruning.configs()
+        measured = self.options is not None and any(map(is_measurable, configs))
+        if not choices or not (measured or experiment.picture):
+            return
+        files = task_folder(experiment, folder)
+        requests = [
+            request
+            for name, limit in experiment.task_limits().items()
+            for request in self.tasks.requests(name, files, limit, [])
+        ]
+        for choice in choices:
+            if self.options is not None and measured:
+                with watch.timed("measure kept tokens"):
+                    self.diagnostics = [
+                        *(self.diagnostics or []),
+                        *diagnose(
+                            model,
+                            requests,
+                            configs,
+                            model_name=choice.name,
+                            options=self.options,
+                            seed_video=experiment.seed_video,
+                            progress=self.progress,
+                        ),
+                    ]
+            if experiment.picture and self.kept_image is None:
+                with watch.timed("picture"):
+                    self.kept_image = first_kept_image(model, requests, configs)

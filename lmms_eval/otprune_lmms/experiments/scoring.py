@@ -1,113 +1,215 @@
-"""Score all configs of a model, each set of answers once."""
+"""Score an experiment from the journal: its answers in, records and samples out."""
 
+import dataclasses
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from otprune.cost import DecoderShape
-from otprune_lmms.experiments.config import Experiment, ModelChoice
+from otprune_lmms.engine import answer_of
+from otprune_lmms.experiments.answering import AnsweredModel, AskedRequest, mean_text_tokens
+from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.experiments.left_out import left_out, say
+from otprune_lmms.experiments.outcome import Outcome
+from otprune_lmms.experiments.plan import Source, TaskData
 from otprune_lmms.experiments.records import (
-    Answered,
-    Asked,
-    Place,
+    PlacedAnswer,
+    Subject,
     records_of,
+    responses_of,
     samples_of,
-    values_of,
 )
+from otprune_lmms.experiments.tasks import TaskSet
+from otprune_lmms.journal import Journal, JournalError, RequestPlace
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.scoring import ScoreCache, TaskScore, TaskScorer, shared_captions
+from otprune_lmms.scoring import (
+    JavaError,
+    ScoreCache,
+    TaskScore,
+    TaskScorer,
+    data_files,
+    fingerprint,
+    java,
+    shared_captions,
+)
 
 logger = logging.getLogger(__name__)
 
+AnswersByTask = Mapping[PruningConfig, Mapping[str, Sequence[PlacedAnswer]]]
+"""Answers of one model by config and task."""
 
-def score_cells(
-    experiment: Experiment,
-    model: ModelChoice,
+
+def scorers_of(source: Source, tasks: TaskSet) -> dict[str, TaskScorer]:
+    """Return what scores each task of an experiment; its tasks are loaded."""
+    experiment, folder = source
+    files = task_folder(experiment, folder)
+    limits = experiment.task_limits()
+    return {name: tasks.scorer(name, files, limit) for name, limit in limits.items()}
+
+
+def lacks_java(experiment: Experiment, scorers: Mapping[str, TaskScorer]) -> bool:
+    """Return whether caption metrics are to be left out for want of Java, and log it.
+
+    Raises:
+        JavaError: they are, and the experiment insists on them.
+    """
+    captions = [name for name, scorer in scorers.items() if scorer.needs_java]
+    if not captions or java() is not None:
+        return False
+    if experiment.java == "required":
+        raise JavaError(
+            f"{', '.join(captions)} need Java for their metrics (tokeniser, METEOR), and there is "
+            "none on the PATH; install a Java runtime, or leave these metrics out with "
+            "--without-java (java: optional)"
+        )
+    logger.warning(
+        "no Java: captions of %s are generated, their metrics are left out", ", ".join(captions)
+    )
+    return True
+
+
+def score_experiment(
+    source: Source,
+    models: Sequence[AnsweredModel],
     scorers: Mapping[str, TaskScorer],
-    answers: Mapping[PruningConfig, Mapping[str, Sequence[Answered]]],
-    asked: Mapping[Place, Asked],
-    cache: ScoreCache,
-    without_java: bool,
-    shape: DecoderShape,
-    text_tokens: Mapping[str, float],
-    left_out: Collection[tuple[str, int]] = (),
-) -> tuple[list[dict[str, Any]], list[dict[str, list[Any]]]]:
-    """Return records and samples of one model: each config's answers to each task, scored once.
+    journal: Journal,
+) -> Outcome:
+    """Return the records and samples of an experiment whose answers are in a journal.
 
     Args:
-        experiment: whose records they are.
-        model: what answered.
-        scorers: the tasks, by name.
-        answers: by config and task.
-        asked: what was asked at each place.
-        cache: scores of answers that were scored before.
-        without_java: mark caption metrics as missing.
-        shape: the model's decoder.
-        text_tokens: mean text tokens of a prompt, by task.
-        left_out: task and number of documents that are scored under no config.
+        source: the experiment.
+        models: that have answered, those of other experiments of the sweep among them.
+        scorers: of its tasks.
+        journal: with the answers; scores that were computed before are kept beside it.
 
     Raises:
         ScoringError: a task's own code could not score the answers.
-        JavaError: a Java tool did not do its work.
+        JavaError: a Java tool did not do its work, or is missing and required.
+        JournalError: an answer is not in the journal.
+        ValueError: too many documents that could not be asked about.
     """
+    experiment, folder = source
+    files = task_folder(experiment, folder)
+    outcome = Outcome()
+    for name, scorer in scorers.items():
+        outcome.data[name] = {"documents": len(scorer), "documents sha256": scorer.fingerprint}
+        found = data_files(name, files)
+        outcome.data[name] |= {"files sha256": fingerprint(found)} if found else {}
+    by_source = {one.plan.source: one for one in models}
+    own = [(choice, by_source[choice.source(folder)]) for choice in experiment.models]
+    data = {name: TaskData(files, experiment.seed_video, name) for name in scorers}
+    failures = left_out(
+        [
+            failure
+            for _, answered in own
+            for name, scorer in scorers.items()
+            for failure in answered.failed.get(data[name], ())
+            if failure.doc_id in scorer.doc_ids
+        ],
+        scorers,
+    )
+    say(failures, scorers)
+    outcome.failed = [one.plain() for one in failures]
+    excluded = {(one.task, one.doc_id) for one in failures}
+    cache = ScoreCache(journal.folder / "scores")
+    without_java = lacks_java(experiment, scorers)
+    for choice, answered in own:
+        asked = {
+            name: {
+                place: one
+                for place, one in answered.asked.get(data[name], {}).items()
+                if place.doc_id in scorer.doc_ids and (name, place.doc_id) not in excluded
+            }
+            for name, scorer in scorers.items()
+        }
+        outcome.models[choice.name] = answered.fingerprint
+        outcome.shapes[choice.name] = dataclasses.asdict(answered.shape)
+        texts = {name: mean_text_tokens(places) for name, places in asked.items() if places}
+        outcome.text_tokens[choice.name] = texts
+        outcome.counts[choice.name] = answered.counts.plain()
+        subject = Subject(experiment, choice.name, answered.shape, texts)
+        answers = _answers(experiment.pruning.configs(), asked, journal)
+        scores = _scores(subject, scorers, answers, excluded, cache, without_java)
+        for name in scorers:
+            for config, score in scores[name].items():
+                given = answers[config][name]
+                outcome.records += records_of(subject, config, score, given)
+                outcome.samples.append(samples_of(subject, config, score, given, asked[name]))
+    return outcome
+
+
+def _answers(
+    configs: Iterable[PruningConfig],
+    asked: Mapping[str, Mapping[RequestPlace, AskedRequest]],
+    journal: Journal,
+) -> AnswersByTask:
+    """Return the journal's answers to what was asked."""
+    found: dict[PruningConfig, dict[str, list[PlacedAnswer]]] = {}
+    for config in configs:
+        name = config.fingerprint
+        found[config] = {
+            task: [
+                (place, answer_of(_record(journal, name, place, one)))
+                for place, one in places.items()
+            ]
+            for task, places in asked.items()
+        }
+    return found
+
+
+def _record(journal: Journal, config: str, place: RequestPlace, one: AskedRequest) -> Any:
+    record = journal.find((config, one.digest))
+    if record is None:
+        raise JournalError(
+            f"journal {journal.folder} has no answer to document {place.doc_id} of {place.task} "
+            f"under pruning config {config[:12]}: answer it again"
+        )
+    return record
+
+
+def _scores(
+    subject: Subject,
+    scorers: Mapping[str, TaskScorer],
+    answers: AnswersByTask,
+    excluded: Collection[tuple[str, int]],
+    cache: ScoreCache,
+    without_java: bool,
+) -> dict[str, dict[PruningConfig, TaskScore]]:
+    """Return the score of each config on each task, each set of answers scored once."""
     scores: dict[str, dict[PruningConfig, TaskScore]] = {}
-    answers = {config: _without(many, scorers, left_out) for config, many in answers.items()}
-    out = {name: {doc_id for task, doc_id in left_out if task == name} for name in scorers}
+    out = {name: {doc_id for task, doc_id in excluded if task == name} for name in scorers}
+    responses = {
+        name: {config: responses_of(given[name]) for config, given in answers.items()}
+        for name in scorers
+    }
+    keys = {
+        name: {config: cache.key(scorer, given, out[name]) for config, given in by_config.items()}
+        for (name, scorer), by_config in zip(scorers.items(), responses.values(), strict=True)
+    }
     with shared_captions() as tools:
-        captions = [scorer for scorer in scorers.values() if scorer.needs_java]
-        if captions and not without_java and not _all_scored(cache, captions, answers, out):
+        captions = [name for name, scorer in scorers.items() if scorer.needs_java]
+        all_scored = all(
+            cache.find(key) is not None for name in captions for key in keys[name].values()
+        )
+        if captions and not without_java and not all_scored:
             tools.meteor.start()
         # Captions last: METEOR takes seconds to start, which it does meanwhile.
         for name, scorer in sorted(scorers.items(), key=lambda item: item[1].needs_java):
-            values = {config: values_of(answers[config][name]) for config in answers}
-            keys = {config: cache.key(scorer, given, out[name]) for config, given in values.items()}
-            found = {config: cache.find(key) for config, key in keys.items()}
-            new = [values[config] for config, score in found.items() if score is None]
-            logger.info("%s: scoring %s, %s of %s new", model.name, name, len(new), len(values))
+            known = {config: cache.find(key) for config, key in keys[name].items()}
+            new = [responses[name][config] for config, score in known.items() if score is None]
+            logger.info("%s: scoring %s, %s of %s new", subject.model, name, len(new), len(known))
             if new and not without_java:
                 scorer.prime(tools, new)
             scores[name] = {
                 config: score
                 or scorer.score(
-                    values[config], without=out[name], without_java=without_java, tools=tools
+                    responses[name][config],
+                    without=out[name],
+                    without_java=without_java,
+                    tools=tools,
                 )
-                for config, score in found.items()
+                for config, score in known.items()
             }
             for config, score in scores[name].items():
-                if found[config] is None and not score.missing:
-                    cache.keep(keys[config], score)
-    records: list[dict[str, Any]] = []
-    samples: list[dict[str, list[Any]]] = []
-    for name in scorers:
-        for config, score in scores[name].items():
-            given = answers[config][name]
-            records += records_of(
-                experiment, model, config, score, given, shape, text_tokens.get(name, 0.0)
-            )
-            samples.append(samples_of(model, config, score, given, asked))
-    return records, samples
-
-
-def _all_scored(
-    cache: ScoreCache,
-    scorers: Sequence[TaskScorer],
-    answers: Mapping[PruningConfig, Mapping[str, Sequence[Answered]]],
-    out: Mapping[str, Collection[int]],
-) -> bool:
-    return all(
-        cache.find(cache.key(scorer, values_of(given[scorer.name]), out[scorer.name])) is not None
-        for scorer in scorers
-        for given in answers.values()
-    )
-
-
-def _without(
-    answers: Mapping[str, Sequence[Answered]],
-    tasks: Iterable[str],
-    left_out: Collection[tuple[str, int]],
-) -> dict[str, list[Answered]]:
-    """Return the answers to each task, less those to some documents."""
-    return {
-        task: [one for one in answers[task] if (task, one[0].doc_id) not in left_out]
-        for task in tasks
-    }
+                if known[config] is None and not score.missing:
+                    cache.keep(keys[name][config], score)
+    return scores

@@ -1,21 +1,18 @@
-"""Whether a results folder says what its answers say: everything is computed again and compared."""
+"""Whether the records of a results folder are what its answers score: all are scored again."""
 
 import json
 import math
-import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from otprune_lmms.experiments.config import Experiment, task_folder
 from otprune_lmms.journal import Journal
-from otprune_lmms.reporting import tables
-from otprune_lmms.reporting.statistics import write_statistics
-from otprune_lmms.reporting.tables import MANIFEST, RECORDS
 from otprune_lmms.results.frames import Frame
-from otprune_lmms.results.samples import SAMPLES, read_samples
+from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.records import RECORDS, read_records
+from otprune_lmms.results.samples import read_samples
 from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
 from otprune_lmms.scoring.captions import CaptionTools
 
@@ -27,7 +24,7 @@ _SCORED = ("model", "setting", "task")
 
 @dataclass
 class Verdict:
-    """What a check of a results folder found.
+    """What a check of a results folder's answers found.
 
     Attributes:
         differences: one sentence each; none if the folder holds what its answers say.
@@ -44,8 +41,10 @@ class Verdict:
         self.checked[what] = self.checked.get(what, 0) + number
 
 
-def verify(folder: Path, config: Path | None = None, journal: Path | None = None) -> Verdict:
-    """Score the stored answers again, make the tables again, and compare.
+def verify_answers(
+    folder: Path, config: Path | None = None, journal: Path | None = None
+) -> Verdict:
+    """Score the stored answers again and compare with the records.
 
     Args:
         folder: of the results.
@@ -59,12 +58,11 @@ def verify(folder: Path, config: Path | None = None, journal: Path | None = None
     content = _manifest(folder)
     experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
     samples: Frame = read_samples(folder)
-    records: Frame = tables.read_records(folder / RECORDS)
+    records: Frame = read_records(folder / RECORDS)
     verdict = Verdict()
     if journal is not None:
         _against_journal(content, samples, Journal(journal, readonly=True), verdict)
     _scores(experiment, content, samples, records, config or folder, verdict)
-    _tables(folder, verdict)
     return verdict
 
 
@@ -189,35 +187,3 @@ def _same(own: float | None, stored: float) -> bool:
     if own is None or math.isnan(own):
         return math.isnan(stored)
     return math.isclose(own, stored, rel_tol=_NEAR, abs_tol=1e-12)
-
-
-def _tables(folder: Path, verdict: Verdict) -> None:
-    """Make statistics and tables anew elsewhere and compare the files."""
-    with tempfile.TemporaryDirectory() as name:
-        fresh = Path(name) / folder.resolve().name
-        fresh.mkdir()
-        # Pictures and measurements are no tables, but pages may name them.
-        for file in folder.iterdir():
-            if file.is_file():
-                shutil.copy(file, fresh / file.name)
-        made = _remade(fresh, (folder / "intervals.csv").is_file())
-        for one in made:
-            if (folder / one).is_file() and (folder / one).read_bytes() != (
-                fresh / one
-            ).read_bytes():
-                verdict.differences.append(f"{one} is not what its records say")
-            verdict.count("files")
-
-
-def _remade(folder: Path, statistics: bool) -> Sequence[str]:
-    """Make statistics and tables of a folder; return the names of the files."""
-    inputs = {RECORDS, SAMPLES, MANIFEST}
-    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
-    if statistics:
-        write_statistics(folder)
-    tables.write_tables(folder)
-    return sorted(
-        file.name
-        for file in folder.iterdir()
-        if file.name not in inputs and before.get(file.name) != file.stat().st_mtime_ns
-    )

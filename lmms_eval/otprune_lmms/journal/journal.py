@@ -12,8 +12,8 @@ from otprune_lmms.journal.writer import Writer, is_live
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Version of the lines; others are not read."""
+FORMAT = 2
+"""Version of the lines; a folder with lines of another version is refused."""
 
 
 class Journal:
@@ -178,7 +178,7 @@ class Journal:
         keys: set[Key] = set()
         answers = unknown = 0
         for says in content.says:
-            if says.get("format") != FORMAT or says.get("kind") not in ("answer", "session"):
+            if not is_readable(says, self.folder / part):
                 unknown += 1
             elif says["kind"] == "session":
                 self.sessions.append(says["session"])
@@ -192,6 +192,23 @@ class Journal:
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.jsonl"))
+
+
+def is_readable(says: Mapping[str, Any], path: Path) -> bool:
+    """Return whether a line is an answer or a session of this version.
+
+    Raises:
+        JournalError: it is one of another version, whose answers cannot be found again.
+    """
+    if says.get("kind") not in ("answer", "session"):
+        return False
+    found = says.get("format")
+    if found != FORMAT and isinstance(found, int):
+        raise JournalError(
+            f"{path} holds answers of journal format {found}, this version reads format {FORMAT}: "
+            "name another folder with --journal, or move this one away"
+        )
+    return found == FORMAT
 
 
 def _size(path: Path) -> int:

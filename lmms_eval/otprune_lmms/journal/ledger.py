@@ -21,7 +21,7 @@ FORMAT = 1
 _FOLDER = "asked"
 
 
-class Asking(NamedTuple):
+class RequestPlace(NamedTuple):
     """Where a request stands: task, number of the document, of its request, of its repeat."""
 
     task: str
@@ -46,7 +46,7 @@ class Ledger:
     model: str
     name: str
     experiment: str
-    requests: Mapping[Asking, str]
+    requests: Mapping[RequestPlace, str]
     failed: Sequence[tuple[str, int, str]] = ()
     time: float = 0.0
 
@@ -105,7 +105,7 @@ def _ledger(content: Mapping[str, Any], written: float) -> Ledger:
     )
 
 
-def _places(tasks: Mapping[str, Sequence[Any]]) -> Iterable[tuple[Asking, str]]:
+def _places(tasks: Mapping[str, Sequence[Any]]) -> Iterable[tuple[RequestPlace, str]]:
     for task, rows in tasks.items():
         for doc_id, index, repeat, question in rows:
-            yield Asking(task, doc_id, index, repeat), question
+            yield RequestPlace(task, doc_id, index, repeat), question

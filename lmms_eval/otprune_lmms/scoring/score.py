@@ -117,6 +117,11 @@ class TaskScorer:
         return len(self._ids)
 
     @property
+    def doc_ids(self) -> frozenset[int]:
+        """Numbers of the documents, those that cannot be asked about among them."""
+        return frozenset(self._ids)
+
+    @property
     def split(self) -> str:
         """Split of the task's data set that the documents are of."""
         config = self.task.config

@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.decoder import decoder_shape
 from otprune.cost import Convention, prefill_multiply_adds
 from otprune.pruning import Pruning, Trace
-from otprune_lmms.engine.generation import Row, counted, padding_id
-from otprune_lmms.engine.prompts import padded
+from otprune_lmms.models.generation import kept_counts
+from otprune_lmms.models.protocol import ModelInput, VisionLanguageModel
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -55,40 +53,32 @@ def counted_flops(work: Callable[[], Any]) -> tuple[Any, int]:
 
 
 def count_prefill(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[Row],
+    model: VisionLanguageModel,
+    inputs: Sequence[ModelInput],
+    text: int,
     pruning: Pruning | None,
     convention: Convention,
 ) -> Counted:
-    """Return what one prefill of a batch does; nothing of it is timed."""
+    """Return what one prefill of a batch does; nothing of it is timed.
+
+    Args:
+        model: the model.
+        inputs: the batch.
+        text: text tokens of all its prompts, the chat template's included.
+        pruning: what is pruned.
+        convention: formula of the multiply-adds.
+    """
     trace = Trace()
-    ids, mask = padded([row.ids for row in rows], padding_id(tokenizer))
-
-    def prefill() -> Any:
-        return model(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            visual=[image for row in rows for image in row.visual],
-            image_ids=[number for row in rows for number in row.image_ids],
-            pruning=pruning,
-            trace=trace,
-            logits_to_keep=1,
-            use_cache=True,
-        )
-
-    output, flops = counted_flops(prefill)
-    tokens = counted(rows, trace)
-    shape = decoder_shape(model.config)
-    cache = output.past_key_values.layers
+    kv_bytes, flops = counted_flops(lambda: model.prefill(inputs, pruning, trace))
+    tokens = kept_counts(inputs, trace)
     return Counted(
         visual=sum(sum(candidates) for _, candidates in tokens),
         kept=sum(sum(kept) for kept, _ in tokens),
-        text=sum(int((row.ids != IMAGE_TOKEN_INDEX).sum()) for row in rows),
-        kv_bytes=sum(layer.keys.nbytes + layer.values.nbytes for layer in cache),
+        text=text,
+        kv_bytes=kv_bytes,
         flops=flops,
         multiply_adds=sum(
-            prefill_multiply_adds(shape, list(layers), convention)
+            prefill_multiply_adds(model.shape, list(layers), convention)
             for layers in zip(*trace.lengths, strict=True)
         ),
     )

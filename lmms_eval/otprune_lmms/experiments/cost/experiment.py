@@ -1,47 +1,42 @@
-"""Measure an experiment's models under its settings, on documents of its own tasks."""
+"""Measure an experiment's models under its configs, on documents of its own tasks."""
 
-import contextlib
-import dataclasses
 import gc
-import io
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
-from otprune_lmms.engine import Request, requests_of
-from otprune_lmms.experiments.config import Experiment, task_folder
-from otprune_lmms.experiments.cost.measuring import measure
-from otprune_lmms.experiments.cost.settings import Settings
-from otprune_lmms.experiments.run import load
+from otprune_lmms.engine import Request
+from otprune_lmms.experiments.answering import load, process
+from otprune_lmms.experiments.config import task_folder
+from otprune_lmms.experiments.cost.measuring import CostOptions, measure
+from otprune_lmms.experiments.plan import Source
+from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import Cost
-from otprune_lmms.scoring import load_tasks
 
 logger = logging.getLogger(__name__)
 
 
 def measure_experiment(
-    experiment: Experiment,
-    config: Path,
+    source: Source,
     *,
     samples: int,
     batch_sizes: Sequence[int] = (1,),
-    settings: Settings | None = None,
+    options: CostOptions | None = None,
     progress: bool = True,
 ) -> list[Cost]:
     """Return the cost of each model, batch size and setting.
 
-    Of seeds of one setting the first is measured: they differ in nothing that costs.
+    Of the seeds of one setting the first is measured: they do not differ in cost.
 
     Args:
-        experiment: models, tasks and settings.
-        config: folder of its file.
+        source: models, tasks and settings.
         samples: documents of each task, from the start; rounded up to whole batches.
         batch_sizes: samples in one call.
-        settings: the rest of how it is measured; batch size, conversation and videos are those of
-            the arguments and of the experiment.
+        options: how it is measured; batch size and videos are those of the arguments and of the
+            experiment.
         progress: whether to show how far it is.
 
     Raises:
@@ -50,60 +45,56 @@ def measure_experiment(
         BenchError: a batch that does not fit into memory.
         RequestError: broken images.
     """
+    experiment, folder = source
     if samples < 1 or not batch_sizes:
         raise ValueError(
             f"samples must be >= 1 and batch_sizes not empty, got {samples} and {batch_sizes}"
         )
-    common = Settings() if settings is None else settings
+    common = CostOptions() if options is None else options
     requests = {
-        count: requests_for(experiment, config, count)
+        count: requests_for(source, count)
         for count in {-(-samples // size) * size for size in batch_sizes}
     }
     found: list[Cost] = []
-    for model in experiment.models:
-        loaded = load(model, config)
+    for choice in experiment.models:
+        model = load(choice.source(folder))
         for size in batch_sizes:
             found += measure(
-                loaded,
+                model,
                 requests[-(-samples // size) * size],
-                distinct(experiment.pruning.configs()),
-                model_name=model.name,
-                settings=dataclasses.replace(
-                    common,
-                    batch_size=size,
-                    conversation=model.conversation,
-                    seed_video=experiment.seed_video,
-                ),
+                one_of_each_row(experiment.pruning.configs()),
+                model_name=choice.name,
+                options=replace(common, batch_size=size, seed_video=experiment.seed_video),
                 progress=progress,
             )
-        del loaded
+        del model
         gc.collect()
         torch.cuda.empty_cache()
     return found
 
 
-def requests_for(experiment: Experiment, config: Path, samples: int) -> list[Request]:
+def requests_for(source: Source, samples: int) -> list[Request]:
     """Return the requests of the first documents of each task that writes answers.
 
     Raises:
         ValueError: an unknown task, or none that writes answers.
     """
-    names = list(experiment.task_limits())
-    tasks = load_tasks(names, task_folder(experiment, config))
+    names = list(source.experiment.task_limits())
+    files = task_folder(*source)
+    tasks = TaskSet(process())
+    tasks.load(names, files)
     found: list[Request] = []
-    # lmms-eval shows a bar for each task.
-    with contextlib.redirect_stderr(io.StringIO()):
-        for name in names:
-            own = requests_of(tasks[name], name, limit=samples)
-            written = [request for request in own if request.kind == "generate"]
-            if not written:
-                logger.warning("%s writes no answers: not measured", name)
-            found += written
+    for name in names:
+        own = tasks.requests(name, files, samples, None)
+        written = [request for request in own if request.kind == "generate"]
+        if not written:
+            logger.warning("%s writes no answers: not measured", name)
+        found += written
     if not found:
         raise ValueError(f"none of the tasks {', '.join(names)} writes answers to measure")
     return found
 
 
-def distinct(configs: Sequence[PruningConfig]) -> list[PruningConfig]:
+def one_of_each_row(configs: Sequence[PruningConfig]) -> list[PruningConfig]:
     """Return the first config of each row of the table."""
     return list({config.row: config for config in reversed(configs)}.values())[::-1]

@@ -4,42 +4,75 @@ import gc
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
+from otprune.cost import Convention
 from otprune.pruning.image_tokens import ImageTokens
-from otprune_lmms.engine.batches import batches
+from otprune_lmms.engine import Answer, Request
+from otprune_lmms.engine.batches import Batch, batches
 from otprune_lmms.engine.memory import is_out_of_memory
 from otprune_lmms.engine.phases import Clock, HostClock, Watch, clock_for
+from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo
 from otprune_lmms.engine.progress import Progress
-from otprune_lmms.engine.prompts import token_ids
-from otprune_lmms.engine.requests import Answer, Request
 from otprune_lmms.engine.responder import Responder
-from otprune_lmms.engine.survey import Question, Surveyor, whole_images
-from otprune_lmms.engine.visual import ImageKey, Pixels, encode, preprocess
+from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.cost.counting import Counted, count_prefill, counted_flops
 from otprune_lmms.experiments.cost.peak import Peak, peak_of
 from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
-from otprune_lmms.experiments.cost.settings import BenchError, Settings
+from otprune_lmms.images import whole_images
+from otprune_lmms.models.protocol import Pixels, VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import Cost
 
 Visual = dict[ImageKey, ImageTokens]
 
-Batch = Sequence[Question]
-"""Samples that are answered together."""
+
+class BenchError(RuntimeError):
+    """What cannot be measured; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostOptions:
+    """How costs are measured.
+
+    Attributes:
+        batch_size: samples in one call of the language model.
+        repeats: timed rounds over all samples and settings.
+        warmup: rounds before that do not count.
+        convention: formula of the multiply-adds.
+        seed_video: see `Engine`.
+        seed: of the order of the settings, which is drawn anew for every batch and round.
+
+    Raises:
+        ValueError: a number below the least that makes sense.
+    """
+
+    batch_size: int = 1
+    repeats: int = 5
+    warmup: int = 1
+    convention: Convention = "3ndm"
+    seed_video: SeedVideo = "first_frame"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, least in (("batch_size", 1), ("repeats", 1), ("warmup", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
 
 
 @torch.inference_mode()
 @whole_images()
 def measure(
-    loaded: tuple[Any, Any, Any, int],
+    model: VisionLanguageModel,
     requests: Sequence[Request],
     configs: Sequence[PruningConfig],
     *,
     model_name: str,
-    settings: Settings | None = None,
+    options: CostOptions | None = None,
     progress: bool = True,
     clock: Clock | None = None,
 ) -> list[Cost]:
@@ -52,11 +85,11 @@ def measure(
     timed once a batch and round, and counted for each.
 
     Args:
-        loaded: what `load_pretrained_model` returns.
+        model: the model.
         requests: the samples; generation requests.
         configs: settings; the unpruned model is measured whether it is among them or not.
         model_name: what the records call the model.
-        settings: how it is measured.
+        options: how it is measured.
         progress: whether to show how far it is.
         clock: what times the device's work; by default that of the model's devices.
 
@@ -66,13 +99,13 @@ def measure(
         BenchError: a batch that does not fit into memory.
         RequestError: broken images, a prompt that does not go with them.
     """
-    settings = Settings() if settings is None else settings
-    bench = _Bench(loaded, model_name, settings, clock)
+    options = CostOptions() if options is None else options
+    bench = _Bench(model, model_name, options, clock)
     configs = tuple(dict.fromkeys([PruningConfig.make(), *configs]))
     for config in configs:
-        bench.model.check_pruning(config.pruning)
+        bench.model.check(config.pruning)
     work = bench.batches(requests)
-    rounds = settings.warmup + settings.repeats
+    rounds = options.warmup + options.repeats
     with Progress(f"{model_name}: cost", (rounds + 1) * len(work), progress) as shown:
         for batch in work:
             bench.examine(batch, configs)
@@ -80,7 +113,7 @@ def measure(
         for number in range(rounds):
             for place, batch in enumerate(work):
                 times = bench.time(batch, configs)
-                if number >= settings.warmup:
+                if number >= options.warmup:
                     bench.keep(place, batch, times)
                 shown.advance(1)
     return costs(bench.about(), bench.facts, bench.rounds)
@@ -91,43 +124,40 @@ class _Bench:
 
     def __init__(
         self,
-        loaded: tuple[Any, Any, Any, int],
+        model: VisionLanguageModel,
         name: str,
-        settings: Settings,
+        options: CostOptions,
         clock: Clock | None,
     ) -> None:
-        self.tokenizer, self.model, self.processor, _ = loaded
-        self.name, self.settings = name, settings
+        self.model, self.name, self.options = model, name, options
         self.clock = clock_for(self.model) if clock is None else clock
         self.watch = Watch(self.clock)
-        template = settings.conversation
-        self.responder = Responder(self.model, self.tokenizer, template, watch=self.watch)
-        self.surveyor = Surveyor(self.model.config, "", template, settings.seed_video)
-        self.draw = random.Random(settings.seed)
+        self.responder = Responder(self.model, self.watch)
+        self.preparer = RequestPreparer(self.model, "", options.seed_video)
+        self.draw = random.Random(options.seed)
         self.facts: dict[PruningConfig, Facts] = {}
         self.rounds: dict[PruningConfig, Rounds] = {}
-        devices = {weight.device for weight in self.model.parameters()}
-        self.gpus = sorted((one for one in devices if one.type == "cuda"), key=str)
+        self.gpus = [one for one in model.devices if one.type == "cuda"]
 
     def about(self) -> About:
         """Return what all lines say."""
         return About(
             self.name,
-            self.settings.batch_size,
-            self.settings.convention,
+            self.options.batch_size,
+            self.options.convention,
             dtype=str(self.model.dtype).removeprefix("torch."),
-            attention=str(getattr(self.model.config, "_attn_implementation", None)),
+            attention=self.model.attention,
         )
 
-    def batches(self, requests: Sequence[Request]) -> list[list[Question]]:
+    def batches(self, requests: Sequence[Request]) -> list[Batch]:
         """Return the samples in batches, as the engine makes them."""
         if not requests:
             raise ValueError("requests must hold at least one sample, got none")
         for request in requests:
             if request.kind != "generate":
                 raise ValueError(f"{request.name} writes no answer: only those are measured")
-        questions = [self.surveyor.question(request) for request in requests]
-        return list(batches(questions, self.settings.batch_size))
+        prepared = [self.preparer.prepare(request) for request in requests]
+        return list(batches(prepared, self.options.batch_size))
 
     def examine(self, batch: Batch, configs: Sequence[PruningConfig]) -> None:
         """Count what a batch does under every setting; a first warm-up at the same time."""
@@ -152,8 +182,8 @@ class _Bench:
         host = HostClock()
         begin = host.mark()
         pixels = self._pixels(batch)
-        for question in batch:
-            token_ids(question.prompt, self.tokenizer)
+        for one in batch:
+            self.model.token_ids(one.prompt)
         preprocess = host.seconds(begin, host.mark())
         encoded: dict[frozenset[str], tuple[Visual, float]] = {}
         found: dict[PruningConfig, dict[str, float]] = {}
@@ -193,26 +223,23 @@ class _Bench:
 
     def _pixels(self, batch: Batch) -> list[tuple[ImageKey, Pixels]]:
         """Return the pixel values of all images of a batch, an image of two samples twice."""
-        config = self.model.config
         found = []
-        for question in batch:
-            aspect = question.generation.aspect
-            pictures = self.surveyor.pictures(question.request)
-            for name, picture in zip(question.images, pictures, strict=True):
-                values = preprocess(picture, self.processor, config, aspect)
-                found.append(((name, aspect), values))
+        for one in batch:
+            pictures = self.preparer.images(one.request)
+            for key, picture in zip(keys_of(one), pictures, strict=True):
+                found.append((key, self.model.preprocess(picture, one.prompt.image_view)))
         return found
 
     def _visual(self, pixels: Sequence[tuple[ImageKey, Pixels]], signals: frozenset[str]) -> Visual:
         if not pixels:
             return {}
-        tokens = encode(self.model, [values for _, values in pixels], signals)
+        tokens = self.model.encode([values for _, values in pixels], signals)
         return dict(zip((key for key, _ in pixels), tokens, strict=True))
 
-    def _counted(self, piece: Sequence[Question], config: PruningConfig, visual: Visual) -> Counted:
-        rows = [self.responder.row(question, visual) for question in piece]
-        convention = self.settings.convention
-        return count_prefill(self.model, self.tokenizer, rows, config.pruning, convention)
+    def _counted(self, piece: Batch, config: PruningConfig, visual: Visual) -> Counted:
+        inputs = [self.responder.model_input(one, visual) for one in piece]
+        text = sum(self.model.text_tokens(one.prompt) for one in piece)
+        return count_prefill(self.model, inputs, text, config.pruning, self.options.convention)
 
     def _peak(
         self, batch: Batch, config: PruningConfig, pixels: Sequence[tuple[ImageKey, Pixels]]
@@ -241,7 +268,7 @@ class _Bench:
             ) from error
 
 
-def pieces(batch: Batch, config: PruningConfig) -> Iterator[Sequence[Question]]:
+def pieces(batch: Batch, config: PruningConfig) -> Iterator[Batch]:
     """Yield what of a batch goes into one call, as in the engine."""
     alone = config.compat == "reference" or any(q.generation.samples for q in batch)
     size = 1 if alone else len(batch)

@@ -1,6 +1,7 @@
 """Measure what every config keeps of the images of an experiment."""
 
 import dataclasses
+import importlib.util
 import logging
 import time
 from collections import defaultdict
@@ -10,123 +11,165 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from llava.model.decoder import decoder_shape
 from otprune import Merger, Selector
-from otprune.pruning import Pruning
 from otprune.pruning.choose import Candidates, choose
 from otprune.pruning.image_tokens import ImageTokens
 from otprune.signals import TEXT_SIGNALS
-from otprune_lmms.engine import Request, RequestError
-from otprune_lmms.engine.identity import image_number
+from otprune_lmms.engine import PreparedRequest, Request, RequestError
+from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo, image_number
 from otprune_lmms.engine.progress import Progress
-from otprune_lmms.engine.survey import Question, SeedVideo, Surveyor, whole_images
-from otprune_lmms.engine.visual import ImageKey, encode, preprocess
+from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.diagnostics.measures import FullSet, Measures
-from otprune_lmms.experiments.records import cluster_of
+from otprune_lmms.experiments.records import image_cluster
+from otprune_lmms.images import whole_images
+from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 
 logger = logging.getLogger(__name__)
 
-_SEED = 0
+_DRAW_SEED = 0
 """Of the draw of documents."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DiagnosticsOptions:
+    """What is measured of the kept tokens.
+
+    Attributes:
+        images: documents with distinct images of each task; None for all.
+        exact: whether to solve the exact transport problem too, which needs POT; None: where POT is
+            installed.
+
+    Raises:
+        ValueError: images below 1.
+    """
+
+    images: int | None = 24
+    exact: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images must be at least 1, got {self.images}")
+
+    @property
+    def solves_exact(self) -> bool:
+        """Whether the exact problem is solved; logs it once where POT is missing."""
+        if self.exact is not None:
+            return self.exact
+        installed = importlib.util.find_spec("ot") is not None
+        if not installed:
+            logger.warning("POT is not installed (otprune[transport]): no exact distances")
+        return installed
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnImage:
     """An image of a document that was drawn.
 
     Attributes:
-        question: of the document.
+        prepared: the document's request.
         image: which of its images.
     """
 
-    question: Question
+    prepared: PreparedRequest
     image: int
 
     @property
     def key(self) -> ImageKey:
         """What the image is encoded under."""
-        return (self.question.images[self.image], self.question.generation.aspect)
+        return keys_of(self.prepared)[self.image]
+
+    def columns(self) -> dict[str, Any]:
+        """Return where the image belongs, as columns of `results.diagnostics`."""
+        request = self.prepared.request
+        return {
+            "cluster": image_cluster(self.prepared.images),
+            "task": request.task,
+            "doc_id": request.doc_id,
+            "image": self.image,
+        }
 
 
 @torch.inference_mode()
 @whole_images()
 def diagnose(
-    loaded: tuple[Any, Any, Any, int],
+    model: VisionLanguageModel,
     requests: Sequence[Request],
     configs: Sequence[PruningConfig],
     *,
     model_name: str,
-    images: int | None = 24,
-    exact: bool = True,
-    conversation: str = "vicuna_v1",
+    options: DiagnosticsOptions | None = None,
     seed_video: SeedVideo = "first_frame",
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return one row (`store.COLUMNS`) for each config, and image of the chosen documents.
+    """Return one line (`results.diagnostics.COLUMNS`) for each config and image of some documents.
 
     Each image is encoded once, and its tokens are handed to each config's method as the engine
     hands them, one image at a time. Documents are drawn from each task, with a fixed seed, no two
-    with the same images. Cells that prune nothing are left out; so are, with a line in the log,
-    those that `measurable` refuses. A document whose images cannot be read is skipped and logged.
+    with the same images. Configs that prune nothing are left out; so are, with a line in the log,
+    those that are not measurable. A document whose images cannot be read is skipped and logged.
 
     Args:
-        loaded: what `load_pretrained_model` returns.
+        model: what encodes the images.
         requests: of all tasks.
         configs: settings.
-        model_name: what the rows call the model.
-        images: documents with distinct images of each task; None for all.
-        exact: whether to solve the exact transport problem too, which needs POT.
-        conversation: name of the conversation template.
+        model_name: what the lines call the model.
+        options: what is measured, of how many images.
         seed_video: as in `Engine`.
         progress: whether to show how far it is.
 
     Raises:
-        ValueError: images below 1; a config that the model cannot carry out.
-        ImportError: ``exact`` without POT.
+        ValueError: a config that the model cannot carry out.
+        ImportError: the exact distance without POT.
     """
-    if images is not None and images < 1:
-        raise ValueError(f"images must be at least 1, got {images}")
-    _, model, processor, _ = loaded
-    chosen = [config for config in configs if config.method is not None and _said(config)]
-    surveyor = Surveyor(model.config, "", conversation, seed_video)
-    places: dict[ImageKey, list[Shown]] = defaultdict(list)
-    for shown in _chosen(surveyor, requests, images) if chosen else ():
-        places[shown.key].append(shown)
-    prober = Prober(model, chosen, exact)
-    rows: list[dict[str, Any]] = []
-    what = f"{model_name}: diagnosing images"
+    options = DiagnosticsOptions() if options is None else options
+    chosen = [config for config in configs if config.method is not None and _noted(config)]
+    preparer = RequestPreparer(model, "", seed_video)
+    places: dict[ImageKey, list[DrawnImage]] = defaultdict(list)
+    for drawn in _drawn(preparer, requests, options.images) if chosen else ():
+        places[drawn.key].append(drawn)
+    meter = KeptTokensMeter(model, chosen, options.solves_exact)
+    lines: list[dict[str, Any]] = []
+    what = f"{model_name}: measuring kept tokens"
     with Progress(what, len(places), progress) as bar:
         for key, many in places.items():
-            pixels = preprocess(_picture(surveyor, many[0]), processor, model.config, key[1])
-            (tokens,) = encode(model, [pixels], prober.signals)
-            found = prober.probe(tokens, image_number(key[0]))
-            rows += [{"model": model_name} | _place(one) | row for one in many for row in found]
+            first = many[0]
+            picture = preparer.images(first.prepared.request)[first.image]
+            (tokens,) = model.encode([model.preprocess(picture, key[1])], meter.signals)
+            found = meter.measure(tokens, image_number(key[0]))
+            lines += [{"model": model_name} | one.columns() | own for one in many for own in found]
             bar.advance(1)
     tasks = list(dict.fromkeys(request.task for request in requests))
     labels = [config.label for config in chosen]
-    return sorted(
-        rows,
-        key=lambda r: (tasks.index(r["task"]), r["doc_id"], r["image"], labels.index(r["setting"])),
-    )
+
+    def order(line: dict[str, Any]) -> tuple[int, int, int, int]:
+        task, setting = tasks.index(line["task"]), labels.index(line["setting"])
+        return task, line["doc_id"], line["image"], setting
+
+    return sorted(lines, key=order)
 
 
-def measurable(config: PruningConfig) -> bool:
-    """Return whether what a config keeps is decided by an image alone, before the language model.
-
-    Not so inside the language model, where tokens are hidden states that depend on the question;
-    under ``compat="reference"``, which drops by position in the prompt; or for a method that reads
-    the question. A merger keeps no tokens: it makes new ones.
-    """
-    return obstacle(config) is None
+def is_measurable(config: PruningConfig) -> bool:
+    """Return whether an image alone decides what a config keeps, before the language model."""
+    return config.pruning is not None and obstacle(config) is None
 
 
 def obstacle(config: PruningConfig) -> str | None:
-    """Return why an image alone does not decide what a config keeps; None if it does."""
-    pruning = _pruning(config)
+    """Return why an image alone does not decide what a config keeps; None if it does.
+
+    It does not inside the language model, where tokens are hidden states that depend on the
+    question; under ``compat="reference"``, which drops by position in the prompt; or for a method
+    that reads the question. A merger keeps no tokens: it makes new ones.
+
+    Raises:
+        ValueError: the config prunes nothing.
+    """
+    pruning = config.pruning
+    if pruning is None:
+        raise ValueError(f"config must prune, got {config.label}")
     if pruning.inside:
         places = pruning.stages if pruning.pruner is None else pruning.pruner.points
         layers = ", ".join(str(place.layer) for place in places)
@@ -140,7 +183,7 @@ def obstacle(config: PruningConfig) -> str | None:
     return None
 
 
-def _said(config: PruningConfig) -> bool:
+def _noted(config: PruningConfig) -> bool:
     """Return whether a config is measurable, and log why not."""
     reason = obstacle(config)
     if reason is not None:
@@ -148,14 +191,9 @@ def _said(config: PruningConfig) -> bool:
     return reason is None
 
 
-def _pruning(config: PruningConfig) -> Pruning:
-    pruning = config.pruning
-    if pruning is None:
-        raise ValueError(f"config must prune, got {config.label}")
-    return pruning
-
-
-def _chosen(surveyor: Surveyor, requests: Sequence[Request], images: int | None) -> Iterator[Shown]:
+def _drawn(
+    preparer: RequestPreparer, requests: Sequence[Request], images: int | None
+) -> Iterator[DrawnImage]:
     """Yield the images of documents drawn from each task, no two with the same images.
 
     Only documents that are drawn are read: a benchmark has many thousands.
@@ -165,96 +203,84 @@ def _chosen(surveyor: Surveyor, requests: Sequence[Request], images: int | None)
         tasks[request.task].append(request)
     for some in tasks.values():
         seen: set[tuple[str, ...]] = set()
-        for number in np.random.default_rng(_SEED).permutation(len(some)):
+        for number in np.random.default_rng(_DRAW_SEED).permutation(len(some)):
             if len(seen) == images:
                 break
-            question = _question(surveyor, some[number])
-            if question is None or not question.images or question.images in seen:
+            try:
+                prepared = preparer.prepare(some[number])
+            except RequestError as error:
+                logger.warning("not diagnosed: %s", error)
                 continue
-            seen.add(question.images)
-            for image in range(len(question.images)):
-                yield Shown(question, image)
+            if not prepared.images or prepared.images in seen:
+                continue
+            seen.add(prepared.images)
+            for image in range(len(prepared.images)):
+                yield DrawnImage(prepared, image)
 
 
-def _question(surveyor: Surveyor, request: Request) -> Question | None:
-    try:
-        return surveyor.question(request)
-    except RequestError as error:
-        logger.warning("not diagnosed: %s", error)
-        return None
-
-
-def _picture(surveyor: Surveyor, shown: Shown) -> Image.Image:
-    return surveyor.pictures(shown.question.request)[shown.image]
-
-
-def _place(shown: Shown) -> dict[str, Any]:
-    request = shown.question.request
-    return {
-        "cluster": cluster_of(shown.question.images),
-        "task": request.task,
-        "doc_id": request.doc_id,
-        "image": shown.image,
-    }
-
-
-class Prober:
-    """Selects and measures under several configs.
+class KeptTokensMeter:
+    """Selects the tokens of an image under several configs, and measures what is kept.
 
     Args:
         model: the model.
-        configs: that prune before it.
+        configs: that prune before the language model.
         exact: whether to solve the exact transport problem.
+
+    Attributes:
+        signals: what images must be encoded with.
     """
 
-    def __init__(self, model: Any, configs: Sequence[PruningConfig], exact: bool) -> None:
-        self.exact, self.shape = exact, decoder_shape(model.config)
-        self.configs = {config: _pruning(config) for config in configs}
-        self.signals: frozenset[str] = frozenset().union(*(p.needs for p in self.configs.values()))
+    def __init__(
+        self, model: VisionLanguageModel, configs: Sequence[PruningConfig], exact: bool
+    ) -> None:
+        self.exact, self.shape = exact, model.shape
+        self.configs = tuple(configs)
+        prunings = [config.pruning for config in configs]
+        self.signals: frozenset[str] = frozenset().union(*(p.needs for p in prunings if p))
         self._warm: set[tuple[PruningConfig, int]] = set()
-        for pruning in self.configs.values():
-            model.check_pruning(pruning)
+        for pruning in prunings:
+            model.check(pruning)
 
-    def probe(self, image: ImageTokens, image_id: int) -> list[dict[str, Any]]:
+    def measure(self, image: ImageTokens, image_id: int) -> list[dict[str, Any]]:
         """Return what each config keeps of an image, its distances, and the time of selection."""
         whole = FullSet(image.tokens, exact=self.exact)
         known: dict[tuple[int, ...], Measures] = {}
         height, width = image.grid or (0, 0)
-        rows = []
-        for config, pruning in self.configs.items():
-            kept, seconds = self._select(config, pruning, image, image_id)
+        lines = []
+        for config in self.configs:
+            kept, seconds = self._select(config, image, image_id)
             # Methods agree on some images; at full budget all do.
             positions = tuple(sorted(kept.tolist()))
             if positions not in known:
                 known[positions] = whole.measure(kept.sort().values)
-            rows.append(
+            lines.append(
                 config.columns()
                 | {"height": height, "width": width, "kept": kept.tolist(), "n": len(image)}
                 | dataclasses.asdict(known[positions])
                 | {"seconds": seconds}
             )
-        return rows
+        return lines
 
     def _select(
-        self, config: PruningConfig, pruning: Pruning, image: ImageTokens, image_id: int
+        self, config: PruningConfig, image: ImageTokens, image_id: int
     ) -> tuple[Tensor, float]:
-        newlines = pruning.keep_newlines
+        pruning = config.pruning
+        method = None if pruning is None else pruning.before
+        if pruning is None or not isinstance(method, Selector):
+            raise ValueError(f"{config.label} keeps no tokens")
         n = len(image)
-        if newlines and image.newline is not None:
+        if pruning.keep_newlines and image.newline is not None:
             n -= int(image.newline.sum())
         budget = pruning.plan(n, self.shape)[0]
         known = dataclasses.replace(image.signals, image_id=image_id)
         candidates = Candidates(image, torch.arange(len(image)), image.tokens, budget, known)
-        method = pruning.stages[0].method
-        if not isinstance(method, Selector):
-            raise ValueError(f"{config.label} keeps no tokens")
         if (config, len(image)) not in self._warm:
             # The first call of a size pays for buffers and lazy imports.
-            choose(method, [candidates], newlines)
+            choose(method, [candidates], pruning.keep_newlines)
             self._warm.add((config, len(image)))
         _wait(image.tokens)
         begin = time.perf_counter()
-        (kept,) = choose(method, [candidates], newlines)
+        (kept,) = choose(method, [candidates], pruning.keep_newlines)
         _wait(image.tokens)
         return kept, time.perf_counter() - begin
 

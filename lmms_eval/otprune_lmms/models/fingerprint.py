@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from otprune_lmms.journal.records import JournalError
-
 _BLOCK = 1 << 23
 """Bytes of a weight that are summed at once."""
 
 _PRIME = 65521
+
+
+class FingerprintError(RuntimeError):
+    """A model that cannot be told from others."""
+
 
 _NO_CONTENT = {"_name_or_path", "name_or_path", "transformers_version", "architectures"}
 """Fields of a configuration that say where it came from, not what the model does."""
@@ -28,7 +31,7 @@ def model_fingerprint(model: Any, tokenizer: Any, image_processor: Any) -> str:
     does not depend on device, threads or the files' layout.
 
     Raises:
-        JournalError: weights that are not in memory (offloaded to disk).
+        FingerprintError: weights that are not in memory (offloaded to disk).
     """
     known = {
         "weights": [[name, *_sums(name, weight)] for name, weight in _weights(model)],
@@ -48,7 +51,7 @@ def _weights(model: Any) -> list[tuple[str, Tensor]]:
 
 def _sums(name: str, weight: Tensor) -> tuple[str, list[int], int, int]:
     if weight.is_meta:
-        raise JournalError(
+        raise FingerprintError(
             f"weight {name} is not in memory, so answers cannot be told from another model's: "
             "a journal needs a model that is not offloaded to disk"
         )

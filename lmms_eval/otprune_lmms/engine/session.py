@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
-from typing import Any
 
 import torch
 
 from otprune_lmms.journal import Journal
+from otprune_lmms.models.protocol import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _DISTRIBUTIONS = (
 )
 
 
-def describe(journal: Journal, name: str, fingerprint: str, model: Any) -> None:
+def describe(journal: Journal, name: str, model: VisionLanguageModel) -> None:
     """Fill in a journal's header: model, device, dtype, versions, source code, process.
 
     Answers are found again whatever the source code, since most changes of it change none; that it
@@ -37,11 +37,11 @@ def describe(journal: Journal, name: str, fingerprint: str, model: Any) -> None:
             "begin a new journal",
             journal.folder,
         )
-    journal.header.setdefault("models", {})[fingerprint] = name
+    journal.header.setdefault("models", {})[model.fingerprint] = name
     journal.header |= {
         "source": source,
         "versions": _versions(),
-        "device": _device_name(model.device),
+        "device": _device_name(model.devices[0]),
         "dtype": str(model.dtype),
         "process": {"host": gethostname(), "pid": os.getpid(), "begun": round(time.time(), 1)},
     }

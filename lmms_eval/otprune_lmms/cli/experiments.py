@@ -1,0 +1,76 @@
+"""Experiment files for the commands: read, checked, changed by options."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otprune_lmms.cli.common import fail
+from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
+
+if TYPE_CHECKING:
+    from otprune_lmms.experiments.config import Experiment
+    from otprune_lmms.experiments.plan import Source
+
+logger = logging.getLogger("otprune_lmms")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the command line says instead of the experiment files.
+
+    Attributes:
+        limit: documents of each task, from the start.
+        batch_size: prompts at once.
+        without_java: leave caption metrics out where Java is missing.
+        strict: the first document that cannot be asked about is an error.
+    """
+
+    limit: int | None = None
+    batch_size: int | None = None
+    without_java: bool = False
+    strict: bool = False
+
+
+def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list[Source]":
+    """Return the experiments of some files; end with code 2 and a sentence where one cannot be."""
+    from otprune_lmms.experiments.config import ConfigError, load_experiment
+    from otprune_lmms.experiments.plan import Source, check_names
+    from otprune_lmms.launch import check_installation
+
+    try:
+        check_installation()
+        environment = read_environment()
+        loaded = [_changed(load_experiment(path), changes or Changes()) for path in paths]
+        sources = [Source(one, path.parent) for one, path in zip(loaded, paths, strict=True)]
+        check_names(sources)
+    except (ConfigError, SettingsError, RuntimeError) as error:
+        fail(error, 2)
+    if environment.rank:
+        logger.setLevel(logging.WARNING)
+    elif environment.settings():
+        names = ", ".join(VARIABLES[name] for name in environment.settings())
+        logger.warning("%s in the environment: not used, an experiment is its file", names)
+    return sources
+
+
+def eval_time() -> bool:
+    """Return whether EVAL_TIME asks for each answer's times, the one variable a run heeds."""
+    return bool(read_environment().eval_time)
+
+
+def _changed(experiment: "Experiment", changes: Changes) -> "Experiment":
+    """Return an experiment with what the command line says instead."""
+    found: dict[str, object] = {}
+    if changes.limit is not None:
+        tasks = [task.model_copy(update={"limit": None}) for task in experiment.tasks]
+        found |= {"limit": changes.limit, "tasks": tuple(tasks)}
+    if changes.batch_size is not None:
+        size = {"batch_size": changes.batch_size}
+        found["models"] = tuple(model.model_copy(update=size) for model in experiment.models)
+    if changes.without_java:
+        found["java"] = "optional"
+    if changes.strict:
+        found["strict"] = True
+    return experiment.model_copy(update=found)

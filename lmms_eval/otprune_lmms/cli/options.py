@@ -1,0 +1,44 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+JOURNAL = Path("logs") / "answers"
+"""Where finished answers are kept: found by content, so that all runs may share them."""
+
+RESULTS = Path("outputs")
+"""Where results folders are written."""
+
+Configs = Annotated[list[Path], typer.Argument(help="experiment files, as configs/mini.yaml")]
+OutputDir = Annotated[
+    Path, typer.Option(help="folder of the results folders, one for each experiment's name")
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="documents of each task; for trying things out")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="prompts at once, instead of the experiment's")
+]
+JournalDir = Annotated[Path, typer.Option(help="folder of finished answers, of all experiments")]
+WithoutJava = Annotated[
+    bool, typer.Option("--without-java", help="leave caption metrics out where Java is missing")
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="end at the first document with a broken image; else it is left out"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="i/N",
+        help="only answer part i of N, counted from 1; tables come from a run without this",
+    ),
+]
+ShardBy = Annotated[
+    Literal["documents", "configs"], typer.Option(help="what the parts are made of")
+]

@@ -1,0 +1,177 @@
+"""Requests reduced to what decides their answers: prompt, images by content, generation settings."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Literal
+
+from PIL import Image
+
+from otprune_lmms.documents import BROKEN, reason_of
+from otprune_lmms.engine.requests import DocumentError, Request, RequestError
+from otprune_lmms.images import as_rgb
+from otprune_lmms.models.protocol import Generation, Prompt, VisionLanguageModel
+
+SeedVideo = Literal["first_frame", "all_frames"]
+"""How a video's frames are shown: the first alone, or all of them."""
+
+FORMAT = 2
+"""To be raised by whoever changes what the engine answers to an unchanged request."""
+
+_PACKAGES = ("otprune", "otprune-llava", "otprune-lmms")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request reduced to what decides its answer; requests of one digest have one answer.
+
+    Attributes:
+        request: the first request of this digest.
+        digest: hash of all that decides the answer but the pruning config.
+        images: hash of each image's content.
+        prompt: open for the answer.
+        generation: settings, defaults filled in.
+    """
+
+    request: Request
+    digest: str
+    images: tuple[str, ...]
+    prompt: Prompt
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPreparer:
+    """Prepares requests for a model, on any thread.
+
+    Attributes:
+        model: the model.
+        fingerprint: its fingerprint; "" where digests are not compared with other models'.
+        seed_video: how videos are shown.
+    """
+
+    model: VisionLanguageModel
+    fingerprint: str
+    seed_video: SeedVideo
+
+    def prepare(self, request: Request) -> PreparedRequest:
+        """Return a request prepared; reads and hashes its images.
+
+        Raises:
+            DocumentError: its images cannot be read, or do not go with its context.
+        """
+        images = tuple(image_hash(image) for image in self.images(request))
+        try:
+            prompt = self.model.render(request.context, len(images), request.generation)
+        except ValueError as error:
+            raise DocumentError(request.failure(str(error))) from error
+        generation = generation_of(request)
+        digest = request_hash(request, prompt, images, generation, self.fingerprint)
+        return PreparedRequest(request, digest, images, prompt, generation)
+
+    def images(self, request: Request) -> list[Image.Image]:
+        """Return a request's images as RGB.
+
+        Raises:
+            DocumentError: one cannot be read; the message says which.
+        """
+        with document_errors(request):
+            images = request.images()
+            if request.video and self.seed_video == "first_frame":
+                images = images[:1]
+            return [as_rgb(image, f"image {number}") for number, image in enumerate(images)]
+
+
+@contextmanager
+def document_errors(request: Request) -> Iterator[None]:
+    """Turn the ways in which an image can be broken into an error that names the document.
+
+    Raises:
+        DocumentError: in place of the errors of the image library and of the task's own code.
+    """
+    try:
+        yield
+    except RequestError:
+        raise
+    except BROKEN as error:
+        raise DocumentError(request.failure(reason_of(error))) from error
+
+
+def generation_of(request: Request) -> Generation:
+    """Return a request's generation settings with the defaults filled in.
+
+    Raises:
+        ValueError: an ``until`` that is no text or list of texts.
+    """
+    given = request.generation
+    until = given.get("until") or ()
+    until = (until,) if isinstance(until, str) else until
+    if not isinstance(until, list | tuple) or not all(isinstance(one, str) for one in until):
+        raise ValueError(f"until of {request.name} must be texts, got {until!r}")
+    return Generation(
+        max_new_tokens=int(_or(given, "max_new_tokens", 1024)),
+        temperature=_or(given, "temperature", 0),
+        top_p=given.get("top_p"),
+        num_beams=int(_or(given, "num_beams", 1)),
+        until=tuple(one for one in until if one),
+    )
+
+
+def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
+    value = given.get(name)
+    return default if value is None else value
+
+
+def image_hash(image: Image.Image) -> str:
+    """Return SHA-256 over size and RGB pixels.
+
+    Raises:
+        ImageError: no usable image.
+    """
+    rgb = as_rgb(image)
+    digest = hashlib.sha256(f"RGB {rgb.width} {rgb.height} ".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+def image_number(digest: str) -> int:
+    """Return the integer that names an image for seeded methods: by its content."""
+    return int(digest[:15], 16)
+
+
+@cache
+def _code() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
+
+
+def request_hash(
+    request: Request,
+    prompt: Prompt,
+    images: tuple[str, ...],
+    generation: Generation,
+    model: str,
+) -> str:
+    """Return SHA-256 over all but the pruning config that decides the answer to a request.
+
+    Prompt, images, generation settings, continuation, model fingerprint and version of the code.
+    Task and document do not count: equal requests have equal answers.
+    """
+    known = {
+        "format": FORMAT,
+        "code": _code(),
+        "model": model,
+        "kind": request.kind,
+        "prompt": prompt.text,
+        "view": prompt.image_view,
+        "continuation": request.continuation,
+        "images": images,
+        "generation": dataclasses.asdict(generation),
+        "repeat": request.repeat if generation.samples else 0,
+    }
+    text = json.dumps(known, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""What the settings of an experiment keep of one image, as data for a picture."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from otprune.pruning import Trace
+from otprune_lmms.engine import Request
+from otprune_lmms.engine.prepare import RequestPreparer, image_number
+from otprune_lmms.models.protocol import Generation, ImageView, ModelInput, VisionLanguageModel
+from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.results.kept_image import KeptImage
+
+logger = logging.getLogger(__name__)
+
+
+def configs_to_show(configs: Sequence[PruningConfig]) -> list[PruningConfig]:
+    """Return one config of each method, that of the smallest keep ratio.
+
+    Before the language model, or by a schedule; a schedule without a budget where there is none
+    with a keep ratio.
+    """
+    shown: dict[str, PruningConfig] = {}
+    for config in configs:
+        scheduled = config.keep_ratio is None and config.k is None
+        if config.method is None or config.layer or (config.keep_ratio is None and not scheduled):
+            continue
+        best = shown.get(config.method)
+        if best is None or (config.keep_ratio or 2.0) < (best.keep_ratio or 2.0):
+            shown[config.method] = config
+    return list(shown.values())
+
+
+def first_kept_image(
+    model: VisionLanguageModel, requests: Sequence[Request], configs: Sequence[PruningConfig]
+) -> KeptImage | None:
+    """Return what one config of each method keeps of the first image among some requests.
+
+    None, with a line in the log, where there is no such picture.
+    """
+    shown = configs_to_show(configs)
+    first = next((request for request in requests if request.images()), None)
+    if first is None or not shown:
+        logger.warning("no picture of kept patches: no image, or no method before the model")
+        return None
+    try:
+        return kept_image(model, first, shown)
+    except ValueError as error:
+        logger.warning("no picture of kept patches: %s", error)
+        return None
+
+
+@torch.inference_mode()
+def kept_image(
+    model: VisionLanguageModel, request: Request, configs: Sequence[PruningConfig]
+) -> KeptImage:
+    """Return what configs keep of a request's image.
+
+    Of several prunings of a config the last one counts; of a merger the patches in whose places its
+    tokens stand.
+
+    Args:
+        model: the model.
+        request: asks about one image.
+        configs: settings.
+
+    Raises:
+        ValueError: a request without a single image; an image whose tokens are no single raster of
+            patches (several tiles).
+        DocumentError: the image cannot be read.
+    """
+    preparer = RequestPreparer(model, "", "first_frame")
+    prepared = preparer.prepare(request)
+    images = preparer.images(request)
+    if len(images) != 1:
+        raise ValueError(f"a picture of kept patches needs one image, got {len(images)}")
+    pixels = model.preprocess(images[0], prepared.prompt.image_view)
+    views = model.image_views(pixels)
+    prunings = [config.pruning for config in configs]
+    needs = frozenset().union(*(one.needs for one in prunings if one is not None))
+    (visual,) = model.encode([pixels], needs)
+    if len(views) > 1 or visual.grid is None:
+        raise ValueError("a picture of kept patches needs an image of a single tile")
+    row = ModelInput(
+        model.token_ids(prepared.prompt), (visual,), (image_number(prepared.images[0]),)
+    )
+    masks = []
+    for pruning in prunings:
+        trace = Trace()
+        model.generate([row], pruning, Generation(max_new_tokens=1), trace)
+        masks.append(patches(trace, views[0]))
+    seen = (255 * views[0].pixels).round().astype(np.uint8)
+    return KeptImage(seen, [config.columns() for config in configs], np.stack(masks))
+
+
+def patches(trace: Trace, view: ImageView) -> np.ndarray:
+    """Return the patches of a call's first image that are left at the end, [rows columns].
+
+    A merged token that stands for no single patch has none.
+    """
+    if not trace.kept:
+        return view.tokens >= 0
+    return view.mask(trace.kept[max(trace.kept)][0].numpy())

@@ -1,0 +1,53 @@
+"""Images as the harness takes them: RGB, decoded in full, or a sentence that names what is wrong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message names it."""
+
+
+def as_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """Return a PIL image as RGB.
+
+    Raises:
+        ImageError: no PIL image, a side of zero pixels, truncated data; the message says ``name``.
+    """
+    if not isinstance(image, Image.Image):
+        raise ImageError(f"{name} must be a PIL image, got {type(image).__name__}")
+    if min(image.size) == 0:
+        raise ImageError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+    try:
+        return image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"{name} cannot be read: {error}") from None
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return a file's image as RGB, decoded in full.
+
+    Raises:
+        ImageError: missing, truncated, of an unknown format, without pixels, or too large for PIL.
+    """
+    try:
+        with Image.open(path) as image:
+            return as_rgb(image, str(path))
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} is no image of a known format") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} cannot be read: {error}") from None
+
+
+@contextmanager
+def whole_images() -> Iterator[None]:
+    """Let truncated images be errors; lmms-eval's tasks have them filled with grey."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -1,0 +1,46 @@
+"""The models that the harness can ask: one file a family, loaded by name.
+
+`protocol` says what the engine needs of a model. Only the family files import model packages.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from otprune.pruning import Pruning
+from otprune_lmms.models.protocol import ModelSource, VisionLanguageModel
+
+FAMILIES: dict[str, str] = {"llava": "otprune_lmms.models.llava"}
+"""Modules by family; each has ``check_source`` and ``load``."""
+
+
+def check_source(source: ModelSource, prunings: tuple[Pruning | None, ...] = ()) -> None:
+    """Check what can be checked of a model before it is loaded.
+
+    Args:
+        source: which model.
+        prunings: what it is to carry out; checked where the checkpoint is at hand.
+
+    Raises:
+        ValueError: an unknown family or chat template, a checkpoint that is none, a layer that it
+            does not have.
+    """
+    _family(source.family).check_source(source, prunings)
+
+
+def load_model(source: ModelSource) -> VisionLanguageModel:
+    """Return a loaded model.
+
+    Raises:
+        ValueError: an unknown family, impossible settings; a checkpoint that is incomplete, damaged
+            or of another kind.
+    """
+    return _family(source.family).load(source)
+
+
+def _family(name: str) -> ModuleType:
+    if name not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {name!r}")
+    return import_module(FAMILIES[name])
+
+
+__all__ = ["FAMILIES", "ModelSource", "VisionLanguageModel", "check_source", "load_model"]

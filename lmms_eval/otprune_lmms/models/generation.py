@@ -1,0 +1,80 @@
+"""Parts that families on transformers' `generate` share: stop texts, padding, what was kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria
+
+from otprune.pruning import Trace
+from otprune_lmms.models.protocol import ModelInput
+
+KeptCounts = tuple[tuple[int, ...], tuple[int, ...]]
+"""Visual tokens of each image of a prompt: left after the last pruning, and before any."""
+
+
+class StopAt(StoppingCriteria):
+    """Ends each row once it has written one of some texts.
+
+    Looks at the last tokens only: a text that is complete now ends with the newest one.
+    """
+
+    def __init__(self, texts: Sequence[str], tokenizer: Any) -> None:
+        self.texts = texts
+        self.tokenizer = tokenizer
+        # A token is at least a byte; a few more for what stands around the text.
+        self.last = max(len(text.encode()) for text in texts) + 4
+
+    # The base class declares its arguments as LongTensor and FloatTensor, which Tensor is not.
+    def __call__(  # type: ignore[override]
+        self, output_ids: Tensor, scores: Tensor, **kwargs: object
+    ) -> Tensor:
+        """Return for each row whether it has ended, [b]."""
+        ends = self.tokenizer.batch_decode(output_ids[:, -self.last :], skip_special_tokens=True)
+        done = [any(text in end for text in self.texts) for end in ends]
+        return torch.tensor(done, device=output_ids.device)
+
+
+def cut(text: str, until: Sequence[str]) -> str:
+    """Return a text up to the first place where one of ``until`` begins."""
+    places = [place for place in (text.find(one) for one in until) if place >= 0]
+    return text[: min(places)] if places else text
+
+
+def padding_id(tokenizer: Any) -> int:
+    """Return the id that rows are padded with."""
+    padding = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if padding is None else padding
+
+
+def padded(rows: Sequence[Tensor], padding: int) -> tuple[Tensor, Tensor]:
+    """Return ids [b t] and mask [b t] of rows, padded on the left."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), padding, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, longest - len(row) :] = row
+        mask[number, longest - len(row) :] = True
+    return ids, mask
+
+
+def written_tokens(row: Tensor, padding: int) -> int:
+    """Return how many tokens of an answer [t] were written before its padding."""
+    other = (row != padding).nonzero()
+    return int(other[-1]) + 1 if len(other) else 0
+
+
+def kept_counts(inputs: Sequence[ModelInput], trace: Trace) -> list[KeptCounts]:
+    """Return for each prompt of a call how many visual tokens of its images were left."""
+    left = [len(image) for one in inputs for image in one.visual]
+    for layer in sorted(trace.kept):
+        # Under compat="reference" there is one entry, for the first image.
+        for number, kept in enumerate(trace.kept[layer]):
+            left[number] = len(kept)
+    found, first = [], 0
+    for one in inputs:
+        last = first + len(one.visual)
+        found.append((tuple(left[first:last]), tuple(len(image) for image in one.visual)))
+        first = last
+    return found

@@ -1,0 +1,349 @@
+"""LLaVA-1.5 and 1.6 through our own `llava` package: the only file that imports it."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import StoppingCriteriaList
+
+from llava.checkpoint.config import read_config
+from llava.checkpoint.files import CheckpointFiles
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.conversation import conv_templates
+from llava.images import process_images
+from llava.images.layouts import get_anyres_image_grid_shape
+from llava.mm_utils import tokenizer_image_token
+from llava.model.builder import load_pretrained_model
+from llava.model.decoder import decoder_shape
+from llava.model.visual_tokens import TokenLayout, token_layout
+from otprune.pruning import Pruning, Trace
+from otprune.pruning.image_tokens import ImageTokens
+from otprune_lmms.models.fingerprint import model_fingerprint
+from otprune_lmms.models.generation import StopAt, cut, padded, padding_id, written_tokens
+from otprune_lmms.models.protocol import (
+    Generation,
+    ImageView,
+    Likelihood,
+    ModelInput,
+    ModelSource,
+    Pixels,
+    Prompt,
+    VisionLanguageModel,
+    Written,
+)
+
+logger = logging.getLogger(__name__)
+
+CHAT_TEMPLATE = "vicuna_v1"
+"""The usual one."""
+
+
+def check_source(source: ModelSource, prunings: Sequence[Pruning | None] = ()) -> None:
+    """Check a source before it is loaded; see `models.check_source`."""
+    _check_template(source.chat_template or CHAT_TEMPLATE)
+    layers = [stage.layer for one in prunings if one is not None for stage in one.stages]
+    if not any(layers):
+        return
+    files = CheckpointFiles(source.pretrained, source.revision)
+    known = read_config(files).model.num_hidden_layers
+    if max(layers) >= known:
+        raise ValueError(
+            f"layer must be in 0..{known - 1} for {source.pretrained} of {known} layers, "
+            f"got {max(layers)}"
+        )
+
+
+def load(source: ModelSource) -> "Llava":
+    """Return a loaded LLaVA; see `models.load_model`."""
+    _check_template(source.chat_template or CHAT_TEMPLATE)
+    device = source.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_pretrained_model(
+        source.pretrained,
+        source.model_base,
+        load_8bit=source.load_8bit,
+        load_4bit=source.load_4bit,
+        device_map="auto",
+        device="cuda" if source.device_map == "auto" else device,
+        attn_implementation=source.attn_implementation,
+        torch_dtype=source.dtype,
+        revision=source.revision,
+    )
+    return Llava(loaded, source.chat_template or CHAT_TEMPLATE, use_cache=source.use_cache)
+
+
+def _check_template(name: str) -> None:
+    if name not in conv_templates:
+        known = ", ".join(conv_templates)
+        raise ValueError(f"chat_template must be one of {known}; got {name!r}")
+
+
+class Llava(VisionLanguageModel):
+    """LLaVA with its tokenizer and image processor.
+
+    Args:
+        loaded: what `load_pretrained_model` returns.
+        chat_template: name of the conversation template.
+        use_cache: keep keys and values while decoding.
+
+    Attributes:
+        model: the model of the `llava` package.
+        tokenizer: its tokenizer.
+        image_processor: its image processor.
+    """
+
+    def __init__(
+        self,
+        loaded: tuple[Any, Any, Any, int],
+        chat_template: str = CHAT_TEMPLATE,
+        *,
+        use_cache: bool = True,
+    ) -> None:
+        _check_template(chat_template)
+        self.tokenizer, self.model, self.image_processor, _ = loaded
+        self.model.eval()
+        self.chat_template, self.use_cache = chat_template, use_cache
+        self.shape = decoder_shape(self.model.config)
+        found = {weight.device for weight in self.model.parameters()}
+        self.devices = tuple(sorted(found, key=str))
+        self.dtype = self.model.dtype
+        self.attention = str(getattr(self.model.config, "_attn_implementation", None))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, configuration, vocabulary and preprocessing; see the base class."""
+        return model_fingerprint(self.model, self.tokenizer, self.image_processor)
+
+    def check(self, pruning: Pruning | None) -> None:
+        """Raise ``ValueError`` unless the model can carry out a pruning, for one-tile images."""
+        self.model.check_pruning(pruning)
+
+    def render(
+        self,
+        context: str,
+        images: int,
+        generation: Mapping[str, Any],
+        answer: str | None = None,
+    ) -> Prompt:
+        """Return the prompt of a request, as lmms-eval's own wrapper builds it.
+
+        A context that places no ``<image>`` gets one for each image, in a line of its own in front.
+        ``image_aspect_ratio`` among the generation settings counts only if the checkpoint's
+        configuration has no such field, as in lmms-eval's wrapper, and for this request alone.
+        """
+        placed = context.count(DEFAULT_IMAGE_TOKEN)
+        if placed and placed != images:
+            raise ValueError(f"the context places {placed} images, the document has {images}")
+        if images and not placed:
+            context = " ".join([DEFAULT_IMAGE_TOKEN] * images) + "\n" + context
+        conversation = conv_templates[self.chat_template].copy()
+        conversation.append_message(conversation.roles[0], context)
+        conversation.append_message(conversation.roles[1], answer)
+        own_aspect = "image_aspect_ratio" in vars(self.model.config)
+        aspect = None if own_aspect else generation.get("image_aspect_ratio")
+        return Prompt(conversation.get_prompt(), aspect)
+
+    def token_ids(self, prompt: Prompt) -> Tensor:
+        """Return the ids of a prompt, [t], with `IMAGE_TOKEN_INDEX` for each image."""
+        ids = tokenizer_image_token(prompt.text, self.tokenizer)
+        return torch.as_tensor(ids, dtype=torch.long)
+
+    def text_tokens(self, prompt: Prompt) -> int:
+        """Return how many of a prompt's ids are text."""
+        return int((self.token_ids(prompt) != IMAGE_TOKEN_INDEX).sum())
+
+    def preprocess(self, image: Image.Image, view: str | None = None) -> Pixels:
+        """Return an image's tiles: [3 s s], or [t 3 s s] under anyres.
+
+        ``view`` is an ``image_aspect_ratio`` instead of the checkpoint's own.
+        """
+        config = self.model.config
+        if view is not None:
+            pinpoints = getattr(config, "image_grid_pinpoints", None)
+            config = SimpleNamespace(image_aspect_ratio=view, image_grid_pinpoints=pinpoints)
+        return Pixels(process_images([image], self.image_processor, config)[0], image.size)
+
+    def encode(self, pixels: Sequence[Pixels], signals: frozenset[str]) -> list[ImageTokens]:
+        """Return the visual tokens of images; all tiles go through the vision tower at once."""
+        values: Any = [one.values for one in pixels]
+        if all(value.ndim == 3 for value in values):
+            values = torch.stack(values)
+        return self.model.encode_visual(values, [one.size for one in pixels], signals)
+
+    def generate(
+        self,
+        inputs: Sequence[ModelInput],
+        pruning: Pruning | None,
+        generation: Generation,
+        trace: Trace,
+    ) -> list[Written]:
+        """Return the answers to prompts, all in one call of `generate`."""
+        criteria = StoppingCriteriaList()
+        if generation.until:
+            criteria.append(StopAt(generation.until, self.tokenizer))
+        output = self.model.generate(
+            **self._batch(inputs),
+            pruning=pruning,
+            trace=trace,
+            pad_token_id=padding_id(self.tokenizer),
+            stopping_criteria=criteria,
+            do_sample=generation.samples,
+            temperature=generation.temperature,
+            top_p=generation.top_p,
+            num_beams=generation.num_beams,
+            max_new_tokens=generation.max_new_tokens,
+            use_cache=self.use_cache,
+        ).cpu()
+        texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
+        return [
+            Written(cut(text, generation.until), written_tokens(row, padding_id(self.tokenizer)))
+            for text, row in zip(texts, output, strict=True)
+        ]
+
+    def loglikelihood(
+        self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace
+    ) -> list[Likelihood]:
+        """Return the likelihood of each prompt's continuation, one call for each prompt.
+
+        Counted from the end of the sequence, where neither images nor pruning move anything.
+        """
+        found = []
+        each = Trace(watch=trace.watch)
+        for one in inputs:
+            found.append(self._likelihood(one, pruning, each))
+            _extend(trace, each)
+        return found
+
+    def _likelihood(self, one: ModelInput, pruning: Pruning | None, trace: Trace) -> Likelihood:
+        if one.answer < 1:
+            raise ValueError("a continuation must have at least one token, got none")
+        logits = self.model(
+            input_ids=one.ids[None].to(self.model.device),
+            visual=list(one.visual),
+            image_ids=list(one.image_ids),
+            answer_lengths=[one.answer],
+            pruning=pruning,
+            trace=trace,
+            use_cache=False,
+            logits_to_keep=one.answer + 1,
+        ).logits[0]
+        if any(trace.truncated):
+            raise ValueError(
+                f"the prompt is {trace.truncated[0]} positions longer than the model takes, and "
+                "the continuation at its end is cut"
+            )
+        wanted = one.ids[-one.answer :].to(logits.device)
+        predicted = logits[:-1].float()
+        loss = torch.nn.functional.cross_entropy(predicted, wanted)
+        greedy = bool((predicted.argmax(dim=1) == wanted).all())
+        return Likelihood(float(loss), greedy, one.answer)
+
+    def prefill(self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace) -> int:
+        """Run one prefill of a batch; return the bytes of its cache, padding included."""
+        output = self.model(
+            **self._batch(inputs, "input_ids"),
+            pruning=pruning,
+            trace=trace,
+            logits_to_keep=1,
+            use_cache=True,
+        )
+        layers = output.past_key_values.layers
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+    @contextmanager
+    def on_call(self, called: Callable[[], None]) -> Iterator[None]:
+        """Call a function after each forward call of the model in this context."""
+        hook = self.model.register_forward_hook(lambda *_: called())
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def image_views(self, pixels: Pixels) -> list[ImageView]:
+        """Return one view of a single tile; under anyres the whole image, and its tiles.
+
+        Patches that the merge cuts off have no token; newline tokens and CLS have no patch.
+        """
+        tower = self.model.get_vision_tower()
+        side = tower.num_patches_per_side
+        extra = int(tower.select_feature == "cls_patch")
+        values = pixels.values
+        tiles = 1 if values.ndim == 3 else len(values)
+        per_tile = side * side + extra
+        layout = TokenLayout(torch.arange(per_tile), None)
+        if values.ndim == 4:
+            layout = token_layout(
+                self.model.config, tiles, pixels.size, side, tower.image_processor.side, per_tile
+            )
+        numbers = np.full(tiles * per_tile, -1)
+        source = layout.source.numpy()
+        numbers[source[source >= 0]] = np.flatnonzero(source >= 0)
+        # CLS, where it is a token, comes before the patches.
+        patches = numbers.reshape(tiles, per_tile)[:, extra:].reshape(tiles, side, side)
+        seen = self._colours(values.reshape(tiles, *values.shape[-3:]), side)
+        if tiles == 1:
+            return [ImageView("as the model sees it", seen[0], patches[0])]
+        wide, high = self._grid(pixels.size, tiles - 1)
+        return [
+            ImageView("whole image, one tile", seen[0], patches[0]),
+            ImageView(
+                f"{high} x {wide} tiles",
+                _raster(seen[1:], high, wide),
+                _raster(patches[1:], high, wide),
+            ),
+        ]
+
+    def _grid(self, size: tuple[int, int], tiles: int) -> tuple[int, int]:
+        """Return how many tiles lie side by side, and how many on top of each other."""
+        pinpoints = getattr(self.model.config, "image_grid_pinpoints", None)
+        if pinpoints is None:
+            return tiles, 1
+        side = self.model.get_vision_tower().image_processor.side
+        return get_anyres_image_grid_shape(size, pinpoints, side)
+
+    def _colours(self, tiles: Tensor, side: int) -> np.ndarray:
+        """Return pixel values as colours [t h w 3], cut to whole patches."""
+        mean = np.array(self.image_processor.image_mean)[:, None, None]
+        std = np.array(self.image_processor.image_std)[:, None, None]
+        seen = tiles.float().cpu().numpy() * std + mean
+        whole = seen.shape[-1] // side * side
+        return seen.transpose(0, 2, 3, 1).clip(0, 1)[:, :whole, :whole]
+
+    def _batch(self, inputs: Sequence[ModelInput], ids_name: str = "inputs") -> dict[str, Any]:
+        """Return the arguments of a call about several prompts, padded on the left."""
+        ids, mask = padded([one.ids for one in inputs], padding_id(self.tokenizer))
+        device = self.model.device
+        return {
+            ids_name: ids.to(device),
+            "attention_mask": mask.to(device),
+            "visual": [image for one in inputs for image in one.visual],
+            "image_ids": [number for one in inputs for number in one.image_ids],
+        }
+
+
+def _extend(trace: Trace, call: Trace) -> None:
+    """Add what a further call did to what earlier ones did."""
+    before = len(trace.visual)
+    trace.visual += call.visual
+    trace.truncated += call.truncated
+    for layer, kept in call.kept.items():
+        own = trace.kept.setdefault(layer, [])
+        # Earlier images that no method pruned at this layer kept what they had.
+        own += [torch.arange(n) for n in trace.visual[len(own) : before]]
+        own += kept
+    trace.lengths[:] = [
+        [*own, *more]
+        for own, more in zip(trace.lengths or [[] for _ in call.lengths], call.lengths, strict=True)
+    ]
+
+
+def _raster(tiles: np.ndarray, high: int, wide: int) -> np.ndarray:
+    """Return tiles [high * wide, rows, columns, ...] as one raster."""
+    rows = [np.concatenate(list(tiles[y * wide : (y + 1) * wide]), axis=1) for y in range(high)]
+    return np.concatenate(rows, axis=0)

@@ -1,0 +1,276 @@
+"""What the harness needs of a vision-language model, and nothing else.
+
+A family of models is one file beside this one with a class of `VisionLanguageModel`; chat
+templates, image preprocessing, placeholders and checkpoints are its business. The engine hands it
+requests in plain values and gets plain values back.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from otprune.cost import DecoderShape
+from otprune.pruning import Pruning, Trace
+from otprune.pruning.image_tokens import ImageTokens
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Which model to load, and how.
+
+    Attributes:
+        pretrained: folder or hub id of a checkpoint.
+        family: a name of `models.FAMILIES`.
+        model_base: language model below a projector-only checkpoint or a LoRA adapter.
+        chat_template: name of the family's chat template; None for its usual one.
+        device: "cuda", "cuda:1", "cpu"; None for a GPU where there is one.
+        device_map: "auto" spreads the model over the GPUs.
+        dtype: of the weights: float32, float16, bfloat16; None for float16 on a GPU and float32 on
+            a CPU.
+        attn_implementation: eager, sdpa, flash_attention_2; None for transformers' choice.
+        revision: branch, tag or commit on the hub.
+        load_4bit: 4-bit weights.
+        load_8bit: 8-bit weights.
+        use_cache: keep keys and values while decoding.
+    """
+
+    pretrained: str
+    family: str = "llava"
+    model_base: str | None = None
+    chat_template: str | None = None
+    device: str | None = None
+    device_map: str | None = None
+    dtype: str | None = None
+    attn_implementation: str | None = None
+    revision: str | None = None
+    load_4bit: bool = False
+    load_8bit: bool = False
+    use_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Generation settings of a request, defaults filled in.
+
+    Attributes:
+        max_new_tokens: longest answer.
+        temperature: 0 for greedy decoding.
+        top_p: nucleus of sampling; None for all.
+        num_beams: beams.
+        until: texts that end an answer, left out of it.
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0
+    top_p: float | None = None
+    num_beams: int = 1
+    until: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> bool:
+        """Whether answers are drawn."""
+        return self.temperature > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request as a model reads it.
+
+    Attributes:
+        text: with the chat template; equal texts are equal prompts.
+        image_view: how the prompt's images are preprocessed where a request may choose; None for
+            the model's own way. Part of what decides the answer.
+    """
+
+    text: str
+    image_view: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """An image as the vision encoder takes it.
+
+    Attributes:
+        values: pixel values, float32 on the CPU, in the family's own shape.
+        size: width and height of the image in pixels.
+    """
+
+    values: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One prompt, ready for the language model.
+
+    Attributes:
+        ids: token ids with the family's image placeholders, [t]; for a loglikelihood with the
+            continuation at its end.
+        visual: visual tokens of each image.
+        image_ids: numbers that name the images, for seeded methods.
+        seed: of what is drawn for this prompt.
+        answer: ids at the end that are the continuation; 0 where an answer is to be written.
+    """
+
+    ids: Tensor
+    visual: tuple[ImageTokens, ...]
+    image_ids: tuple[int, ...]
+    seed: int = 0
+    answer: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The answer to one prompt.
+
+    Attributes:
+        text: the answer, cut at the first of the texts that end it.
+        tokens: tokens written, the end included.
+    """
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """The continuation of one prompt under a model.
+
+    Attributes:
+        loss: mean negative log-likelihood of its tokens, nats.
+        greedy: whether each of its tokens is the likeliest one.
+        tokens: how many it has, the chat template's end of turn included.
+    """
+
+    loss: float
+    greedy: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """A picture as the model sees it, cut into patches.
+
+    Attributes:
+        name: for titles.
+        pixels: [h w 3] in [0, 1]; sides are multiples of those of ``tokens``.
+        tokens: number of the visual token of each patch, [rows columns]; -1 where a patch has none.
+    """
+
+    name: str
+    pixels: np.ndarray
+    tokens: np.ndarray
+
+    def mask(self, kept: np.ndarray) -> np.ndarray:
+        """Return which patches' tokens are among the kept ones, [rows columns]."""
+        return np.isin(self.tokens, kept) & (self.tokens >= 0)
+
+
+class VisionLanguageModel(ABC):
+    """A loaded model of some family.
+
+    Attributes:
+        shape: the decoder's sizes, for the cost model and for budgets over all layers.
+        devices: on which weights lie, each once.
+        dtype: of the weights.
+        attention: name of the attention implementation.
+    """
+
+    shape: DecoderShape
+    devices: tuple[torch.device, ...]
+    dtype: torch.dtype
+    attention: str
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of all that decides this model's answers: weights, configuration, vocabulary.
+
+        Raises:
+            FingerprintError: weights that are not in memory.
+        """
+
+    @abstractmethod
+    def check(self, pruning: Pruning | None) -> None:
+        """Raise ``ValueError`` with one sentence unless the model can carry out a pruning."""
+
+    @abstractmethod
+    def render(
+        self,
+        context: str,
+        images: int,
+        generation: Mapping[str, Any],
+        answer: str | None = None,
+    ) -> Prompt:
+        """Return the prompt of a request.
+
+        Args:
+            context: the task's text; may place images with ``<image>``, else they come first.
+            images: number of its images.
+            generation: the task's generation settings, which may choose an image view.
+            answer: the assistant's turn; None leaves it open.
+
+        Raises:
+            ValueError: a context that places another number of images.
+        """
+
+    @abstractmethod
+    def token_ids(self, prompt: Prompt) -> Tensor:
+        """Return the ids of a prompt with a placeholder for each image, [t] on the CPU."""
+
+    @abstractmethod
+    def text_tokens(self, prompt: Prompt) -> int:
+        """Return how many of a prompt's ids are text, the chat template's included."""
+
+    @abstractmethod
+    def preprocess(self, image: Image.Image, view: str | None = None) -> Pixels:
+        """Return the pixel values of one RGB image; called on worker threads."""
+
+    @abstractmethod
+    def encode(self, pixels: Sequence[Pixels], signals: frozenset[str]) -> list[ImageTokens]:
+        """Return the visual tokens of images with the signals that methods need."""
+
+    @abstractmethod
+    def generate(
+        self,
+        inputs: Sequence[ModelInput],
+        pruning: Pruning | None,
+        generation: Generation,
+        trace: Trace,
+    ) -> list[Written]:
+        """Return the answers to prompts, all in one call of the language model."""
+
+    @abstractmethod
+    def loglikelihood(
+        self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace
+    ) -> list[Likelihood]:
+        """Return the likelihood of each prompt's last ``answer`` ids.
+
+        Methods that look at the question do not see the answer. ``trace`` holds all prompts' images
+        in order.
+
+        Raises:
+            ValueError: a continuation without tokens, or cut off by the model's longest prompt.
+        """
+
+    @abstractmethod
+    def prefill(self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace) -> int:
+        """Run one prefill of a batch; return the bytes of the keys and values that it leaves."""
+
+    @abstractmethod
+    def on_call(self, called: Callable[[], None]) -> AbstractContextManager[None]:
+        """Return a context in which ``called`` is called after each call of the language model."""
+
+    @abstractmethod
+    def image_views(self, pixels: Pixels) -> list[ImageView]:
+        """Return where the visual tokens of an image lie in what the model sees of it.
+
+        One view, or several where the model sees an image more than once (whole, and in tiles).
+        """

@@ -1,0 +1,59 @@
+"""What settings keep of one image: ``kept_patches.npz``, data for a picture."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from otprune_lmms.files import whole
+
+KEPT_IMAGE = "kept_patches.npz"
+
+
+@dataclass(frozen=True)
+class KeptImage:
+    """What settings keep of one image.
+
+    Attributes:
+        pixels: as the model sees it, [h w 3] uint8.
+        settings: columns of each setting, `results.columns.SETTING`.
+        masks: patches whose tokens are left at the end, by setting, [m rows columns] bool.
+    """
+
+    pixels: np.ndarray
+    settings: Sequence[Mapping[str, Any]]
+    masks: np.ndarray
+
+
+def write_kept_image(image: KeptImage, folder: Path) -> Path:
+    """Write the data into a results folder; return the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = folder / KEPT_IMAGE
+    settings = np.array(json.dumps([dict(one) for one in image.settings]))
+    with whole(path) as place, place.open("wb") as file:
+        np.savez_compressed(file, pixels=image.pixels, masks=image.masks, settings=settings)
+    return path
+
+
+def read_kept_image(folder: Path) -> KeptImage:
+    """Return the data of a results folder.
+
+    Raises:
+        ValueError: there is none, or of another format.
+    """
+    path = folder / KEPT_IMAGE
+    if not path.is_file():
+        raise ValueError(f"no kept patches at {path}")
+    try:
+        with np.load(path) as content:
+            settings = json.loads(str(content["settings"]))
+            return KeptImage(content["pixels"], settings, content["masks"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
