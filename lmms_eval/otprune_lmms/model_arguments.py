@@ -40,7 +40,8 @@ class Arguments:
         attn_implementation: eager, sdpa, flash_attention_2.
         batch_size: questions in one call.
         max_batch_size: upper bound of ``batch_size=auto``.
-        seed_video: how SEED-Bench's videos are seen.
+        seed_video: how the videos of benchmarks that have some are shown: "first_frame" or
+            "all_frames".
         journal: folder of finished answers.
         workers: threads that read images ahead.
         load_4bit: 4-bit weights.

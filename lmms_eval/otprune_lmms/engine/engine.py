@@ -43,8 +43,8 @@ class Engine:
         batch_size: requests in one call of the language model, at first.
         workers: threads that read and preprocess images ahead; 0 for none.
         journal: where finished answers are looked up and written; they are kept in memory anyway.
-        seed_video: "first_frame" shows a benchmark's videos (SEED-Bench's) by their first frame, as
-            the released code does; "all_frames" shows all.
+        seed_video: "first_frame" shows a benchmark's videos by their first frame, as the released
+            code does; "all_frames" shows all.
         progress: whether to show how far a run is.
         eval_time: take each answer's times by phase (`Answer.phases`), and log them.
         rank_once: rank an image once for all budgets of a nested method and all questions about it,

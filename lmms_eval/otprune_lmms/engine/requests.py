@@ -20,7 +20,7 @@ class Request:
     """One question about one document; two with the same `key` are the same request.
 
     Attributes:
-        task: id of the task.
+        task: name of the benchmark, or id of the task.
         split: split of its dataset.
         doc_id: number of the document in the split.
         index: number of the request among those of its document.

@@ -7,12 +7,10 @@ from typing import Any
 
 from PIL import Image
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.documents import Failure, build_requests
 from otprune_lmms.engine.prepare import document_errors
 from otprune_lmms.engine.requests import DocumentError, Request, RequestError
-
-_SEED = ("seedbench", "seedbench_lite", "seedbench_ppl")
-"""Tasks whose documents say in ``data_type`` whether their images are frames of a video."""
 
 
 def requests_of(
@@ -31,7 +29,7 @@ def requests_of(
 
     Args:
         task: lmms-eval's task object.
-        task_name: its id.
+        task_name: ``task`` of the requests: the benchmark's name, or the task's id.
         rank: number of this process.
         world: number of processes.
         limit: documents from the start; None for all.
@@ -49,13 +47,15 @@ def requests_of(
         failed += found
     elif found:
         raise DocumentError(found[0])
-    return requests_from(task.instances, {task_name: task.dataset}, failed)
+    datasets = {task.config.task: task.dataset}
+    return requests_from(task.instances, datasets, failed, task_name)
 
 
 def requests_from(
     instances: Sequence[Any],
     datasets: Mapping[str, Mapping[str, Any]],
     failed: list[Failure] | None = None,
+    task_name: str | None = None,
 ) -> list[Request]:
     """Return the requests of lmms-eval instances, one each, in order.
 
@@ -64,14 +64,15 @@ def requests_from(
 
     Args:
         instances: with ``args`` as lmms-eval 0.7 lays them out for "simple" models.
-        datasets: for each task, its splits.
+        datasets: for each task, by its id, its splits.
         failed: takes the documents whose continuation cannot be read; None: the first is an error.
+        task_name: ``task`` of the requests; None for the id of each instance's own task.
 
     Raises:
         RequestError: a kind of request that is no question about images.
         DocumentError: without ``failed`` a document whose continuation cannot be read.
     """
-    videos: dict[tuple[str, str], Sequence[str] | None] = {}
+    videos: dict[tuple[str, str], Sequence[bool] | None] = {}
     repeats: dict[int, int] = {}
     found = []
     for instance in instances:
@@ -79,9 +80,11 @@ def requests_from(
         repeats[id(instance)] = repeat
         *_, task, split = instance.args
         if (task, split) not in videos:
-            videos[task, split] = _data_types(task, datasets[task][split])
+            rule = benchmark(task).video
+            videos[task, split] = None if rule is None else rule.videos(datasets[task][split])
         try:
-            found.append(_request(instance, datasets[task][split], repeat, videos[task, split]))
+            dataset, video = datasets[task][split], videos[task, split]
+            found.append(_request(instance, task_name or task, dataset, repeat, video))
         except DocumentError as error:
             if failed is None:
                 raise
@@ -89,9 +92,11 @@ def requests_from(
     return found
 
 
-def _request(instance: Any, dataset: Any, repeat: int, data_types: Sequence[str] | None) -> Request:
+def _request(
+    instance: Any, task: str, dataset: Any, repeat: int, videos: Sequence[bool] | None
+) -> Request:
     kind = instance.request_type
-    context, second, doc_to_visual, doc_id, task, split = _arguments(instance)
+    context, second, doc_to_visual, doc_id, _, split = _arguments(instance)
     generation = {} if kind == "loglikelihood" else dict(second)
     request = Request(
         task=task,
@@ -102,7 +107,7 @@ def _request(instance: Any, dataset: Any, repeat: int, data_types: Sequence[str]
         generation=generation,
         images=partial(_images, dataset, doc_id, doc_to_visual),
         kind="loglikelihood" if kind == "loglikelihood" else "generate",
-        video=data_types is not None and data_types[doc_id] == "video",
+        video=videos is not None and videos[doc_id],
         repeat=repeat,
     )
     if kind != "loglikelihood":
@@ -130,10 +135,3 @@ def _images(
     if not images or any(image is None for image in images):
         return []
     return list(images)
-
-
-def _data_types(task: str, dataset: Any) -> Sequence[str] | None:
-    """Return the column that tells videos from images, without reading any image."""
-    if task not in _SEED or "data_type" not in getattr(dataset, "column_names", ()):
-        return None
-    return list(dataset["data_type"])

@@ -11,15 +11,12 @@ from pydantic import (
     model_validator,
 )
 
-from otprune_lmms.benchmarks import OTPRUNE_11
+from otprune_lmms.benchmarks import GROUPS, benchmark
 from otprune_lmms.experiments.pruning_choices import PruningChoices, Settings, as_tuple
 from otprune_lmms.models import ModelSource, check_source
 
 TASKS = Path(__file__).parent.parent / "tasks"
 """The package's own task files."""
-
-GROUP = "otprune_11"
-"""Stands for all of `OTPRUNE_11` among an experiment's tasks."""
 
 _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -81,7 +78,8 @@ class TaskChoice(Settings):
     """A task of the experiment.
 
     Attributes:
-        id: lmms-eval's id, or ``otprune_11`` for the 11 benchmarks.
+        id: name of a benchmark, or lmms-eval's id of a task without a record; a group
+            (`benchmarks.GROUPS`) stands for all of its benchmarks.
         limit: documents from the start; None for the experiment's own limit.
     """
 
@@ -118,12 +116,12 @@ class Experiment(Settings):
         suite: "mini" for the embedded data, "hub" for the benchmarks' own, or a folder of lmms-eval
             task files (``./my_tasks``) whose entries replace those of the stock tasks.
         models: at least one.
-        tasks: task ids.
+        tasks: names of benchmarks.
         pruning: the pruning configs.
         limit: documents of each task, from the start; None for all.
         java: "required": without Java nothing runs where captions are scored; "optional": caption
             metrics are then marked as missing.
-        seed_video: frames of SEED-Bench's videos: the first as in the released fork, or all.
+        seed_video: frames shown of a benchmark's videos: the first as in the released fork, or all.
         workers: threads that read and prepare images.
         strict: the first document that cannot be asked about (a broken image) is an error; else
             such documents are left out of every row, and said.
@@ -160,19 +158,17 @@ class Experiment(Settings):
         return self
 
     def task_limits(self) -> dict[str, int | None]:
-        """Return the limit of each task, the group ``otprune_11`` spelt out."""
+        """Return the limit of each task, groups of benchmarks spelt out.
+
+        A limit is raised where it would cut documents that are scored as one.
+        """
         named = [
             (task, choice.limit or self.limit)
             for choice in self.tasks
-            for task in (OTPRUNE_11 if choice.id == GROUP else [choice.id])
+            for task in GROUPS.get(choice.id, (choice.id,))
         ]
         _distinct("tasks", [task for task, _ in named])
-        return {task: _even(limit) if task == "mme" else limit for task, limit in named}
-
-
-def _even(limit: int | None) -> int | None:
-    """Return a limit that splits no pair of MME's questions."""
-    return None if limit is None else limit + limit % 2
+        return {task: benchmark(task).limit(limit) for task, limit in named}
 
 
 def _distinct(name: str, values: list[str]) -> None:

@@ -29,7 +29,7 @@ def left_out(failures: Iterable[Failure], scorers: Mapping[str, TaskScorer]) -> 
     known = {(one.task, one.doc_id): one for one in sorted(failures, reverse=True)}
     found = []
     for task, scorer in scorers.items():
-        for doc_id, reason in scorer.unasked.items():
+        for doc_id, reason in scorer.failed.items():
             known.setdefault((task, doc_id), Failure(task, doc_id, scorer.split, reason))
         first = {doc_id for name, doc_id in known if name == task}
         for doc_id in sorted(scorer.left_out(first)):

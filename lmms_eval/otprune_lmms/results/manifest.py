@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.benchmarks import OTPRUNE_11
+from otprune_lmms.benchmarks import GROUPS
 
 MANIFEST = "manifest.json"
-
-_GROUPS = {"otprune_11": OTPRUNE_11}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +143,5 @@ def _limits(experiment: Mapping[str, Any]) -> list[tuple[str, int | None]]:
     return [
         (task, choice.get("limit") or whole)
         for choice in experiment["tasks"]
-        for task in _GROUPS.get(choice["id"], (choice["id"],))
+        for task in GROUPS.get(choice["id"], (choice["id"],))
     ]

@@ -16,7 +16,7 @@ FORMAT = 2
 
 
 class ScoreCache:
-    """A folder of scores, each found by everything that decides it.
+    """A folder of scores, each under a hash of everything that decides it.
 
     Args:
         folder: made when the first score is kept.
@@ -34,11 +34,11 @@ class ScoreCache:
         """Return SHA-256 over the documents, the answers, and the versions of the scoring code.
 
         Args:
-            scorer: of the task.
+            scorer: of the benchmark.
             answers: by document.
-            without: documents that are left out, as `TaskScorer.score` is told.
+            without: documents that are left out, as in `TaskScorer.score`.
         """
-        known: dict[str, Any] = {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "code": {name: version(name) for name in ("lmms_eval", "pycocoevalcap")},
             "task": scorer.name,
@@ -47,8 +47,8 @@ class ScoreCache:
         }
         out = scorer.left_out(without)
         if out:
-            known["left out"] = sorted(out)
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+            content["left out"] = sorted(out)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, key: str) -> TaskScore | None:
         """Return the score of a key; None if there is none, or its file cannot be used."""
@@ -63,7 +63,7 @@ class ScoreCache:
         """Write a score under its key, whole or not at all.
 
         Raises:
-            ValueError: a score that lacks metrics, which could be had later.
+            ValueError: a score that lacks metrics; with Java it would have them.
             OutputError: it could not be written.
         """
         if score.missing:

@@ -1,4 +1,4 @@
-"""Caption metrics with the work shared between metrics, settings and tasks; numbers unchanged.
+"""Caption metrics, their work shared between metrics, configs and tasks; numbers unchanged.
 
 lmms-eval's caption tasks start Java three times for each of seven metrics: the tokeniser for
 references, again for candidates, and METEOR, even where the metric is not METEOR. Inside
@@ -64,9 +64,9 @@ class SharedTokenizer:
         self.runs = 0
 
     def prime(self, texts: Iterable[str]) -> None:
-        """Tokenise texts that will be asked for, in one run.
+        """Tokenise texts that `tokenize` will be called with, in one run.
 
-        A text that is not primed costs a run of its own when it comes; nothing else differs.
+        A text that was not primed costs `tokenize` a run of its own; nothing else differs.
 
         Args:
             texts: captions of one image a line, as a call to `tokenize` will join them.
@@ -119,16 +119,16 @@ class SharedMeteor:
         Raises:
             JavaError: Java is missing, or METEOR has ended.
         """
-        questions = []
+        lines = []
         for image, refs in references.items():
             candidate = found[image][0].replace("|||", "").replace("  ", " ")
-            questions.append(" ||| ".join(["SCORE", *refs, candidate]))
-        for question in questions:
-            if question not in self._statistics:
-                self._write(question)
-                self._statistics[question] = self._read()
-        self._write(" ||| ".join(["EVAL", *(self._statistics[q] for q in questions)]))
-        scores = [float(self._read()) for _ in questions]
+            lines.append(" ||| ".join(["SCORE", *refs, candidate]))
+        for line in lines:
+            if line not in self._statistics:
+                self._write(line)
+                self._statistics[line] = self._read()
+        self._write(" ||| ".join(["EVAL", *(self._statistics[line] for line in lines)]))
+        scores = [float(self._read()) for _ in lines]
         return float(self._read()), scores
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class CaptionTools:
         """Return what BLEU returns for its orders, computed once for equal captions."""
         key = (scorer._n, _frozen(references), _frozen(found))
         if key not in self._bleu:
-            # One entry: the four orders of a config are asked one after another.
+            # One entry: lmms-eval computes the four orders of a config one after another.
             self._bleu.clear()
             self._bleu[key] = _stock_bleu(scorer, references, found, verbose=0)
         return self._bleu[key]

@@ -3,7 +3,7 @@
 Filters, `process_results`, aggregation and their bookkeeping (`TaskOutput`) are lmms-eval's; here
 is only the loop over documents. Its evaluator is not called for it: that reads the launcher's
 environment, so that one process of several could not score alone, and it decodes every image
-again for every setting. A test holds the numbers to those of `simple_evaluate`.
+again for every pruning config. A test holds the numbers to those of `simple_evaluate`.
 """
 
 import hashlib
@@ -11,27 +11,28 @@ import inspect
 import io
 import json
 import math
+import random
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 from lmms_eval.evaluator_utils import TaskOutput
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import DocumentResults, benchmark, with_group_members
+from otprune_lmms.benchmarks.shares import Results, TaskAggregation
 from otprune_lmms.documents import build_requests
 from otprune_lmms.scoring.captions import CaptionTools, java
-from otprune_lmms.scoring.groups import check_pairs, together, with_company
-from otprune_lmms.scoring.isolation import own_corner, seeded
-from otprune_lmms.scoring.values import Results, shares
 
 Response = str | tuple[float, bool]
 """What a model answers: a text, or the loss of a continuation and whether it is the greedy one."""
 
-_Asked = Mapping[int, Sequence[Any]]
-"""Instances by document."""
+_Instances = Mapping[int, Sequence[Any]]
+"""lmms-eval's instances by document."""
 
 _SIDE_METRICS = ("submission",)
 """Metrics whose aggregation has no value, but writes a file (and fails on odd characters)."""
@@ -43,15 +44,15 @@ class ScoringError(RuntimeError):
 
 @dataclass(frozen=True)
 class Sample:
-    """What the task's code says about one document.
+    """One document's answer and what the task's code makes of it.
 
     Attributes:
         doc_id: number of the document in its split.
         target: the expected answer as text.
         answer: what was scored, after the task's filters.
         scores: the document's value for each metric that has one by document.
-        value: the document's share of the headline metric (`values.Share`); None without one.
-        detail: what the headline metric needs beside it.
+        value: the document's share of the headline metric (`benchmarks.Share`); None without one.
+        detail: the share's, see there.
     """
 
     doc_id: int
@@ -64,10 +65,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Scores of one setting on one task.
+    """Scores of one pruning config on one benchmark.
 
     Attributes:
-        task: its id.
+        task: the benchmark's name.
         documents: how many were scored.
         metrics: value of each metric as lmms-eval aggregates it; a filter other than "none" stands
             behind a comma.
@@ -83,42 +84,45 @@ class TaskScore:
 
 
 class TaskScorer:
-    """One task, ready to score any number of settings.
+    """One benchmark, ready to score the answers of any number of pruning configs.
 
     Args:
         task: lmms-eval's task object (`load_tasks`).
-        name: its id.
+        name: the benchmark's; without a record of it the task's id.
         limit: documents from the start that are scored; None for all.
 
     Attributes:
-        unasked: documents whose requests the task's code cannot build, with the reason.
+        benchmark: its record.
+        failed: documents whose requests the task's code cannot build, with the reason.
 
     Raises:
-        ValueError: MME without both questions of an image among the documents; no documents.
+        ValueError: a group of documents that are scored as one is cut by the limit; no documents.
     """
 
     def __init__(self, task: Any, name: str, limit: int | None = None) -> None:
         self.task = task
         self.name = name
+        self.benchmark = benchmark(name, list(task.aggregation()))
         with redirect_stderr(io.StringIO()):
-            self.unasked = build_requests(task, limit)
+            self.failed = build_requests(task, limit)
         self._all = list(task.instances)
         self._instances: dict[int, list[Any]] = defaultdict(list)
         for instance in self._all:
             self._instances[instance.doc_id].append(instance)
         for instances in self._instances.values():
             instances.sort(key=lambda instance: instance.idx)
-        self._ids = sorted({*self._instances, *self.unasked})
-        self._groups = together(name, self._documents(self._ids))
-        if name == "mme":
-            check_pairs(self._groups)
+        self._ids = sorted({*self._instances, *self.failed})
+        self._groups: dict[int, Any] = {}
+        if self.benchmark.groups is not None:
+            self._groups = self.benchmark.groups.of(self._documents(self._ids))
+            self.benchmark.groups.check(name, self._groups)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     @property
     def doc_ids(self) -> frozenset[int]:
-        """Numbers of the documents, those that cannot be asked about among them."""
+        """Numbers of the documents, `failed` ones among them."""
         return frozenset(self._ids)
 
     @property
@@ -150,15 +154,15 @@ class TaskScorer:
         without_java: bool = False,
         tools: CaptionTools | None = None,
     ) -> TaskScore:
-        """Return the scores of one setting.
+        """Return the scores of one pruning config.
 
-        Random guesses in a task's own code (MMMU: unreadable letters) start from the same seed each
-        time.
+        Random guesses in a task's own code (of what an unreadable answer meant) start from the same
+        seed each time.
 
         Args:
             answers: for each document the answers to its requests, in their order.
-            without: documents that are left out, and with them `left_out`; for settings to be
-                compared the same ones for each.
+            without: documents that are left out, and with them `left_out`; the same ones for all
+                configs that are to be compared.
             without_java: mark caption metrics as missing instead of computing them.
             tools: of the `shared_captions` around this call; without them captions have no shares.
 
@@ -167,47 +171,52 @@ class TaskScorer:
             ScoringError: a metric has no value, or the task's code failed.
         """
         out = self.left_out(without)
-        asked = {doc_id: many for doc_id, many in self._instances.items() if doc_id not in out}
-        self._fill(asked, answers)
+        scored = {doc_id: many for doc_id, many in self._instances.items() if doc_id not in out}
+        self._fill(scored, answers)
         output = TaskOutput.from_taskdict(self.name, self.task)
         missing: dict[str, str] = {}
-        with own_corner(self.task), seeded():
-            samples, results = self._process(asked, output)
+        with _isolated(self.task):
+            samples, results = self._process(scored, output)
             if without_java and self.needs_java:
                 missing = {metric: "needs Java" for metric in self.task.aggregation()}
             else:
                 self._aggregate(output)
                 samples = self._with_shares(samples, results, tools)
-        return TaskScore(self.name, len(asked), self._metrics(output), tuple(samples), missing)
+        return TaskScore(self.name, len(scored), self._metrics(output), tuple(samples), missing)
 
     def left_out(self, documents: Collection[int] = ()) -> frozenset[int]:
-        """Return the documents that are not scored where some cannot be asked about.
+        """Return the documents that are not scored where some have no answer.
 
-        These, those that are scored as one with them (MME: the other question about the image), and
-        `unasked`.
+        These, `failed` ones, and all that are scored as one with any of them.
         """
-        return with_company(self._groups, {*documents, *self.unasked})
+        return with_group_members(self._groups, {*documents, *self.failed})
 
     def _with_shares(
         self, samples: Sequence[Sample], results: Results, tools: CaptionTools | None
     ) -> list[Sample]:
         """Return samples with their shares of the headline metric."""
-        metric = headline(self.name, [name for name in self.task.aggregation()]).metric
-        captions = None if tools is None else tools.cider
-        found = shares(metric, results, self._aggregation(metric), captions)
+        metric = self.benchmark.metric.partition(",")[0]  # a filter's name behind it
+        given = DocumentResults(
+            metric,
+            results,
+            self._groups,
+            self._aggregation(metric),
+            {} if tools is None else tools.cider,
+        )
+        found = self.benchmark.shares(given)
         return [
             replace(one, value=found[one.doc_id].value, detail=found[one.doc_id].detail)
             for one in samples
         ]
 
-    def _aggregation(self, metric: str) -> Callable[[list[Any]], float] | None:
+    def _aggregation(self, metric: str) -> TaskAggregation | None:
         function = self.task.aggregation().get(metric)
         if function is None or "args" not in inspect.signature(function).parameters:
             return function
         return partial(function, args=self.task.args)
 
     def prime(self, tools: CaptionTools, many: Sequence[Mapping[int, Sequence[Response]]]) -> None:
-        """Tokenise the captions of several settings in one run; a saving, never a condition."""
+        """Tokenise the captions of several pruning configs in one run, which only saves time."""
         if not self.needs_java or java() is None:
             return
         texts = []
@@ -220,13 +229,14 @@ class TaskScorer:
     def _documents(self, ids: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         documents = self.task.eval_docs_no_media
         for doc_id in ids:
-            # Read anew each time: OK-VQA's code changes the document.
+            # Read anew each time: the code of some tasks changes the document.
             yield doc_id, documents[doc_id]
 
-    def _fill(self, asked: _Asked, answers: Mapping[int, Sequence[Response]]) -> None:
-        if not asked:
+    def _fill(self, scored: _Instances, answers: Mapping[int, Sequence[Response]]) -> None:
+        """Put the answers into the instances of the documents that are scored."""
+        if not scored:
             raise ValueError(f"task {self.name}: all of its {len(self)} documents are left out")
-        for doc_id, instances in asked.items():
+        for doc_id, instances in scored.items():
             given = answers.get(doc_id, ())
             if len(given) != len(instances):
                 raise ValueError(
@@ -237,26 +247,26 @@ class TaskScorer:
                 instance.resps = [answer]
                 instance.filtered_resps = {}
 
-    def _process(self, asked: _Asked, output: TaskOutput) -> tuple[list[Sample], Results]:
-        """Return samples, and what the task's code said of each document under its first filter."""
+    def _process(self, scored: _Instances, output: TaskOutput) -> tuple[list[Sample], Results]:
+        """Return samples, and what `process_results` returns under the task's first filter."""
         # The task holds what was built last, which may be one process's share.
-        self.task._instances = [one for one in self._all if one.doc_id in asked]
+        self.task._instances = [one for one in self._all if one.doc_id in scored]
         self.task.apply_filters()
-        first = next(iter(asked.values()))[0]
+        first = next(iter(scored.values()))[0]
         samples = []
-        said: dict[int, Mapping[str, Any]] = {}
+        results: dict[int, Mapping[str, Any]] = {}
         for filter_name in first.filtered_resps:
-            for doc_id, document in self._documents(asked):
+            for doc_id, document in self._documents(scored):
                 target = str(self.task.doc_to_target(document))
-                found = [i.filtered_resps[filter_name] for i in asked[doc_id]]
+                found = [i.filtered_resps[filter_name] for i in scored[doc_id]]
                 result = self.task.process_results(document, found)
                 for metric, value in result.items():
                     if metric not in _SIDE_METRICS:
                         output.sample_metrics[(metric, filter_name)].append(value)
                 text = found[0] if len(found) == 1 else json.dumps(found)
                 samples.append(Sample(doc_id, target, str(text), _numbers(result)))
-                said.setdefault(doc_id, result)
-        return samples, said
+                results.setdefault(doc_id, result)
+        return samples, results
 
     def _aggregate(self, output: TaskOutput) -> None:
         try:
@@ -286,3 +296,21 @@ def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(inner, (bool, int, float)):
             numbers[metric] = float(inner)
     return numbers
+
+
+@contextmanager
+def _isolated(task: Any) -> Iterator[None]:
+    """Run a task's code so that it has no effect outside and the same result each time.
+
+    Files that it writes go to a folder that is deleted, its prints nowhere, and its random guesses
+    start from the same seed.
+    """
+    arguments, random_state = getattr(task, "args", None), random.getstate()
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        task.args = SimpleNamespace(output_path=folder)
+        random.seed(0)
+        try:
+            yield
+        finally:
+            task.args = arguments
+            random.setstate(random_state)

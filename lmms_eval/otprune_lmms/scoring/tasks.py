@@ -16,48 +16,37 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from lmms_eval.utils import load_yaml_config
 from tenacity import RetryError
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.documents import BROKEN, reason_of
-
-_FOLDERS = {
-    "coco2017_cap_val": "coco_cap",
-    "flickr30k_test": "flickr30k",
-    "gqa": "gqa",
-    "mmbench_en_dev": "mmbench",
-    "mmbench_en_dev_static": "mmbench",
-    "mme": "mme",
-    "mmmu_val": "mmmu",
-    "nocaps_val": "nocaps",
-    "ok_vqa_val2014": "ok_vqa",
-    "pope": "pope",
-    "scienceqa_img": "scienceqa",
-    "seedbench": "seedbench",
-    "seedbench_ppl": "seedbench",
-}
 
 
 def task_manager(names: Sequence[str]) -> TaskManager:
-    """Return an index of the stock tasks ``names``: of their folders where known, else of all.
+    """Return an index of the tasks of benchmarks: of their folders where all have one, else of all.
 
     Indexing all of lmms-eval takes 3 to 8 s, the folders of the 11 benchmarks 0.1 s.
     """
-    known = all(name in _FOLDERS for name in names)
+    folders = [benchmark(name).folder for name in names]
     stock = Path(lmms_eval.tasks.__file__).parent
-    folders = sorted({str(stock / _FOLDERS[name]) for name in names}) if known else None
+    paths = {stock / folder for folder in folders if folder is not None}
+    known = None not in folders
+    # With all of lmms-eval only folders outside of it are added: none is to be indexed twice.
+    added = sorted(str(path) for path in paths if known or not path.is_relative_to(stock))
     return TaskManager(
-        "ERROR", include_path=folders, include_defaults=not known, model_name="llava"
+        "ERROR", include_path=added or None, include_defaults=not known, model_name="llava"
     )
 
 
 def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
-    """Return lmms-eval's task objects by name, their data loaded.
+    """Return lmms-eval's task objects of benchmarks by name, their data loaded.
 
     Args:
-        names: task ids.
+        names: of benchmarks; of those without a record the id of the task. Benchmarks of one task
+            get an object each.
         folder: task files (``<id>.yaml``) whose entries replace those of the stock tasks; None for
             the stock tasks as they are.
 
     Raises:
-        ValueError: an unknown id; data that is not there, or could not be fetched.
+        ValueError: an unknown name; data that is not there, or could not be fetched.
     """
     if not names:
         raise ValueError("tasks must name at least one task")
@@ -66,20 +55,21 @@ def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, An
     manager = task_manager(names)
     loaded = {}
     for name in names:
-        if name not in manager.all_subtasks:
-            raise ValueError(f"unknown task {name!r} (lmms-eval knows no task of this id)")
+        task = benchmark(name).task
+        if task not in manager.all_subtasks:
+            raise ValueError(f"unknown task {task!r} (lmms-eval knows no task of this id)")
         data_files(name, folder)
-        loaded |= _load(name, _override(name, folder), manager)
+        loaded[name] = _load(task, _override(task, folder), manager)
     return loaded
 
 
 def data_files(name: str, folder: Path | None) -> list[Path]:
-    """Return the data files of a task in a folder of task files; none for the hub's data.
+    """Return the data files of a benchmark in a folder of task files; none for the hub's data.
 
     Raises:
         ValueError: the folder has no such task, or a file is missing.
     """
-    override = _override(name, folder)
+    override = _override(benchmark(name).task, folder)
     named = (override.get("dataset_kwargs") or {}).get("data_files") or {}
     lists = [[files] if isinstance(files, str) else files for files in named.values()]
     files = [Path(file) for many in lists for file in many]
@@ -99,37 +89,38 @@ def fingerprint(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
-def _override(name: str, folder: Path | None) -> dict[str, Any]:
+def _override(task: str, folder: Path | None) -> dict[str, Any]:
+    """Return the entries that replace those of a stock task, its id among them."""
     if folder is None:
-        return {"task": name}
+        return {"task": task}
     for file in sorted(folder.glob("*.yaml")):
-        if load_yaml_config(str(file), mode="simple").get("task") == name:
+        if load_yaml_config(str(file), mode="simple").get("task") == task:
             return load_yaml_config(str(file), mode="full")
-    raise ValueError(f"no task file for {name} in {folder}")
+    raise ValueError(f"no task file for {task} in {folder}")
 
 
-def _load(name: str, override: dict[str, Any], manager: TaskManager) -> dict[str, Any]:
+def _load(task: str, override: dict[str, Any], manager: TaskManager) -> Any:
     try:
         # Its progress bars say nothing about a run's progress.
         with redirect_stderr(io.StringIO()), _broken_images_are_none():
-            return get_task_dict([override], manager, "simple")
+            return get_task_dict([override], manager, "simple")[task]
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(
-            f"task {name} could not be made of its first document: {reason_of(error)}"
+            f"task {task} could not be made of its first document: {reason_of(error)}"
         ) from error
     except RetryError as error:
         cause = error.last_attempt.exception()
         reason = " ".join(str(cause).split())[:300]
         raise ValueError(
-            f"the data of task {name} could not be loaded ({type(cause).__name__}: {reason})"
+            f"the data of task {task} could not be loaded ({type(cause).__name__}: {reason})"
         ) from error
 
 
 @contextmanager
 def _broken_images_are_none() -> Iterator[None]:
-    """Let lmms-eval, which looks at a task's first document, do so if its image is broken.
+    """Let lmms-eval load a task whose first document, which it reads, has a broken image.
 
-    Whoever asks for the image later gets the error.
+    Outside of this context reading the image is an error again.
     """
     decode = datasets.Image.decode_example
 

@@ -11,7 +11,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from otprune_lmms.benchmarks import HEADLINES, OTPRUNE_11, headline
+from otprune_lmms.benchmarks import OTPRUNE_11, benchmark
 from otprune_lmms.scoring import (
     JavaError,
     ScoringError,
@@ -70,7 +70,7 @@ def by_document(answers):
 @pytest.mark.parametrize("task", TASKS)
 def test_right_answers_score_best_and_wrong_ones_worst(task, tasks, tools):
     scorer = TaskScorer(tasks[task], task)
-    metric = HEADLINES[task].metric
+    metric = benchmark(task).metric
     best = scorer.score(by_document(right(task)))
     worst = scorer.score(by_document(wrong(task)))
     assert worst.metrics[metric] == 0
@@ -236,9 +236,9 @@ def test_scores_by_document_are_kept_where_the_task_has_them(tasks):
 
 
 def test_an_unknown_task_s_first_metric_stands_for_it():
-    assert headline("textvqa_val", ["exact_match", "submission"]).metric == "exact_match"
+    assert benchmark("textvqa_val", ["exact_match", "submission"]).metric == "exact_match"
     with pytest.raises(ValueError, match="task x has no metrics"):
-        headline("x", [])
+        benchmark("x", [])
 
 
 def test_missing_data_is_named(tmp_path):

@@ -4,9 +4,14 @@ import math
 
 import pytest
 
-from otprune_lmms.benchmarks import OTPRUNE_11, headline
+from otprune_lmms.benchmarks import (
+    OTPRUNE_11,
+    DocumentResults,
+    benchmark,
+    caption_shares,
+    metric_shares,
+)
 from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
-from otprune_lmms.scoring.values import shares
 from suites import make_suite, right, wrong
 
 CAPTIONS = ("coco2017_cap_val", "flickr30k_test", "nocaps_val")
@@ -38,7 +43,7 @@ def test_the_mean_of_the_shares_is_the_metric(task, tasks):
     counted = [value for value in values if value is not None]
     assert counted
     assert max(counted) > min(counted)
-    metric = score.metrics[headline(task, []).metric]
+    metric = score.metrics[benchmark(task).metric]
     assert sum(counted) / len(counted) == pytest.approx(metric, rel=1e-12)
 
 
@@ -52,9 +57,10 @@ def test_pope_and_mme_are_right_or_wrong_with_what_their_metric_needs(task, task
 
 def test_captions_have_the_score_of_their_image_or_none():
     said = {i: {"coco_CIDEr": {"image_id": str(100 + i), "pred": "x"}} for i in range(3)}
-    known = shares("coco_CIDEr", said, None, {100: 1.5, 101: 0.0})
+    scores = {100: 1.5, 101: 0.0}
+    known = caption_shares(DocumentResults("coco_CIDEr", said, caption_scores=scores))
     assert [known[i].value for i in range(3)] == [1.5, 0.0, None]
-    assert shares("coco_CIDEr", said, None)[0].value is None
+    assert caption_shares(DocumentResults("coco_CIDEr", said))[0].value is None
 
 
 def hits(results):
@@ -73,20 +79,26 @@ def test_turned_copies_of_a_question_count_once_and_together():
         2: {"m": {"index": 8, "hit": True}},
         3: {"m": {"index": 1_000_008, "hit": True}},
     }
-    found = {doc_id: share.value for doc_id, share in shares("m", said, hits).items()}
+    groups = benchmark("mmbench_en_dev").groups.of((i, one["m"]) for i, one in said.items())
+    given = DocumentResults("m", said, groups, hits)
+    found = {doc_id: share.value for doc_id, share in metric_shares(given).items()}
     assert found == {0: 0.0, 1: None, 2: 100.0, 3: None}
     assert said[0]["m"] == {"index": 7, "hit": True}, "the task's code got copies"
 
 
 def test_documents_that_do_not_count_have_no_share():
     said = {0: {"m": {"pred": "A", "answer": "A"}}, 1: {"other": {"pred": "A", "answer": "B"}}}
-    found = shares("m", said, lambda many: float(many[0]["pred"] == many[0]["answer"]))
+
+    def right(many):
+        return float(many[0]["pred"] == many[0]["answer"])
+
+    found = metric_shares(DocumentResults("m", said, aggregate=right))
     assert [found[0].value, found[1].value] == [1.0, None]
 
 
 def test_other_tasks_have_their_numbers_as_shares():
     said = {0: {"acc": True}, 1: {"acc": 0.25}, 2: {}}
-    found = shares("acc,none", said, None)
+    found = metric_shares(DocumentResults("acc", said))
     assert [found[i].value for i in range(3)] == [1.0, 0.25, None]
     assert not any(math.isnan(one.value) for one in found.values() if one.value is not None)
-    assert shares("acc", {0: {"acc": "text"}}, None)[0].value is None
+    assert metric_shares(DocumentResults("acc", {0: {"acc": "text"}}))[0].value is None

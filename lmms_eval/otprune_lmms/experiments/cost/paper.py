@@ -6,41 +6,40 @@ tokens of the system prompt. A table's TFLOPs are the mean over its benchmarks, 
 the mean of the benchmarks' ratios, which is not the ratio of the means.
 """
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
 from otprune import resolve_budget
 from otprune.cost import VICUNA_7B, VICUNA_13B, Convention, DecoderShape, prefill_multiply_adds
 
-TEXT_TOKENS = {
-    "coco2017_cap_val": 15,
-    "flickr30k_test": 15,
-    "gqa": 23,
-    "mmbench_en_dev_static": 83,
-    "mme": 25,
-    "mmmu_val": 113,
-    "nocaps_val": 15,
-    "ok_vqa_val2014": 39,
-    "pope": 21,
-    "scienceqa_img": 91,
-    "seedbench": 57,
-}
-"""Text tokens of a question, by task."""
 
-VISUAL_TOKENS_ANYRES = {
-    "coco2017_cap_val": 2225,
-    "flickr30k_test": 1922,
-    "gqa": 2239,
-    "mmbench_en_dev_static": 1927,
-    "mme": 2108,
-    "mmmu_val": 1882,
-    "nocaps_val": 2292,
-    "ok_vqa_val2014": 2249,
-    "pope": 2250,
-    "scienceqa_img": 1598,
-    "seedbench": 2116,
-}
-"""Visual tokens of an image under LLaVA-1.6's tiles, by task; LLaVA-1.5 has 576 for every image."""
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Typical lengths of a benchmark's prompts, from ``paper.csv``.
+
+    Attributes:
+        text: text tokens of a question.
+        visual_anyres: visual tokens of an image under LLaVA-1.6's tiles; LLaVA-1.5 has 576 for
+            every image.
+    """
+
+    text: int
+    visual_anyres: int
+
+
+@cache
+def lengths() -> Mapping[str, Lengths]:
+    """Return the lengths of each benchmark of the papers' tables, in their order."""
+    path = files("otprune_lmms.experiments.cost") / "paper.csv"
+    with path.open(encoding="utf-8") as file:
+        return {
+            line["benchmark"]: Lengths(int(line["text_tokens"]), int(line["visual_tokens_anyres"]))
+            for line in csv.DictReader(file)
+        }
+
 
 _SHAPES: dict[str, tuple[DecoderShape, bool]] = {
     "llava-1.5-7b": (VICUNA_7B, False),
@@ -70,7 +69,7 @@ class Printed:
 def printed_tflops(
     model: str,
     keep_ratio: float = 0.098,
-    tasks: Sequence[str] = tuple(TEXT_TOKENS),
+    tasks: Sequence[str] | None = None,
     convention: Convention = "2ndm",
 ) -> Printed:
     """Return the TFLOPs that a table of these tasks prints for a model and a keep ratio.
@@ -78,7 +77,7 @@ def printed_tflops(
     Args:
         model: one of `MODELS`.
         keep_ratio: share of an image's visual tokens that is kept before the language model.
-        tasks: keys of `TEXT_TOKENS`; DivPrune's ablations use four of them.
+        tasks: keys of `lengths`, None for all; DivPrune's ablations use four of them.
         convention: see `otprune.cost`; the papers' is "2ndm".
 
     Raises:
@@ -86,18 +85,19 @@ def printed_tflops(
     """
     if model not in _SHAPES:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {model!r}")
-    unknown = [task for task in tasks if task not in TEXT_TOKENS]
+    known = lengths()
+    tasks = tuple(known) if tasks is None else tasks
+    unknown = [task for task in tasks if task not in known]
     if unknown or not tasks:
-        known = ", ".join(TEXT_TOKENS)
         raise ValueError(
-            f"tasks must be one or more of {known}, got {', '.join(unknown) or 'none'}"
+            f"tasks must be one or more of {', '.join(known)}, got {', '.join(unknown) or 'none'}"
         )
     shape, anyres = _SHAPES[model]
     full, pruned = [], []
     for task in tasks:
-        visual = VISUAL_TOKENS_ANYRES[task] if anyres else 576
+        text = known[task].text
+        visual = known[task].visual_anyres if anyres else 576
         kept = resolve_budget(visual, keep_ratio=keep_ratio)
-        text = TEXT_TOKENS[task]
         full.append(prefill_multiply_adds(shape, visual + text, convention))
         pruned.append(prefill_multiply_adds(shape, kept + text, convention))
     count = len(tasks)

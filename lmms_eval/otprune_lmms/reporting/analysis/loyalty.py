@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.redraws import percentile_interval, redraws
 
 COLUMNS = ["model", "row", "task", "value", "low", "high", "documents", "clusters"]
@@ -34,7 +34,7 @@ def loyalty(samples: pd.DataFrame, draws: int) -> pd.DataFrame:
             drawn, documents, clusters = _drawn(str(task), agreed, draws)
             for row in drawn:
                 lines.append(_line(model, row, task, drawn[row], documents, clusters))
-                if not headline(str(task), ["value"]).metric.endswith("CIDEr"):
+                if benchmark(str(task)).kind != "caption":
                     own.setdefault(row, []).append((drawn[row], documents, clusters))
         tasks = max((len(many) for many in own.values()), default=0)
         for row, many in own.items():

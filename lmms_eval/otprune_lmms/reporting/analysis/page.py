@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.per_sample import COMPARISONS
 from otprune_lmms.reporting.statistics.averages import mean_of_ratios, scores
 from otprune_lmms.results.diagnostics import MAIN, QUANTITIES, quantity
@@ -112,7 +112,7 @@ def _benchmarks(own: Any, mark: str) -> list[str]:
                 _correlation(by.loc[(task, size)]) if (task, size) in by.index else _EMPTY
                 for size in budgets
             ]
-            rows.append([headline(str(task), ["-"]).column, *cells])
+            rows.append([benchmark(str(task)).column, *cells])
         lines += ["", f"### {quantity(column).name}, by benchmark{mark}", ""]
         lines += _table(["benchmark", *budgets], rows)
     return lines
@@ -151,7 +151,7 @@ def _loyalty(own: Any, mark: str) -> list[str]:
         mean = by.loc[(row, "all")] if (row, "all") in by.index else None
         shown = _EMPTY if mean is None else _percent(mean)
         rows.append([row, shown, *(_one(by["value"].get((row, task))) for task in tasks)])
-    heads = [headline(task, ["-"]).column for task in tasks]
+    heads = [benchmark(task).column for task in tasks]
     lines = ["", f"## Agreement with the unpruned model's answers, %{mark}", ""]
     return [*lines, *_table(["setting", "mean without captions [95 %]", *heads], rows)]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.points import with_budget
 from otprune_lmms.results.diagnostics import QUANTITIES
 
@@ -53,18 +53,17 @@ def outcomes(samples: pd.DataFrame) -> pd.DataFrame:
     """Return samples with ``kind`` and ``outcome``; those that have none are left out.
 
     kind "questions": 100 for right, 0 for wrong, shares between where the metric gives them. kind
-    "captions": CIDEr in percent of the unpruned model's mean on the benchmark. Benchmarks whose
+    "captions": the score in percent of the unpruned model's mean on the benchmark. Benchmarks whose
     headline has no best value, other than captions, are left out.
     """
     parts = []
     groups: Any = samples.groupby(["model", "task"], sort=False)
     for (_, task), some in groups:
-        head = headline(str(task), ["value"])
-        if head.metric.endswith("CIDEr"):
+        record = benchmark(str(task))
+        if record.kind == "caption":
             kind, whole = "captions", some.loc[some["method"].isna(), "value"].mean()
-        elif head.best is not None:
-            # Where the headline is no mean, a sample's value is 1 or 0.
-            kind, whole = "questions", 1.0 if task in ("mme", "pope") else head.best / head.scale
+        elif record.best_share is not None:
+            kind, whole = "questions", record.best_share
         else:
             continue
         if whole > 0:

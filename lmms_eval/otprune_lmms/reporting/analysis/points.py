@@ -10,7 +10,7 @@ import pandas as pd
 
 from otprune_lmms.reporting.analysis.redraws import redraws
 from otprune_lmms.reporting.statistics.averages import scores as headline_scores
-from otprune_lmms.reporting.statistics.headlines import parts_of, resampled
+from otprune_lmms.reporting.statistics.headlines import resampled, terms_of
 from otprune_lmms.results.diagnostics import QUANTITIES
 
 _DIGITS = 9
@@ -128,7 +128,7 @@ def _points(
     model, task, size = names
     # All cells answer the same documents.
     one = samples[samples["setting"] == samples["setting"].iloc[0]]
-    group: Any = pd.Series(parts_of(task, one).group, one["cluster"])
+    group: Any = pd.Series(terms_of(task, one).stratum, one["cluster"])
     strata = group.groupby(level=0, sort=False).first()
     clusters, counts = strata.index, redraws(task, strata.to_numpy(), draws)
     methods = samples.drop_duplicates("row").set_index("row")["method"]

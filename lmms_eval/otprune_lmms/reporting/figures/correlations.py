@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.reporting.figures.distances import kept_text
 from otprune_lmms.reporting.figures.style import WIDTH
@@ -40,7 +40,7 @@ def draw(results: Results, model: str) -> Figure:
     for place, name in zip(axes, quantities, strict=True):
         _panel(place, found[found["quantity"] == name], tasks, budgets)
         place.set_title(_short(quantity(name).name), loc="left")
-    names = ["mean" if task == _ALL else headline(str(task), ["-"]).column for task in tasks]
+    names = ["mean" if task == _ALL else benchmark(str(task)).column for task in tasks]
     axes[0].set_yticks(range(len(tasks)), names)
     axes[0].set_ylim(len(tasks) - 0.4, -0.6)
     figure.supxlabel("Spearman's ρ with the score over methods")

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.reporting.tables.by_layer import Key, Profile, over_layers, profiles
 from otprune_lmms.reporting.tables.settings import settings_of, with_planned
@@ -188,7 +188,7 @@ def _scores(records: Frame) -> Frame:
     if values.empty:
         raise NotDrawn("records.csv has no scores")
     heads = {
-        task: headline(str(task), list(dict.fromkeys(some["metric"]))).column
+        task: benchmark(str(task), list(dict.fromkeys(some["metric"]))).column
         for task, some in records.groupby("task", sort=False)
     }
     keys = ["model", "row", "task"]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.reporting.figures.distances import kept_text
 from otprune_lmms.reporting.figures.parts import Series, handles, outside, series_of
@@ -52,7 +52,7 @@ def draw(results: Results, model: str) -> Figure:
     for place, size in zip(axes, budgets, strict=True):
         _panel(place, found[found["budget"] == size], tasks, series)
         place.set_title(kept_text(size), loc="left")
-    names = ["mean of ratios" if t == _ALL else headline(str(t), ["-"]).column for t in tasks]
+    names = ["mean of ratios" if t == _ALL else benchmark(str(t)).column for t in tasks]
     axes[0].set_yticks(range(len(tasks)), names)
     axes[0].set_ylim(len(tasks) - 0.4, -0.6)
     against = found["against"].iloc[0]

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.budgets import budget_names
 from otprune_lmms.reporting.figures.data import Frame, NoImages, NotDrawn, Results
 from otprune_lmms.reporting.figures.overlay import fade, mask_of, outline, seen
@@ -49,7 +49,7 @@ def draw(results: Results, model: str) -> Figure:
         grid = (int(own["height"].iloc[0]), int(own["width"].iloc[0]))
         pixels = seen(found[task, doc_id][image], grid)
         line[0].imshow(pixels)
-        line[0].set_ylabel(headline(task, [task]).column, fontsize=7.5)
+        line[0].set_ylabel(benchmark(task).column, fontsize=7.5)
         for place, one in zip(line[1:], series, strict=True):
             _panel(place, pixels, own, one)
     _titles(axes, series)

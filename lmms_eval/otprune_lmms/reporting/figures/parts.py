@@ -14,17 +14,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from otprune_lmms.reporting.figures.data import Frame, spoken
 from otprune_lmms.reporting.figures.style import UNPRUNED, Look, look, shade
 
-METRICS = {
-    "exact_match": "accuracy, %",
-    "gpt_eval_score": "accuracy, %",
-    "mme_perception_score": "score of 2000",
-    "mmmu_acc": "accuracy, %",
-    "pope_f1_score": "F1, %",
-    "seed_image": "accuracy, %",
-}
-"""What readers call lmms-eval's metrics; CIDEr says so itself."""
-
-
 _SHORT = 8
 """Entries of a legend that a panel has room for."""
 
@@ -175,7 +164,7 @@ def title(axes: Axes, name: str, metric: str = "") -> None:
     axes.set_title(name, loc="left")
     if metric:
         style = {"fontsize": 6.5, "fontweight": "normal", "color": "#555555"}
-        axes.set_title(METRICS.get(metric, metric.split("_")[-1]), loc="right", **style)
+        axes.set_title(metric, loc="right", **style)
 
 
 def handles(series: Sequence[Series], unpruned: bool = True) -> list[Line2D]:

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
     Series,
@@ -24,7 +25,6 @@ CAPTION = (
 )
 
 _COLUMNS = 5
-_CAPTIONS = ("COCO", "Flickr", "NoCaps")
 
 
 def draw(results: Results, model: str) -> Figure:
@@ -50,7 +50,7 @@ def draw(results: Results, model: str) -> Figure:
         place.set_title(one.label, loc="left", color=one.look.colour)
     figure.supxlabel(f"{results.amount}, %")
     figure.supylabel("score, % of unpruned")
-    kinds = [("captions (CIDEr)", ":", "#888888", 0.8), ("questions", "-", "#888888", 0.8)]
+    kinds = [(_captions(scores), ":", "#888888", 0.8), ("questions", "-", "#888888", 0.8)]
     kinds.append(("mean of all", "-", "#333333", 2.2))
     lines = [Line2D([], [], ls=ls, color=colour, lw=lw, label=n) for n, ls, colour, lw in kinds]
     figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
@@ -75,10 +75,17 @@ def relative_scores(scores: Frame) -> Frame:
     return found
 
 
+def _captions(scores: Frame) -> str:
+    """Return what the legend calls captions, with their metric."""
+    records = [benchmark(str(task)) for task in scores["task"].unique()]
+    words = dict.fromkeys(one.metric_words for one in records if one.kind == "caption")
+    return f"captions ({', '.join(words)})" if words else "captions"
+
+
 def _panel(axes, own: Frame, one: Series) -> None:
-    for (_, column), lines in own.groupby(["task", "column"], sort=False):
+    for task, lines in own.groupby("task", sort=False):
         lines = lines.sort_values("share")
-        dash = ":" if column in _CAPTIONS else "-"
+        dash = ":" if benchmark(str(task)).kind == "caption" else "-"
         axes.plot(
             lines["share"], lines["relative"], color=one.look.colour, lw=0.8, ls=dash, alpha=0.55
         )

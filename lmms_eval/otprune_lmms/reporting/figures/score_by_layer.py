@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.budgets import budget_names
 from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
@@ -45,8 +45,8 @@ def draw(results: Results, model: str) -> Figure:
             draw_line(place, frame["layer"], frame, one.look)
         place.xaxis.set_major_locator(FixedLocator(layers))
         metrics = results.records.loc[results.records["task"] == task, "metric"]
-        head = headline(task, list(dict.fromkeys(metrics)))
-        title(place, head.column, head.metric)
+        record = benchmark(task, list(dict.fromkeys(metrics)))
+        title(place, record.column, record.metric_words)
     figure.supxlabel(f"layer before which tokens are dropped; {name} kept")
     legend(figure, handles(series, bool(scores["method"].isna().any())), free)
     return figure

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
     dodge,
@@ -50,8 +50,8 @@ def draw(results: Results, model: str) -> Figure:
         if len(own):
             token_axis(place, list(own["tokens"]))
         metrics = results.records.loc[results.records["task"] == task, "metric"]
-        head = headline(task, list(dict.fromkeys(metrics)))
-        title(place, head.column, head.metric)
+        record = benchmark(task, list(dict.fromkeys(metrics)))
+        title(place, record.column, record.metric_words)
     figure.supxlabel(f"{results.amount}{of_all(scores)}")
     legend(figure, handles(series, bool(scores["method"].isna().any())), free)
     return figure

@@ -5,24 +5,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pandas as pd
 
-from otprune_lmms.benchmarks import Headline, headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import Frame
-
-_CORRECT = ("pope", "mme")
-"""Tasks whose samples are 1 or 0, right or wrong, though their headline is no mean of these."""
-
-
-def full_marks(task: str) -> float | None:
-    """Return the value of a sample that is all right; None where there is no such value (CIDEr)."""
-    if task in _CORRECT:
-        return 1.0
-    head = known_headline(task)
-    return None if head.best is None else head.best / head.scale
-
-
-def known_headline(task: str) -> Headline:
-    """Return the headline of a task, of an unknown one its name alone."""
-    return headline(task, [task])
 
 
 def choose(samples: Frame, per_task: int, recorded: Collection[str] = ()) -> Frame:
@@ -70,7 +54,7 @@ def disagree(answers: Frame) -> bool:
     Args:
         answers: all samples of one document of one task.
     """
-    by_value = full_marks(str(answers["task"].iloc[0])) is not None
+    by_value = benchmark(str(answers["task"].iloc[0])).best_share is not None
     column = "value" if by_value else "answer"
     counts = answers.groupby("model")[column].nunique(dropna=True)
     return bool((counts > 1).any())

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import Frame, ImageSource, Shown
 from otprune_lmms.reporting.figures.style import UNPRUNED, look
 from otprune_lmms.reporting.report.choose import (
     choose,
     counts,
     disagree,
-    full_marks,
-    known_headline,
 )
 from otprune_lmms.reporting.report.kept import Kept
 from otprune_lmms.reporting.report.pictures import Album
@@ -97,11 +96,11 @@ def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, An
     documents, shown = counts(samples), chosen["task"].value_counts()
     found = []
     for task in tasks:
-        head, best = known_headline(task), full_marks(task)
+        record = benchmark(task, [task])
         found.append(
-            {"id": task, "name": head.column, "documents": documents[task]}
-            | {"shown": int(shown[task]), "best": best, "scale": head.scale}
-            | {"digits": head.digits, "metric": head.metric.rpartition("_")[2]}
+            {"id": task, "name": record.column, "documents": documents[task]}
+            | {"shown": int(shown[task]), "best": record.best_share, "scale": record.scale}
+            | {"digits": record.digits, "metric": record.metric.rpartition("_")[2]}
         )
     return found
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import Frame, Results
 from otprune_lmms.reporting.figures.distances import budget_text
-from otprune_lmms.reporting.report.choose import known_headline
 from otprune_lmms.reporting.tables import Verdict
 from otprune_lmms.results.diagnostics import quantity
 
@@ -70,7 +70,7 @@ def gate_sheet(verdicts: Iterable[Verdict], several: bool) -> Sheet:
         several: whether the run has several models.
     """
     lines = list(verdicts)
-    columns: list[Column] = [("task", lambda one: _said(known_headline(one.task).column))]
+    columns: list[Column] = [("task", lambda one: _said(benchmark(one.task).column))]
     columns += [("model", lambda one: _said(one.model))] if several else []
     columns += [
         ("verdict", _verdict),
@@ -96,7 +96,7 @@ def _verdict(one: Verdict) -> Field:
 def _score(task: str, value: float | None) -> Field:
     if value is None:
         return Field(_EMPTY)
-    return Field(number(value, known_headline(task).digits), repr(value))
+    return Field(number(value, benchmark(task).digits), repr(value))
 
 
 def analysis_sheets(results: Results) -> list[Sheet]:
@@ -151,7 +151,7 @@ def _pairs(results: Results) -> Iterator[Sheet]:
         return
     for task, own in found.groupby("task", sort=False):
         whole = str(task).startswith(_ALL)
-        head = None if whole else known_headline(str(task))
+        head = None if whole else benchmark(str(task))
         digits = 1 if head is None else head.digits
         columns = [
             *_model(results), ("kept", _budget), ("a", _text("a")), ("b", _text("b")),

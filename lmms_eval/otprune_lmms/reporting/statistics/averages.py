@@ -1,17 +1,16 @@
 """One number for several tasks: two relative averages and the average rank."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.results.frames import Column, Frame
 
 MEAN_OF_RATIOS = "mean_of_ratios"
 RATIO_OF_MEANS = "ratio_of_means"
-
-MME_DIVISOR = 20.0
-"""MME perception (of 2000) enters the ratio of means divided by this, as in TOPS and CDPruner."""
 
 PAPER_ONE_SHOT = ("VTW", "FastV", "DivPrune", "OTPrune")
 """Methods among which OTPrune's Table 1 takes its one-shot rank."""
@@ -28,7 +27,7 @@ def scores(records: Frame) -> Frame:
         averaged; NaN where a seed, or the row, has no value.
     """
     heads = {
-        task: headline(str(task), list(dict.fromkeys(some["metric"])))
+        task: benchmark(str(task), list(dict.fromkeys(some["metric"])))
         for task, some in records.groupby("task", sort=False)
     }
     chosen = records[records["metric"] == records["task"].map(lambda task: heads[task].metric)]
@@ -56,7 +55,9 @@ def mean_of_ratios(own: Column, base: Column) -> float:
 
 
 def ratio_of_means(own: Column, base: Column) -> float:
-    """Return mean(own) / mean(base) over tasks in percent (TOPS, CDPruner), MME / 20.
+    """Return mean(own) / mean(base) over tasks in percent, as TOPS and CDPruner do.
+
+    Scores of a large unit are divided first (`Benchmark.ratio_divisor`).
 
     Args:
         own: scores by task, in the units of our tables.
@@ -78,8 +79,15 @@ def shared_tasks(own: Column, base: Column) -> list[str]:
 
 
 def task_weights(tasks: list[str]) -> np.ndarray:
-    """Return what each task's score is multiplied with in a ratio of means: 1, MME 1/20."""
-    return np.array([1 / MME_DIVISOR if task == "mme" else 1.0 for task in tasks])
+    """Return what each task's score is multiplied with in a ratio of means."""
+    return np.array([1 / benchmark(str(task)).ratio_divisor for task in tasks])
+
+
+def ratio_of_means_name(tasks: Iterable[str]) -> str:
+    """Return what a ratio of means is called, with the tasks whose scores are divided first."""
+    divided = [one for one in map(benchmark, tasks) if one.ratio_divisor != 1]
+    named = ", ".join(f"{one.column}/{one.ratio_divisor:g}" for one in divided)
+    return "ratio of means" + (f" ({named})" if named else "")
 
 
 def average_rank(scores: Frame) -> Column:

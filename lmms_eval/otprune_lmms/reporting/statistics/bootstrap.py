@@ -1,9 +1,9 @@
 """Cluster bootstrap of headline scores: which documents one happened to ask.
 
-Clusters (images) are drawn with replacement, as many as there are, with all their documents; MME's
-within each category, so that none is ever missing. All rows of a model and task see the same draws,
-so differences between them are paired. A row with several seeds is their mean within each draw: the
-interval is about documents, not about further seeds.
+Clusters (images) are drawn with replacement, as many as there are, with all their documents; within
+each stratum where a headline adds up strata, so that none is ever missing. All rows of a model and
+task see the same draws, so differences between them are paired. A row with several seeds is their
+mean within each draw: the interval is about documents, not about further seeds.
 
 Intervals are percentile intervals, not BCa. A score at its bound (all right) has no bias correction
 (its z0 is infinite); scores of few documents lie on a lattice, where z0 hangs on ties; and BCa's

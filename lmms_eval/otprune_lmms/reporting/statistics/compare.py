@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS, RATIO_OF_MEANS
 from otprune_lmms.reporting.statistics.bootstrap import (
@@ -23,7 +24,6 @@ from otprune_lmms.reporting.statistics.drawn import (
     used_tasks,
 )
 from otprune_lmms.reporting.statistics.gather import TaskSamples
-from otprune_lmms.reporting.statistics.headlines import unit
 from otprune_lmms.reporting.statistics.paired import (
     BOOTSTRAP,
     MCNEMAR,
@@ -197,7 +197,8 @@ def _pair(
     differing, documents = discordant(samples, a, b), len(samples.documents)
     test, p = tested
     if test == MCNEMAR:
-        top = max(samples.values[a].max(), samples.values[b].max()) * unit(samples.task)
+        top = max(samples.values[a].max(), samples.values[b].max())
+        top *= benchmark(samples.task).scale
         detectable = top * detectable_difference(differing / documents, documents)
     else:
         detectable = _from_draws(gaps)

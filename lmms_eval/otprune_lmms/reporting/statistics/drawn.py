@@ -17,7 +17,7 @@ from otprune_lmms.reporting.statistics.gather import (
 from otprune_lmms.results.frames import Column, Frame
 
 SAME = 0.01
-"""Scores of records and of samples this close are the same (MMMU's is rounded)."""
+"""Scores of records and of samples this close are the same (some tasks round theirs)."""
 
 Draws = Mapping[str, np.ndarray]
 

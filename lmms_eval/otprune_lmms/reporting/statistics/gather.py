@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from otprune_lmms.reporting.statistics.headlines import Parts, parts_of
+from otprune_lmms.benchmarks import HeadlineTerms
+from otprune_lmms.reporting.statistics.headlines import terms_of
 from otprune_lmms.results.frames import Frame
 
 
@@ -22,7 +23,7 @@ class TaskSamples:
         task: its id.
         documents: ``[n]`` ids of the documents that count for the headline.
         cluster: ``[n]``, 0.. by cluster.
-        stratum: ``[C]``, 0.. by stratum of each cluster: MME's categories, else one.
+        stratum: ``[C]``, 0.. by stratum of each cluster (`HeadlineTerms`).
         terms: by row ``[s n t]``, what each document of each seed adds to the headline.
         values: by row ``[s n]``, the documents' own values.
         score: from sums of terms ``[... t]`` to the headline as tables show it.
@@ -106,30 +107,30 @@ def arrange(task: str, cells: Mapping[str, Sequence[Frame]], documents: np.ndarr
         documents: ids, for which all of them have a value.
     """
     chosen = {row: [frame.loc[documents] for frame in some] for row, some in cells.items()}
-    parts = {row: [parts_of(task, frame) for frame in some] for row, some in chosen.items()}
-    first = next(iter(parts))
-    cluster, stratum = _clusters(chosen[first][0], parts[first][0])
+    found = {row: [terms_of(task, frame) for frame in some] for row, some in chosen.items()}
+    first = next(iter(found))
+    cluster, stratum = _clusters(chosen[first][0], found[first][0])
     return TaskSamples(
         task=task,
         documents=documents,
         cluster=cluster,
         stratum=stratum,
-        terms={row: np.stack([one.terms for one in some]) for row, some in parts.items()},
+        terms={row: np.stack([one.terms for one in some]) for row, some in found.items()},
         values={
             row: np.stack([frame["value"].to_numpy(float) for frame in some])
             for row, some in chosen.items()
         },
-        score=parts[first][0].score,
+        score=found[first][0].score,
     )
 
 
-def _clusters(frame: Frame, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+def _clusters(frame: Frame, own: HeadlineTerms) -> tuple[np.ndarray, np.ndarray]:
     """Return each document's cluster ``[n]`` and each cluster's stratum ``[C]``."""
     names = [
         name or f"document {document}"
         for name, document in zip(frame["cluster"], frame.index, strict=True)
     ]
-    images = pd.factorize(np.array(names, dtype=object)[parts.owner])[0]
-    keys = pd.MultiIndex.from_arrays([parts.group, images])
+    images = pd.factorize(np.array(names, dtype=object)[own.owner])[0]
+    keys = pd.MultiIndex.from_arrays([own.stratum, images])
     cluster, distinct = pd.factorize(keys)
     return cluster, np.array([stratum for stratum, _ in distinct], dtype=int)

@@ -1,16 +1,17 @@
 """The statistics page of an experiment."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from otprune_lmms.benchmarks import Benchmark, benchmark
 from otprune_lmms.reporting.statistics import sections
 from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS
 from otprune_lmms.reporting.statistics.compare import ALL, Findings
 from otprune_lmms.reporting.statistics.drawn import ModelDraws
 from otprune_lmms.reporting.statistics.paired import BOOTSTRAP, EXACT, MCNEMAR, SAMPLED
 from otprune_lmms.reporting.statistics.power import ALPHA
-from otprune_lmms.reporting.statistics.text import head_of, listed
+from otprune_lmms.reporting.statistics.text import listed
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
@@ -98,14 +99,15 @@ def _summary(found: Findings) -> Iterator[str]:
 
 def _cautions(found: Findings, model: ModelDraws) -> Iterator[str]:
     for task, data in model.tasks.items():
-        name = head_of(task).column
+        record = benchmark(task)
+        name = record.column
         for row, problem in data.problems.items():
             yield f"{row}, {name}: no interval or test ({problem})"
         strata = [np.bincount(group.stratum).min() for group in data.groups]
         if strata and min(strata) < _FEW:
             yield (
                 f"{name}: as few as {min(strata)} images"
-                f"{' in a category' if task == 'mme' else ''}; intervals are too narrow by about "
+                f"{_in_stratum(record)}; intervals are too narrow by about "
                 f"{100 * (1 - np.sqrt(1 - 1 / min(strata))):.0f} % of their width or more"
             )
         if len(data.groups) > 1:
@@ -120,7 +122,7 @@ def _flat(found: Findings, model: ModelDraws) -> Iterator[str]:
     for task, some in flat.groupby("task", sort=False):
         clusters = int(some["clusters"].min())
         yield (
-            f"{head_of(str(task)).column}: all documents alike for {listed(some['row'])}, so the "
+            f"{benchmark(str(task)).column}: all documents alike for {listed(some['row'])}, so the "
             f"interval has no width. The truth may still differ in up to {300 / clusters:.1f} % of "
             "the documents (rule of three, 95 %)"
         )
@@ -136,13 +138,27 @@ def _too_few_draws(found: Findings, model: ModelDraws) -> Iterator[str]:
         )
 
 
+def _in_stratum(record: Benchmark) -> str:
+    return f" in a {record.aggregation.strata}" if record.aggregation.strata else ""
+
+
 def _method(found: Findings) -> Iterator[str]:
     used = set(found.pairs["test"])
+    tasks = dict.fromkeys(task for model in found.models.values() for task in model.tasks)
+    records = [benchmark(task) for task in tasks]
+    strata = [
+        f"{one.title}: within each {one.aggregation.strata}"
+        for one in records
+        if one.aggregation.strata
+    ]
+    counted = [f"{one.title}: {one.counted}" for one in records if one.counted]
+    no_means = sorted({one.aggregation.called for one in records if one.aggregation.called})
+    exchanged = ", ".join(["scores that are not 0 or 1", *no_means, "seeds"])
     yield (
         f"- Intervals: 95 %, percentile, {found.draws} bootstrap draws of images with all their "
-        "documents (MME: within each category), the same draws for all rows of a task. They are "
+        f"documents{_in_brackets(strata)}, the same draws for all rows of a task. They are "
         "about further documents of the same kind, not about further tasks or trainings. Documents "
-        "are those that count for the task's headline (MME: perception, SEED-Bench: images). "
+        f"are those that count for the task's headline{_in_brackets(counted)}. "
         "Relative averages: tasks drawn independently, the set of tasks fixed. Not BCa: its bias "
         "correction is infinite for a score at its bound and hangs on ties for few documents."
     )
@@ -153,8 +169,8 @@ def _method(found: Findings) -> Iterator[str]:
         ),
         SAMPLED: (
             f"- {SAMPLED}: the two rows exchange the answers of whole images, "
-            f"{found.permutations} random exchanges: for scores that are not 0 or 1, F1, MME's "
-            "sum, seeds, and images with several questions. Both headlines are computed anew."
+            f"{found.permutations} random exchanges: for {exchanged}, and images with several "
+            "questions. Both headlines are computed anew."
         ),
         EXACT: f"- {EXACT}: the same with all exchanges, where the two differ in few images.",
         BOOTSTRAP: (
@@ -171,6 +187,10 @@ def _method(found: Findings) -> Iterator[str]:
         "- All p-values, both averaging rules and every interval: averages.csv, intervals.csv, "
         "pairs.csv (difference = a - b)."
     )
+
+
+def _in_brackets(facts: Sequence[str]) -> str:
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def seed_lines(scores: Frame, cells: Mapping[str, list[float]]) -> list[str]:

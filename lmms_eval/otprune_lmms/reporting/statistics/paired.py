@@ -3,9 +3,9 @@
 Which test (`choose`): McNemar's mid-p where the headline is a mean of right and wrong, every
 document has an image of its own and neither row has seeds to average; it is the better of the two
 in level and power (Fagerland, Lydersen, Laake 2013). A sign-flip permutation test everywhere else:
-for scores that are not 0 or 1, for F1 and MME's sum, for seeds, and where questions share an image,
-because McNemar takes documents for independent and then finds too much. What is exchanged is a
-whole cluster between the two rows, after which both headlines are computed anew.
+for scores that are not 0 or 1, for headlines that are no mean, for seeds, and where questions share
+an image, because McNemar takes documents for independent and then finds too much. What is exchanged
+is a whole cluster between the two rows, after which both headlines are computed anew.
 """
 
 import gc
@@ -17,8 +17,8 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.statistics.gather import TaskSamples
-from otprune_lmms.reporting.statistics.headlines import plain_mean
 
 PERMUTATIONS = 9999
 MCNEMAR, EXACT, SAMPLED = "mcnemar-midp", "permutation-exact", "permutation"
@@ -77,7 +77,8 @@ def choose(samples: TaskSamples, a: str, b: str) -> str:
     single = len(own) == 1 and len(other) == 1
     levels = np.unique(np.concatenate([own.ravel(), other.ravel()]))
     yes_no = len(levels) <= 2 and (len(levels) < 2 or levels[0] == 0)
-    if plain_mean(samples.task) and samples.alone and single and yes_no:
+    plain_mean = benchmark(samples.task).aggregation.plain_mean
+    if plain_mean and samples.alone and single and yes_no:
         return MCNEMAR
     return EXACT if len(_differing(samples, a, b)) <= _ENUMERATED else SAMPLED
 

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS, RATIO_OF_MEANS
+from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.statistics.averages import (
+    MEAN_OF_RATIOS,
+    RATIO_OF_MEANS,
+    ratio_of_means_name,
+)
 from otprune_lmms.reporting.statistics.compare import ALL, Findings
 from otprune_lmms.reporting.statistics.drawn import ModelDraws
 from otprune_lmms.reporting.statistics.paired import MCNEMAR, holm
@@ -12,7 +17,6 @@ from otprune_lmms.reporting.statistics.power import ALPHA, documents_needed
 from otprune_lmms.reporting.statistics.text import (
     EMPTY,
     between,
-    head_of,
     listed,
     number,
     probability,
@@ -39,7 +43,9 @@ def relative(found: Findings, model: ModelDraws) -> Lines:
         [row, shown[row, MEAN_OF_RATIOS], shown[row, RATIO_OF_MEANS]]
         for row in dict.fromkeys(mine["row"])
     ]
-    yield from table(["percent of unpruned", "mean of ratios", "ratio of means (MME-P/20)"], rows)
+    tasks = [str(task) for task in model.scores.columns]
+    heads = ["percent of unpruned", "mean of ratios", ratio_of_means_name(tasks)]
+    yield from table(heads, rows)
     sets = list(dict.fromkeys(mine["tasks"]))
     if len(sets) > 1:
         yield from ["", "Rows differ in the tasks that enter: column `tasks` of averages.csv."]
@@ -51,14 +57,14 @@ def scores(found: Findings, model: ModelDraws) -> Lines:
     tasks = [str(task) for task in model.scores.columns]
     shown = {
         (line.row, line.task): between(
-            line.value, line.low, line.high, head_of(str(line.task)).digits
+            line.value, line.low, line.high, benchmark(str(line.task)).digits
         )
         for line in mine.itertuples()
     }
     rows = [
         [str(row), *(shown.get((row, task), EMPTY) for task in tasks)] for row in model.scores.index
     ]
-    yield from table(["setting", *(head_of(task).column for task in tasks)], rows)
+    yield from table(["setting", *(benchmark(task).column for task in tasks)], rows)
 
 
 def differences(pairs: Frame) -> Lines:
@@ -82,7 +88,7 @@ def _difference(a: str, b: str, lines: Frame) -> list[str]:
     single = lines[~lines["task"].isin(list(ALL.values()))]
     sure = single[single["p_holm"] < ALPHA]
     names = [
-        listed(head_of(task).column for task in side["task"])
+        listed(benchmark(task).column for task in side["task"])
         for side in (sure[sure["difference"] > 0], sure[sure["difference"] < 0])
     ]
     told = [EMPTY, EMPTY]
@@ -110,13 +116,13 @@ def decidable(pairs: Frame) -> Lines:
 
 def _decidable(task: str, lines: Frame) -> list[str]:
     whole = task == ALL[MEAN_OF_RATIOS]
-    digits = 1 if whole else head_of(task).digits
+    digits = 1 if whole else benchmark(task).digits
     share = (lines["discordant"] / lines["documents"]).astype(float).median()
     smallest = lines["detectable"].median()
     sure = int((lines["p_holm"] < ALPHA).sum())
     documents = lines["documents"].dropna()
     return [
-        "relative average" if whole else head_of(task).column,
+        "relative average" if whole else benchmark(task).column,
         EMPTY if documents.empty else str(int(documents.median())),
         EMPTY if np.isnan(share) else f"{100 * share:.0f} %",
         number(smallest, digits),
@@ -129,7 +135,7 @@ def _decidable(task: str, lines: Frame) -> list[str]:
 
 def _for_one(task: str, lines: Frame, share: float, smallest: float) -> str:
     """Return how many documents a difference of one point takes, by the square-root law."""
-    if head_of(task).best != 100 or np.isnan(smallest):
+    if benchmark(task).best != 100 or np.isnan(smallest):
         return EMPTY
     if set(lines["test"]) == {MCNEMAR} and share > 0.01:
         return f"{documents_needed(share, 0.01):.0f}"

@@ -3,14 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from otprune_lmms.benchmarks import Headline, headline
-
 EMPTY = "–"
-
-
-def head_of(task: str) -> Headline:
-    """Return what a task's column is called and how its scores are shown."""
-    return headline(task, ["value"])
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:

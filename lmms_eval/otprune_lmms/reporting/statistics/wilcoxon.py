@@ -23,7 +23,7 @@ def wilcoxon_over_tasks(
     """Return the p-value of the signed-rank test on relative differences (own - other) / other.
 
     The defaults are those that give the paper's p = 0.028 from the 11 benchmarks of its
-    LLaVA-1.5-13B block. Differences must be relative: MME's points would drown all others. The
+    LLaVA-1.5-13B block. Differences must be relative: a large unit would drown all others. The
     tasks are the sample here, not the documents: it asks whether a method would win on further
     benchmarks of the kind, and 11 of them are a small sample.
 

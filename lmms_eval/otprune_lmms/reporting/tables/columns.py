@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from otprune_lmms.benchmarks import Headline, headline
+from otprune_lmms.benchmarks import Benchmark, benchmark
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.reporting.tables.cost import Convention, Cost
 from otprune_lmms.reporting.tables.layout import Column
@@ -12,24 +12,18 @@ from otprune_lmms.reporting.tables.layout import Column
 TOKENS = "tokens"
 MEAN = "tokens, mean over layers"
 RANK = "average rank"
-RULES = {
-    "mean of ratios": averages.MEAN_OF_RATIOS,
-    "ratio of means (MME-P/20)": averages.RATIO_OF_MEANS,
-}
-"""Headings of the two relative averages, and the names of their rules in `statistics.averages`."""
-
 AVERAGE = {
     averages.MEAN_OF_RATIOS: averages.mean_of_ratios,
     averages.RATIO_OF_MEANS: averages.ratio_of_means,
 }
-"""The rules by name."""
+"""The relative averages by the name of their rule."""
 
 SHARE = "MAC %"
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6))
 
 
-def heads_of(records: pd.DataFrame, asked: Sequence[str]) -> dict[str, Headline]:
-    """Return the headline of each task: those asked for in their order, then others of the records.
+def heads_of(records: pd.DataFrame, asked: Sequence[str]) -> dict[str, Benchmark]:
+    """Return the record of each task: those asked for in their order, then others of the records.
 
     A task that was asked for and not run is among them.
     """
@@ -39,17 +33,18 @@ def heads_of(records: pd.DataFrame, asked: Sequence[str]) -> dict[str, Headline]
     }
     # Of a task without records nothing is known; the stand-in has no value anywhere.
     return {
-        task: headline(task, metrics.get(task, ["-"])) for task in dict.fromkeys([*asked, *metrics])
+        task: benchmark(task, metrics.get(task, ["-"]))
+        for task in dict.fromkeys([*asked, *metrics])
     }
 
 
 def columns_of(
-    heads: Mapping[str, Headline], cost: tuple[Column, ...], layers: bool = False
+    heads: Mapping[str, Benchmark], cost: tuple[Column, ...], layers: bool = False
 ) -> tuple[Column, ...]:
     """Return all columns: tokens, cost if known, scores, relative averages, rank.
 
     Args:
-        heads: of the tasks.
+        heads: records of the tasks.
         cost: columns of cost.
         layers: whether budgets are about all layers, so that their mean is a column.
     """
@@ -59,7 +54,10 @@ def columns_of(
         Column(head.column if names.count(head.column) == 1 else task, "score", head.digits, task)
         for task, head in heads.items()
     ]
-    relative = [Column(name, "relative") for name in RULES]
+    relative = [
+        Column("mean of ratios", "relative", rule=averages.MEAN_OF_RATIOS),
+        Column(averages.ratio_of_means_name(heads), "relative", rule=averages.RATIO_OF_MEANS),
+    ]
     tokens = [Column(TOKENS, "tokens"), *([Column(MEAN, "tokens")] if layers else [])]
     return (*tokens, *cost, *scores, *relative, Column(RANK, "rank", 2))
 

@@ -24,12 +24,14 @@ class Column:
             the smallest, tokens and costs have none.
         digits: decimals shown.
         task: whose score it is; None where it is no task's.
+        rule: of a relative average (`statistics.averages`); None for other columns.
     """
 
     name: str
     kind: Kind
     digits: int = 1
     task: str | None = None
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from otprune_lmms.benchmarks import Headline
-from otprune_lmms.reporting.tables.columns import MEAN, RANK, RULES, SHARE
+from otprune_lmms.benchmarks import Benchmark
+from otprune_lmms.reporting.tables.columns import MEAN, RANK, SHARE
 from otprune_lmms.reporting.tables.cost import Convention
 from otprune_lmms.reporting.tables.gate import Verdict, Verdicts
 from otprune_lmms.reporting.tables.layout import Column, Part
@@ -40,7 +40,7 @@ class Told:
     records: pd.DataFrame
     manifest: Manifest
     settings: Sequence[Setting]
-    heads: Mapping[str, Headline]
+    heads: Mapping[str, Benchmark]
     columns: Sequence[Column]
     numbers: Numbers
     verdicts: Verdicts
@@ -71,15 +71,20 @@ def notes(told: Told, parts: Sequence[Part]) -> tuple[str, ...]:
 
 
 def _units(told: Told) -> Iterator[str]:
-    def unit(task: str, head: Headline) -> str:
+    def unit(task: str, head: Benchmark) -> str:
         times = " x 100" if head.scale == 100 else ""
         return f"{told.column(task)} = {task} {head.metric}{times}"
 
     yield "; ".join(unit(task, head) for task, head in told.heads.items())
-    first, second = RULES
+    first, second = (column.name for column in told.columns if column.rule is not None)
+    divided = "".join(
+        f", {' '.join(filter(None, (one.title, one.counted)))} / {one.ratio_divisor:g}"
+        for one in told.heads.values()
+        if one.ratio_divisor != 1
+    )
     yield (
         f"{first}: {RULE} of the same model, in percent; {second}: mean score / mean unpruned "
-        f"score, MME perception / 20, in percent; {RANK}: mean over tasks of the rank among the "
+        f"score{divided}, in percent; {RANK}: mean over tasks of the rank among the "
         "pruned rows of the block, 1 the best, ties share; tokens: kept an image, mean"
     )
     yield "bold: best of its block; underlined: second best; numbers shown alike are marked alike"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from otprune_lmms.reporting.statistics import averages
-from otprune_lmms.reporting.tables.columns import AVERAGE, MEAN, RULES, SHARE, TOKENS
+from otprune_lmms.reporting.tables.columns import AVERAGE, MEAN, SHARE, TOKENS
 from otprune_lmms.reporting.tables.cost import Cost
 from otprune_lmms.reporting.tables.intervals import Interval, Intervals
 from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN, Column, Entry, Row
@@ -83,8 +83,8 @@ class Numbers:
             return Entry(empty=NOT_RUN)
         if column.kind == "score":
             return self._score(setting, column)
-        if column.kind == "relative":
-            return self._relative(setting, RULES[column.name])
+        if column.rule is not None:
+            return self._relative(setting, column.rule)
         if column.name == TOKENS:
             return Entry(setting.kept)
         if column.name == MEAN:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from otprune_lmms.reporting.tables.columns import AVERAGE, RULES
+from otprune_lmms.reporting.tables.columns import AVERAGE
 from otprune_lmms.reporting.tables.layout import Block, Column, Entry, Row
 from otprune_lmms.results.manifest import Manifest, Printed
 
@@ -41,8 +41,8 @@ def printed_blocks(model: str, manifest: Manifest, columns: Sequence[Column]) ->
 def _entry(own: pd.Series, base: pd.Series | None, column: Column) -> Entry:
     if column.kind == "score":
         value = float(own.at[column.task])
-    elif column.kind == "relative" and base is not None:
-        value = AVERAGE[RULES[column.name]](own, base)
+    elif column.rule is not None and base is not None:
+        value = AVERAGE[column.rule](own, base)
     else:
         return Entry()
     return Entry(None if math.isnan(value) else value)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting import published
 from otprune_lmms.results.manifest import Manifest
 
@@ -66,10 +67,11 @@ def references(manifest: Manifest, path: Path = REFERENCES) -> dict[str, dict[st
 class _References:
     anchors: Anchors
     tolerances: Mapping[str, float]
-    usual: float
+    usual: float | None
 
     def tolerance(self, task: str) -> float:
-        return self.tolerances.get(task, self.usual)
+        usual = benchmark(task).tolerance if self.usual is None else self.usual
+        return self.tolerances.get(task, usual)
 
 
 @cache
@@ -77,9 +79,8 @@ def _file(path: Path) -> _References:
     """Return the content of a file of references; the head of ``references.yaml`` explains it."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        known = _References(
-            {}, {task: float(x) for task, x in content["tolerances"].items()}, content["tolerance"]
-        )
+        tolerances = {task: float(x) for task, x in content.get("tolerances", {}).items()}
+        known = _References({}, tolerances, content.get("tolerance"))
         anchors = {model: _anchors(one, known) for model, one in content["models"].items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} holds no references: {error!r}") from error

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.stats import rankdata
 
 import results_folder
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures import (
     KINDS,
     differences,
@@ -65,7 +65,7 @@ def lines(axes: Axes, method: str) -> list:
 def test_curves_hold_the_scores_and_their_intervals(results):
     figure = score_by_tokens.draw(results, "tiny")
     for task in results_folder.METRICS:
-        axes = panel(figure, headline(task, []).column)
+        axes = panel(figure, benchmark(task).column)
         own = results.scores[results.scores["task"] == task]
         for method in ("otprune", "divprune", "random"):
             (line,) = lines(axes, method)
@@ -87,7 +87,7 @@ def test_ranks_are_those_of_distances_and_scores(results):
     kept = results.diagnostics
     methods = ("otprune", "divprune", "random")
     for task in results_folder.METRICS:
-        axes = panel(figure, headline(task, []).column)
+        axes = panel(figure, benchmark(task).column)
         far, good = [], []
         for method in methods:
             row = f"{method}-0.125"  # the paper's 0.098 was not run, so the smallest

@@ -14,7 +14,7 @@ from PIL import Image
 
 import otprune_lmms.reporting.report
 import results_folder
-from otprune_lmms.reporting.report.choose import choose, disagree, full_marks
+from otprune_lmms.reporting.report.choose import choose, disagree
 from otprune_lmms.reporting.report.embed import LONGEST, Texts, spelt_out
 from otprune_lmms.reporting.report.kept import Kept, bits
 from otprune_lmms.reporting.report.pictures import SIDE, Album
@@ -81,14 +81,6 @@ def test_settings_disagree_by_value_and_on_captions_by_words():
     # Two models that differ, each true to itself.
     both = pd.concat([frame([[1, 1]], model="a"), frame([[0, 0]], model="b")])
     assert not disagree(both)
-
-
-def test_full_marks_are_in_the_unit_of_a_sample():
-    assert full_marks("gqa") == 1
-    assert full_marks("mmbench_en_dev_static") == 100
-    assert full_marks("mme") == full_marks("pope") == 1
-    assert full_marks("coco2017_cap_val") is None
-    assert full_marks("a task of one's own") is None
 
 
 @settings(deadline=None, max_examples=50)

@@ -10,7 +10,7 @@ from lmms_eval.tasks.mme.utils import mme_aggregate_results
 from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
 from loguru import logger
 
-from otprune_lmms.benchmarks import headline
+from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.results.records import COLUMNS
 from otprune_lmms.results.samples import SCHEMA, write_samples
 
@@ -95,7 +95,7 @@ def experiment(
                     "experiment": "made",
                     "suite": "mini",
                     "task": task,
-                    "metric": headline(task, ["score"]).metric,
+                    "metric": benchmark(task).metric,
                     "value": stock_score(task, frame),
                     "missing": None,
                     "documents": len(frame),

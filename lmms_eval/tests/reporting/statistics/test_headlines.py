@@ -8,7 +8,7 @@ import pytest
 from lmms_eval.tasks.mme.utils import eval_type_dict, mme_aggregate_results, mme_process_results
 from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score, pope_process_results
 
-from otprune_lmms.reporting.statistics.headlines import parts_of, resampled
+from otprune_lmms.reporting.statistics.headlines import resampled, terms_of
 
 ANSWERS = ["yes", "no", "Yes", "yes.", "maybe", "", "NO "]
 
@@ -110,13 +110,13 @@ def test_mme_needs_both_questions_and_equal_counts():
     with pytest.raises(ValueError, match="counts must be equal"):
         resampled("mme", frame, counts)
     with pytest.raises(ValueError, match=r"existence 0.jpg has 1"):
-        parts_of("mme", frame.iloc[1:])
+        terms_of("mme", frame.iloc[1:])
     half = frame.copy()
     half.loc[0, "value"] = np.nan
     with pytest.raises(ValueError, match=r"existence 0.jpg has 1"):
-        parts_of("mme", half)
+        terms_of("mme", half)
     with pytest.raises(ValueError, match=r"existence 0.jpg has 3"):
-        parts_of("mme", pd.concat([frame, frame.iloc[:1]]))
+        terms_of("mme", pd.concat([frame, frame.iloc[:1]]))
 
 
 @pytest.mark.parametrize(("task", "scale"), [("gqa", 100), ("mmbench_en_dev_static", 1), ("my", 1)])

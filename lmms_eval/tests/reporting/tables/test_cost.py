@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otprune.cost import VICUNA_7B, VICUNA_13B, DecoderShape, prefill_multiply_adds
-from otprune_lmms.benchmarks import OTPRUNE_11, headline
+from otprune_lmms.benchmarks import OTPRUNE_11, benchmark
 from otprune_lmms.reporting.tables import Manifest, frame, wide
 from otprune_lmms.reporting.tables.columns import cost_columns
 from otprune_lmms.reporting.tables.cost import Cost, prefill, tokens_of
@@ -33,7 +33,7 @@ def run_of(made, visual, shape, layer=0, text=TEXT):
     assert tuple(TASKS) == OTPRUNE_11
     records = [
         made.record(
-            row, task, headline(task, []).metric, 1.0, layer=at, visual_tokens=n, kept_tokens=kept
+            row, task, benchmark(task).metric, 1.0, layer=at, visual_tokens=n, kept_tokens=kept
         )
         for task, n in zip(TASKS, visual, strict=True)
         for row, kept, at in (("unpruned", n, 0), ("otprune-0.098", round(0.098 * n), layer))

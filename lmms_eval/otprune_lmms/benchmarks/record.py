@@ -1,0 +1,140 @@
+"""What the harness knows of a benchmark: one frozen record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from otprune_lmms.benchmarks.aggregation import MEAN, Aggregation
+from otprune_lmms.benchmarks.groups import DocumentGroups
+from otprune_lmms.benchmarks.shares import ShareRule, metric_shares
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRule:
+    """Which documents are videos, their images being the frames.
+
+    Attributes:
+        column: of the data set; read without reading any image.
+        value: that it has for a video.
+    """
+
+    column: str
+    value: str
+
+    def videos(self, columns: Mapping[str, Any]) -> list[bool] | None:
+        """Return for each document whether it is a video; None if the column is not there.
+
+        Args:
+            columns: a split of a data set.
+        """
+        if self.column not in getattr(columns, "column_names", ()):
+            return None
+        return [value == self.value for value in columns[self.column]]
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedName:
+    """The name under which papers print a benchmark's headline, as in ``published/scores.csv``.
+
+    Attributes:
+        benchmark: column ``benchmark``.
+        metric: column ``metric``.
+        sources: how ``source`` begins where the name means this headline; empty: everywhere.
+    """
+
+    benchmark: str
+    metric: str
+    sources: tuple[str, ...] = ()
+
+    def covers(self, benchmark: str, metric: str, source: str) -> bool:
+        """Return whether a printed number is of this name."""
+        return (benchmark, metric) == (self.benchmark, self.metric) and (
+            not self.sources or source.startswith(self.sources)
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark: where its documents are from, and how its score is made and shown.
+
+    Attributes:
+        name: under which experiments, tables and results folders have it.
+        task: lmms-eval's id of the task that asks it.
+        metric: lmms-eval's name of the headline metric, the one that tables show.
+        column: heading of its column.
+        title: what readers call it in a sentence; "" for the column's heading.
+        folder: of the task files: a name in ``lmms_eval/tasks``, or an absolute path. Indexing one
+            folder takes 0.1 s; without one all of lmms-eval is indexed, 3 to 8 s.
+        scale: what tables multiply the stored score with.
+        best: largest score as shown; None where there is none.
+        digits: decimals shown.
+        metric_words: what readers call the metric, with its unit.
+        kind: what is asked for; captions have no single right answer.
+        shares: computes each document's share of the score.
+        groups: documents that are scored as one; None where each is scored alone.
+        aggregation: how the score follows from the shares.
+        counted: in a word, the documents that count for the headline; "" for all.
+        ratio_divisor: what the score is divided by before it enters a ratio of means, so that
+            scores of larger units do not outweigh the others.
+        tolerance: largest distance between an unpruned model's score and its reference that
+            passes, as shown. Versions, prompts and half precision move scores by about a point.
+        video: which documents are videos; None where none are.
+        related: lmms-eval tasks (patterns with * and ?) of documents of the same kind that have no
+            record of their own: they share folder, groups and video rule.
+        printed: names under which papers print the headline.
+    """
+
+    name: str
+    task: str
+    metric: str
+    column: str
+    title: str = ""
+    folder: str | Path | None = None
+    scale: float = 100.0
+    best: float | None = 100.0
+    digits: int = 1
+    metric_words: str = "accuracy, %"
+    kind: Literal["question", "caption"] = "question"
+    shares: ShareRule = metric_shares
+    groups: DocumentGroups | None = None
+    aggregation: Aggregation = MEAN
+    counted: str = ""
+    ratio_divisor: float = 1.0
+    tolerance: float = 1.5
+    video: VideoRule | None = None
+    related: tuple[str, ...] = ()
+    printed: tuple[PrintedName, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: an empty text that must say something, or a scale or divisor that is not
+                positive.
+        """
+        for name in ("name", "task", "metric", "column"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} of a benchmark must not be empty, got ''")
+        for name in ("scale", "ratio_divisor"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"{name} of {self.name} must be positive, got {value}")
+        if not self.title:
+            object.__setattr__(self, "title", self.column)
+
+    @property
+    def best_share(self) -> float | None:
+        """Share of a document that is all right; None where there is no such value."""
+        if self.aggregation.best_share is not None:
+            return self.aggregation.best_share
+        return None if self.best is None else self.best / self.scale
+
+    def limit(self, limit: int | None) -> int | None:
+        """Return a limit of documents, raised so that no group of documents is cut."""
+        return limit if self.groups is None else self.groups.limit(limit)
+
+    def is_related(self, task: str) -> bool:
+        """Return whether a task without a record has documents of this benchmark's kind."""
+        return task == self.task or any(fnmatchcase(task, one) for one in self.related)
