@@ -122,8 +122,10 @@ def all_benchmarks() -> Mapping[str, Benchmark]:
     owners = dict.fromkeys(found, "otprune-lmms")
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: (_owner(one), one.name)):
         record = _loaded(point, owners)
-        if record is not None:
+        if isinstance(record, Benchmark):
             found[point.name], owners[point.name] = record, _owner(point)
+        else:
+            logger.warning("benchmark %s of %s is left out: %s", point.name, _owner(point), record)
     return found
 
 
@@ -135,24 +137,23 @@ def _own() -> Mapping[str, Benchmark]:
     return {record.name: record for record in records}
 
 
-def _loaded(point: EntryPoint, owners: Mapping[str, str]) -> Benchmark | None:
-    """Return the record of an entry point; None, with a warning, if there is no usable one."""
-    reason = ""
-    record = None
+def _loaded(point: EntryPoint, owners: Mapping[str, str]) -> Benchmark | str:
+    """Return the record of an entry point, or the reason why there is no usable one.
+
+    Args:
+        point: the entry point.
+        owners: distributions of the names that are taken.
+    """
     if point.name in owners:
-        reason = f"{owners[point.name]} has a benchmark of this name"
-    else:
-        try:
-            record = point.load()
-        except _BROKEN as error:
-            reason = f"{type(error).__name__}: {error}"
-    if not reason and not isinstance(record, Benchmark):
-        reason = f"{point.value} is no Benchmark but a {type(record).__name__}"
-    elif not reason and record.name != point.name:
-        reason = f"its record is named {record.name!r}"
-    if reason:
-        logger.warning("benchmark %s of %s is left out: %s", point.name, _owner(point), reason)
-        return None
+        return f"{owners[point.name]} has a benchmark of this name"
+    try:
+        record = point.load()
+    except _BROKEN as error:
+        return f"{type(error).__name__}: {error}"
+    if not isinstance(record, Benchmark):
+        return f"{point.value} is no Benchmark but a {type(record).__name__}"
+    if record.name != point.name:
+        return f"its record is named {record.name!r}"
     return record
 
 
