@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmms_eval.tasks
 import pytest
 from lmms_eval.tasks import TaskManager
 
@@ -99,8 +100,8 @@ def test_other_forms_of_seed_bench_have_its_videos(task):
 
 
 def test_other_splits_of_mmbench_group_turned_questions_as_well():
-    stock = TaskManager("ERROR", include_path=None, model_name="llava").all_subtasks
-    tasks = [task for task in stock if task.startswith("mmbench")]
+    folder = Path(lmms_eval.tasks.__file__).parent / "mmbench"
+    tasks = TaskManager("ERROR", [str(folder)], include_defaults=False).all_subtasks
     assert len(tasks) > 10
     documents = [(0, {"index": 7}), (1, {"index": 1_000_007}), (2, {"index": 8}), (3, {})]
     for task in tasks:
@@ -131,6 +132,29 @@ def test_records_need_neither_torch_nor_pandas_nor_lmms_eval():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+PAGE = (LIBRARY.parents[1] / "docs" / "benchmarks.md").read_text()
+
+
+def test_the_tables_of_the_page_are_those_of_the_records():
+    lines = re.findall(r"^\| `(\w+)` \| .* \| (\S+), `(\w+)`(.*) \|$", PAGE, flags=re.M)
+    shown = {name: (column, metric) for name, column, metric, _ in lines}
+    assert set(list(shown)[:11]) == set(OTPRUNE_11)
+    assert shown == {name: (one.column, one.metric) for name, one in all_benchmarks().items()}
+    for name, _, _, rest in lines:
+        assert ("x 100" in rest) == (benchmark(name).scale == 100), name
+
+
+def test_the_record_of_the_page_is_one_for_a_task_of_lmms_eval():
+    names = {}
+    exec(compile(re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)[0], "page", "exec"), names)
+    record = names["BENCHMARK"]
+    folder = Path(lmms_eval.tasks.__file__).parent / record.folder
+    manager = TaskManager("ERROR", include_path=[str(folder)], include_defaults=False)
+    metrics = manager._get_config(record.task)["metric_list"]
+    assert record.metric in [one["metric"] for one in metrics]
+    assert f'[project.entry-points."{benchmarks.ENTRY_POINTS}"]' in PAGE
 
 
 # What a record says in its own words is looked for in every module outside of this package.
