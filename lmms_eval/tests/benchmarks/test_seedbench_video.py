@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from helpers import seed_rows, write_task
-from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.benchmarks import OTPRUNE_11, benchmark
 from otprune_lmms.engine import requests_of
 from otprune_lmms.experiments.config import TASKS
 from otprune_lmms.results.samples import read_samples
@@ -87,6 +87,11 @@ def test_the_table_has_a_column_of_each_and_statistics_say_which_documents_count
     assert (intervals["documents"] == DOCUMENTS / 2).all()
     page = (output / "statistics.md").read_text()
     assert "headline (SEED-Bench: images, SEED-Bench: videos)" in page
+
+
+def test_they_may_stand_beside_the_eleven(tmp_path):
+    source = write_experiment(tmp_path, ["otprune_11", "seedbench_video"], "mini")
+    assert list(source.experiment.task_limits()) == [*OTPRUNE_11, "seedbench_video"]
 
 
 def test_the_embedded_data_has_them_too():

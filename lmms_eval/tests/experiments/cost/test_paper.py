@@ -1,9 +1,13 @@
 """The TFLOPs that the papers print."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from otprune.cost import VICUNA_7B, prefill_multiply_adds
 from otprune_lmms.benchmarks import OTPRUNE_11
+from otprune_lmms.experiments.cost import paper
 from otprune_lmms.experiments.cost.paper import MODELS, lengths, printed_tflops
 
 
@@ -50,6 +54,11 @@ def test_nothing_pruned_costs_everything():
 
 def test_the_tasks_are_the_eleven_in_their_order():
     assert tuple(lengths()) == OTPRUNE_11
+
+
+def test_the_package_ships_the_lengths():
+    text = (Path(paper.__file__).parents[3] / "pyproject.toml").read_text()
+    assert re.search(r'otprune_lmms = \[.*"experiments/cost/\*\.csv"', text)
 
 
 @pytest.mark.parametrize(
