@@ -1,12 +1,10 @@
-"""What benchmark scripts share: made tokens, timing, and where a number comes from."""
+"""What benchmark scripts share: made tokens, timing, tables."""
 
 import ctypes
 import gc
 import json
-import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,41 +104,6 @@ def median_ms(calls: list[Callable[[], object]], repeats: int, device: str) -> l
             wait()
             spent.append((time.perf_counter() - start) * 1e3)
     return [statistics.median(spent) for spent in times]
-
-
-def hardware(device: str) -> str:
-    """Return the name of what the numbers were measured on."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        flags = next((line for line in lines if line.startswith("flags")), "")
-        name = models[0] if models else name
-        name += " with AVX-512" if "avx512f" in flags else ""
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def provenance(device: str, command: str) -> dict[str, str]:
-    """Return what a reader needs to make the numbers again."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    # Results themselves may be uncommitted while they are made; anything else is code.
-    changed = [line for line in git("status", "--porcelain").splitlines() if "results/" not in line]
-    return {
-        "hardware": hardware(device),
-        "commit": git("rev-parse", "--short=12", "HEAD") + (" + changes" if changed else ""),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "command": command,
-    }
 
 
 def added_peak_mib(call: Callable[[], object], device: str) -> float:

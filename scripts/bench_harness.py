@@ -28,13 +28,14 @@ from llava.images import as_rgb, process_images
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.engine.identity import image_hash, image_number
 from otprune_lmms.engine.prompts import prompt_of, token_ids
+from otprune_lmms.experiments import provenance
 from otprune_lmms.experiments.config import ConfigError, load_experiment, task_folder
 from otprune_lmms.experiments.run import load
 from otprune_lmms.journal import Journal
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.scoring import load_tasks
 
-from bench_common import ROOT, provenance, write_tables
+from bench_common import ROOT, write_tables
 
 CONFIG = ROOT / "configs" / "mini.yaml"
 OUT = ROOT / "results" / "harness"
@@ -166,7 +167,7 @@ def main(
         raise typer.BadParameter(str(error)) from None
     shown = config.relative_to(ROOT) if config.is_relative_to(ROOT) else config
     command = f"python scripts/bench_harness.py {shown} --limit {limit} --device {device}"
-    origin = provenance(device, command)
+    origin = provenance.origin(command, device)
     datasets.disable_progress_bars()
     limits = {
         task: limit + limit % 2 if task == "mme" else limit for task in experiment.task_limits()
@@ -190,9 +191,10 @@ def main(
     phases = [{"way": name} | dataclasses.asdict(c)["seconds"] for name, (_, _, c) in ours.items()]
     notes = [
         f"{model.name}, {len(configs)} settings x {len(requests)} requests of {len(tasks)} tasks",
-        f"({', '.join(config.label for config in configs)}). One run, the same loaded model; loading",
-        "and scoring left out. Ours includes the model's fingerprint, hashes of all images, and the",
-        "journal. Answers can differ where a batch sums in another order.",
+        f"({', '.join(config.label for config in configs)}).",
+        "One run, the same loaded model; loading and scoring left out. Ours includes the model's",
+        "fingerprint, hashes of all images, and the journal. Answers can differ where a batch sums",
+        "in another order.",
     ]
     tables = {"Seconds": rows, "Ours by phase, seconds": phases}
     print(write_tables(out / device, f"Harness, {model.name}", origin, tables, notes))

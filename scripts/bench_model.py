@@ -16,13 +16,13 @@ import torch
 import typer
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from otprune_lmms.experiments import provenance
 
 from bench_common import (
     ROOT,
     added_peak_mib,
     image_like_tokens,
     median_ms,
-    provenance,
     write_tables,
 )
 from otprune.cost import VICUNA_7B, VICUNA_13B, DecoderShape, prefill_multiply_adds
@@ -233,7 +233,7 @@ def main(
     if device == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("--device cuda needs a CUDA device")
     command = f"python scripts/bench_model.py --device {device} --repeats {repeats}"
-    origin = provenance(device, command)
+    origin = provenance.origin(command, device)
     models, rows, missing = [], [], []
     for case in CASES[device]:
         if fits(case, device):

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import torch
 import typer
+from otprune_lmms.experiments import provenance
 
 from bench_common import (
     KINDS,
@@ -27,7 +28,6 @@ from bench_common import (
     image_like_tokens,
     markdown,
     median_ms,
-    provenance,
 )
 from otprune import make_pruner, resolve_budget
 
@@ -246,7 +246,7 @@ def run(
 ) -> None:
     """Measure, print and write all tables."""
     command = f"python scripts/bench_selection.py run --device {device} --repeats {repeats}"
-    origin = provenance(device, command + (" --long" if long else ""))
+    origin = provenance.origin(command + (" --long" if long else ""), device)
     tables = {
         "main": main_table(device, repeats),
         "kinds": kinds_table(device, repeats),
@@ -265,7 +265,7 @@ def methods(device: DEVICE = "cpu", repeats: REPEATS = 9, out: OUT = FOLDER) -> 
     from bench_prefill import methods_table, prefill_table
 
     command = f"python scripts/bench_selection.py methods --device {device} --repeats {repeats}"
-    origin = provenance(device, command)
+    origin = provenance.origin(command, device)
     tables = {
         "methods": methods_table(device, repeats, RATIO),
         "prefill": prefill_table(device, repeats),

@@ -17,13 +17,14 @@ from typing import Annotated
 
 import torch
 import typer
+from otprune_lmms.experiments import provenance
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bench_common import ROOT, provenance
+from bench_common import ROOT
 from otprune import Selector, Signals, make_pruner, resolve_budget
 from otprune.kernels import unit_rows
 from otprune.registry import SELECTORS
@@ -119,9 +120,8 @@ def main(
         raise typer.BadParameter(str(error)) from None
     except SafetensorError as error:
         raise typer.BadParameter(f"{source} is no safetensors file: {error}") from None
-    origin = provenance(
-        "cpu", f"python scripts/study_transport.py {source.name} --keep-ratio {keep_ratio}"
-    )
+    command = f"python scripts/study_transport.py {source.name} --keep-ratio {keep_ratio}"
+    origin = provenance.origin(command, "cpu")
     layers = sorted({int(name.split("/")[1]) for name in stored})
     tables = {}
     for layer in layers:

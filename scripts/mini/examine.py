@@ -1,6 +1,6 @@
 """Examine a checkpoint on scenes that training never showed: right answers by kind of question.
 
-    .venv/bin/python scripts/mini/examine.py LLaVA/checkpoints/llava-mini --out results/mini_model
+    python scripts/mini/examine.py LLaVA/checkpoints/llava-mini --out results/llava-mini/cpu
 
 Answers are generated, greedily, one question to a prompt, as a benchmark would. Captions are scored
 with CIDEr against the five references of their scene, and against those of another scene.
@@ -27,7 +27,9 @@ from rich.console import Console
 from scenes import Scene, make_scene
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from bench_common import markdown, provenance, write_tables
+from otprune_lmms.experiments import provenance
+
+from bench_common import markdown, write_tables
 
 FIRST = 20_000
 """Scenes of the split "check" from here on: the training log looks at the first few hundred."""
@@ -125,7 +127,9 @@ def main(
     if out is not None:
         command = f"scripts/mini/examine.py {checkpoint.name} --scenes {scenes}"
         title = "Examination of llava-mini on scenes it never saw,"
-        write_tables(out, title, provenance("cpu", command), tables, ["float32, greedy, unpruned."])
+        write_tables(
+            out, title, provenance.origin(command, "cpu"), tables, ["float32, greedy, unpruned."]
+        )
 
 
 if __name__ == "__main__":

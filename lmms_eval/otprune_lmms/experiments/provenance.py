@@ -26,10 +26,15 @@ PACKAGES = (
 """Packages whose version can change a number."""
 
 
-def origin(command: str) -> dict[str, str]:
-    """Return what a reader needs to make the numbers again: five fields, none of them empty."""
+def origin(command: str, device: str | None = None) -> dict[str, str]:
+    """Return what a reader needs to make the numbers again: five fields, none of them empty.
+
+    Args:
+        command: that made them.
+        device: "cpu" or "cuda"; None for a GPU where there is one.
+    """
     return {
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -37,9 +42,9 @@ def origin(command: str) -> dict[str, str]:
     }
 
 
-def hardware() -> str:
-    """Return the name of the machine's GPU, else of its processor and the threads in use."""
-    if torch.cuda.is_available():
+def hardware(device: str | None = None) -> str:
+    """Return the name of the GPU, or of the processor with the threads in use; see `origin`."""
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
         return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 show the same have the same, documents without an image one of their own. ``requests`` are what the
 journal finds the answers by. ``answers`` are as they came, ``answer`` is what was scored; answers
 of a loglikelihood task are JSON. ``value`` and ``detail`` are the document's share of the task's
-headline metric (`scoring.values.Share`), the latter as JSON. ``kept`` and ``candidates`` count
+headline metric (`benchmarks.Share`), the latter as JSON. ``kept`` and ``candidates`` count
 visual tokens over all images of the document, ``seconds`` the language model's time.
 """
 
