@@ -135,9 +135,5 @@ def _columns(time: str) -> tuple[str, str, str]:
     return middle, f"{middle}_low", f"{middle}_high"
 
 
-COLUMNS = tuple(
-    column
-    for field in dataclasses.fields(Cost)
-    for column in _columns_of(field.name)
-)
+COLUMNS = tuple(column for field in dataclasses.fields(Cost) for column in _columns_of(field.name))
 """Columns of ``cost.csv``: fields of `Cost`; a time is ``x_ms``, ``x_ms_low``, ``x_ms_high``."""
