@@ -127,9 +127,9 @@ def _cost(context: NoteContext) -> Iterator[str]:
     yield (
         f"{cost.name}: multiply-adds of one prefill in {prefix} (10^{_POWERS[prefix]}), "
         f"{_FORMULA[context.convention]} a layer for n text and visual tokens, d channels, m in "
-        f"the feed-forward network; what {_USERS[context.convention]} print as FLOPs; {SHARE}: mean "
-        "over tasks of pruned / unpruned. Vision encoder, output head and the pruning itself are "
-        "left out"
+        f"the feed-forward network; what {_USERS[context.convention]} print as FLOPs; {SHARE}: "
+        "mean over tasks of pruned / unpruned. Vision encoder, output head and the pruning itself "
+        "are left out"
     )
     costs = context.numbers.costs.items()
     known = {model for (model, _), one in costs if one.multiply_adds is not None}

@@ -10,11 +10,11 @@ from otprune_lmms.reporting.tables.render.csv import csv
 from otprune_lmms.reporting.tables.render.html import html
 from otprune_lmms.reporting.tables.render.latex import latex
 from otprune_lmms.reporting.tables.render.markdown import markdown
+from otprune_lmms.results.kept_image import KEPT_PATCHES
 from otprune_lmms.results.manifest import read_manifest
 from otprune_lmms.results.records import RECORDS, Convention, read_records
 
 PAGE, TABLE, TEX, WEB = "table.md", "table.csv", "table.tex", "table.html"
-PICTURE = "kept_patches.png"
 
 
 def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
@@ -39,8 +39,8 @@ def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
         convention=convention,
     )
     page = markdown(table, manifest.origin)
-    if (folder / PICTURE).is_file():
-        page += f"\n![kept patches]({PICTURE})\n"
+    if (folder / KEPT_PATCHES).is_file():
+        page += f"\n![kept patches]({KEPT_PATCHES})\n"
     write_text(folder / PAGE, page)
     write_text(folder / TABLE, csv(table))
     write_text(folder / TEX, latex(table, manifest.origin))
