@@ -14,10 +14,10 @@ Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier 
 def table(folders: Folders) -> None:
     """Make the tables of earlier runs anew from their records."""
     log(quiet=False)
-    from otprune_lmms.experiments.folder import remake
+    from otprune_lmms.reporting.tables import write_tables
 
     for folder in folders:
         try:
-            show(remake(folder))
+            show(write_tables(folder))
         except (ValueError, OSError) as error:
             fail(error, 2)

@@ -14,7 +14,7 @@ def loyalty(samples: Frame, draws: int) -> pd.DataFrame:
     """Return the share of answers that are the unpruned model's, in percent.
 
     Answers are compared after the task's filters, letter by letter. Agreement needs no reference
-    answer; it says how much pruning changes, not whether for the better. Seeds of a row are averaged.
+    answer; it says how much pruning changes, not whether for the better. Seeds are averaged.
     [low, high] is the 95 % percentile interval over redraws of images. Task "all" is the mean over
     benchmarks of equal weight, captions left out: two good captions are seldom the same words.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from otprune_lmms.benchmarks import Headline, headline
-from otprune_lmms.reporting.figures.data import Frame
+from otprune_lmms.results.frames import Frame
 
 _CORRECT = ("pope", "mme")
 """Tasks whose samples are 1 or 0, right or wrong, though their headline is no mean of these."""
