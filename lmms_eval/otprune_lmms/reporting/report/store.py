@@ -31,15 +31,15 @@ class Store:
         self._path = folder / SAMPLES
         self.numbers: Frame = read_samples(folder, _NUMBERS)
 
-    @property
+    @cached_property
     def models(self) -> list[str]:
         """Models, in order of appearance."""
-        return list(dict.fromkeys(self.numbers["model"]))
+        return [str(model) for model in self.numbers["model"].unique()]
 
-    @property
+    @cached_property
     def settings(self) -> list[str]:
         """Labels of the settings, in order of appearance."""
-        return list(dict.fromkeys(self.numbers["setting"]))
+        return [str(setting) for setting in self.numbers["setting"].unique()]
 
     def of(self, documents: Sequence[DocumentKey]) -> dict[DocumentKey, Frame]:
         """Return all samples of some documents."""
