@@ -190,9 +190,10 @@ def main(
     phases = [{"way": name} | dataclasses.asdict(c)["seconds"] for name, (_, _, c) in ours.items()]
     notes = [
         f"{model.name}, {len(configs)} settings x {len(requests)} requests of {len(tasks)} tasks",
-        f"({', '.join(config.label for config in configs)}). One run, the same loaded model; loading",
-        "and scoring left out. Ours includes the model's fingerprint, hashes of all images, and the",
-        "journal. Answers can differ where a batch sums in another order.",
+        f"({', '.join(config.label for config in configs)}).",
+        "One run, the same loaded model; loading and scoring left out. Ours includes the model's",
+        "fingerprint, hashes of all images, and the journal. Answers can differ where a batch sums",
+        "in another order.",
     ]
     tables = {"Seconds": rows, "Ours by phase, seconds": phases}
     print(write_tables(out / device, f"Harness, {model.name}", origin, tables, notes))

@@ -1,4 +1,4 @@
-"""Images as the harness takes them: RGB, decoded in full, or an error that names what is wrong."""
+"""Images as the harness takes them: RGB, decoded in full, or a sentence naming what is wrong."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -76,12 +76,11 @@ def write(suite, tmp_path):
 
 @pytest.fixture
 def source(write):
-    """Return an experiment and its folder, as `answer` takes them."""
+    """Return an experiment and its folder, as `run_experiments` takes them."""
 
     def source(*given, **changes):
-        path = write(*given, **changes)
-        from otprune_lmms.experiments.config import load_experiment
+        from runs import source_of
 
-        return load_experiment(path), path.parent
+        return source_of(write(*given, **changes))
 
     return source

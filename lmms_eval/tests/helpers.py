@@ -15,6 +15,7 @@ from PIL import Image
 
 from llava.model.builder import load_pretrained_model
 from otprune_lmms.engine import Request
+from otprune_lmms.models.llava import Llava
 
 ROOT = Path(__file__).parents[2]
 PARITY = ROOT / "LLaVA" / "tests" / "data" / "parity"
@@ -23,10 +24,19 @@ TINY_ANYRES = PARITY / "checkpoints" / "tiny-llava-v1.6"
 PICTURES = ("land.png", "port.png", "square.png", "wide.png")
 
 
-@functools.cache
 def loaded(checkpoint: Path = TINY):
-    """(tokenizer, model, image_processor, context_len) of a tiny checkpoint."""
+    """(tokenizer, model, image_processor, context_len) of a tiny checkpoint, loaded once."""
+    return _load(checkpoint)
+
+
+@functools.cache
+def _load(checkpoint: Path):
     return load_pretrained_model(checkpoint, device="cpu")
+
+
+def tiny(checkpoint: Path = TINY, chat_template: str = "vicuna_v1") -> Llava:
+    """A tiny model behind the harness's interface; its weights are loaded once for all tests."""
+    return Llava(loaded(checkpoint), chat_template)
 
 
 def picture(name: str) -> Image.Image:

@@ -8,7 +8,7 @@ from otprune_lmms.journal import Journal, Record
 def record(number: int, **others) -> Record:
     """An answer, with text that is hard to write."""
     given = {
-        "setting": "c" * 8,
+        "config": "c" * 8,
         "request": f"r{number}",
         "settings": {"method": "otprune", "keep_ratio": 0.098},
         "task": "pope",

@@ -9,10 +9,9 @@ import yaml
 
 from helpers import ROOT, TINY, run
 from otprune_lmms.benchmarks import OTPRUNE_11
-from otprune_lmms.experiments.config import TASKS, load_experiment
-from otprune_lmms.experiments.folder import write_results
-from otprune_lmms.experiments.run import Places, run_experiment
+from otprune_lmms.experiments.config import TASKS
 from otprune_lmms.scoring import java
+from runs import source_of, written
 from suites import make_suite
 
 MINI = ROOT / "LLaVA" / "checkpoints" / "llava-mini"
@@ -32,12 +31,8 @@ def experiment(folder: Path, checkpoint: Path, suite: str, tasks: list[str], lim
         "java": "optional",
     }
     path.write_text(yaml.safe_dump(content | ({"limit": limit} if limit else {})))
-    places = Places(folder, folder / "journal", folder / "results")
-    read = load_experiment(path)
-    outcome = run_experiment(read, places, progress=False)
-    assert outcome is not None
-    write_results(read, outcome, places.output, "python", 1.0)
-    return pd.read_csv(places.output / "records.csv")
+    written(source_of(path), folder / "journal", folder / "results")
+    return pd.read_csv(folder / "results" / "records.csv")
 
 
 def from_the_command_line(results: dict, task: str) -> dict[str, float]:

@@ -171,7 +171,7 @@ def test_orig_conflicts_with_a_method(monkeypatch):
         ("method=otprune,k=9,match=cost", "match must be kept, average or flops, got 'cost'"),
         ("method=fastv,schedule=2", "schedule must be layer:share or layer:count"),
         ("dtype=int8", "dtype must be one of"),
-        ("conv_template=gpt", "conv_template must be one of"),
+        ("conv_template=gpt", "chat_template must be one of"),
         ("seed_video=last", "seed_video must be one of"),
         ("batch_size=0", "batch_size must be an integer >= 1"),
         ("batch_size=many", "batch_size must be an integer >= 1"),
@@ -198,7 +198,7 @@ def test_arguments_of_the_stock_wrapper_are_taken():
         device_map="cuda:0",
         batch_size=4,
         attn_implementation="sdpa",
-        conv_template="v1",
+        chat_template="v1",
         use_cache=False,
     )
     assert parse({"batch_size": "auto", "max_batch_size": 64}).batch_size == 64

@@ -67,7 +67,7 @@ def test_different_settings_differ_in_cell_label_and_fingerprint(one, other):
     assert one.fingerprint != other.fingerprint
 
 
-@pytest.mark.parametrize("setting", DIFFERENT, ids=lambda config: config.label)
+@pytest.mark.parametrize("config", DIFFERENT, ids=lambda config: config.label)
 def test_a_cell_survives_plain_json_and_its_label_is_a_file_name(config):
     again = PruningConfig.make(**json.loads(json.dumps(config.as_dict())))
     assert again == config
@@ -101,11 +101,11 @@ def test_labels_say_what_differs_from_the_usual():
     assert PruningConfig.make("random", k=64, seed=3).label == "random-k64-seed3"
 
 
-def test_cells_of_committed_results_keep_their_labels_and_fingerprints():
+def test_configs_of_committed_results_keep_their_labels_and_fingerprints():
     found = {}
     for path in sorted((ROOT / "results").glob("*/manifest.json")):
-        for one in json.loads(path.read_text()).get("pruning", ()):
-            config = PruningConfig.make(**one["settings"])
+        for one in json.loads(path.read_text()).get("configs", ()):
+            config = PruningConfig.make(**one["config"])
             assert (config.label, config.fingerprint) == (one["setting"], one["fingerprint"])
             found[config.label] = config.fingerprint
     assert found.items() >= BEFORE.items()
@@ -150,7 +150,7 @@ def test_labels_of_schedules_and_of_other_budgets():
 
 
 @pytest.mark.parametrize("method", sorted(LAYER_PRUNERS))
-def test_every_schedule_makes_a_cell_without_a_budget(method):
+def test_every_schedule_makes_a_config_without_a_budget(method):
     config = PruningConfig.make(method)
     pruning = config.pruning
     assert pruning is not None
@@ -188,8 +188,8 @@ def test_a_changed_default_of_a_method_changes_the_fingerprint(monkeypatch):
 
 
 @pytest.mark.parametrize("method", sorted(PRUNERS))
-def test_every_method_makes_a_cell(method):
-    pruning = PruningConfig.make(method, 0.25).pruning()
+def test_every_method_makes_a_config(method):
+    pruning = PruningConfig.make(method, 0.25).pruning
     assert pruning is not None
     kind = PRUNERS[method]
     if issubclass(kind, LayerPruner):

@@ -51,7 +51,7 @@ def test_its_model_arguments_are_those_that_are_read():
     from otprune_lmms.model_arguments import Arguments
 
     named = set(re.findall(r"`(\w+)`", PAGE.split("| `--model_args`")[1].split("\n\n")[0]))
-    fields = {field.name for field in dataclasses.fields(Arguments)} - {"setting"}
+    fields = {field.name for field in dataclasses.fields(Arguments)} - {"config"}
     assert fields - {"max_batch_size"} <= named
 
 

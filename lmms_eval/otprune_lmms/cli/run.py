@@ -1,4 +1,4 @@
-"""``otprune run`` and ``otprune sweep``: experiments in one pass, here or in shards elsewhere.
+"""``otprune run`` and ``otprune sweep``: experiments in one pass, here or on many machines.
 
 `run` is `sweep` without the parts that take minutes on top: analysis, figures and the report.
 """

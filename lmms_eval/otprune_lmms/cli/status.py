@@ -77,8 +77,8 @@ def _show(status: "Status") -> None:
         share = 100 * row.answered / row.asked if row.asked else 100.0
         # Not 100 before the last answer is there.
         shown = f"{min(share, 99.9 if row.answered < row.asked else 100):.1f}"
-        configs = (row.experiment, row.model, row.config, str(row.answered), str(row.asked), shown)
-        table.add_row(*configs)
+        cells = (row.experiment, row.model, row.setting, str(row.answered), str(row.asked), shown)
+        table.add_row(*cells)
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)

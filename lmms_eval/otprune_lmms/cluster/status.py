@@ -1,4 +1,4 @@
-"""How far a sweep is: by experiment, model and config, without its models."""
+"""How far a sweep is: by experiment, model and setting, without its models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ Documents = Mapping[tuple[Path | None, str], int]
 
 @dataclass(frozen=True)
 class StatusRow:
-    """One config of one model of one experiment.
+    """One setting of one model of one experiment.
 
     Attributes:
         experiment: its name; of a journal alone, the names that the journal has.
         model: its name.
-        config: label.
+        setting: label of the pruning config.
         answered: requests that have an answer.
         asked: requests in all.
     """
 
     experiment: str
     model: str
-    config: str
+    setting: str
     answered: int
     asked: int
 
@@ -40,7 +40,7 @@ class Status:
     """How far a sweep is.
 
     Attributes:
-        rows: by experiment, model and config.
+        rows: by experiment, model and setting.
         failed: documents left out: model, task, number, reason.
         missing: answers that are still to be made; equal questions count once.
         writers: processes at work.

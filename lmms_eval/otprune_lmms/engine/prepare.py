@@ -1,4 +1,4 @@
-"""Requests reduced to what decides their answers: prompt, image content, generation settings."""
+"""Requests reduced to what decides their answers: prompt, images, generation settings."""
 
 import dataclasses
 import hashlib

@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +14,9 @@ from accelerate.utils import gather_object
 
 from otprune.cost import DecoderShape
 from otprune_lmms.documents import Failure
-from otprune_lmms.engine import Answers, Counts, Engine
+from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut
 from otprune_lmms.engine.answers import added
+from otprune_lmms.engine.request_set import Document
 from otprune_lmms.experiments.outcome import Stopwatch
 from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup
 from otprune_lmms.experiments.shard import Shard
@@ -86,12 +87,12 @@ class AnswerOptions:
     eval_time: bool = False
 
 
-Review = Callable[[TaskGroup, Sequence[Failure]], None]
-"""Is told, before the first answer of a group, the documents of all processes that cannot be asked
-about; may raise."""
+Review = Callable[[TaskGroup, Sequence[Failure]], Collection[Document]]
+"""Called before the first answer of a group with the documents of all processes that cannot be
+asked about. Returns the documents that need no answer because of them; or raises."""
 
 WithModel = Callable[[ModelPlan, VisionLanguageModel], None]
-"""Is called with each model after it has answered, before it is let go of."""
+"""Called with each model after it has answered, before it is let go of."""
 
 
 def process() -> PartialState:
@@ -130,7 +131,7 @@ def answer_models(
         plans: of the models.
         tasks: the tasks that they name, loaded.
         options: journal, shard, messages.
-        watch: told how long loading and answering take.
+        watch: adds up how long loading and answering take.
         review: see `Review`.
         with_model: see `WithModel`.
 
@@ -205,14 +206,14 @@ def _answer(
 
 def _reviewed(
     group: TaskGroup, unbuilt: Sequence[Failure], state: PartialState, review: Review | None
-) -> Callable[[Sequence[Failure]], list[tuple[str, int]]]:
-    """Return what the engine tells about documents that cannot be asked about."""
+) -> LeaveOut:
+    """Return the function that the engine calls with documents that cannot be asked about."""
 
-    def leave_out(failed: Sequence[Failure]) -> list[tuple[str, int]]:
-        if review is not None:
-            mine = [*unbuilt, *failed]
-            review(group, gather_object(mine) if state.num_processes > 1 else mine)
-        return []
+    def leave_out(failed: Sequence[Failure]) -> Collection[Document]:
+        if review is None:
+            return ()
+        mine = [*unbuilt, *failed]
+        return review(group, gather_object(mine) if state.num_processes > 1 else mine)
 
     return leave_out
 

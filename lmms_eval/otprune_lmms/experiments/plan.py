@@ -54,6 +54,11 @@ class TaskGroup:
     seed_video: SeedVideo
     configs: tuple[PruningConfig, ...]
 
+    @property
+    def data(self) -> tuple[Path | None, SeedVideo]:
+        """Where the documents come from, and how videos are shown."""
+        return self.folder, self.seed_video
+
 
 @dataclass(frozen=True)
 class ModelPlan:

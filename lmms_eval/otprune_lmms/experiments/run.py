@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from otprune_lmms.documents import Failure
+from otprune_lmms.engine.request_set import Document
 from otprune_lmms.experiments.answering import (
     AnswerOptions,
     answer_models,
@@ -121,12 +122,19 @@ def run_experiments(
         lacks_java(source.experiment, own)
     extras = [_Extras(source, tasks, diagnostics, options.progress) for source in sources]
 
-    def review(group: TaskGroup, failed: Sequence[Failure]) -> None:
-        # Too many are an error before the first answer is made.
+    def review(group: TaskGroup, failed: Sequence[Failure]) -> set[Document]:
+        """Return what no experiment scores; too many are an error before the first answer."""
+        out: set[Document] = set()
+        scored: set[Document] = set()
         for source, own in zip(sources, scorers, strict=True):
-            if task_folder(*source) == group.folder:
+            if (task_folder(*source), source.experiment.seed_video) == group.data:
                 known = [one for one in failed if one.task in own]
-                left_out([one for one in known if one.doc_id in own[one.task].doc_ids], own)
+                known = [one for one in known if one.doc_id in own[one.task].doc_ids]
+                gone = {(one.task, one.doc_id) for one in left_out(known, own)}
+                everything = {(task, doc_id) for task in own for doc_id in own[task].doc_ids}
+                out |= gone
+                scored |= everything - gone
+        return out - scored
 
     def with_model(plan: ModelPlan, model: VisionLanguageModel) -> None:
         if state.is_main_process:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,11 +113,14 @@ class Llava(VisionLanguageModel):
         self.devices = tuple(sorted(found, key=str))
         self.dtype = self.model.dtype
         self.attention = str(getattr(self.model.config, "_attn_implementation", None))
+        self._fingerprint: str | None = None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of weights, configuration, vocabulary and preprocessing; see the base class."""
-        return model_fingerprint(self.model, self.tokenizer, self.image_processor)
+        if self._fingerprint is None:
+            self._fingerprint = model_fingerprint(self.model, self.tokenizer, self.image_processor)
+        return self._fingerprint
 
     def check(self, pruning: Pruning | None) -> None:
         """Raise ``ValueError`` unless the model can carry out a pruning, for one-tile images."""

@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 from otprune_lmms.cli.status import status
 from otprune_lmms.cluster.state import read_state
 from otprune_lmms.cluster.status import documents_of, journal_status, status_of
-from otprune_lmms.experiments.answering import answer
+from otprune_lmms.experiments.answering import AnswerOptions
 from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.experiments.run import answer_shard
 from otprune_lmms.experiments.shard import Shard
-from otprune_lmms.journal import Asking, Journal, Ledger, Record, write_ledger
+from otprune_lmms.journal import Journal, Ledger, Record, RequestPlace, write_ledger
 from otprune_lmms.pruning_config import PruningConfig
 
 UNPRUNED, OTPRUNE = PruningConfig.make(), PruningConfig.make("otprune", keep_ratio=0.098)
@@ -39,7 +40,7 @@ def record(config, doc_id, task="pope", text=None):
 
 def note(folder, documents, model="f", name="m", experiment="one", failed=(), task="pope"):
     """Write the ledger of a process that was asked about some documents."""
-    requests = {Asking(task, one, 0, 0): question(one, task) for one in documents}
+    requests = {RequestPlace(task, one, 0, 0): question(one, task) for one in documents}
     write_ledger(folder, Ledger(model, name, experiment, requests, failed))
 
 
@@ -94,7 +95,7 @@ def test_answers_are_counted_by_cell_and_shards_that_have_not_begun_are_missing(
 
 
 def test_equal_questions_have_one_answer_and_all_count_as_answered(tmp_path):
-    requests = {Asking("pope", i, 0, 0): question(i % 2) for i in range(10)}
+    requests = {RequestPlace("pope", i, 0, 0): question(i % 2) for i in range(10)}
     write_ledger(tmp_path, Ledger("f", "m", "one", requests))
     write(tmp_path, record(UNPRUNED, 0), record(OTPRUNE, 0), record(OTPRUNE, 1))
     found = look(tmp_path, experiment())
@@ -134,7 +135,7 @@ def test_a_sweep_calls_a_model_as_its_first_experiment_does(tmp_path):
 def test_a_checkpoint_that_has_changed_begins_anew(tmp_path):
     note(tmp_path, range(10))
     write(tmp_path, *(record(UNPRUNED, i) for i in range(10)))
-    requests = {Asking("pope", i, 0, 0): f"new-{i}" for i in range(10)}
+    requests = {RequestPlace("pope", i, 0, 0): f"new-{i}" for i in range(10)}
     write_ledger(tmp_path, Ledger("new weights", "m", "one", requests))
     assert look(tmp_path, experiment()).rows[0].answered == 0
     # The old ones again.
@@ -160,7 +161,7 @@ def test_documents_left_out_are_named_and_not_missing(tmp_path):
 
 
 def test_several_requests_of_a_document_count_each_and_unread_ones_are_guessed_alike(tmp_path):
-    requests = {Asking("pope", i, j, 0): f"{i}-{j}" for i in range(5) for j in range(4)}
+    requests = {RequestPlace("pope", i, j, 0): f"{i}-{j}" for i in range(5) for j in range(4)}
     write_ledger(tmp_path, Ledger("f", "m", "one", requests))
     write(tmp_path, *(record(UNPRUNED, 0, text=f"0-{j}") for j in range(4)))
     assert rows(look(tmp_path, experiment()))[0] == ("one", "unpruned", 4, 40)
@@ -224,7 +225,8 @@ def test_the_command_follows_a_sweep_from_beginning_to_end(source, suite, tmp_pa
     assert documents_of([one]) == {(suite, "gqa"): 4, (suite, "mme"): 4}
     found = json.loads(invoke(path, "--json").stdout)
     assert (found["answered"], found["asked"], found["missing"]) == (0, 24, 24)
-    answer([one], tmp_path / "logs" / "sweep", shard=Shard(1, 2), progress=False)
+    journal = tmp_path / "logs" / "answers"
+    answer_shard([one], AnswerOptions(journal, Shard(1, 2), progress=False))
     found = json.loads(invoke(path, "--json").stdout)
     assert (found["answered"], found["asked"], found["missing"]) == (12, 24, 12)
     assert {row["setting"]: row["answered"] for row in found["rows"]} == {
@@ -232,11 +234,11 @@ def test_the_command_follows_a_sweep_from_beginning_to_end(source, suite, tmp_pa
         "otprune-0.25": 4,
         "uniform-0.25": 4,
     }
-    answer([one], tmp_path / "logs" / "sweep", progress=False)
+    answer_shard([one], AnswerOptions(journal, progress=False))
     said = invoke(path).stdout
     assert said.count("100.0") == 3
     assert "all is answered" in said
-    assert "all is answered" in invoke("--journal", "logs/sweep").stdout
+    assert "all is answered" in invoke("--journal", "logs/answers").stdout
     assert "99.9" not in said
 
 

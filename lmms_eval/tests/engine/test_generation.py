@@ -1,17 +1,15 @@
 """Answers end where the task says, and likelihoods are those of the continuation."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from helpers import PICTURES, loaded, request
+from helpers import PICTURES, loaded, request, tiny
+from otprune.pruning import Trace
 from otprune_lmms.engine import Engine, RequestError
-from otprune_lmms.engine.generation import Row, cut, write
-from otprune_lmms.engine.identity import Generation, generation_of
-from otprune_lmms.engine.loglikelihood import likelihoods
-from otprune_lmms.engine.prompts import prompt_of, token_ids
-from otprune_lmms.engine.reader import Loaded, Reader
+from otprune_lmms.engine.prepare import generation_of
+from otprune_lmms.engine.reading import LoadedBatch, RequestReader
+from otprune_lmms.models.generation import cut
+from otprune_lmms.models.protocol import Generation, ModelInput
 from otprune_lmms.pruning_config import PruningConfig
 
 QUESTION = "What is in this image?"
@@ -27,7 +25,7 @@ CONFIGS = [
 
 
 def engine(**settings) -> Engine:
-    return Engine(loaded(), model_name="tiny", workers=0, progress=False, **settings)
+    return Engine(tiny(), model_name="tiny", workers=0, progress=False, **settings)
 
 
 def said(requests, **settings):
@@ -81,23 +79,27 @@ def test_generation_stops_when_all_rows_have_ended(monkeypatch):
 
 
 def test_the_defaults_are_those_of_the_stock_wrapper():
-    config = SimpleNamespace(image_aspect_ratio="pad")
     empty = request(0)
     object.__setattr__(empty, "generation", {"do_sample": True, "unknown": 1})
-    assert generation_of(empty, config) == Generation(1024, 0, None, 1, (), None)
-    asked = {"until": "ASSISTANT:", "image_aspect_ratio": "original", "max_new_tokens": 16}
+    assert generation_of(empty) == Generation(1024, 0, None, 1, ())
+    asked = {"until": "ASSISTANT:", "max_new_tokens": 16}
     object.__setattr__(empty, "generation", asked)
-    assert generation_of(empty, config).aspect is None
-    assert generation_of(empty, SimpleNamespace()).aspect == "original"
-    assert generation_of(empty, config).until == ("ASSISTANT:",)
+    assert generation_of(empty) == Generation(16, 0, None, 1, ("ASSISTANT:",))
     object.__setattr__(empty, "generation", {"until": 5})
     with pytest.raises(ValueError, match="until of document 0 of task .* got 5"):
-        generation_of(empty, config)
+        generation_of(empty)
+
+
+def test_an_aspect_ratio_counts_where_the_checkpoint_has_none(monkeypatch):
+    asked = {"image_aspect_ratio": "original"}
+    assert tiny().render("What?", 1, asked).image_view is None
+    monkeypatch.delattr(loaded()[1].config, "image_aspect_ratio")
+    assert tiny().render("What?", 1, asked).image_view == "original"
 
 
 def test_prompts_are_the_stock_wrapper_s():
     def question(context: str, images: int) -> str:
-        whole = prompt_of(request(0, context), images, "vicuna_v1")
+        whole = tiny().render(context, images, {}).text
         assert whole.endswith(" ASSISTANT:")
         return whole.split("USER: ")[1].removesuffix(" ASSISTANT:")
 
@@ -115,32 +117,31 @@ def asked(word: str, doc_id: int = 0, **others):
     return request(doc_id, QUESTION, kind="loglikelihood", continuation=word, **others)
 
 
-def pixels_of(runner, question):
-    reader = Reader(runner.surveyor, runner.image_processor, runner._store, strict=True)
-    return reader.load([question]).pixels
+def encoded(runner, prepared, config):
+    """The visual tokens of a prepared request's image, as the engine hands them to a model."""
+    runner._need([config])
+    pixels = RequestReader(runner.preparer, runner._store, strict=True).load([prepared]).pixels
+    runner._encode(LoadedBatch([prepared], pixels, {}), runner.run([], []).counts)
+    return tuple(runner._store.take([(prepared.images[0], None)]).values())
 
 
-@pytest.mark.parametrize("setting", CONFIGS, ids=lambda config: config.label)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.label)
 def test_a_loss_is_the_model_s_own_over_the_continuation(config):
-    tokenizer, model, _, _ = loaded()
     requests = [asked(word, index=i) for i, word in enumerate(WORDS)]
     found = engine(batch_size=3).run(requests, [config])
     runner = engine()
-    question = runner.surveyor.question(requests[0])
-    batch = [question]
-    runner._need([config])
-    runner._encode(Loaded(batch, pixels_of(runner, question), {}), found.counts)
+    model, prepared = runner.model, runner.preparer.prepare(requests[0])
+    visual = encoded(runner, prepared, config)
     for word, one in zip(WORDS, requests, strict=True):
-        begin = token_ids(question.prompt, tokenizer)
-        ids = token_ids(prompt_of(one, 1, "vicuna_v1", word), tokenizer)
+        begin = model.token_ids(prepared.prompt)
+        ids = model.token_ids(model.render(QUESTION, 1, {}, word))
         labels = ids.clone()
         labels[: len(begin)] = -100
-        visual = list(runner._store.take([(question.images[0], None)]).values())
         with torch.no_grad():
-            want = model(
+            want = loaded()[1](
                 input_ids=ids[None],
                 labels=labels[None],
-                visual=visual,
+                visual=list(visual),
                 answer_lengths=[len(ids) - len(begin)],
                 pruning=config.pruning,
             )
@@ -168,24 +169,20 @@ def test_what_is_dropped_does_not_depend_on_the_answer(monkeypatch):
     assert seen[0] == seen[1] == seen[2]
 
 
-@pytest.mark.parametrize("setting", CONFIGS, ids=lambda config: config.label)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.label)
 def test_greedy_is_what_the_model_would_have_said(config):
-    tokenizer, model, _, _ = loaded()
     runner = engine()
-    question = runner.surveyor.question(request(0, QUESTION))
-    pixels = pixels_of(runner, question)
-    runner._need([config])
-    runner._encode(Loaded([question], pixels, {}), runner.run([], []).counts)
-    visual = tuple(runner._store.take([(question.images[0], None)]).values())
-    ids = token_ids(question.prompt, tokenizer)
+    prepared = runner.preparer.prepare(request(0, QUESTION))
+    visual = encoded(runner, prepared, config)
+    ids = runner.model.token_ids(prepared.prompt)
     with torch.no_grad():
-        output = model.generate(
+        output = loaded()[1].generate(
             ids[None], visual=list(visual), pruning=config.pruning, max_new_tokens=5
         )[0]
-    row = Row(torch.cat([ids, output]), visual, (0,), answer=len(output))
-    wrong = Row(torch.cat([ids, output[:-1], output[-1:] + 1]), visual, (0,), answer=len(output))
+    answers = output, torch.cat([output[:-1], output[-1:] + 1])
+    rows = [ModelInput(torch.cat([ids, one]), visual, (0,), answer=len(output)) for one in answers]
     with torch.no_grad():
-        (right,), (other,) = (likelihoods(model, [one], config.pruning) for one in (row, wrong))
+        right, other = runner.model.loglikelihood(rows, config.pruning, Trace())
     assert right.greedy
     assert not other.greedy
     assert other.loss > right.loss
@@ -212,8 +209,8 @@ def test_a_continuation_that_is_cut_off_is_named(monkeypatch):
 
 
 def test_written_tokens_are_counted_without_padding():
-    tokenizer, model, _, _ = loaded()
-    row = Row(token_ids("Say yes.", tokenizer), (), ())
-    (one,) = write(model, tokenizer, [row], None, Generation(max_new_tokens=3))
+    model, trace = tiny(), Trace()
+    row = ModelInput(model.token_ids(model.render("Say yes.", 0, {})), (), ())
+    (one,) = model.generate([row], None, Generation(max_new_tokens=3), trace)
     assert one.tokens == 3
-    assert one.kept == one.candidates == ()
+    assert trace.kept == {}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers import PICTURES, loaded, request
+from helpers import PICTURES, loaded, request, tiny
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.engine.memory import Halving, TooLargeError, is_out_of_memory
 from otprune_lmms.journal import Journal
@@ -32,7 +32,7 @@ def limited(monkeypatch, most: int, error: BaseException) -> list[int]:
 
 
 def engine(**settings) -> Engine:
-    return Engine(loaded(), model_name="tiny", workers=0, progress=False, **settings)
+    return Engine(tiny(), model_name="tiny", workers=0, progress=False, **settings)
 
 
 REQUESTS = [request(i, f"What is {i}?", ()) for i in range(8)]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from helpers import loaded, request
-from llava.model.decoder import decoder_shape
+from helpers import request, tiny
 from otprune import PRUNERS
 from otprune.registry import LAYER_PRUNERS
 from otprune_lmms.engine import Engine
@@ -19,14 +18,14 @@ OWN = {
 """Settings for a model of four layers without CLIP's text tower."""
 
 
-def cell_of(method: str) -> PruningConfig:
+def config_of(method: str) -> PruningConfig:
     given = OWN.get(method, {})
     if method not in LAYER_PRUNERS:
         return PruningConfig.make(method, 0.25, **given)
     return PruningConfig.make(method, **{"schedule": "1:0.5/2:0.25", **given})
 
 
-CONFIGS = [cell_of(method) for method in sorted(PRUNERS)]
+CONFIGS = [config_of(method) for method in sorted(PRUNERS)]
 BUDGETED = [
     PruningConfig.make("otprune", 0.75, layer=2, match="average"),
     PruningConfig.make("tome", 0.5, match="flops"),
@@ -47,7 +46,7 @@ def asked():
 
 
 def run(configs, **settings):
-    engine = Engine(loaded(), model_name="tiny", workers=0, progress=False, **settings)
+    engine = Engine(tiny(), model_name="tiny", workers=0, progress=False, **settings)
     return engine.run(asked(), configs)
 
 
@@ -56,11 +55,11 @@ def batched():
     return run([*CONFIGS, *BUDGETED], batch_size=4)
 
 
-@pytest.mark.parametrize("setting", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
+@pytest.mark.parametrize("config", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
 def test_what_is_planned_is_what_is_left(config, batched):
     pruning = config.pruning
     assert pruning is not None
-    (*_, planned) = pruning.tokens_by_layer(576, decoder_shape(loaded()[1].config))
+    (*_, planned) = pruning.tokens_by_layer(576, tiny().shape)
     for one in asked():
         answer = batched[config, one]
         if pruning.pruner is None and pruning.before is not None:
@@ -72,7 +71,7 @@ def test_what_is_planned_is_what_is_left(config, batched):
         assert answer.new_tokens > 0
 
 
-@pytest.mark.parametrize("setting", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
+@pytest.mark.parametrize("config", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
 def test_company_decides_nothing(config, batched):
     alone = run([config], batch_size=1)
     for one in asked():
@@ -81,7 +80,7 @@ def test_company_decides_nothing(config, batched):
 
 
 def test_later_runs_get_the_signals_that_they_need():
-    engine = Engine(loaded(), model_name="tiny", workers=0, progress=False)
+    engine = Engine(tiny(), model_name="tiny", workers=0, progress=False)
     plain, needs = PruningConfig.make("otprune", 0.25), PruningConfig.make("fastervlm", 0.25)
     engine.run(asked(), [plain])
     answers = engine.run(asked(), [needs])
@@ -90,7 +89,7 @@ def test_later_runs_get_the_signals_that_they_need():
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("config", "message"),
     [
         (PruningConfig.make("fastv", schedule="7:0.5"), "layer must be in 0..3"),
         (PruningConfig.make("otprune", 0.5, layer=4), "layer must be in 0..3"),

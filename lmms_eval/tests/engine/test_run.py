@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from helpers import PICTURES, TINY_ANYRES, loaded, picture, request
+from helpers import PICTURES, TINY_ANYRES, loaded, picture, request, tiny
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.journal import Journal
 from otprune_lmms.pruning_config import PruningConfig
@@ -35,9 +35,9 @@ def many():
     ]
 
 
-def engine(parts=None, **settings) -> Engine:
+def engine(model=None, **settings) -> Engine:
     given = {"model_name": "tiny", "workers": 0, "progress": False, **settings}
-    return Engine(parts or loaded(), **given)
+    return Engine(model or tiny(), **given)
 
 
 def texts(answers) -> dict:
@@ -72,7 +72,7 @@ def test_neither_batch_nor_order_nor_threads_decide_an_answer(alone, size, worke
     assert [key[1] for key in answers][: len(requests)] == requests
 
 
-def test_each_image_is_encoded_once_for_all_cells_and_questions(alone):
+def test_each_image_is_encoded_once_for_all_configs_and_questions(alone):
     assert alone.counts.images == 3
     assert alone.counts.encoded == 3
     assert alone.counts.generated == alone.counts.requests == len(many()) * len(CONFIGS)
@@ -117,14 +117,14 @@ def test_a_second_run_takes_everything_from_the_journal(alone, tmp_path):
 
 def test_a_journal_says_what_wrote_it_and_that_the_code_has_changed(tmp_path, monkeypatch, caplog):
     for source in ("one", "one", "two"):
-        monkeypatch.setattr("otprune_lmms.engine.header.source_hash", lambda s=source: s)
+        monkeypatch.setattr("otprune_lmms.engine.session.source_hash", lambda s=source: s)
         assert "other source code" not in caplog.text
         with Journal(tmp_path) as journal:
             runner = engine(journal=journal)
             runner.run([request(len(journal.sessions), f"And {source}?")], [PruningConfig()])
             header = journal.header
     assert "other source code" in caplog.text
-    assert header["models"] == {runner.fingerprint: "tiny"}
+    assert header["models"] == {runner.model.fingerprint: "tiny"}
     assert header["versions"]["torch"] == torch.__version__
     assert (header["device"], header["dtype"]) == ("cpu", "torch.float32")
     with Journal(tmp_path, readonly=True) as journal:
@@ -133,21 +133,21 @@ def test_a_journal_says_what_wrote_it_and_that_the_code_has_changed(tmp_path, mo
 
 def test_another_model_template_or_video_rule_takes_nothing_from_the_journal(tmp_path):
     asked = [request(1, pictures=("land.png", "port.png"), video=True)]
-    tokenizer, model, processor, length = loaded()
 
-    def reused(**settings) -> int:
+    def reused(model=None, **settings) -> int:
         with Journal(tmp_path) as journal:
-            return engine(journal=journal, **settings).run(asked, [PruningConfig()]).counts.reused
+            runner = engine(model, journal=journal, **settings)
+            return runner.run(asked, [PruningConfig()]).counts.reused
 
     assert reused() == 0
     assert reused() == 1
-    assert reused(conversation="llava_v1") == 0
+    assert reused(tiny(chat_template="llava_v1")) == 0
     assert reused(seed_video="all_frames") == 0
-    weight = model.model.layers[0].mlp.up_proj.weight
+    weight = loaded()[1].model.layers[0].mlp.up_proj.weight
     before = weight[0, 0].item()
     with torch.no_grad():
         weight[0, 0] += 1
-    assert reused(parts=(tokenizer, model, processor, length)) == 0
+    assert reused() == 0
     with torch.no_grad():
         weight[0, 0] = before
     assert reused() == 1
@@ -166,11 +166,12 @@ def test_videos_are_their_first_frame_unless_asked_otherwise():
 
 
 def test_anyres_images_of_several_shapes_go_together():
-    parts = loaded(TINY_ANYRES)
     requests = [request(i, pictures=(name,)) for i, name in enumerate(("port.png", "wide.png"))]
     configs = [PruningConfig(), PruningConfig.make("otprune", 0.1, keep_newlines=True)]
-    one = engine(parts).run(requests, configs)
-    assert texts(engine(parts, batch_size=4, workers=2).run(requests, configs)) == texts(one)
+    one = engine(tiny(TINY_ANYRES)).run(requests, configs)
+    assert texts(
+        engine(tiny(TINY_ANYRES), batch_size=4, workers=2).run(requests, configs)
+    ) == texts(one)
     assert len({one[configs[0], r].candidates for r in requests}) > 1
 
 
@@ -212,15 +213,14 @@ def test_generation_settings_of_a_task_stay_with_it():
 
 
 def test_an_aspect_ratio_that_a_task_asks_for_does_not_stay(monkeypatch):
-    parts = loaded()
     wide = {"pictures": ("wide.png",)}
     square = request(0, generation={"image_aspect_ratio": "square"}, task="a", **wide)
     padded = request(1, generation={"image_aspect_ratio": "pad"}, task="b", **wide)
     neither = request(2, task="c", **wide)
-    own = engine(parts).run([square, padded, neither], [PruningConfig()])
+    own = engine().run([square, padded, neither], [PruningConfig()])
     assert len({answer.text for answer in own.values()}) == 1, "the checkpoint's own rule holds"
-    monkeypatch.delattr(parts[1].config, "image_aspect_ratio")
-    answers = engine(parts).run([padded, square, neither], [PruningConfig()])
+    monkeypatch.delattr(loaded()[1].config, "image_aspect_ratio")
+    answers = engine().run([padded, square, neither], [PruningConfig()])
     assert answers[PruningConfig(), padded].text == own[PruningConfig(), neither].text
     assert answers[PruningConfig(), square].text == answers[PruningConfig(), neither].text
     assert answers[PruningConfig(), square].text != answers[PruningConfig(), padded].text
@@ -274,7 +274,6 @@ def test_a_layer_that_the_model_lacks_is_refused_before_any_answer(tmp_path):
     [
         ({"batch_size": 0}, "batch_size must be >= 1"),
         ({"workers": -1}, "workers >= 0"),
-        ({"conversation": "gpt"}, "conv_template must be one of"),
         ({"seed_video": "last"}, "seed_video must be first_frame or all_frames"),
     ],
 )

@@ -9,22 +9,21 @@ import pytest
 
 from helpers import environment
 from otprune_lmms.engine import Counts
+from otprune_lmms.engine.answers import added
 from otprune_lmms.environment import child_environment
-from otprune_lmms.experiments.answering import added, answer, plain
-from otprune_lmms.experiments.run import Places, run_experiment
+from otprune_lmms.experiments.answering import AnswerOptions
+from otprune_lmms.experiments.run import answer_shard
 from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.journal import Journal
+from runs import run
 
 ALL = 4 * 3
 """Two documents of both tasks, times settings."""
 
 
-def score(source, journal, output):
-    """Run an experiment as a whole."""
-    experiment, folder = source
-    outcome = run_experiment(experiment, Places(folder, journal, output), progress=False)
-    assert outcome is not None
-    return outcome
+def answer(sources, journal, shard=None):
+    """What a shard did for each model, by name."""
+    return answer_shard(sources, AnswerOptions(journal, shard, progress=False)).counts
 
 
 def records(outcome) -> pd.DataFrame:
@@ -46,7 +45,7 @@ def whole(suite, tmp_path_factory):
 
 def expected(whole, source, tmp_path):
     if not whole:
-        outcome = score(source, tmp_path / "whole", tmp_path / "whole-results")
+        outcome = run(source, tmp_path / "whole", tmp_path / "whole-results")
         assert outcome.counts["tiny"]["generated"] == ALL
         whole["records"] = records(outcome)
     return whole["records"]
@@ -60,17 +59,13 @@ def test_shards_answer_everything_once_and_a_run_then_only_scores(
     wanted = expected(whole, one, tmp_path)
     made = []
     for index in range(1, count + 1):
-        experiment, folder = one
-        places = Places(folder, journal, tmp_path / "results")
-        outcome = run_experiment(experiment, places, progress=False, shard=Shard(index, count, by))
-        assert outcome is not None
-        assert outcome.records == []
-        made.append(outcome.counts.get("tiny", {}).get("generated", 0))
+        counts = answer([one], journal, Shard(index, count, by))
+        made.append(counts.get("tiny", {}).get("generated", 0))
         assert sum(made) == sum(entries(journal).values() if journal.exists() else [])
     assert not (journal / "scores").exists(), "a shard does not score"
     assert not (tmp_path / "results").exists()
     assert made == {3: [6, 6, 0], 4: [4, 4, 4, 0]}[count]
-    last = score(one, journal, tmp_path / "results")
+    last = run(one, journal, tmp_path / "results")
     assert last.counts["tiny"]["generated"] == 0
     assert records(last).equals(wanted)
     assert len(entries(journal)) == ALL
@@ -80,7 +75,7 @@ def test_experiments_of_a_sweep_share_their_answers_and_one_that_comes_later(sou
     journal = tmp_path / "journal"
     ratios = source("ratios", {"keep_ratios": [0.1, 0.25], "methods": ["otprune"]})
     methods = source("methods", {"keep_ratios": [0.25], "methods": ["otprune", "uniform"]})
-    counts = answer([ratios, methods], journal, progress=False)["tiny"]
+    counts = answer([ratios, methods], journal)["tiny"]
     # Unpruned, otprune at two ratios, uniform: four settings, not six.
     assert (counts["generated"], counts["reused"]) == (8 * 4, 0)
     # MME asks twice about an image: four pictures of GQA, of which MME has two.
@@ -89,10 +84,10 @@ def test_experiments_of_a_sweep_share_their_answers_and_one_that_comes_later(sou
     before = entries(journal)
     assert len(before) == sum(before.values()) == 8 * 4
     layers = source("layers", {"keep_ratios": [0.25], "methods": ["otprune"], "layers": [0, 1]})
-    counts = answer([ratios, methods, layers], journal, progress=False)["tiny"]
+    counts = answer([ratios, methods, layers], journal)["tiny"]
     assert (counts["generated"], counts["reused"]) == (8, 8 * 4)
     assert set(before) < set(entries(journal))
-    last = score(methods, journal, tmp_path / "results")
+    last = run(methods, journal, tmp_path / "results")
     assert last.counts["tiny"]["generated"] == 0
 
 
@@ -115,17 +110,17 @@ def test_processes_answer_two_shards_into_one_journal_at_once(source, whole, tmp
     for one, text, images in zip(running, said, (1, 2), strict=True):
         assert one.returncode == 0, text
         assert text.count(f"tiny: 6 answers new, 0 found, {images} images encoded") == 1, text
-    last = score(source(limit=2), tmp_path / "journal", tmp_path / "results")
+    last = run(source(limit=2), tmp_path / "journal", tmp_path / "results")
     assert last.counts["tiny"]["generated"] == 0
     assert records(last).equals(wanted)
     assert len(entries(tmp_path / "journal")) == ALL
 
 
-def test_counts_of_passes_and_of_processes_are_added_up():
+def test_counts_of_groups_and_of_processes_are_added_up():
     one, other = Counts(generated=3, seconds={"encode": 1.0}), Counts(generated=4)
     other.seconds = {"encode": 2.5, "generate": 1.234}
-    assert plain(added([one, other], in_turn=True))["seconds"] == {"encode": 3.5, "generate": 1.23}
-    together = plain(added([one, other]))
+    assert added([one, other], in_turn=True).plain()["seconds"] == {"encode": 3.5, "generate": 1.23}
+    together = added([one, other], in_turn=False).plain()
     assert together["seconds"] == {"encode": 2.5, "generate": 1.23}
     assert together["generated"] == 7
-    assert plain(added([])) == plain(Counts())
+    assert added([], in_turn=True).plain() == Counts().plain()

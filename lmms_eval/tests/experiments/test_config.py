@@ -71,7 +71,7 @@ def written_beside(_, name, text):
 def test_every_experiment_of_the_repository_can_be_read(path):
     experiment = load_experiment(path)
     assert len(experiment.task_limits()) == 11
-    assert experiment.configs.unpruned
+    assert experiment.pruning.unpruned
     folder = path.parent.name
     if folder != "configs":
         parts = [path.stem, folder] if folder == "methods" else [folder, path.stem]
@@ -171,7 +171,12 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
         (changed("models", 0, "dtype", value="float8"), r"models.0.dtype: .*got 'float8'"),
         (changed("models", 0, "batch_size", value=0), r"models.0.batch_size: .*got 0"),
         (changed("models", 0, "batch_size", value=True), r"models.0.batch_size"),
-        (changed("models", 0, "conversation", value="x"), r"conversation must be one of .*got 'x'"),
+        (
+            changed("models", 0, "chat_template", value="x"),
+            r"chat_template must be one of .*got 'x'",
+        ),
+        (changed("models", 0, "conversation", value="x"), r"key is called chat_template now"),
+        (PLAIN | {"cells": PLAIN["pruning"]}, r"key is called pruning now"),
         (changed("models", 0, "name", value="a/b"), r"models.0.name: .*got 'a/b'"),
         (changed("models", value=PLAIN["models"] * 2), r"models must be distinct, got tiny"),
         (changed("models", 0, "pretrained", value="./none"), r"pretrained of tiny: no folder"),
@@ -208,7 +213,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load_experiment(tmp_path / "none.yaml")
 
 
-def test_seeds_layers_and_own_ratios_make_cells(tmp_path):
+def test_seeds_layers_and_own_ratios_make_configs(tmp_path):
     methods = [
         {"method": "random", "seeds": [0, 1, 2], "keep_ratios": [0.25]},
         {"method": "divprune", "layers": [2], "settings": {"positions": "compact"}},

@@ -11,8 +11,7 @@ from helpers import TINY
 from otprune import PRUNERS
 from otprune.registry import LAYER_PRUNERS
 from otprune_lmms.experiments.config import load_experiment
-from otprune_lmms.experiments.folder import write_results
-from otprune_lmms.experiments.run import Places, run_experiment
+from runs import source_of, written
 from suites import make_suite
 
 FRONT_PAGE = Path(__file__).parents[3] / "README.md"
@@ -42,12 +41,9 @@ def swept(folder, methods, **configs):
         "pruning": {"keep_ratios": [0.5], "methods": methods, **configs},
     }
     path.write_text(yaml.safe_dump(content))
-    experiment = load_experiment(path)
-    places = Places(folder, folder / "logs", folder / "results")
-    outcome = run_experiment(experiment, places, progress=False)
-    assert outcome is not None
-    write_results(experiment, outcome, places.output, "python -m x", 1.0)
-    return pd.read_csv(places.output / "records.csv"), (places.output / "table.md").read_text()
+    output = folder / "results"
+    written(source_of(path), folder / "journal", output)
+    return pd.read_csv(output / "records.csv"), (output / "table.md").read_text()
 
 
 def test_one_sweep_takes_all_methods_without_a_special_case(tmp_path):

@@ -11,12 +11,11 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
 from helpers import TINY
-from otprune_lmms.experiments.config import load_experiment
-from otprune_lmms.experiments.folder import remake, write_results
-from otprune_lmms.experiments.run import Places, run_experiment
+from otprune_lmms.reporting.tables import write_tables
+from otprune_lmms.results.kept_image import read_kept_image
+from runs import source_of, written
 from suites import ROWS, make_suite
 
 TASKS = ["pope", "mme"]
@@ -52,11 +51,7 @@ def prepared(folder, tasks=TASKS):
 
 
 def run_here(folder, path):
-    experiment = load_experiment(path)
-    places = Places(folder, folder / "logs", folder / "results")
-    outcome = run_experiment(experiment, places, progress=False)
-    assert outcome is not None
-    return outcome, write_results(experiment, outcome, places.output, "python -m x", 1.0)
+    return written(source_of(path), folder / "journal", folder / "results")
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +61,7 @@ def first(tmp_path_factory):
     return folder, outcome, table
 
 
-def test_a_run_leaves_records_tables_manifest_and_picture(first):
+def test_a_run_leaves_records_tables_manifest_and_kept_patches(first):
     folder, outcome, table = first
     output = folder / "results"
     assert outcome.counts["tiny"]["generated"] == 8 * 4
@@ -88,9 +83,9 @@ def test_a_run_leaves_records_tables_manifest_and_picture(first):
     assert content["runs"][0]["seconds"]["answer"] > 0
     assert content["data"]["pope"]["files sha256"] != content["data"]["mme"]["files sha256"]
     assert str(folder) not in (output / "manifest.json").read_text()
-    with Image.open(output / "kept_patches.png") as picture:
-        assert picture.width > 500
-    assert "kept_patches.png" in (output / "table.md").read_text()
+    kept = read_kept_image(output)
+    assert [one["setting"] for one in kept.settings] == ["otprune-0.25", "random-0.25"]
+    assert kept.masks.sum(axis=(1, 2)).tolist() == [144, 144]
 
 
 def test_a_second_run_does_nothing_twice_and_says_the_same(first):
@@ -109,7 +104,7 @@ def test_new_settings_generate_only_themselves(first, tmp_path):
     folder = tmp_path / "more"
     shutil.copytree(first[0], folder)
     sweep = {"methods": ["otprune", "divprune"], "keep_ratios": [0.25]}
-    outcome, table = run_here(folder, experiment_of(folder, configs=sweep))
+    outcome, table = run_here(folder, experiment_of(folder, pruning=sweep))
     assert outcome.counts["tiny"]["generated"] == 8
     assert outcome.counts["tiny"]["reused"] == 16
     assert table.rows[:2] == first[2].rows[:2]
@@ -123,17 +118,17 @@ def test_tables_are_made_anew_from_records_alone(first, tmp_path):
     page = (tmp_path / "results" / "table.md").read_text()
     (tmp_path / "results" / "table.md").unlink()
     (tmp_path / "results" / "table.csv").unlink()
-    assert remake(tmp_path / "results") == table
+    assert write_tables(tmp_path / "results") == table
     assert (tmp_path / "results" / "table.md").read_text() == page
     (tmp_path / "results" / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match=r"manifest.json is no manifest of a run"):
-        remake(tmp_path / "results")
+        write_tables(tmp_path / "results")
 
 
 def test_other_answers_are_scored_anew(first, tmp_path):
     folder = tmp_path / "other"
     shutil.copytree(first[0], folder)
-    (score, *_) = (folder / "logs" / "scores").iterdir()
+    (score, *_) = (folder / "journal" / "scores").iterdir()
     score.write_text("{ damaged")
     _, table = run_here(folder, folder / "try.yaml")
     assert table == first[2]
@@ -143,7 +138,7 @@ def test_other_answers_are_scored_anew(first, tmp_path):
 def test_the_command_line_survives_a_kill(first, tmp_path):
     folder = prepared(tmp_path)
     path = experiment_of(folder, picture=False)
-    log = tmp_path / "logs" / "try"
+    log = tmp_path / "logs" / "answers"
     running = subprocess.Popen(
         [*RUN, path.name], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -165,11 +160,11 @@ def test_the_command_line_survives_a_kill(first, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "otprune-0.25" in done.stdout
-    content = json.loads((folder / "results" / "try" / "manifest.json").read_text())
+    content = json.loads((folder / "outputs" / "try" / "manifest.json").read_text())
     counts = content["runs"][0]["counts"]["tiny"]
     assert counts["reused"] >= before - 1 > 0
     assert counts["generated"] + counts["reused"] == 32
-    assert pd.read_csv(folder / "results" / "try" / "records.csv").equals(
+    assert pd.read_csv(folder / "outputs" / "try" / "records.csv").equals(
         pd.read_csv(first[0] / "results" / "records.csv")
     )
 
@@ -189,11 +184,11 @@ def test_two_processes_find_what_one_finds(first, tmp_path):
     folder = prepared(tmp_path)
     done = torchrun(experiment_of(folder), 300)
     assert done.returncode == 0, done.stderr
-    found = pd.read_csv(folder / "results" / "try" / "records.csv")
+    found = pd.read_csv(folder / "outputs" / "try" / "records.csv")
     assert found.equals(pd.read_csv(first[0] / "results" / "records.csv"))
-    content = json.loads((folder / "results" / "try" / "manifest.json").read_text())
+    content = json.loads((folder / "outputs" / "try" / "manifest.json").read_text())
     assert content["runs"][0]["counts"]["tiny"]["requests"] == 32
-    assert len(list((folder / "logs" / "try").glob("part-*.jsonl"))) == 2
+    assert len(list((folder / "logs" / "answers").glob("part-*.jsonl"))) == 2
     assert done.stdout.count("otprune-0.25") == 1, "one process prints"
     assert done.stderr.count("2 tasks; answers in") == 1
 
@@ -204,7 +199,7 @@ def test_two_processes_find_what_one_finds(first, tmp_path):
         ({"tasks": ["no_such_task"]}, [], "unknown task 'no_such_task'", 1),
         ({"suite": "./none"}, [], "suite: no folder", 2),
         ({"models": [{"name": "x", "pretrained": "./suite"}]}, [], "config.json", 1),
-        ({}, ["try.yaml", "--journal", "x"], "go with one experiment", 2),
+        ({}, ["try.yaml"], "names of their own, got try twice", 2),
     ],
 )
 def test_a_mistake_is_answered_in_a_sentence(changes, arguments, message, code, tmp_path, first):
@@ -222,7 +217,7 @@ def test_a_mistake_is_answered_in_a_sentence(changes, arguments, message, code, 
 def test_the_environment_s_settings_have_no_say_in_an_experiment(first, tmp_path):
     shutil.copytree(first[0], tmp_path / "copy")
     done = subprocess.run(
-        [*RUN, "try.yaml", "--journal", "logs", "--output-dir", "again"],
+        [*RUN, "try.yaml", "--journal", "journal", "--output-dir", "again"],
         cwd=tmp_path / "copy",
         env=ENVIRONMENT | {"BASELINE": "DIVPRUNE", "SUBSET_RATIO": "0.5"},
         capture_output=True,
@@ -231,7 +226,7 @@ def test_the_environment_s_settings_have_no_say_in_an_experiment(first, tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "BASELINE, SUBSET_RATIO in the environment: not used" in " ".join(done.stderr.split())
-    again = pd.read_csv(tmp_path / "copy" / "again" / "records.csv")
+    again = pd.read_csv(tmp_path / "copy" / "again" / "try" / "records.csv")
     assert again.equals(pd.read_csv(first[0] / "results" / "records.csv"))
 
 
@@ -241,7 +236,7 @@ def test_without_java_captions_are_refused_or_marked(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match="flickr30k_test need Java .* --without-java"):
         run_here(folder, experiment_of(folder, **changes))
-    assert not (folder / "logs").exists(), "refused before anything is answered"
+    assert not (folder / "journal").exists(), "refused before anything is answered"
     outcome, table = run_here(folder, experiment_of(folder, java="optional", **changes))
     assert outcome.counts["tiny"]["generated"] == 4
     assert table.rows[0][2] is None
@@ -258,13 +253,13 @@ def test_one_process_s_failure_ends_all_with_its_message(tmp_path, monkeypatch):
     done = torchrun(with_a_broken_image(tmp_path, monkeypatch, strict=True), 300)
     assert done.returncode != 0
     assert "document 3 of pope (test)" in done.stderr
-    assert not (tmp_path / "results" / "try" / "table.md").exists()
+    assert not (tmp_path / "outputs" / "try" / "table.md").exists()
 
 
 def test_what_one_process_cannot_ask_all_leave_out(tmp_path, monkeypatch):
     done = torchrun(with_a_broken_image(tmp_path, monkeypatch), 300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("pope: 1 of 4 documents cannot be asked about") == 1
-    assert set(pd.read_csv(tmp_path / "results" / "try" / "records.csv")["documents"]) == {3}
-    content = json.loads((tmp_path / "results" / "try" / "manifest.json").read_text())
+    assert set(pd.read_csv(tmp_path / "outputs" / "try" / "records.csv")["documents"]) == {3}
+    content = json.loads((tmp_path / "outputs" / "try" / "manifest.json").read_text())
     assert [one["doc_id"] for one in content["failed"]] == [3]

@@ -48,7 +48,7 @@ def test_ranks_share_the_documents_of_a_shard():
 
 
 @given(count=few, configs=st.lists(st.integers(), unique=True))
-def test_every_cell_falls_to_one_shard(count, configs):
+def test_every_config_falls_to_one_shard(count, configs):
     shards = [Shard(index + 1, count, "configs").configs(configs) for index in range(count)]
     assert sorted(config for own in shards for config in own) == sorted(configs)
     assert max(map(len, shards)) - min(map(len, shards)) <= 1

@@ -12,13 +12,10 @@ from typer.testing import CliRunner
 
 from helpers import TINY
 from otprune_lmms.cli.app import app
-from otprune_lmms.experiments.config import load_experiment
-from otprune_lmms.experiments.folder import write_results
-from otprune_lmms.experiments.run import Places, run_experiment
-from otprune_lmms.experiments.verify import verify
-from otprune_lmms.reporting.statistics import write_statistics
-from otprune_lmms.reporting.tables import write_tables
+from otprune_lmms.experiments.verify import verify_answers
+from otprune_lmms.reporting.remake import changed_pages
 from otprune_lmms.results.samples import COLUMNS, read_samples
+from runs import source_of, written
 from suites import make_suite
 
 
@@ -33,12 +30,7 @@ def run(tmp_path_factory):
     }  # fmt: skip
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))
-    experiment = load_experiment(path)
-    places = Places(folder, folder / "logs", folder / "results")
-    outcome = run_experiment(experiment, places, progress=False)
-    write_results(experiment, outcome, places.output, "otprune run", 1.0)
-    write_statistics(places.output)
-    write_tables(places.output)
+    written(source_of(path), folder / "journal", folder / "results", statistics=True)
     return folder
 
 
@@ -72,11 +64,13 @@ def test_samples_say_what_was_asked_and_answered(run):
 
 
 def test_what_a_run_left_is_equal_when_computed_again(run):
-    verdict = verify(run / "results", run, run / "logs")
+    verdict = verify_answers(run / "results", run, run / "journal")
     assert verdict.differences == []
     assert verdict.checked["answers found in the journal"] == 16
     assert verdict.checked["scores"] > 4
-    assert verdict.checked["files"] > 3
+    pages = changed_pages(run / "results")
+    assert len(pages) > 3
+    assert all(pages.values())
 
 
 def test_a_changed_score_is_found(run, results):
@@ -84,9 +78,9 @@ def test_a_changed_score_is_found(run, results):
     at = records.index[records["metric"] == "exact_match"][0]
     records.loc[at, "value"] = "0.875"
     records.to_csv(results / "records.csv", index=False)
-    found = verify(results, run).differences
+    found = verify_answers(results, run).differences
     assert any("gqa: exact_match is" in line and "stored is 0.875" in line for line in found)
-    assert any("is not what its records say" in line for line in found)
+    assert not all(changed_pages(results).values())
 
 
 @pytest.mark.parametrize(
@@ -99,20 +93,22 @@ def test_a_changed_score_is_found(run, results):
 )
 def test_a_changed_sample_is_found(run, results, column, value, message):
     changed(results, column, 0, value)
-    assert any(message in line for line in verify(results, run, run / "logs").differences)
+    verdict = verify_answers(results, run, run / "journal")
+    assert any(message in line for line in verdict.differences)
 
 
 def test_a_changed_table_is_found(run, results):
     page = results / "table.md"
     page.write_text(page.read_text() + "\n| otprune | 100 |\n")
-    assert verify(results, run).differences == ["table.md is not what its records say"]
+    assert [name for name, same in changed_pages(results).items() if not same] == ["table.md"]
+    assert verify_answers(results, run).differences == []
 
 
 def test_other_documents_are_found(run, results):
     manifest = json.loads((results / "manifest.json").read_text())
     manifest["data"]["gqa"]["documents sha256"] = "0" * 64
     (results / "manifest.json").write_text(json.dumps(manifest))
-    found = verify(results, run).differences
+    found = verify_answers(results, run).differences
     assert found[0] == "gqa: its documents have changed since the run"
 
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from journal_records import numbers, part, record, write
+from otprune_lmms.cluster.state import read_state
 from otprune_lmms.journal import Journal, JournalError
+from otprune_lmms.journal.journal import FORMAT
 from otprune_lmms.journal.lines import decode, encode
 
 RECORD = (
@@ -153,15 +155,43 @@ def test_any_damage_loses_lines_only_and_what_is_found_is_as_written(
     assert numbers(folder) == list(range(8))
 
 
-def test_lines_of_another_format_are_skipped(tmp_path):
+def test_lines_of_an_unknown_kind_are_skipped(tmp_path):
     write(tmp_path, 1)
     with part(tmp_path).open("ab") as file:
-        file.write(encode({"kind": "answer", "format": 99, "answer": record(2).plain()}))
-        file.write(encode({"kind": "note", "format": 1}))
-        file.write(encode({"kind": "answer", "format": 1, "answer": record(3).plain()}))
+        file.write(encode({"kind": "note", "format": FORMAT}))
+        file.write(encode({"kind": "answer", "answer": record(2).plain()}))
+        file.write(encode({"kind": "answer", "format": FORMAT, "answer": record(3).plain()}))
     with Journal(tmp_path, readonly=True) as journal:
         assert sorted(one.doc_id for one in journal) == [1, 3]
         assert journal.report.skipped == 2
+
+
+EARLIER = {
+    "setting": "c" * 64,
+    "question": "r1",
+    "settings": {"method": "otprune", "keep_ratio": 0.098},
+    "task": "pope",
+    "split": "test",
+    "doc_id": 1,
+    "index": 0,
+    "kind": "generate",
+    "text": "yes",
+}
+"""An answer as the first format wrote it."""
+
+
+@pytest.mark.parametrize("number", [1, FORMAT + 1])
+@pytest.mark.parametrize("readonly", [True, False])
+def test_a_journal_of_another_format_is_refused_and_left_as_it_is(tmp_path, number, readonly):
+    content = encode({"kind": "session", "format": number, "session": {}})
+    content += encode({"kind": "answer", "format": number, "answer": EARLIER})
+    part(tmp_path).write_bytes(content)
+    message = rf"part-000.jsonl holds answers of journal format {number}, .* --journal"
+    with pytest.raises(JournalError, match=message):
+        Journal(tmp_path, readonly=readonly)
+    with pytest.raises(JournalError, match=message):
+        read_state([tmp_path])
+    assert part(tmp_path).read_bytes() == content
 
 
 def test_a_closed_or_read_journal_takes_no_answers(tmp_path):

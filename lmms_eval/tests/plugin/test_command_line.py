@@ -66,7 +66,7 @@ def test_the_environment_s_settings_are_shown_and_recorded(by_environment):
     assert "pruning: otprune-0.098" in by_environment.text
     config = by_environment.results["config"]
     assert config["model_args"] == config["resolved_cli_args"]["model_args"] == want
-    assert config["model_backend"] == "otprune_lmms.lmms_model.Llava (simple)"
+    assert config["model_backend"] == "otprune_lmms.lmms_model.PrunedModel (simple)"
     assert by_environment.results["throughput"]["avg_visual_tokens_kept"] == 56
     assert by_environment.results["throughput"]["avg_images_encoded"] == 8
 

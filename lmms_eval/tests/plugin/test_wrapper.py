@@ -13,7 +13,7 @@ from lmms_eval.models.registry_v2 import ModelRegistryV2
 from helpers import PICTURES, TINY, TINY_ANYRES, picture
 from otprune_lmms.engine import RequestError, requests_from
 from otprune_lmms.environment import SettingsError
-from otprune_lmms.lmms_model import Llava
+from otprune_lmms.lmms_model import PrunedModel
 from otprune_lmms.pruning_config import PruningConfig
 
 DOCUMENTS = [[name] for name in PICTURES] + [["land.png", "port.png"], []]
@@ -43,8 +43,8 @@ def instances(split="test", task="task", **generation):
     ]
 
 
-def ours(**settings) -> Llava:
-    model = Llava(**{"pretrained": str(TINY), "device": "cpu", **settings})
+def ours(**settings) -> PrunedModel:
+    model = PrunedModel(**{"pretrained": str(TINY), "device": "cpu", **settings})
     model.task_dict = {"task": {"test": DOCUMENTS}}
     return model
 
@@ -69,7 +69,7 @@ def test_pruned_answers_are_those_of_the_stock_wrapper_around_a_pruned_model():
         from lmms_eval.models.simple.llava import Llava as Stock
     stock = Stock(pretrained=str(TINY), device="cpu", device_map="auto", batch_size=1)
     stock.task_dict = {"task": {"test": DOCUMENTS}}
-    stock.model.pruning = PruningConfig.make("otprune", 0.098).pruning()
+    stock.model.pruning = PruningConfig.make("otprune", 0.098).pruning
     model = ours(method="otprune", keep_ratio=0.098, layer=0)
     assert model.generate_until(instances()) == stock.generate_until(instances())
 
@@ -82,9 +82,9 @@ def test_the_settings_of_the_environment_are_the_model_s(monkeypatch):
     assert model.config == PruningConfig.make("otprune", 0.098)
     text = f"pretrained={TINY}"
     with pytest.raises(SettingsError, match="here give model_args .*keep_ratio=0.098"):
-        Llava.create_from_arg_string(text, {"device": "cpu"})
+        PrunedModel.create_from_arg_string(text, {"device": "cpu"})
     whole = f"{text},method=otprune,keep_ratio=0.098,layer=0"
-    assert Llava.create_from_arg_string(whole, {"device": "cpu"}).config == model.config
+    assert PrunedModel.create_from_arg_string(whole, {"device": "cpu"}).config == model.config
     assert "otprune" in repr(model)
     assert "0.098" in repr(model)
 
@@ -94,7 +94,7 @@ def test_what_lmms_eval_asks_a_model():
     assert (model.rank, model.world_size, model.batch_size) == (0, 1, 3)
     assert model.device == torch.device("cpu")
     assert model.accelerator.num_processes == 1
-    assert Llava.is_simple
+    assert PrunedModel.is_simple
     with pytest.raises(NotImplementedError, match="task asks in several rounds"):
         model.generate_until_multi_round(instances()[:1])
     model.clean()
@@ -103,11 +103,11 @@ def test_what_lmms_eval_asks_a_model():
 
 
 def test_lmms_eval_finds_our_class_under_its_own_id():
-    assert get_model("llava") is Llava
-    assert get_model("otprune_llava", force_simple=True) is Llava
+    assert get_model("llava") is PrunedModel
+    assert get_model("otprune_llava", force_simple=True) is PrunedModel
     registry = ModelRegistryV2()
     registry.load_entrypoint_manifests()
-    assert registry.get_manifest("llava").simple_class_path == "otprune_lmms.lmms_model.Llava"
+    assert registry.get_manifest("llava").simple_class_path == "otprune_lmms.lmms_model.PrunedModel"
     assert [one.name for one in entry_points(group="lmms_eval.models")] == ["otprune"]
 
 
@@ -174,7 +174,7 @@ def test_mistakes_are_found_before_anything_is_loaded(monkeypatch, settings, mes
     def loading(*args, **kwargs):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("otprune_lmms.lmms_model.load_pretrained_model", loading)
+    monkeypatch.setattr("otprune_lmms.lmms_model.load_model", loading)
     with pytest.raises(SettingsError, match=message):
         ours(**settings)
 

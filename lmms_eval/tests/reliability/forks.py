@@ -22,11 +22,11 @@ import torch
 
 torch.set_num_threads(1)
 
-from helpers import PICTURES, loaded, request  # noqa: E402
+from helpers import PICTURES, request, tiny  # noqa: E402
 from otprune_lmms.cli.app import app  # noqa: E402
 from otprune_lmms.engine import Engine  # noqa: E402
-from otprune_lmms.engine import engine as module  # noqa: E402
 from otprune_lmms.journal import Journal, writer  # noqa: E402
+from otprune_lmms.models import llava  # noqa: E402
 from otprune_lmms.pruning_config import PruningConfig  # noqa: E402
 
 CONFIGS = [PruningConfig.make(), PruningConfig.make("random", 0.02)]
@@ -41,9 +41,8 @@ def requests() -> list:
 
 def main() -> None:
     """Serve jobs until standard input ends."""
-    model = loaded()
-    fingerprint = module.model_fingerprint(model[1], model[0], model[2])
-    module.model_fingerprint = lambda *_: fingerprint  # of the same weights every time
+    fingerprint = tiny().fingerprint
+    llava.model_fingerprint = lambda *_: fingerprint  # of the same weights every time
     say({"ready": True})
     for line in sys.stdin:
         job = json.loads(line)
@@ -139,7 +138,7 @@ def run_engine(job: dict, number: int, pipe: int) -> None:
     asked = requests()[number :: job["processes"]] if job.get("share") else requests()
     with Reporting(job["journal"]) as journal:
         engine = Engine(
-            loaded(), model_name="tiny", batch_size=3, workers=1, journal=journal, progress=False
+            tiny(), model_name="tiny", batch_size=3, workers=1, journal=journal, progress=False
         )
         answers = engine.run(asked, CONFIGS)
     said = {f"{c.label} {r.doc_id}": answers[c, r].text for c, r in answers}

@@ -28,12 +28,12 @@ def tasks_of(keep=lambda task, number: True):
 def run(forks, tmp_path_factory):
     """Folder and last words of a run over the broken suite."""
     folder = tmp_path_factory.mktemp("broken")
-    experiment(folder, tasks_of(), configs={"methods": ["otprune"], "keep_ratios": [0.05]})
+    experiment(folder, tasks_of(), pruning={"methods": ["otprune"], "keep_ratios": [0.05]})
     return folder, forks.command(folder, "run", "try.yaml", *OTHER)
 
 
 def manifest(folder):
-    return json.loads((folder / "results" / "try" / "manifest.json").read_text())
+    return json.loads((folder / "outputs" / "try" / "manifest.json").read_text())
 
 
 def test_the_run_ends_well_and_says_how_many_and_why(run):
@@ -59,24 +59,24 @@ def test_the_run_ends_well_and_says_how_many_and_why(run):
 
 def test_every_row_is_scored_on_the_same_documents(run):
     folder, _ = run
-    records = pd.read_csv(folder / "results" / "try" / "records.csv")
+    records = pd.read_csv(folder / "outputs" / "try" / "records.csv")
     assert set(records["row"]) == {"unpruned", "otprune-0.05"}
     assert dict(records.groupby("task")["documents"].unique().map(list)) == {
         "mme": [4],
         "pope": [9],
     }
-    found = read_samples(folder / "results" / "try")
+    found = read_samples(folder / "outputs" / "try")
     for (_, task), part in found.groupby(["setting", "task"]):
         assert sorted(part["doc_id"]) == [
             n for n in range({"pope": 16, "mme": 6}[task]) if n not in GONE[task]
         ]
-    page = (folder / "results" / "try" / "table.md").read_text()
+    page = (folder / "outputs" / "try" / "table.md").read_text()
     assert "- pope: 7 documents could not be asked and are left out of every row" in page
 
 
 def test_nobody_answers_them(run):
     folder, _ = run
-    with Journal(folder / "logs" / "try", readonly=True) as journal:
+    with Journal(folder / "logs" / "answers", readonly=True) as journal:
         asked = {(one.task, one.doc_id) for one in journal}
         assert len(journal) == 2 * (9 + 4)
     assert not asked & {(task, number) for task, many in GONE.items() for number in many}
@@ -85,23 +85,25 @@ def test_nobody_answers_them(run):
 def test_scores_are_those_of_a_suite_without_them(run, forks, tmp_path):
     folder, _ = run
     configs = {"methods": ["otprune"], "keep_ratios": [0.05]}
-    experiment(tmp_path, tasks_of(lambda task, n: n not in GONE[task]), configs=configs)
+    experiment(tmp_path, tasks_of(lambda task, n: n not in GONE[task]), pruning=configs)
     # The same questions: the other run's journal has all the answers.
-    said = forks.command(tmp_path, "run", "try.yaml", "--journal", folder / "logs" / "try", *OTHER)
+    said = forks.command(
+        tmp_path, "run", "try.yaml", "--journal", folder / "logs" / "answers", *OTHER
+    )
     assert said["status"] == 0, said["text"]
     assert manifest(tmp_path)["failed"] == []
     assert manifest(tmp_path)["runs"][0]["counts"]["tiny"]["generated"] == 0
-    tables = [pd.read_csv(one / "results" / "try" / "records.csv") for one in (folder, tmp_path)]
+    tables = [pd.read_csv(one / "outputs" / "try" / "records.csv") for one in (folder, tmp_path)]
     pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_second_run_finds_the_same_and_does_nothing_twice(run, forks):
     folder, _ = run
-    before = (folder / "results" / "try" / "records.csv").read_bytes()
+    before = (folder / "outputs" / "try" / "records.csv").read_bytes()
     said = forks.command(folder, "run", "try.yaml", *OTHER)
     assert said["status"] == 0, said["text"]
     assert "7 of 16 documents" in said["text"]
-    assert (folder / "results" / "try" / "records.csv").read_bytes() == before
+    assert (folder / "outputs" / "try" / "records.csv").read_bytes() == before
     assert manifest(folder)["runs"][1]["counts"]["tiny"]["generated"] == 0
 
 
@@ -128,7 +130,7 @@ def test_too_many_are_an_error_without_strict_too(forks, tmp_path):
     )
     assert "document 0 (cannot identify image file" in said["text"]
     assert not list((tmp_path / "logs").rglob("part-*.jsonl")), "found before the first answer"
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_document_whose_question_cannot_be_built(forks, tmp_path):
@@ -140,7 +142,7 @@ def test_a_document_whose_question_cannot_be_built(forks, tmp_path):
     (failed,) = manifest(tmp_path)["failed"]
     assert (failed["task"], failed["doc_id"], failed["split"]) == ("pope", 2, "test")
     assert "NoneType" in failed["reason"]
-    assert set(pd.read_csv(tmp_path / "results" / "try" / "records.csv")["documents"]) == {5}
+    assert set(pd.read_csv(tmp_path / "outputs" / "try" / "records.csv")["documents"]) == {5}
     said = forks.command(tmp_path, "run", "try.yaml", "--strict", *OTHER)
     assert said["status"] == 1
     assert "document 2 of pope (test): AttributeError" in said["text"]

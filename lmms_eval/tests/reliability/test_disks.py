@@ -17,7 +17,7 @@ def made(tmp_path_factory):
     """Folder of an experiment: 24 answers."""
     folder = tmp_path_factory.mktemp("made")
     configs = {"methods": ["random"], "keep_ratios": [0.02]}
-    experiment(folder, {"pope": rows("pope", DOCUMENTS, {})}, configs=configs)
+    experiment(folder, {"pope": rows("pope", DOCUMENTS, {})}, pruning=configs)
     return folder
 
 
@@ -26,7 +26,7 @@ def want(forks, made):
     """Records of a run on a large disk."""
     said = forks.command(made, "run", "try.yaml", *QUIET)
     assert said["status"] == 0, said["text"]
-    return pd.read_csv(made / "results" / "try" / "records.csv")
+    return pd.read_csv(made / "outputs" / "try" / "records.csv")
 
 
 def disk(folder, *options: str):
@@ -53,11 +53,12 @@ def counts(folder) -> dict:
 
 
 def test_a_disk_that_fills_while_answers_are_written(mounts, made, want, tmp_path):
-    journal, output = tmp_path / "journal", tmp_path / "results"
-    command = ("run", "try.yaml", "--journal", journal, "--output-dir", output, *QUIET)
+    journal, outputs = tmp_path / "journal", tmp_path / "outputs"
+    output = outputs / "try"
+    command = ("run", "try.yaml", "--journal", journal, "--output-dir", outputs, *QUIET)
     said = mounts.command(made, *command, mounts=disk(journal, "size=12k"), look=str(journal))
     one_sentence(said, f"{journal}/part-000.jsonl cannot be written: No space left on device")
-    assert not output.exists()
+    assert not outputs.exists()
     size = said["left"]["part-000.jsonl"]
     assert 0 < size < 12288
     said = mounts.command(made, *command, mounts=resized(journal, "1m"), look=str(journal))
@@ -70,8 +71,9 @@ def test_a_disk_that_fills_while_answers_are_written(mounts, made, want, tmp_pat
 
 
 def test_a_disk_that_fills_while_results_are_written(mounts, made, want, tmp_path):
-    journal, output = tmp_path / "journal", tmp_path / "results"
-    command = ("run", "try.yaml", "--journal", journal, "--output-dir", output, *QUIET)
+    journal, outputs = tmp_path / "journal", tmp_path / "outputs"
+    output = outputs / "try"
+    command = ("run", "try.yaml", "--journal", journal, "--output-dir", outputs, *QUIET)
     said = mounts.command(made, *command, mounts=disk(output, "size=4k"), look=str(output))
     one_sentence(said, f"{output}/", " cannot be written: No space left on device")
     assert set(said["left"]) <= {"records.csv"}, "whole files, or none"
@@ -83,26 +85,27 @@ def test_a_disk_that_fills_while_results_are_written(mounts, made, want, tmp_pat
 
 
 def test_a_disk_that_fills_while_scores_are_kept(mounts, made, want, tmp_path):
-    journal, output = tmp_path / "journal", tmp_path / "results"
+    journal, outputs = tmp_path / "journal", tmp_path / "outputs"
     scores = journal / "scores"
-    command = ("run", "try.yaml", "--journal", journal, "--output-dir", output, *QUIET)
+    command = ("run", "try.yaml", "--journal", journal, "--output-dir", outputs, *QUIET)
     # A file takes a page, a folder none.
     said = mounts.command(made, *command, mounts=disk(scores, "size=4k"), look=str(scores))
     one_sentence(said, f"{scores}/", ".json cannot be written: No space left on device")
     assert not any(name.startswith(".") for name in said["left"])
-    assert not output.exists()
+    assert not outputs.exists()
     with Journal(journal, readonly=True) as opened:
         assert len(opened) == 2 * DOCUMENTS
 
 
 @pytest.mark.parametrize("which", ["journal", "output"])
 def test_a_read_only_folder_is_found_before_anything_is_loaded(mounts, made, tmp_path, which):
-    folders = {"journal": tmp_path / "journal", "output": tmp_path / "results"}
+    folders = {"journal": tmp_path / "journal", "output": tmp_path / "outputs"}
     command = ("--journal", folders["journal"], "--output-dir", folders["output"], *QUIET)
     locked = folders[which] / "deep"
     at = {"journal": ("--journal", locked), "output": ("--output-dir", locked)}[which]
     said = mounts.command(made, "run", "try.yaml", *command, *at, mounts=disk(folders[which], "ro"))
-    one_sentence(said, f"{locked} cannot be written: Read-only file system")
+    where = locked / "try" if which == "output" else locked
+    one_sentence(said, f"{where} cannot be written: Read-only file system")
     assert not (folders["journal"] / "part-000.jsonl").exists()
 
 

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from broken_suites import rows, suite
-from helpers import loaded, picture, request
+from helpers import loaded, picture, request, tiny
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import DocumentError, Engine, requests_of
-from otprune_lmms.engine import reader as module
 from otprune_lmms.journal import Journal
+from otprune_lmms.models.llava import Llava
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.scoring import load_tasks
 
@@ -21,7 +21,7 @@ SHORT = {"generation": {"max_new_tokens": 2}}
 
 def engine(**settings) -> Engine:
     given = {"model_name": "tiny", "progress": False, "batch_size": 4, "workers": 0}
-    return Engine(loaded(), **(given | settings))
+    return Engine(tiny(), **(given | settings))
 
 
 def asked(doc_id: int, images=lambda: [], **others):
@@ -93,14 +93,14 @@ def test_an_equal_question_of_another_document_is_still_asked(tmp_path):
 
 def test_an_image_that_breaks_later_is_left_out_as_well(monkeypatch):
     """Read well at first, gone or too odd for the model when its turn comes."""
-    whole = module.preprocess
+    whole = Llava.preprocess
 
-    def preprocess(image, *others):
+    def preprocess(self, image, view=None):
         if image.width == 7:
             raise ValueError("height and width must be > 0")
-        return whole(image, *others)
+        return whole(self, image, view)
 
-    monkeypatch.setattr(module, "preprocess", preprocess)
+    monkeypatch.setattr(Llava, "preprocess", preprocess)
     odd = lambda: [Image.new("RGB", (7, 9))]  # noqa: E731
     requests = [asked(0), asked(1, odd), asked(2, lambda: [picture("land.png")]), asked(3, odd)]
     for workers in (0, 2):

@@ -1,15 +1,13 @@
 """Scores without some documents are the scores of a data set that never had them."""
 
 import random
-from types import SimpleNamespace
 
 import pytest
 
 import suites
 from broken_suites import suite
 from otprune_lmms.documents import Failure
-from otprune_lmms.experiments import left_out as module
-from otprune_lmms.experiments.left_out import Agreement, left_out
+from otprune_lmms.experiments.left_out import left_out
 from otprune_lmms.scoring import ScoreCache, TaskScorer, java, load_tasks, shared_captions
 
 CAPTIONS = "flickr30k_test"
@@ -115,25 +113,3 @@ def test_what_is_left_out_is_said_once_and_in_order(tasks):
     assert left_out(half, scorers) == half
     with pytest.raises(ValueError, match=r"3 of the 4 documents of task pope .* too many .*\(brok"):
         left_out([*half, failure("pope", 3)], scorers)
-
-
-def test_all_processes_leave_out_what_any_of_them_found(tasks, monkeypatch, caplog):
-    scorers = {name: TaskScorer(tasks[0][name], name) for name in ("pope", "mme")}
-    others = [[failure("pope", 3)], []]
-
-    def gathered(mine):
-        return [*mine, *others.pop(0)]
-
-    monkeypatch.setattr(module, "gather_object", gathered)
-    state = SimpleNamespace(num_processes=2, is_main_process=True)
-    agreed = Agreement(scorers, state)
-    agreed.own.append(failure("mme", 0, "truncated"))
-    assert agreed.settle([]) == {("pope", 3), ("mme", 0), ("mme", 1)}
-    caplog.clear()
-    assert [one.reason for one in agreed.failures][1:] == [
-        "truncated",
-        "scored as one with document 0",
-    ]
-    assert agreed.settle([failure("mme", 1, "unreadable")]) == {("pope", 3), ("mme", 0), ("mme", 1)}
-    assert not caplog.text, "said once"
-    assert [one.reason for one in agreed.failures] == ["broken", "truncated", "unreadable"]

@@ -62,7 +62,7 @@ def test_two_commands_at_once_write_one_folder(forks, tmp_path):
     command = ["run", "try.yaml", "--quiet"]
     said = forks.run(do="command", folder=tmp_path, arguments=command, processes=2)
     assert [one["status"] for one in said] == [0, 0], said
-    results, log = tmp_path / "results" / "try", tmp_path / "logs" / "try"
+    results, log = tmp_path / "outputs" / "try", tmp_path / "logs" / "answers"
     content = json.loads((results / "manifest.json").read_text())
     assert [one["doc_id"] for one in content["failed"]] == [3]
     assert set(pd.read_csv(results / "records.csv")["documents"]) == {7}

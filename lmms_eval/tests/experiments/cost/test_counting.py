@@ -3,38 +3,37 @@
 import pytest
 import torch
 
-from helpers import TINY_ANYRES, loaded, request
-from llava.model.decoder import decoder_shape
+from helpers import TINY, TINY_ANYRES, loaded, request, tiny
 from otprune import make_pruner
 from otprune.cost import kv_cache_bytes, prefill_multiply_adds
 from otprune.pruning import Pruning, Stage, make_pruning
+from otprune_lmms.engine.prepare import RequestPreparer
 from otprune_lmms.engine.responder import Responder
-from otprune_lmms.engine.survey import Surveyor
-from otprune_lmms.engine.visual import encode, preprocess
+from otprune_lmms.engine.visual_store import keys_of
 from otprune_lmms.experiments.cost.counting import count_prefill, counted_flops
 
+SHAPE = tiny().shape
 SHORT, LONG = "What is it?", "How many are there, and of what colour is the largest of them all?"
 
 
-def rows(requests, parts=None):
-    """Questions as the model takes them."""
-    tokenizer, model, processor, _ = parts or loaded()
-    surveyor = Surveyor(model.config, "", "vicuna_v1", "first_frame")
-    responder = Responder(model, tokenizer, "vicuna_v1")
+def rows(requests, checkpoint=TINY):
+    """Requests as the model takes them."""
+    model = tiny(checkpoint)
+    preparer = RequestPreparer(model, "", "first_frame")
+    responder = Responder(model)
     found = []
     for one in requests:
-        question = surveyor.question(one)
-        pixels = [preprocess(p, processor, model.config, None) for p in surveyor.pictures(one)]
-        keys = [(image, question.generation.aspect) for image in question.images]
-        tokens = encode(model, pixels, frozenset()) if pixels else []
-        found.append(responder.row(question, dict(zip(keys, tokens, strict=True))))
+        prepared = preparer.prepare(one)
+        pixels = [model.preprocess(image) for image in preparer.images(one)]
+        tokens = model.encode(pixels, frozenset()) if pixels else []
+        visual = dict(zip(keys_of(prepared), tokens, strict=True))
+        found.append(responder.model_input(prepared, visual))
     return found
 
 
 @torch.inference_mode()
-def count(given, pruning=None, parts=None, convention="3ndm"):
-    tokenizer, model, *_ = parts or loaded()
-    return count_prefill(model, tokenizer, given, pruning, convention)
+def count(given, pruning=None, checkpoint=TINY, convention="3ndm"):
+    return count_prefill(tiny(checkpoint), given, sum(map(text, given)), pruning, convention)
 
 
 def by_hand(layers: list[int]) -> int:
@@ -43,7 +42,7 @@ def by_hand(layers: list[int]) -> int:
     The decoder's matrices and attention, and the output head at one position.
     """
     config = loaded()[1].config
-    decoder = 2 * prefill_multiply_adds(decoder_shape(config), layers, "3ndm")
+    decoder = 2 * prefill_multiply_adds(SHAPE, layers, "3ndm")
     return decoder + 2 * config.hidden_size * config.vocab_size
 
 
@@ -65,10 +64,8 @@ def test_torch_counts_what_the_gated_formula_says(asked):
         n = text(row) + 576 * images
         assert (found.visual, found.kept, found.text) == (576 * images, 576 * images, text(row))
         assert found.flops == by_hand([n] * layers)
-        assert found.multiply_adds == prefill_multiply_adds(
-            decoder_shape(loaded()[1].config), n, "3ndm"
-        )
-        assert found.kv_bytes == kv_cache_bytes(decoder_shape(loaded()[1].config), n, 4)
+        assert found.multiply_adds == prefill_multiply_adds(SHAPE, n, "3ndm")
+        assert found.kv_bytes == kv_cache_bytes(SHAPE, n, 4)
 
 
 def test_every_layer_counts_with_the_tokens_that_entered_it(asked):
@@ -79,13 +76,11 @@ def test_every_layer_counts_with_the_tokens_that_entered_it(asked):
         found = count([asked[0]], make_pruning("uniform", k=56, layer=layer))
         per_layer = [n] * layer + [n - 520] * (layers - layer)
         assert found.flops == by_hand(per_layer)
-        assert found.multiply_adds == prefill_multiply_adds(
-            decoder_shape(config), per_layer, "3ndm"
-        )
-        assert found.kv_bytes == kv_cache_bytes(decoder_shape(config), per_layer, 4)
+        assert found.multiply_adds == prefill_multiply_adds(SHAPE, per_layer, "3ndm")
+        assert found.kv_bytes == kv_cache_bytes(SHAPE, per_layer, 4)
         assert (found.visual, found.kept) == (576, 56)
         two = count([asked[0]], make_pruning("uniform", k=56, layer=layer), convention="2ndm")
-        assert two.multiply_adds == prefill_multiply_adds(decoder_shape(config), per_layer, "2ndm")
+        assert two.multiply_adds == prefill_multiply_adds(SHAPE, per_layer, "2ndm")
         assert two.flops == found.flops, "what is counted knows no convention"
 
 
@@ -113,7 +108,7 @@ def test_two_stages_and_a_budget_that_drops_nothing(asked):
     ids=repr,
 )
 def test_a_schedule_counts_with_what_it_plans(asked, pruning):
-    shape, n = decoder_shape(loaded()[1].config), text(asked[0])
+    shape, n = SHAPE, text(asked[0])
     planned = pruning.tokens_by_layer(576, shape)
     found = count([asked[0]], pruning)
     per_layer = [n + tokens for tokens in planned]
@@ -125,13 +120,12 @@ def test_a_schedule_counts_with_what_it_plans(asked, pruning):
 
 
 def test_a_batch_is_its_rows_and_their_padding(asked):
-    config = loaded()[1].config
     alone = [count([row]) for row in asked]
     together = count(asked)
     for name in ("visual", "kept", "text", "multiply_adds"):
         assert getattr(together, name) == sum(getattr(one, name) for one in alone)
     longest = max(text(row) + 576 * len(row.visual) for row in asked)
-    assert together.kv_bytes == 3 * kv_cache_bytes(decoder_shape(config), longest, 4)
+    assert together.kv_bytes == 3 * kv_cache_bytes(SHAPE, longest, 4)
     assert together.flops > sum(one.flops for one in alone)
 
 
@@ -142,10 +136,9 @@ def test_selection_is_counted_where_it_multiplies_matrices(asked):
 
 
 def test_tiles_are_counted_as_they_are():
-    parts = loaded(TINY_ANYRES)
     with torch.inference_mode():
-        (row,) = rows([request(0, SHORT, ["wide.png"])], parts)
-    found = count([row], make_pruning("uniform", keep_ratio=0.1), parts)
+        (row,) = rows([request(0, SHORT, ["wide.png"])], TINY_ANYRES)
+    found = count([row], make_pruning("uniform", keep_ratio=0.1), TINY_ANYRES)
     assert found.visual == len(row.visual[0]) > 576
     assert found.kept == round(0.1 * found.visual)
 

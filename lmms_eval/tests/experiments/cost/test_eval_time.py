@@ -1,20 +1,21 @@
 """EVAL_TIME: times by phase in the journal, and nothing else changed."""
 
 import logging
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 from lmms_eval.api.instance import Instance
 
-from helpers import TINY, loaded, picture, request
+from helpers import TINY, loaded, picture, request, tiny
 from otprune_lmms.engine import Engine, phases
 from otprune_lmms.engine import engine as engines
-from otprune_lmms.engine.phases import PHASES, HostClock, Run, Watch, clock_for, summary
+from otprune_lmms.engine.phases import PHASES, BatchTiming, HostClock, Watch, clock_for, summary
 from otprune_lmms.environment import Environment, SettingsError, merged, read_environment
 from otprune_lmms.journal import Journal
 from otprune_lmms.launch.command_line import arguments_of, completed
-from otprune_lmms.lmms_model import Llava
+from otprune_lmms.lmms_model import PrunedModel
 from otprune_lmms.model_arguments import Arguments, parse
 from otprune_lmms.pruning_config import PruningConfig
 from ticks import Ticks
@@ -31,7 +32,7 @@ BASE = "pretrained=somewhere"
 
 
 def engine(**settings) -> Engine:
-    return Engine(loaded(), **{"model_name": "tiny", "workers": 0, "progress": False, **settings})
+    return Engine(tiny(), **{"model_name": "tiny", "workers": 0, "progress": False, **settings})
 
 
 def requests(count: int):
@@ -139,7 +140,7 @@ def test_without_it_no_clock_is_looked_at(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(engines, "clock_for", never)
-    for kind in (phases.Watch, phases.Run):
+    for kind in (phases.Watch, phases.BatchTiming):
         monkeypatch.setattr(kind, "__init__", never)
     monkeypatch.setattr(phases.HostClock, "mark", never)
     monkeypatch.setattr(torch.cuda, "synchronize", never)
@@ -163,23 +164,34 @@ def test_a_loglikelihood_has_a_prefill_and_nothing_after_it():
         assert (answer.phases["select"] > 0) == (config.method is not None)
 
 
-class Model(torch.nn.Module):
+class Model:
     """Stands for a language model that is called a number of times."""
 
-    def forward(self) -> None:
-        """Do nothing."""
+    called = None
+
+    @contextmanager
+    def on_call(self, called):
+        self.called = called
+        try:
+            yield
+        finally:
+            self.called = None
+
+    def __call__(self) -> None:
+        assert self.called is not None
+        self.called()
 
 
 @pytest.mark.parametrize("calls", [1, 2, 5])
 def test_the_first_call_ends_the_prefill(calls):
     model, clock = Model(), Ticks()
-    run = Run(clock, writes=True)
+    run = BatchTiming(clock, writes=True)
     with run.watching(model):
         for _ in range(calls):
             model()
     assert (run.select, run.prefill, run.decode, run.steps) == (0, 1, calls, calls - 1)
-    assert not model._forward_hooks
-    loss = Run(clock, writes=False)
+    assert model.called is None
+    loss = BatchTiming(clock, writes=False)
     with loss.watching(model):
         for _ in range(calls):
             model()
@@ -188,7 +200,7 @@ def test_the_first_call_ends_the_prefill(calls):
 
 def test_contexts_within_a_selection_are_part_of_it_and_a_vain_one_is_none():
     for dropped in (True, False):
-        model, run = Model(), Run(Ticks(), writes=True)
+        model, run = Model(), BatchTiming(Ticks(), writes=True)
         with run.watching(model):
             for _ in range(2):
                 with run.selecting(), run.selecting():
@@ -201,9 +213,9 @@ def test_contexts_within_a_selection_are_part_of_it_and_a_vain_one_is_none():
 
 def test_a_call_that_fails_leaves_no_hook():
     model = Model()
-    with pytest.raises(MemoryError), Run(Ticks(), writes=True).watching(model):
+    with pytest.raises(MemoryError), BatchTiming(Ticks(), writes=True).watching(model):
         raise MemoryError
-    assert not model._forward_hooks
+    assert model.called is None
 
 
 def test_an_images_time_is_its_share_of_its_batch_wherever_it_is_used():
@@ -217,7 +229,7 @@ def test_an_images_time_is_its_share_of_its_batch_wherever_it_is_used():
 
 
 def test_the_clock_is_that_of_the_weights():
-    assert isinstance(clock_for(loaded()[1]), HostClock)
+    assert isinstance(clock_for(tiny()), HostClock)
 
 
 def test_a_line_about_a_setting():
@@ -234,7 +246,7 @@ def test_a_line_about_a_setting():
 
 def test_lmms_evals_model_takes_the_times_when_the_environment_asks(monkeypatch, tmp_path):
     monkeypatch.setenv("EVAL_TIME", "true")
-    model = Llava(pretrained=str(TINY), device="cpu", journal=str(tmp_path))
+    model = PrunedModel(pretrained=str(TINY), device="cpu", journal=str(tmp_path))
     model.task_dict = {"task": {"test": ["land.png"]}}
     asked = Instance(
         "generate_until",
@@ -249,9 +261,9 @@ def test_lmms_evals_model_takes_the_times_when_the_environment_asks(monkeypatch,
 
 @pytest.mark.gpu
 def test_a_gpus_events_add_up():
-    parts = loaded()[0], loaded()[1].to("cuda"), *loaded()[2:]
+    loaded()[1].to("cuda")
     try:
-        found = Engine(parts, model_name="g", workers=0, progress=False, eval_time=True)
+        found = Engine(tiny(), model_name="g", workers=0, progress=False, eval_time=True)
         (answer,) = found.run(requests(1), CONFIGS[1:2]).values()
     finally:
         loaded()[1].to("cpu")

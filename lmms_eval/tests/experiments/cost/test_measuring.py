@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from helpers import loaded, request
+from helpers import request, tiny
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.engine.responder import Responder
-from otprune_lmms.experiments.cost.measuring import measure
-from otprune_lmms.experiments.cost.settings import BenchError, Settings
+from otprune_lmms.experiments.cost.measuring import BenchError, CostOptions, measure
 from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.results.columns import SETTING
 from otprune_lmms.results.costs import COLUMNS, PARTS
 from ticks import Ticks
 
@@ -33,17 +33,16 @@ def asked(generation=TWO):
 
 
 def lines(requests, configs, clock=None, **settings):
-    settings = Settings(**{"repeats": 1, "warmup": 0, **settings})
     found = measure(
-        loaded(),
+        tiny(),
         requests,
         configs,
         model_name="tiny",
-        settings=settings,
+        options=CostOptions(**{"repeats": 1, "warmup": 0, **settings}),
         progress=False,
         clock=clock,
     )
-    return {one.config: one for one in found}
+    return {one.setting: one for one in found}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_every_setting_has_a_whole_line(real):
     for one in real.values():
         plain = one.plain()
         assert tuple(plain) == COLUMNS
-        allowed = {"method", "keep_ratio", "k", "select_share", "added_bytes"}
+        allowed = {*SETTING, "select_share", "added_bytes"}
         missing = {name for name, value in plain.items() if value is None}
         assert missing <= allowed
         numbers = [value for value in plain.values() if isinstance(value, float)]
@@ -95,7 +94,7 @@ def test_ratios_are_those_of_the_lines(real):
 
 
 def test_the_tokens_written_are_those_of_the_engine(real):
-    engine = Engine(loaded(), model_name="tiny", workers=0, progress=False, batch_size=2)
+    engine = Engine(tiny(), model_name="tiny", workers=0, progress=False, batch_size=2)
     answers = engine.run(asked({}), [PruningConfig(), *CONFIGS])
     for config in (PruningConfig(), *CONFIGS):
         written = [answers[config, one].new_tokens for one in answers.requests]
@@ -114,7 +113,7 @@ def test_each_phase_is_what_lies_between_its_marks():
         assert one.vision.middle == 500
         assert one.select.middle == 500 * selected
         # Marks around a selection that dropped nothing stay in the prefill.
-        marks = 0 if one.method is None else 2
+        marks = 0 if one.config["method"] is None else 2
         assert one.prefill.middle == 500 * (1 + marks - selected)
         assert one.new_tokens == 2
         assert one.decode.middle == 500 * 2
@@ -165,7 +164,7 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
     loss = request(3, kind="loglikelihood", continuation="yes")
     with pytest.raises(ValueError, match=r"document 3 of task \(test\) writes no answer"):
         lines([loss], CONFIGS)
-    layers = loaded()[1].config.num_hidden_layers
+    layers = tiny().shape.layers
     with pytest.raises(ValueError, match=f"layer must be in 0..{layers - 1}"):
         lines(asked(), [PruningConfig.make("uniform", 0.5, layer=layers)])
     broken = request(4)
@@ -176,7 +175,7 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
     def full(*_, **__):
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(Responder, "row", full)
+    monkeypatch.setattr(Responder, "model_input", full)
     with pytest.raises(BenchError, match="tiny: 1 samples at once do not fit .* under unpruned"):
         lines(asked()[2:], [])
 
@@ -188,9 +187,8 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
         ({"repeats": 0}, "repeats must be an integer >= 1, got 0"),
         ({"repeats": 2.5}, "repeats must be an integer >= 1, got 2.5"),
         ({"warmup": -1}, "warmup must be an integer >= 0, got -1"),
-        ({"conversation": "gpt"}, "conv_template must be one of"),
     ],
 )
 def test_settings_that_make_no_sense(given, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**given)
+        CostOptions(**given)

@@ -10,9 +10,7 @@ from typer.testing import CliRunner
 
 from helpers import TINY
 from otprune_lmms.cli.analyze import analyze
-from otprune_lmms.experiments.config import load_experiment
-from otprune_lmms.experiments.folder import write_results
-from otprune_lmms.experiments.run import Places, run_experiment
+from runs import source_of, written
 from suites import make_suite
 
 
@@ -32,11 +30,8 @@ def ran(tmp_path_factory):
     }
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))
-    experiment = load_experiment(path)
-    outcome = run_experiment(experiment, Places(folder, folder / "logs", folder / "out"), False)
-    assert outcome is not None
-    write_results(experiment, outcome, folder / "out", "python -m x", 1.0)
-    return path, folder / "out"
+    written(source_of(path), folder / "journal", folder / "out" / "try")
+    return path, folder / "out" / "try"
 
 
 def call(*words):
@@ -47,7 +42,7 @@ def call(*words):
 
 def test_the_analysis_of_a_run(ran):
     path, output = ran
-    done = call(path, "--output-dir", output, "--quiet")
+    done = call(path, "--output-dir", output.parent, "--quiet")
     assert done.exit_code == 0, done.output
     found = pd.read_parquet(output / "diagnostics.parquet")
     samples = pd.read_parquet(output / "samples.parquet")
@@ -63,21 +58,23 @@ def test_the_analysis_of_a_run(ran):
     assert (kept["n"] == kept["candidates"]).all()
     assert "otprune-0.05" in (output / "analysis.md").read_text()
     before = (output / "analysis.csv").read_bytes()
-    assert call(path, "--output-dir", output, "--tables-only").exit_code == 0
+    assert call(path, "--output-dir", output.parent, "--tables-only").exit_code == 0
     assert (output / "analysis.csv").read_bytes() == before
 
 
 def test_another_checkpoint_than_that_of_the_answers_is_refused(ran, tmp_path):
     path, output = ran
+    copy = tmp_path / "try"
+    copy.mkdir()
     for name in ("records.csv", "samples.parquet", "manifest.json"):
-        (tmp_path / name).write_bytes((output / name).read_bytes())
-    content = json.loads((tmp_path / "manifest.json").read_text())
+        (copy / name).write_bytes((output / name).read_bytes())
+    content = json.loads((copy / "manifest.json").read_text())
     content["models"]["tiny"] = "0" * 64
-    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    (copy / "manifest.json").write_text(json.dumps(content))
     done = call(path, "--output-dir", tmp_path, "--quiet")
     assert done.exit_code == 1
     assert "tiny has changed since" in done.output
-    assert not (tmp_path / "diagnostics.parquet").exists()
+    assert not (copy / "diagnostics.parquet").exists()
 
 
 def test_an_experiment_that_was_not_run_is_refused(ran, tmp_path):

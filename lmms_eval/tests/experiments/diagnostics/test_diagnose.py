@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import TINY, TINY_ANYRES, loaded, picture, request
+from helpers import TINY, TINY_ANYRES, loaded, picture, request, tiny
 from llava.images import process_images
 from llava.mm_utils import tokenizer_image_token
 from otprune.pruning import Trace
-from otprune_lmms.engine.identity import image_hash, image_number
-from otprune_lmms.experiments.diagnostics.diagnose import diagnose
+from otprune_lmms.engine.prepare import image_hash, image_number
+from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions, diagnose
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.diagnostics import COLUMNS, frame
 
@@ -30,8 +30,9 @@ CONFIGS = [
 
 
 def diagnosed(requests, configs, checkpoint=TINY, **settings):
-    given = {"model_name": "tiny", "exact": False} | settings
-    return frame(diagnose(loaded(checkpoint), requests, configs, **given))
+    options = DiagnosticsOptions(**({"exact": False} | settings))
+    lines = diagnose(tiny(checkpoint), requests, configs, model_name="tiny", options=options)
+    return frame(lines)
 
 
 def kept_by_the_model(checkpoint, name, config):
@@ -52,7 +53,7 @@ def kept_by_the_model(checkpoint, name, config):
     return trace.kept[0][0].tolist()
 
 
-@pytest.mark.parametrize("setting", CONFIGS, ids=lambda config: config.label)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.label)
 def test_kept_sets_are_those_of_the_model(config):
     (row,) = diagnosed([request(0)], [config]).to_dict("records")
     assert row["kept"] == kept_by_the_model(TINY, "land.png", config)

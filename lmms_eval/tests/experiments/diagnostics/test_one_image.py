@@ -6,11 +6,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers import PARITY, TINY, TINY_ANYRES, loaded, picture
-from llava.images import process_images
+from helpers import PARITY, TINY, TINY_ANYRES, picture, tiny
 from otprune_lmms.cli.prune import prune
-from otprune_lmms.experiments.diagnostics.one_image import keep_of_image
-from otprune_lmms.experiments.diagnostics.views import views_of
+from otprune_lmms.experiments.diagnostics.one_image import measure_image
 from otprune_lmms.pruning_config import PruningConfig
 
 LAND = PARITY / "images" / "land.png"
@@ -26,10 +24,9 @@ def call():
 
 
 def views(checkpoint, name):
-    _, model, processor, _ = loaded(checkpoint)
-    image = picture(name)
-    (pixels,) = process_images([image], processor, model.config)
-    return model, pixels, views_of(model, processor, pixels, image.size)
+    model = tiny(checkpoint)
+    pixels = model.preprocess(picture(name))
+    return model, pixels, model.image_views(pixels)
 
 
 def test_one_tile_is_one_view_in_raster_order():
@@ -45,7 +42,7 @@ def test_one_tile_is_one_view_in_raster_order():
 @pytest.mark.parametrize("name", ["land.png", "port.png", "wide.png", "square.png"])
 def test_several_tiles_show_each_token_once(name):
     model, pixels, (whole, raster) = views(TINY_ANYRES, name)
-    (tokens,) = model.encode_visual([pixels], [picture(name).size])
+    (tokens,) = model.encode([pixels], frozenset())
     assert (whole.tokens == np.arange(576).reshape(24, 24)).all()
     newline = np.flatnonzero(tokens.newline)
     shown = np.concatenate([whole.tokens.ravel(), raster.tokens[raster.tokens >= 0]])
@@ -82,10 +79,10 @@ def test_the_command_draws_and_prints(call, tmp_path):
     assert "random-0.098-seed3" in done.output
     line = next(line for line in done.output.splitlines() if "otprune-0.098" in line).split()
     assert line[1:3] == ["56", "576"]
-    kept = keep_of_image(
-        loaded(), picture("land.png"), [PruningConfig.make("otprune", keep_ratio=0.098)]
+    measured = measure_image(
+        tiny(), picture("land.png"), [PruningConfig.make("otprune", keep_ratio=0.098)]
     )
-    assert line[3] == f"{kept.rows[0]['exact_w2']:.3f}"
+    assert line[3] == f"{measured.lines[0]['exact_w2']:.3f}"
     with Image.open(out) as drawn:
         assert drawn.width > 600
     assert [path.name for path in out.parent.iterdir()] == ["kept.png"]
@@ -124,10 +121,10 @@ def test_what_cannot_be_is_a_sentence(call, words, message, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "setting",
+    "config",
     [PruningConfig.make(), PruningConfig.make("otprune", k=3, layer=1)],
     ids=lambda config: config.label,
 )
-def test_cells_that_an_image_does_not_decide_are_refused(config):
+def test_configs_that_an_image_does_not_decide_are_refused(config):
     with pytest.raises(ValueError, match="an image alone does not decide"):
-        keep_of_image(loaded(), picture("land.png"), [config])
+        measure_image(tiny(), picture("land.png"), [config])

@@ -8,8 +8,7 @@ import torch
 
 from helpers import TINY, loaded
 from llava.model.builder import load_pretrained_model
-from otprune_lmms.journal import JournalError
-from otprune_lmms.journal.fingerprint import model_fingerprint
+from otprune_lmms.models.fingerprint import FingerprintError, model_fingerprint
 
 
 def fingerprint(parts) -> str:
@@ -67,5 +66,5 @@ def test_weights_that_are_not_in_memory_are_refused():
     with torch.device("meta"):
         absent = type(model)(model.config)
     absent.generation_config = model.generation_config
-    with pytest.raises(JournalError, match="is not in memory"):
+    with pytest.raises(FingerprintError, match="is not in memory"):
         model_fingerprint(absent, tokenizer, processor)

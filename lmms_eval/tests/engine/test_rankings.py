@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from helpers import PICTURES, TINY_ANYRES, loaded, request
+from helpers import PICTURES, TINY_ANYRES, request, tiny
 from otprune import Merger, Mixture, Selector, Signals, make_pruner
 from otprune.cost import DecoderShape
 from otprune.pruning import make_pruning
@@ -233,15 +233,15 @@ def asked(names=PICTURES, **more):
     return [*found, request(90, "Which?", names[:2], generation={"max_new_tokens": 3})]
 
 
-def run(parts, sweep, requests, **settings):
-    engine = Engine(parts, model_name="tiny", workers=0, progress=False, batch_size=4, **settings)
+def run(model, sweep, requests, **settings):
+    engine = Engine(model, model_name="tiny", workers=0, progress=False, batch_size=4, **settings)
     answers = engine.run(requests, sweep)
     texts = {(c.label, r.doc_id): (a.text, a.kept, a.candidates) for (c, r), a in answers.items()}
     return texts, answers.counts
 
 
 def test_a_sweep_answers_the_same_and_ranks_each_image_once_for_each_method(monkeypatch):
-    plain, counts = run(loaded(), CONFIGS, asked(PICTURES[:3]), rank_once=False)
+    plain, counts = run(tiny(), CONFIGS, asked(PICTURES[:3]), rank_once=False)
     assert counts.ranked == 0
     calls = []
     own = OTPrune._rank_images
@@ -251,7 +251,7 @@ def test_a_sweep_answers_the_same_and_ranks_each_image_once_for_each_method(monk
         return own(self, tokens, k, signals)
 
     monkeypatch.setattr(OTPrune, "_rank_images", counted)
-    once, counts = run(loaded(), CONFIGS, asked(PICTURES[:3]))
+    once, counts = run(tiny(), CONFIGS, asked(PICTURES[:3]))
     assert once == plain
     before = [call for call in calls if call[1] == 115]
     assert len(before) == len(set(before)) == 3, "each image once, at the largest ratio"
@@ -267,6 +267,6 @@ def test_newline_tokens_beside_the_budget_are_another_view():
         for newlines in (False, True)
         for ratio in (0.05, 0.2)
     ]
-    once, counts = run(loaded(TINY_ANYRES), sweep, requests)
-    assert once == run(loaded(TINY_ANYRES), sweep, requests, rank_once=False)[0]
+    once, counts = run(tiny(TINY_ANYRES), sweep, requests)
+    assert once == run(tiny(TINY_ANYRES), sweep, requests, rank_once=False)[0]
     assert counts.ranked == 2

@@ -1,12 +1,18 @@
-"""The picture of kept patches: every kind of method, and none that it cannot draw."""
+"""What settings keep of an image: every kind of method, and what cannot be shown."""
 
 import numpy as np
 import pytest
 import torch
 
-from helpers import TINY, loaded, picture, request
+from helpers import TINY_ANYRES, request, tiny
 from otprune.pruning import Trace
-from otprune_lmms.experiments.pictures import cells_to_show, draw, kept_patches, patches, titles
+from otprune_lmms.experiments.kept_image import (
+    configs_to_show,
+    first_kept_image,
+    kept_image,
+    patches,
+)
+from otprune_lmms.models.protocol import ImageView
 from otprune_lmms.pruning_config import PruningConfig
 
 CONFIGS = [
@@ -19,7 +25,7 @@ CONFIGS = [
 ]
 
 
-def test_one_cell_of_each_method_is_shown():
+def test_one_config_of_each_method_is_shown():
     configs = [
         PruningConfig(),
         PruningConfig.make("otprune", 0.5),
@@ -31,35 +37,33 @@ def test_one_cell_of_each_method_is_shown():
         PruningConfig.make("fastv", 0.5),
         PruningConfig.make("vtw"),
     ]
-    assert [config.label for config in cells_to_show(configs)] == [
+    assert [config.label for config in configs_to_show(configs)] == [
         "otprune-0.2-average", "tome-0.5", "fastv-0.5", "vtw",
     ]  # fmt: skip
 
 
-def test_pictures_are_named_by_their_settings_or_shortly():
-    short = [PruningConfig.make("otprune", 0.5), PruningConfig.make("tome", k=5)]
-    assert titles(short) == ["otprune-0.5", "tome-k5"]
-    long = [
-        *short,
-        PruningConfig.make("sparsevlm", 0.4, schedule="1:0.5/2:0.25"),
-        PruningConfig.make("vtw"),
-    ]
-    assert titles(long) == ["OTPrune 0.5", "ToMe k = 5", "SparseVLM 0.4", "VTW"]
-
-
-def test_what_is_left_is_drawn_whatever_the_method(tmp_path):
-    seen, grid, kept = kept_patches(loaded(TINY), picture("land.png"), "What is it?", CONFIGS)
-    assert seen.shape == (336, 336, 3)
-    assert grid == (24, 24)
-    counts = [int(kept[config.label].sum()) for config in CONFIGS]
+def test_what_is_left_is_marked_whatever_the_method():
+    found = kept_image(tiny(), request(0), CONFIGS)
+    assert found.pixels.shape == (336, 336, 3)
+    assert found.pixels.dtype == np.uint8
+    assert found.masks.shape == (len(CONFIGS), 24, 24)
+    assert [one["setting"] for one in found.settings] == [config.label for config in CONFIGS]
+    counts = found.masks.sum(axis=(1, 2)).tolist()
     assert counts[0] == 144
     # A token that stands for no single patch has none.
     assert 0 < counts[1] <= 144
     assert 0 < counts[2] <= 144
     assert counts[3:] == [144, 144, 0]
-    assert kept[CONFIGS[0].label][:6].all()
-    draw(loaded(TINY), request(0), CONFIGS, tmp_path / "kept.png")
-    assert (tmp_path / "kept.png").stat().st_size > 1000
+    assert found.masks[0, :6].all()
+
+
+def test_what_cannot_be_shown_is_said_and_is_no_error(caplog):
+    text = request(1, pictures=())
+    assert first_kept_image(tiny(), [text], CONFIGS) is None
+    assert first_kept_image(tiny(), [request(0)], [PruningConfig()]) is None
+    assert first_kept_image(tiny(TINY_ANYRES), [text, request(0)], CONFIGS) is None
+    assert caplog.text.count("no picture of kept patches") == 3
+    assert "single tile" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -74,5 +78,6 @@ def test_what_is_left_is_drawn_whatever_the_method(tmp_path):
     ],
 )
 def test_patches_are_those_of_the_last_layer_that_drops_some(kept, want):
+    view = ImageView("", np.zeros((2, 2, 3)), np.arange(4).reshape(2, 2))
     trace = Trace(kept={layer: [torch.tensor(one).long()] for layer, one in kept.items()})
-    np.testing.assert_array_equal(patches(trace, (2, 2)).ravel(), np.array(want, dtype=bool))
+    np.testing.assert_array_equal(patches(trace, view).ravel(), np.array(want, dtype=bool))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from otprune_lmms.engine.work import Work, share_of
+from otprune_lmms.engine.batches import BatchQueue, jump_of
 
 
 def batch(number: int):
@@ -13,7 +13,7 @@ def batch(number: int):
 
 
 def digests(one) -> set[str]:
-    return {question.digest for question in one}
+    return {request.digest for request in one}
 
 
 class Worker:
@@ -22,26 +22,26 @@ class Worker:
     def __init__(self, number: int, batches: int, configs: int, written: list) -> None:
         self.number, self.configs, self.written, self.seen = number, configs, written, 0
         self.known: set = set()
-        self.work = Work(map(batch, range(batches)), self._wanted, share_of(number))
+        self.queue = BatchQueue(map(batch, range(batches)), self._wanted, jump_of(number))
         self.steps = self._run()
         self.did = 0
 
     def _wanted(self, one) -> bool:
         return any((one[0].digest, config) not in self.known for config in range(self.configs))
 
-    def _meets(self, one) -> bool:
+    def _leaves(self, one) -> bool:
         new = [key for number, key in self.written[self.seen :] if number != self.number]
         self.seen = len(self.written)
         self.known.update(new)
-        return self.work.met(one, {digest for digest, _ in new})
+        return self.queue.leave(one, {digest for digest, _ in new})
 
     def _run(self):
-        while self.work:
-            for one in self.work:
-                if not self.work.begin(one):
+        while self.queue:
+            for one in self.queue:
+                if not self.queue.begin(one):
                     continue
                 for config in range(self.configs):
-                    if self._meets(one):
+                    if self._leaves(one):
                         break
                     key = (one[0].digest, config)
                     if key not in self.known:
@@ -71,7 +71,7 @@ def together(
     return workers
 
 
-@pytest.mark.parametrize("pruning", [1, 4])
+@pytest.mark.parametrize("configs", [1, 4])
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_processes_that_begin_together_part(processes, configs):
     workers = together(processes, 60, configs, None)
@@ -94,24 +94,24 @@ def test_alone_the_order_is_the_batches_own():
 
 
 def test_the_first_writer_stays_where_it_is():
-    work = Work(map(batch, range(4)), lambda _: True, share_of(0))
-    first = next(work)
-    assert work.begin(first)
-    assert not work.met(first, digests(first))
-    assert digests(next(work)) == digests(batch(1))
+    queue = BatchQueue(map(batch, range(4)), lambda _: True, jump_of(0))
+    first = next(queue)
+    assert queue.begin(first)
+    assert not queue.leave(first, digests(first))
+    assert digests(next(queue)) == digests(batch(1))
 
 
-def test_a_batch_that_was_read_ahead_before_a_move_is_put_off_once():
-    work = Work(map(batch, range(6)), lambda _: True, share_of(1))
-    one, two = next(work), next(work)
-    assert work.begin(one)
-    assert work.met(one, digests(one))
-    assert not work.begin(two)
-    rest = list(work)
+def test_a_batch_that_was_read_ahead_before_a_jump_is_put_off_once():
+    queue = BatchQueue(map(batch, range(6)), lambda _: True, jump_of(1))
+    one, two = next(queue), next(queue)
+    assert queue.begin(one)
+    assert queue.leave(one, digests(one))
+    assert not queue.begin(two)
+    rest = list(queue)
     assert [each[0].digest for each in rest] == ["4.0", "5.0", "2.0", "3.0", "0.0", "1.0"]
-    assert all(map(work.begin, rest))
-    assert not work.met(rest[4], digests(rest[4])), "a second time it is done"
+    assert all(map(queue.begin, rest))
+    assert not queue.leave(rest[4], digests(rest[4])), "a second time it is done"
 
 
-def test_shares_are_as_far_apart_as_can_be():
-    assert [share_of(n) for n in range(8)] == [0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
+def test_jumps_are_as_far_apart_as_can_be():
+    assert [jump_of(n) for n in range(8)] == [0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
