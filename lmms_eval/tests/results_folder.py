@@ -44,7 +44,7 @@ SETTINGS = tuple(
 def records(
     settings: Sequence[Mapping[str, Any]] = SETTINGS, models: Sequence[str] = ("tiny",)
 ) -> pd.DataFrame:
-    """Records with a value of its own for each setting and task, between 0.2 and 0.9 of the best."""
+    """Records: a value for each setting and task, between 0.2 and 0.9 of the best."""
     best = {"gqa": 1.0, "pope": 1.0, "mme": 2000.0, "coco2017_cap_val": 1.5}
     draw = np.random.default_rng(0)
     lines = []
