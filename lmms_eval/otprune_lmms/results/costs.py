@@ -165,6 +165,7 @@ def read_costs(folder: Path) -> Frame:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     numbers = [name for name in COLUMNS if name not in _TEXT]
     found = found.astype(dict.fromkeys(numbers, float))
+    found = found.assign(keep_newlines=found["keep_newlines"] == "True")
     return found.astype(dict.fromkeys(_WHOLE, "Int64"))
 
 

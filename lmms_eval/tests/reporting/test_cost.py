@@ -15,7 +15,7 @@ from helpers import TINY
 from otprune_lmms.cli.bench import bench
 from otprune_lmms.cli.run import run as run_command
 from otprune_lmms.engine.phases import PHASES
-from otprune_lmms.experiments.cost.experiment import distinct
+from otprune_lmms.experiments.cost.experiment import one_of_each_row
 from otprune_lmms.journal import Journal
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.cost import page, rendered, terminal, write_cost
@@ -143,7 +143,7 @@ def test_one_seed_of_a_setting_is_enough():
         PruningConfig.make("random", 0.2, seed=4),
         PruningConfig.make("otprune", 0.1),
     ]
-    assert distinct([others[0], *seeds, *others[1:]]) == [others[0], seeds[0], *others[1:]]
+    assert one_of_each_row([others[0], *seeds, *others[1:]]) == [others[0], seeds[0], *others[1:]]
 
 
 @pytest.fixture(scope="module")
