@@ -1,6 +1,7 @@
 """Images as the harness takes them: RGB, decoded in full, or a sentence naming what is wrong."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +41,27 @@ def open_image(path: Path) -> Image.Image:
         raise ImageError(f"{path} is no image of a known format") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path} cannot be read: {error}") from None
+
+
+def image_hash(image: Image.Image) -> str:
+    """Return SHA-256 over size and RGB pixels: what names an image by its content.
+
+    Raises:
+        ImageError: no usable image.
+    """
+    rgb = as_rgb(image)
+    digest = hashlib.sha256(f"RGB {rgb.width} {rgb.height} ".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
+
+
+def image_cluster(hashes: Sequence[str]) -> str:
+    """Return the name that documents with these images share, "" without any image.
+
+    Args:
+        hashes: `image_hash` of each of a document's images.
+    """
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16] if hashes else ""
 
 
 @contextmanager

@@ -171,11 +171,8 @@ class PruningConfig:
         return found | dict(self.settings)
 
     def columns(self) -> dict[str, Any]:
-        """Return the config as columns of records and samples, `results.columns.SETTING`.
-
-        ``settings`` is a JSON object of the method's own settings without its seed.
-        """
-        own = {name: value for name, value in self.settings if name != "seed"}
+        """Return the config as columns of the files of a results folder, `results.columns`."""
+        own = {} if self.pruning is None else _own_settings(_method(self.pruning))
         return {
             "setting": self.label,
             "row": self.row,
@@ -189,8 +186,21 @@ class PruningConfig:
             "keep_newlines": self.keep_newlines,
             "compat": self.compat,
             "settings": json.dumps(own, sort_keys=True),
+            "changed_settings": json.dumps(self.changed_settings),
             "seed": self.seed,
         }
+
+    @property
+    def changed_settings(self) -> dict[str, Value]:
+        """What differs from the defaults, without method, budget, layer and seed.
+
+        Configs of one method with equal changed settings differ only in how much they keep, at
+        which layer, and in the seed.
+        """
+        found: dict[str, Value] = {n: _plain(v) for n, v in self.settings if n != "seed"}
+        found |= {"positions": self.positions} if self.positions else {}
+        found |= {"keep_newlines": True} if self.keep_newlines else {}
+        return found | ({"compat": self.compat} if self.compat else {})
 
     @property
     def budget_kind(self) -> Literal["kept", "average", "flops"] | None:
@@ -324,6 +334,21 @@ def _fields(method: Any) -> dict[str, Any]:
     return {
         field.name: _number(getattr(method, field.name)) for field in dataclasses.fields(method)
     }
+
+
+def _own_settings(method: Any) -> dict[str, Any]:
+    """Return all of a method's settings but its seed, defaults included."""
+    return {
+        field.name: _plain(getattr(method, field.name))
+        for field in dataclasses.fields(method)
+        if field.name != "seed"
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a whole number as an int: 1 and 1.0 are one setting."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value
 
 
 def _number(value: Any) -> Any:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from otprune_lmms.reporting.statistics.headlines import resampled
-from otprune_lmms.reporting.tables import COLUMNS as RECORD_COLUMNS
+from otprune_lmms.results.columns import SETTING
 from otprune_lmms.results.diagnostics import COLUMNS, QUANTITIES
+from otprune_lmms.results.records import COLUMNS as RECORD_COLUMNS
 from otprune_lmms.results.samples import COLUMNS as SAMPLE_COLUMNS
 
 METRICS = {
@@ -20,21 +21,22 @@ METRICS = {
 
 
 def setting(method, seed=None, ratio=0.1, layer=0, model="tiny"):
-    """The columns that say which cell."""
+    """The columns of a setting; methods need not exist."""
+    plain = dict.fromkeys(SETTING) | {"layer": layer, "settings": "{}", "changed_settings": "{}"}
     if method is None:
-        row = cell = "unpruned"
-        ratio = np.nan
+        about = {"setting": "unpruned", "row": "unpruned", "keep_ratio": np.nan}
     else:
         row = f"{method}-{ratio:g}" + (f"-layer{layer}" if layer else "")
-        cell = row + (f"-seed{seed}" if seed else "")
+        label = row + (f"-seed{seed}" if seed else "")
+        about = {"setting": label, "row": row, "keep_ratio": ratio, "match": "kept"}
     return {
-        "model": model, "setting": cell, "row": row, "method": method, "keep_ratio": ratio,
-        "k": np.nan, "layer": layer, "seed": np.nan if seed is None else float(seed),
+        "model": model, **plain, **about, "name": about["row"], "method": method, "k": np.nan,
+        "keep_newlines": False, "seed": np.nan if seed is None else float(seed),
     }  # fmt: skip
 
 
 def samples_of(task, method, values, clusters=None, answers=None, details=None, **named):
-    """One cell's samples: documents 0, 1, ..."""
+    """One setting's samples: documents 0, 1, ..."""
     n = len(values)
     clusters = [f"{task} image {i}" for i in range(n)] if clusters is None else clusters
     found = pd.DataFrame(
@@ -60,7 +62,7 @@ def samples_of(task, method, values, clusters=None, answers=None, details=None, 
 
 
 def diagnostics_of(task, method, distances, clusters=None, seconds=0.001, **named):
-    """One cell's diagnostics: every quantity is the distance, except the last, its opposite."""
+    """One setting's diagnostics: every quantity is the distance, except the last, its opposite."""
     n = len(distances)
     clusters = [f"{task} image {i}" for i in range(n)] if clusters is None else clusters
     distances = np.asarray(distances, dtype=float)
@@ -86,14 +88,14 @@ def diagnostics_of(task, method, distances, clusters=None, seconds=0.001, **name
 def records_of(samples):
     """The records that belong to samples."""
     lines = []
-    for (model, cell, task), some in samples.groupby(["model", "setting", "task"], sort=False):
+    for (model, _, task), some in samples.groupby(["model", "setting", "task"], sort=False):
         first = some.iloc[0]
         scale = 1 if task == "mme" else 100
         value = float(resampled(task, some, np.ones((1, len(some)), dtype=int))[0]) / scale
         lines.append(
             dict.fromkeys(RECORD_COLUMNS)
-            | {"experiment": "try", "suite": "mini", "model": model, "setting": cell, "task": task}
-            | {name: first[name] for name in ("method", "keep_ratio", "k", "layer", "seed", "row")}
+            | {"experiment": "try", "suite": "mini", "model": model, "task": task}
+            | {name: first[name] for name in SETTING}
             | {"metric": METRICS[task], "value": value, "documents": len(some)}
             | {"kept_tokens": 3.0, "visual_tokens": 9.0}
         )

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.statistics import averages
-from otprune_lmms.reporting.tables import COLUMNS, frame
+from otprune_lmms.results.columns import SETTING
+from otprune_lmms.results.records import frame
 from otprune_lmms.results.samples import COLUMNS as SAMPLE_COLUMNS
 from otprune_lmms.results.samples import SAMPLES, write_samples
 
@@ -25,59 +27,60 @@ DOCUMENTS = 8
 GRID = (4, 4)
 
 
-def cell_of(method: str | None, ratio: float = 0.25, layer: int = 0, more: str = "") -> dict:
-    """The columns that say which cell; ``more`` is a setting as a label has it."""
-    plain = {"method": method, "keep_ratio": None, "k": None, "layer": layer, "seed": None}
-    if method is None:
-        return plain | {"setting": "unpruned", "row": "unpruned"}
-    label = (
-        f"{method}-{ratio:g}" + (f"-layer{layer}" if layer else "") + (f"-{more}" if more else "")
+SETTINGS = tuple(
+    config.columns()
+    for config in (
+        PruningConfig(),
+        *(
+            PruningConfig.make(method, ratio)
+            for method in ("otprune", "divprune", "random")
+            for ratio in (0.125, 0.25, 0.5)
+        ),
     )
-    return plain | {"keep_ratio": ratio, "setting": label, "row": label}
-
-
-CELLS = (
-    cell_of(None),
-    *(cell_of(m, r) for m in ("otprune", "divprune", "random") for r in (0.125, 0.25, 0.5)),
 )
+"""Columns of settings, see `results.columns`."""
 
 
 def records(
-    cells: Sequence[Mapping[str, Any]] = CELLS, models: Sequence[str] = ("tiny",)
+    settings: Sequence[Mapping[str, Any]] = SETTINGS, models: Sequence[str] = ("tiny",)
 ) -> pd.DataFrame:
-    """Records with a value of its own for each cell and task, between 0.2 and 0.9 of the best."""
+    """Records: a value for each setting and task, between 0.2 and 0.9 of the best."""
     best = {"gqa": 1.0, "pope": 1.0, "mme": 2000.0, "coco2017_cap_val": 1.5}
     draw = np.random.default_rng(0)
     lines = []
     for model in models:
-        for cell in cells:
-            kept = 16.0 if cell["method"] is None else 16 * cell["keep_ratio"]
+        for setting in settings:
+            kept = 16.0 if setting["method"] is None else 16 * setting["keep_ratio"]
             for task, metric in METRICS.items():
-                level = 0.9 if cell["method"] is None else draw.uniform(0.2, 0.8)
+                level = 0.9 if setting["method"] is None else draw.uniform(0.2, 0.8)
                 lines.append(
-                    {"experiment": "try", "suite": "mini", "model": model, **cell, "task": task}
+                    {"experiment": "try", "suite": "mini", "model": model, **setting, "task": task}
                     | {"metric": metric, "value": best[task] * level, "missing": None}
                     | {"documents": DOCUMENTS, "kept_tokens": kept, "visual_tokens": 16.0}
+                    | {"layer_tokens": kept, "multiply_adds_2ndm": 1e9 * kept}
+                    | {"multiply_adds_3ndm": 1.5e9 * kept}
                 )
-    return frame([{name: line[name] for name in COLUMNS} for line in lines])
+    return frame(lines)
 
 
 def samples(
-    cells: Sequence[Mapping[str, Any]] = CELLS, models: Sequence[str] = ("tiny",), **texts: str
+    settings: Sequence[Mapping[str, Any]] = SETTINGS,
+    models: Sequence[str] = ("tiny",),
+    **texts: str,
 ) -> pd.DataFrame:
     """Two documents an image; ``texts`` (prompt, target, answer) stand in for the usual ones."""
     draw = np.random.default_rng(1)
     lines = []
     for model in models:
-        for cell in cells:
-            kept = 16 if cell["method"] is None else round(16 * cell["keep_ratio"])
+        for setting in settings:
+            kept = 16 if setting["method"] is None else round(16 * setting["keep_ratio"])
             for task in METRICS:
                 for doc in range(DOCUMENTS):
-                    right = cell["method"] is None or draw.uniform() < 0.5
+                    right = setting["method"] is None or draw.uniform() < 0.5
                     value = 2.5 * draw.uniform() if task == "coco2017_cap_val" else float(right)
                     answer = texts.get("answer", "red" if right else "blue")
                     lines.append(
-                        {"model": model, **cell, "task": task, "doc_id": doc}
+                        {"model": model, **setting, "task": task, "doc_id": doc}
                         | {"cluster": f"{task} {doc // 2}", "requests": ["r"], "value": value}
                         | {"prompt": texts.get("prompt", f"What of {doc}?"), "detail": "{}"}
                         | {"target": texts.get("target", f"{TARGETS[task]}{doc % 2 or ''}")}
@@ -88,19 +91,19 @@ def samples(
 
 
 def diagnostics(
-    cells: Sequence[Mapping[str, Any]] = CELLS, models: Sequence[str] = ("tiny",)
+    settings: Sequence[Mapping[str, Any]] = SETTINGS, models: Sequence[str] = ("tiny",)
 ) -> pd.DataFrame:
     """The first two images of each task; patches drawn at random, distances that fall with k."""
     draw = np.random.default_rng(2)
     lines = []
     for model in models:
-        for cell in cells:
-            for task in METRICS if cell["method"] is not None else ():
+        for setting in settings:
+            for task in METRICS if setting["method"] is not None else ():
                 for image in range(2):
-                    k = round(16 * cell["keep_ratio"])
+                    k = round(16 * setting["keep_ratio"])
                     far = 1 / k + 0.02 * draw.uniform()
                     lines.append(
-                        {"model": model, **cell, "cluster": f"{task} {image}", "task": task}
+                        {"model": model, **setting, "cluster": f"{task} {image}", "task": task}
                         | {"doc_id": 2 * image, "image": 0, "height": GRID[0], "width": GRID[1]}
                         | {"kept": sorted(draw.choice(16, k, replace=False).tolist()), "n": 16}
                         | dict.fromkeys(("gaussian_w2", "exact_w2", "coverage"), far)
@@ -131,7 +134,6 @@ def manifest(title: str = "A try", suite: str = "mini", **more: Any) -> dict[str
     experiment = {
         "title": title, "suite": suite, "models": [{"name": "tiny"}], "limit": None,
         "tasks": [{"id": task, "limit": None} for task in METRICS], "published": [],
-        "cells": {"methods": []},
     }  # fmt: skip
     return {"origin": origin, "experiment": experiment | more, "versions": {"torch": "2"},
             "models": {"tiny": "f00"}, "data": {"gqa": {"documents": 8}}, "runs": []}  # fmt: skip
@@ -139,20 +141,20 @@ def manifest(title: str = "A try", suite: str = "mini", **more: Any) -> dict[str
 
 def write_folder(
     folder: Path,
-    cells: Sequence[Mapping[str, Any]] = CELLS,
+    settings: Sequence[Mapping[str, Any]] = SETTINGS,
     models: Sequence[str] = ("tiny",),
     title: str = "A try",
     **texts: str,
 ) -> Path:
     """Write all files of a results folder; return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = records(cells, models)
+    own = records(settings, models)
     own.to_csv(folder / "records.csv", index=False)
     (folder / "manifest.json").write_text(json.dumps(manifest(title)))
-    some = samples(cells, models, **texts)
+    some = samples(settings, models, **texts)
     plain = some.astype(object).where(some.notna(), None)
     write_samples(folder / SAMPLES, [plain.to_dict("list")])
-    diagnostics(cells, models).to_parquet(folder / "diagnostics.parquet", index=False)
+    diagnostics(settings, models).to_parquet(folder / "diagnostics.parquet", index=False)
     _statistics(folder, own)
     _cost(folder, own)
     return folder
@@ -196,8 +198,8 @@ def _statistics(folder: Path, own: pd.DataFrame) -> None:
 
 
 def _cost(folder: Path, own: pd.DataFrame) -> None:
-    cells = own.drop_duplicates(["model", "setting"])
-    found = cells[["model", "setting", "row", "method", "keep_ratio", "k", "layer", "kept_tokens"]]
+    once = own.drop_duplicates(["model", "setting"])
+    found = once[["model", *SETTING, "kept_tokens"]]
     times = {"vision_ms": 50.0, "select_ms": 1.0, "decode_ms": 9.0}
     found = found.assign(batch=1, prefill_ms=found["kept_tokens"], **times)
     found.to_csv(folder / "cost.csv", index=False)

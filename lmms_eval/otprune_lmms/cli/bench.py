@@ -58,8 +58,7 @@ def bench(
     from otprune_lmms.experiments.cost.measuring import CostOptions
     from otprune_lmms.experiments.provenance import origin
     from otprune_lmms.files import check_writable
-    from otprune_lmms.reporting.cost.output import write_cost
-    from otprune_lmms.reporting.cost.page import terminal
+    from otprune_lmms.reporting.cost import terminal, write_cost
 
     folder = output_dir / source.experiment.name
     try:

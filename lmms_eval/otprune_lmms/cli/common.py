@@ -6,23 +6,26 @@ import sys
 from typing import NoReturn
 
 import typer
-from loguru import logger as lmms_eval_log
-from rich.console import Console
 
 
 def log(quiet: bool) -> None:
-    """Show our own messages; of lmms-eval and others what is a warning."""
+    """Show our own messages, of other packages warnings, of lmms-eval errors."""
+    # loguru is lmms-eval's log.
+    from loguru import logger as lmms_eval_log
+
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    for room in ("otprune_lmms", "llava", "otprune"):
-        logging.getLogger(room).setLevel(logging.WARNING if quiet else logging.INFO)
+    for package in ("otprune_lmms", "llava", "otprune"):
+        logging.getLogger(package).setLevel(logging.WARNING if quiet else logging.INFO)
     lmms_eval_log.remove()
     lmms_eval_log.add(sys.stderr, level="ERROR")
 
 
 def fail(error: object, code: int) -> NoReturn:
     """End with a sentence on standard error."""
+    from rich.console import Console
+
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
     raise typer.Exit(code)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otprune_lmms.cli.common import fail
-from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
 
 if TYPE_CHECKING:
     from otprune_lmms.experiments.config import Experiment
@@ -35,6 +34,7 @@ class Changes:
 
 def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list[Source]":
     """Return the experiments of some files; end with code 2 and a sentence where one cannot be."""
+    from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
     from otprune_lmms.experiments.config import ConfigError, load_experiment
     from otprune_lmms.experiments.plan import Source, check_names
     from otprune_lmms.launch import check_installation
@@ -57,6 +57,8 @@ def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list
 
 def eval_time() -> bool:
     """Return whether EVAL_TIME asks for each answer's times, the one variable a run heeds."""
+    from otprune_lmms.environment import read_environment
+
     return bool(read_environment().eval_time)
 
 

@@ -38,11 +38,14 @@ def finish(folder: Path, *, report: bool = True) -> None:
         from otprune_lmms.reporting.analysis.write import write_analysis
 
         _timed("analysis", lambda: write_analysis(folder))
+    from otprune_lmms.cli.images import document_images
     from otprune_lmms.reporting.figures import write_figures
     from otprune_lmms.reporting.report import write_report
 
-    _timed("figures", lambda: write_figures(folder))
-    _timed("report", lambda: write_report(folder))
+    images = document_images(folder)
+    references = None if images is None else images.references
+    _timed("figures", lambda: write_figures(folder, images=images))
+    _timed("report", lambda: write_report(folder, images, references))
 
 
 def _timed(what: str, work: Callable[[], Any]) -> Any:

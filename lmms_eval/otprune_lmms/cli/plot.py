@@ -25,6 +25,7 @@ class Format(StrEnum):
 Formats = Annotated[list[Format], typer.Option("--format", help="may be given several times")]
 
 
+# B006: typer takes the default of a list as a list, and never changes it.
 def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B006
     """Draw the figures of earlier runs into their folders' figures/.
 
@@ -33,11 +34,13 @@ def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B0
     after `otprune bench`. Says which figures were left out, and why.
     """
     log(quiet=False)
+    from otprune_lmms.cli.images import document_images
     from otprune_lmms.reporting.figures import write_figures
 
     for folder in folders:
         try:
-            written = write_figures(folder, [one.value for one in formats])
+            chosen = [one.value for one in formats]
+            written = write_figures(folder, chosen, document_images(folder))
         except (ValueError, OSError) as error:
             fail(error, 2)
         logger.info("%s: %s figures", folder, len(written))

@@ -26,11 +26,14 @@ def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> Non
     kept. Samples on which the settings disagree come first.
     """
     log(quiet=False)
+    from otprune_lmms.cli.images import document_images
     from otprune_lmms.reporting.report import write_report
 
     for folder in folders:
         try:
-            path = write_report(folder, per_task=per_task, tasks=tasks)
+            images = document_images(folder, tasks)
+            references = None if images is None else images.references
+            path = write_report(folder, images, references, per_task)
         except (ValueError, OSError) as error:
             fail(error, 2)
         logger.info("%s: %.1f MB", path, path.stat().st_size / 1e6)

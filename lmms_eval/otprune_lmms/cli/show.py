@@ -1,12 +1,15 @@
 """Tables on a terminal."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from otprune_lmms.reporting.tables import ResultsTable
 
 
-def show(table: Any) -> None:
+def show(table: "ResultsTable") -> None:
     """Print a table whole: a terminal that is too narrow gets its columns in several turns."""
+    from rich.console import Console
+
     from otprune_lmms.reporting.tables import terminal
 
     console, drawn = Console(), terminal(table)
@@ -16,4 +19,4 @@ def show(table: Any) -> None:
     console.width = max(console.width, least)
     console.print(drawn)
     for note in table.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False, soft_wrap=True, markup=False)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from otprune_lmms.documents import BROKEN, reason_of
 from otprune_lmms.engine.requests import DocumentError, Request, RequestError
-from otprune_lmms.images import as_rgb
+from otprune_lmms.images import as_rgb, image_hash
 from otprune_lmms.models.protocol import Generation, Prompt, VisionLanguageModel
 
 SeedVideo = Literal["first_frame", "all_frames"]
@@ -125,18 +125,6 @@ def generation_of(request: Request) -> Generation:
 def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
     value = given.get(name)
     return default if value is None else value
-
-
-def image_hash(image: Image.Image) -> str:
-    """Return SHA-256 over size and RGB pixels.
-
-    Raises:
-        ImageError: no usable image.
-    """
-    rgb = as_rgb(image)
-    digest = hashlib.sha256(f"RGB {rgb.width} {rgb.height} ".encode())
-    digest.update(rgb.tobytes())
-    return digest.hexdigest()
 
 
 def image_number(digest: str) -> int:

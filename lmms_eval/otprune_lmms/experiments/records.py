@@ -1,6 +1,5 @@
 """From answers and scores to the lines of ``records.csv`` and ``samples.parquet``."""
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from otprune_lmms.engine import Answer
 from otprune_lmms.experiments.answering import AskedRequest
 from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.prefill import PromptTokens, mean_prefill
+from otprune_lmms.images import image_cluster
 from otprune_lmms.journal import RequestPlace
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.samples import SCHEMA
@@ -129,11 +129,6 @@ def _line(
         "new_tokens": sum(answer.new_tokens for _, answer in many),
         "seconds": sum(answer.seconds for _, answer in many),
     }
-
-
-def image_cluster(images: Sequence[str]) -> str:
-    """Return the name that documents with these images share, "" without any."""
-    return hashlib.sha256(" ".join(images).encode()).hexdigest()[:16] if images else ""
 
 
 def _first_filter(score: TaskScore) -> Iterator[Sample]:

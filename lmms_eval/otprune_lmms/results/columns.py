@@ -4,6 +4,11 @@ Every file of a results folder that has lines about settings has all of them, fi
 `PruningConfig.columns`: readers select and group by columns and never take a label apart.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
 SETTING_TYPES: dict[str, str] = {
     "setting": "string",
     "row": "string",
@@ -17,6 +22,7 @@ SETTING_TYPES: dict[str, str] = {
     "keep_newlines": "bool",
     "compat": "string",
     "settings": "string",
+    "changed_settings": "string",
     "seed": "int64",
 }
 """Columns and their types in Arrow's words.
@@ -24,10 +30,13 @@ SETTING_TYPES: dict[str, str] = {
 ``setting`` is the pruning config's label, ``row`` the label without the seed (seeds share a row of
 a table), ``name`` the row without its budget; all three are for people. ``method`` is empty for the
 unpruned model. ``keep_ratio`` or ``k`` is the budget, ``match`` what it is about ("kept",
-"average", "flops"), all three empty for a schedule as it is. ``layer`` is where it prunes, 0 before
-the language model and for methods whose schedule names layers. ``positions`` ("compact" or
-"original"), ``keep_newlines`` and ``compat`` as in `PruningConfig`. ``settings`` is a JSON object
-of the method's own settings that differ from its defaults, ``seed`` that of a method that draws.
+"average", "flops"), all three empty for a schedule as it is; see `Budget`. ``layer`` is where it
+prunes, 0 before the language model and for methods whose schedule names layers. ``positions``
+("compact" or "original"), ``keep_newlines`` and ``compat`` as in `PruningConfig`. ``settings`` is a
+JSON object of all the method's own settings, defaults included, without its seed.
+``changed_settings`` is a JSON object of what differs from the defaults, without method, budget,
+layer and seed: rows of one method with equal changed settings differ only in how much they keep and
+where. ``seed`` is that of a method that draws.
 """
 
 SETTING = tuple(SETTING_TYPES)
@@ -35,3 +44,63 @@ SETTING = tuple(SETTING_TYPES)
 
 TEXTS = tuple(name for name, kind in SETTING_TYPES.items() if kind == "string")
 """Those that are text; a file that is read as CSV must be told so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a setting may keep; settings of one budget are compared with each other.
+
+    A share of the tokens is one budget whether it is about those kept or about the average over
+    layers; a share of the multiply-adds is another.
+
+    Attributes:
+        keep_ratio: share; or
+        k: count. Both None for a schedule as it is.
+        multiply_adds: whether the multiply-adds are those of so many tokens, instead of the tokens
+            themselves.
+    """
+
+    keep_ratio: float | None = None
+    k: int | None = None
+    multiply_adds: bool = False
+
+    @property
+    def own_schedule(self) -> bool:
+        """Whether there is no budget: a schedule as it is."""
+        return self.keep_ratio is None and self.k is None
+
+    @property
+    def amount(self) -> str:
+        """The number: "0.098" for a share, with all its digits, "k56" for a count, else ""."""
+        if self.keep_ratio is not None:
+            short = f"{self.keep_ratio:g}"
+            return short if float(short) == self.keep_ratio else repr(self.keep_ratio)
+        return "" if self.k is None else f"k{self.k}"
+
+    @property
+    def label(self) -> str:
+        """What files call the budget: "0.098", "k56", "0.5 flops", "own schedule"."""
+        if self.own_schedule:
+            return OWN_SCHEDULE
+        return f"{self.amount} flops" if self.multiply_adds else self.amount
+
+    @property
+    def heading(self) -> str:
+        """What headings call the budget: "keep ratio 0.098", "56 tokens"."""
+        if self.own_schedule:
+            return "own schedules"
+        shown = f"keep ratio {self.amount}" if self.k is None else f"{self.k} tokens"
+        return f"multiply-adds of {shown}" if self.multiply_adds else shown
+
+
+OWN_SCHEDULE = "own schedule"
+"""`Budget.label` of a schedule as it is."""
+
+
+def budget_of(keep_ratio: Any, k: Any, match: Any) -> Budget:
+    """Return the budget of a line's columns; None and NaN are no number."""
+    return Budget(
+        None if pd.isna(keep_ratio) else float(keep_ratio),
+        None if pd.isna(k) else int(k),
+        match == "flops",
+    )

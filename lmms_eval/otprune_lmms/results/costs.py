@@ -1,11 +1,17 @@
-"""A line of ``cost.csv``: what one setting of one model costs a sample."""
+"""``cost.csv``: what one setting of one model costs a sample, a line each."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from otprune_lmms.results.columns import SETTING
+import pandas as pd
+
+from otprune_lmms.results.columns import SETTING, TEXTS
+from otprune_lmms.results.frames import Frame
+
+COST_TABLE = "cost.csv"
 
 PARTS = ("preprocess", "vision", "select", "prefill", "decode")
 """What an answer's time is made of, in the order in which it is spent."""
@@ -30,8 +36,8 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What a setting costs; counts and bytes are means over the samples, too.
+class MeasuredCost:
+    """What a setting costs a sample; counts and bytes are means over the samples, too.
 
     Attributes:
         model: name of the model.
@@ -41,28 +47,28 @@ class Cost:
         kept_tokens: after the last pruning.
         text_tokens: of the prompt, the template's included.
         preprocess: reading and decoding the images, pixel values, token ids; on the host.
-        vision: tower and projector, with the signals that the method needs.
-        select: choosing the tokens; 0 where none are dropped.
-        prefill: from token ids and visual tokens to the first logits, without the choosing.
+        vision: vision encoder and projector, with the signals that the method needs.
+        select: selection of the tokens; 0 where none are dropped.
+        prefill: from token ids and visual tokens to the first logits, without the selection.
         decode: everything after the first logits.
         decode_per_token: a decoding step, divided by the rows that share it.
         total: the phases together, in each repeat.
         prefill_ratio: of prefill to that of the unpruned model in the same run; likewise
         total_ratio: of the total.
-        select_share: select / (prefill of the unpruned model - prefill): what of the saved time the
-            choosing takes away again; None where nothing is saved or nothing chosen.
+        select_share: select / (prefill of the unpruned model - prefill): the share of the saved
+            time that the selection takes away again; None where nothing is saved or selected.
         kv_bytes: keys and values after the prefill.
         peak_bytes: largest memory while a batch was encoded and answered, weights included; the
             largest of all batches, of the whole batch.
         added_bytes: what of it the batch added.
-        multiply_adds: of the prefill, by
-        convention: the formula's name in `otprune.cost`.
+        multiply_adds: of the prefill, by the formula of
+        convention: see `otprune.cost`.
         multiply_adds_ratio: to those of the unpruned model.
         counted_flops: of the prefill as torch counts them; a multiply-add is two.
         counted_ratio: to those of the unpruned model.
-        vision_flops: of tower and projector.
+        vision_flops: of vision encoder and projector.
         new_tokens: written in an answer.
-        samples: documents asked about.
+        samples: documents that were answered.
         repeats: timed rounds over all of them.
         dtype: of the weights.
         attention: implementation of attention.
@@ -136,8 +142,33 @@ def _columns(time: str) -> tuple[str, str, str]:
 
 
 COLUMNS = tuple(
-    column
-    for field in dataclasses.fields(Cost)
-    for column in _columns_of(field.name)
+    column for field in dataclasses.fields(MeasuredCost) for column in _columns_of(field.name)
 )
-"""Columns of ``cost.csv``: fields of `Cost`; a time is ``x_ms``, ``x_ms_low``, ``x_ms_high``."""
+"""Columns of ``cost.csv``: fields of `MeasuredCost`; a time has ``x_ms`` and its quartiles."""
+
+_TEXT = ("model", *TEXTS, "keep_newlines", "convention", "dtype", "attention")
+_WHOLE = ("k", "layer", "seed", "batch", "peak_bytes", "added_bytes", "samples", "repeats")
+
+
+def read_costs(folder: Path) -> Frame:
+    """Return the lines of a folder's ``cost.csv``, by `COLUMNS`.
+
+    Raises:
+        ValueError: there is none, or of another format.
+    """
+    path = folder / COST_TABLE
+    if not path.is_file():
+        raise ValueError(f"no costs at {path}; otprune bench measures them")
+    # As text first: not every version of pandas reads the last digit of a number right.
+    found = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    if tuple(found.columns) != COLUMNS:
+        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
+    numbers = [name for name in COLUMNS if name not in _TEXT]
+    found = found.astype(dict.fromkeys(numbers, float))
+    found = found.assign(keep_newlines=found["keep_newlines"] == "True")
+    return found.astype(dict.fromkeys(_WHOLE, "Int64"))
+
+
+def frame(lines: Sequence[Mapping[str, Any]]) -> Frame:
+    """Return lines of `MeasuredCost.plain` as a frame with all columns, in their order."""
+    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(_WHOLE, "Int64"))

@@ -33,10 +33,11 @@ COLUMNS = [
     "effective_rank",
     "seconds",
 ]
-"""The setting as in `results.columns`; ``cluster``: hash of the document's images; ``doc_id``: a document of the task that shows
-them; ``image``: which of its images; ``height`` and ``width``: rows and columns of its patches, 0
-where its tokens are no single raster; ``kept``: positions of the kept tokens; ``n``: of how many;
-``seconds``: of one selection. The rest: see `QUANTITIES`."""
+"""The columns of a setting are those of `results.columns`. ``cluster``: hash of the document's
+images; ``doc_id``: a document of the task that shows them; ``image``: number of the image in the
+document; ``height`` and ``width``: rows and columns of its patches, 0 where its tokens are no
+single raster; ``kept``: positions of the kept tokens; ``n``: visual tokens before pruning;
+``seconds``: time of one selection. The others: see `QUANTITIES`."""
 
 
 @dataclass(frozen=True, slots=True)

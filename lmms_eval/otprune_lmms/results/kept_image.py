@@ -13,6 +13,9 @@ from otprune_lmms.files import whole
 
 KEPT_IMAGE = "kept_patches.npz"
 
+KEPT_PATCHES = "kept_patches.png"
+"""The picture that reporting makes of it."""
+
 
 @dataclass(frozen=True)
 class KeptImage:

@@ -1,6 +1,6 @@
 """What a results folder says of its run: ``manifest.json``, as far as tables need it.
 
-Read as plain JSON and not through `Experiment`, which loads torch: tables are made anywhere.
+Read as plain JSON and not through `Experiment`, which loads torch: tables need none.
 """
 
 import json
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from otprune_lmms.benchmarks import GROUPS
+from otprune_lmms.results.columns import Budget, budget_of
 
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
+class PublishedRow:
     """A row of numbers from a paper.
 
     Attributes:
         source: paper and table.
-        row: what the paper calls it; "unpruned" or "Original" is the model that prunes nothing.
-        model: which of the experiment's models it is about.
+        row: its name in the paper; "unpruned" or "Original" is the model that prunes nothing.
+        model: the experiment's name of the model.
         scores: by task id, in the units of the table's columns.
     """
 
@@ -38,44 +39,40 @@ class Printed:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A row that the experiment asks for, the same for every model.
+class PlannedRow:
+    """A row that the experiment asks for, the same for every model; see `results.columns`.
 
     Attributes:
         row: as in the records.
-        method: None for unpruned.
-        keep_ratio: share kept; or
-        k: how many.
+        name: the row without its budget.
+        method: None for the unpruned model.
+        budget: how much it may keep.
         layer: where it prunes.
-        match: what its budget is about; None for none, and in folders from before there was a
-            choice.
-        settings: of its cell, as `Cell.make` takes them.
+        match: what its budget is about.
     """
 
     row: str
+    name: str
     method: str | None = None
-    keep_ratio: float | None = None
-    k: int | None = None
+    budget: Budget = Budget()
     layer: int = 0
     match: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A run, as its tables see it.
+    """What tables need to know of a run.
 
     Attributes:
         title: of the table.
         origin: hardware, commit, versions and command.
         models: that the experiment asks for, in its order.
         tasks: that the experiment asks for, in its order.
-        limited: tasks of which only the first documents were asked.
-        printed: numbers from papers.
+        limited: tasks of which only the first documents were used.
+        published: numbers from papers.
         planned: rows that the experiment asks for; empty where the folder does not say.
-        shapes: the decoder of each model, fields of `otprune.cost.DecoderShape`; may be empty.
         text_tokens: mean text tokens of a prompt, by model and task; may be empty.
-        left_out: by task how many documents could not be asked, under any setting.
+        left_out: by task, how many documents no setting could answer.
     """
 
     title: str
@@ -83,9 +80,8 @@ class Manifest:
     models: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     limited: frozenset[str] = frozenset()
-    printed: tuple[Printed, ...] = ()
-    planned: tuple[Planned, ...] = ()
-    shapes: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)
+    published: tuple[PublishedRow, ...] = ()
+    planned: tuple[PlannedRow, ...] = ()
     text_tokens: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
@@ -93,9 +89,9 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a results folder.
 
-    ``shapes``, ``text_tokens``, ``cells`` and ``failed`` are read where the run wrote them: a map
-    of model to decoder sizes, a map of model and task to a mean, the experiment's cells, each with
-    the fields of `Planned`, and the documents that could not be asked.
+    ``configs``, ``text_tokens`` and ``failed`` are optional: the settings that the experiment asks
+    for, by the columns of `results.columns`; a mean by model and task; the documents that no
+    setting could answer.
 
     Raises:
         ValueError: the folder has no manifest, or none of this format.
@@ -110,30 +106,31 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _parsed(content: Mapping[str, Any], experiment: Mapping[str, Any]) -> Manifest:
     limits = dict(_limits(experiment))
-    planned = {
-        one["row"]: Planned(
-            one["row"],
-            *(one.get(name) for name in ("method", "keep_ratio", "k")),
-            layer=one.get("layer", 0),
-            match=one.get("match"),
-            settings=one.get("settings", {}),
-        )
-        for one in content.get("cells", ())
-    }
+    planned = {one["row"]: _planned(one) for one in content.get("configs", ())}
     return Manifest(
         title=str(experiment["title"]),
         origin={str(name): str(value) for name, value in content["origin"].items()},
         models=tuple(model["name"] for model in experiment["models"]),
         tasks=tuple(limits),
         limited=frozenset(task for task, limit in limits.items() if limit is not None),
-        printed=tuple(
-            Printed(one["source"], one["row"], one["model"], dict(one["scores"]))
+        published=tuple(
+            PublishedRow(one["source"], one["row"], one["model"], dict(one["scores"]))
             for one in experiment.get("published", ())
         ),
         planned=tuple(planned.values()),
-        shapes=content.get("shapes", {}),
         text_tokens=content.get("text_tokens", {}),
         left_out=Counter(one["task"] for one in content.get("failed", ())),
+    )
+
+
+def _planned(config: Mapping[str, Any]) -> PlannedRow:
+    return PlannedRow(
+        config["row"],
+        config["name"],
+        config["method"],
+        budget_of(config["keep_ratio"], config["k"], config["match"]),
+        config["layer"],
+        config["match"],
     )
 
 

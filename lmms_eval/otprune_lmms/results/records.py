@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from otprune_lmms.results.columns import SETTING, TEXTS
 
 RECORDS = "records.csv"
+
+Convention = Literal["2ndm", "3ndm"]
+"""How multiply-adds are counted, see `otprune.cost`."""
+
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 COLUMNS = [
     "experiment",
@@ -23,8 +28,7 @@ COLUMNS = [
     "kept_tokens",
     "visual_tokens",
     "layer_tokens",
-    "multiply_adds_2ndm",
-    "multiply_adds_3ndm",
+    *(f"multiply_adds_{convention}" for convention in CONVENTIONS),
 ]
 """Columns of the records: one line for each model, setting, task and metric.
 

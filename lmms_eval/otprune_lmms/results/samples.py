@@ -36,12 +36,13 @@ SCHEMA = pa.schema(
 )
 """Columns: one row for each model, setting (`results.columns`), task and document.
 
-``cluster`` is a hash of the document's images: documents that
-show the same have the same, documents without an image one of their own. ``requests`` are what the
-journal finds the answers by. ``answers`` are as they came, ``answer`` is what was scored; answers
-of a loglikelihood task are JSON. ``value`` and ``detail`` are the document's share of the task's
-headline metric (`benchmarks.Share`), the latter as JSON. ``kept`` and ``candidates`` count
-visual tokens over all images of the document, ``seconds`` the language model's time.
+``cluster`` is a hash of the document's images, so documents of the same images have the same; a
+document without an image has a cluster of its own. ``requests`` are the hashes under which the
+journal keeps the answers. ``answers`` are the model's texts, ``answer`` is the text that was
+scored; answers of a loglikelihood task are JSON. ``value`` and ``detail`` are the document's share
+of the task's headline metric (`benchmarks.Share`), the latter as JSON. ``kept`` and
+``candidates`` count visual tokens over all images of the document, after the last pruning and
+before any. ``seconds`` is the language model's time.
 """
 
 COLUMNS = tuple(SCHEMA.names)

@@ -14,7 +14,7 @@ from otprune_lmms.experiments.cost.measuring import CostOptions, measure
 from otprune_lmms.experiments.plan import Source
 from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.results.costs import Cost
+from otprune_lmms.results.costs import MeasuredCost
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def measure_experiment(
     batch_sizes: Sequence[int] = (1,),
     options: CostOptions | None = None,
     progress: bool = True,
-) -> list[Cost]:
+) -> list[MeasuredCost]:
     """Return the cost of each model, batch size and setting.
 
     Of the seeds of one setting the first is measured: they do not differ in cost.
@@ -55,7 +55,7 @@ def measure_experiment(
         count: requests_for(source, count)
         for count in {-(-samples // size) * size for size in batch_sizes}
     }
-    found: list[Cost] = []
+    found: list[MeasuredCost] = []
     for choice in experiment.models:
         model = load(choice.source(folder))
         for size in batch_sizes:

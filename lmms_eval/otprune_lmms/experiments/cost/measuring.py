@@ -24,7 +24,7 @@ from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
 from otprune_lmms.images import whole_images
 from otprune_lmms.models.protocol import Pixels, VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.results.costs import Cost
+from otprune_lmms.results.costs import MeasuredCost
 
 Visual = dict[ImageKey, ImageTokens]
 
@@ -75,7 +75,7 @@ def measure(
     options: CostOptions | None = None,
     progress: bool = True,
     clock: Clock | None = None,
-) -> list[Cost]:
+) -> list[MeasuredCost]:
     """Return the cost of each setting, that of the unpruned model first.
 
     Every round takes every batch under every setting before the next batch, in an order drawn anew,

@@ -10,7 +10,7 @@ from otprune_lmms.engine.requests import Answer
 from otprune_lmms.experiments.cost.counting import Counted
 from otprune_lmms.experiments.cost.peak import Peak
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.results.costs import PARTS, Cost, Spread
+from otprune_lmms.results.costs import PARTS, MeasuredCost, Spread
 
 _QUARTILES = (0.5, 0.25, 0.75)
 
@@ -90,7 +90,7 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What all lines of a run have in common; see `Cost`."""
+    """What all lines of a run have in common; see `MeasuredCost`."""
 
     model: str
     batch: int
@@ -101,7 +101,7 @@ class About:
 
 def costs(
     about: About, facts: Mapping[PruningConfig, Facts], rounds: Mapping[PruningConfig, Rounds]
-) -> list[Cost]:
+) -> list[MeasuredCost]:
     """Return the cost of each setting; ratios are to the first one, the unpruned model."""
     plain = next(iter(facts))
     return [
@@ -112,11 +112,11 @@ def costs(
 
 def _cost(
     about: About, config: PruningConfig, facts: tuple[Facts, Facts], rounds: tuple[Rounds, Rounds]
-) -> Cost:
+) -> MeasuredCost:
     """Return the cost of a setting; of facts and rounds the second are the unpruned model's."""
     (own, plain), (times, plain_times) = facts, rounds
     samples = sum(times.sizes.values())
-    return Cost(
+    return MeasuredCost(
         model=about.model,
         config=config.columns(),
         batch=about.batch,

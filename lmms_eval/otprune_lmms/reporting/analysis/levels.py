@@ -1,8 +1,7 @@
-"""Each setting on its own: distances, and the time of a selection."""
+"""The distances of each setting, and the time of a selection."""
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from otprune_lmms.reporting.analysis.points import Points, with_budget
 from otprune_lmms.reporting.analysis.redraws import percentile_interval
 from otprune_lmms.results.diagnostics import QUANTITIES
+from otprune_lmms.results.frames import Frame
 
 COLUMNS = ["model", "budget", "row", "quantity", "value", "low", "high", "images"]
 
@@ -37,11 +37,10 @@ def levels(points: Iterable[Points]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def times(diagnostics: pd.DataFrame) -> pd.DataFrame:
+def times(diagnostics: Frame) -> pd.DataFrame:
     """Return the median time of one selection in ms by setting; low and high are quartiles."""
     lines = []
-    # Any: pandas' types do not follow a selection.
-    each: Any = with_budget(diagnostics).groupby(["model", "budget", "row"], sort=False)
+    each = with_budget(diagnostics).groupby(["model", "budget", "row"], sort=False)
     for (model, size, row), some in each:
         low, value, high = 1000 * some["seconds"].quantile([0.25, 0.5, 0.75]).to_numpy()
         lines.append(

@@ -1,21 +1,20 @@
 """Agreement with the unpruned model's answers."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.redraws import percentile_interval, redraws
+from otprune_lmms.results.frames import Frame
 
 COLUMNS = ["model", "row", "task", "value", "low", "high", "documents", "clusters"]
 
 
-def loyalty(samples: pd.DataFrame, draws: int) -> pd.DataFrame:
+def loyalty(samples: Frame, draws: int) -> pd.DataFrame:
     """Return the share of answers that are the unpruned model's, in percent.
 
-    Answers are compared after the task's filters, letter by letter. It needs no reference answer,
-    and says how much pruning changes, not whether for the better. Seeds of a row are averaged.
+    Answers are compared after the task's filters, letter by letter. Agreement needs no reference
+    answer; it says how much pruning changes, not whether for the better. Seeds are averaged.
     [low, high] is the 95 % percentile interval over redraws of images. Task "all" is the mean over
     benchmarks of equal weight, captions left out: two good captions are seldom the same words.
 
@@ -45,8 +44,8 @@ def loyalty(samples: pd.DataFrame, draws: int) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _agreed(samples: Any) -> Any:
-    """Return one row a document: its cluster, and for each row label the share that agrees."""
+def _agreed(samples: Frame) -> Frame:
+    """Return one row a document: its cluster, and for each row the share that agrees."""
     base = samples[samples["method"].isna()].drop_duplicates("doc_id").set_index("doc_id")
     own = samples[samples["doc_id"].isin(base.index)]
     same = own["answer"].to_numpy() == base["answer"].loc[own["doc_id"]].to_numpy()
@@ -58,7 +57,7 @@ def _agreed(samples: Any) -> Any:
     return each.assign(cluster=base["cluster"].loc[each.index])
 
 
-def _drawn(task: str, agreed: Any, draws: int) -> tuple[dict[str, np.ndarray], int, int]:
+def _drawn(task: str, agreed: Frame, draws: int) -> tuple[dict[str, np.ndarray], int, int]:
     """Return for each row its agreement in percent, observed first, then redrawn, [1 + B]."""
     if agreed.empty:
         return {}, 0, 0

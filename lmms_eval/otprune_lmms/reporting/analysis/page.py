@@ -1,4 +1,4 @@
-"""The analysis as a page. It says what was measured; what to make of it is for ``docs/``."""
+"""The analysis as a page: what was measured. What follows from it stands in ``docs/``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,13 +9,14 @@ from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.per_sample import COMPARISONS
 from otprune_lmms.reporting.statistics.averages import mean_of_ratios, scores
 from otprune_lmms.results.diagnostics import MAIN, QUANTITIES, quantity
+from otprune_lmms.results.frames import Column, Frame
 
 _EMPTY = "–"
 _PER_TASK = ("exact_w2", "coverage")
 """Quantities that get a table by benchmark."""
 
 
-def page(analysis: pd.DataFrame, records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
+def page(analysis: Frame, records: Frame, manifest: Mapping[str, Any]) -> str:
     """Return the analysis in Markdown.
 
     Args:
@@ -31,8 +32,7 @@ def page(analysis: pd.DataFrame, records: pd.DataFrame, manifest: Mapping[str, A
     lines += [f"{name}: `{value}`  " for name, value in manifest.get("origin", {}).items()]
     models = list(dict.fromkeys(analysis["model"]))
     for model in models:
-        # Any: pandas' types do not follow a selection.
-        own: Any = analysis[analysis["model"] == model]
+        own = analysis[analysis["model"] == model]
         mark = f", {model}" if len(models) > 1 else ""
         lines += _levels(own, records[records["model"] == model], mark)
         lines += _means(own, mark)
@@ -42,7 +42,7 @@ def page(analysis: pd.DataFrame, records: pd.DataFrame, manifest: Mapping[str, A
     return "\n".join([*lines, *_notes(), ""])
 
 
-def _levels(own: Any, records: Any, mark: str) -> list[str]:
+def _levels(own: Frame, records: Frame, mark: str) -> list[str]:
     level = own[own["analysis"] == "level"]
     if level.empty:
         return []
@@ -65,7 +65,7 @@ def _levels(own: Any, records: Any, mark: str) -> list[str]:
     return [*lines, *_table(head, rows), "", f"Means over benchmarks; {images} images in all."]
 
 
-def _means(own: Any, mark: str) -> list[str]:
+def _means(own: Frame, mark: str) -> list[str]:
     some = own[(own["analysis"] == "spearman") & (own["task"] == "all")]
     if some.empty:
         return []
@@ -83,7 +83,7 @@ def _means(own: Any, mark: str) -> list[str]:
     return [*lines, *_table(head, rows), *_differences(own)]
 
 
-def _differences(own: Any) -> list[str]:
+def _differences(own: Frame) -> list[str]:
     some = own[(own["analysis"] == "difference") & own["quantity"].isin(MAIN)]
     if some.empty:
         return []
@@ -98,7 +98,7 @@ def _differences(own: Any) -> list[str]:
     return ["", f"The same minus that of {against} [95 %]:", "", *_table(head, rows)]
 
 
-def _benchmarks(own: Any, mark: str) -> list[str]:
+def _benchmarks(own: Frame, mark: str) -> list[str]:
     some = own[(own["analysis"] == "spearman") & (own["subjects"] == "all")]
     some = some[some["task"] != "all"]
     lines: list[str] = []
@@ -118,7 +118,7 @@ def _benchmarks(own: Any, mark: str) -> list[str]:
     return lines
 
 
-def _questions(own: Any, mark: str) -> list[str]:
+def _questions(own: Frame, mark: str) -> list[str]:
     some = own[own["analysis"] == "sample"]
     if some.empty:
         return []
@@ -140,7 +140,7 @@ def _questions(own: Any, mark: str) -> list[str]:
     return [*lines, *_table(head, rows)]
 
 
-def _loyalty(own: Any, mark: str) -> list[str]:
+def _loyalty(own: Frame, mark: str) -> list[str]:
     some = own[own["analysis"] == "loyalty"]
     if some.empty:
         return []
@@ -167,7 +167,7 @@ def _notes() -> list[str]:
         "Intervals are over redraws of images, the methods being these; with few methods a "
         "correlation moves in few steps, and noise pulls redrawn correlations towards 0. "
         "p permutes the methods, in the same way on all benchmarks; with m methods it is at least "
-        "2/m!. p-values are not adjusted for the number of cells of a table.",
+        "2/m!. p-values are not adjusted for the number of values in a table.",
         "- subjects: all methods of the budget; those of the paper's Fig. 2 (first_k, last_k, "
         "uniform, random, divprune); no ends: without first_k and last_k.",
         "- agreement: the answer after the task's filters is the unpruned model's, letter by "
@@ -177,22 +177,22 @@ def _notes() -> list[str]:
     ]
 
 
-def _correlation(line: Any) -> str:
+def _correlation(line: Column) -> str:
     if pd.isna(line["value"]):
         return _EMPTY
     p = "" if pd.isna(line["p"]) else f", p {line['p']:.2g}"
     return _interval(line) + p
 
 
-def _interval(line: Any) -> str:
+def _interval(line: Column) -> str:
     return f"{line['value']:.2f} [{line['low']:.2f}, {line['high']:.2f}]"
 
 
-def _effect(line: Any) -> str:
+def _effect(line: Column) -> str:
     return f"{line['value']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
 
 
-def _percent(line: Any) -> str:
+def _percent(line: Column) -> str:
     return f"{line['value']:.1f} [{line['low']:.1f}, {line['high']:.1f}]"
 
 

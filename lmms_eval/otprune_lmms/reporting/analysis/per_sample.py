@@ -1,8 +1,8 @@
 """Is a question answered right where its own image lost less?
 
-Over methods there are few points, and methods differ in more than one quantity. Here a point is
-one answer of one cell, and what would mix things up is subtracted: the level of the cell, and, to
-compare one question with itself only, the level of the question.
+Over methods there are few points, and methods differ in more than one quantity. Here a point is one
+answer under one setting. The mean of its setting is subtracted and, where a question is compared
+with itself only, the mean of the question.
 """
 
 from collections.abc import Iterator
@@ -15,17 +15,18 @@ import statsmodels.api as sm
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.points import with_budget
 from otprune_lmms.results.diagnostics import QUANTITIES
+from otprune_lmms.results.frames import Frame
 
 ACROSS, SAME, DRAWS = "across images", "same question", "same question, random draws"
 
 COMPARISONS = {
-    ACROSS: "within a cell and benchmark, whether images that lost less are answered better; easy "
-    "images may differ from hard ones in more than their distance",
-    SAME: "the same question under all methods of a budget, each method's level subtracted: "
-    "whether a method does better on the questions on whose image it lost less than it usually "
-    "does, compared with the other methods",
-    DRAWS: "the same question under several seeds of random pruning, where the distance is drawn "
-    "by lot",
+    ACROSS: "within one setting and benchmark, whether questions about images that lost less are "
+    "answered better; easy images may differ from hard ones in more than their distance",
+    SAME: "the same question under all methods of a budget, each method's mean subtracted: "
+    "whether a method does better, compared with the others, on the questions whose image lost "
+    "less under it than images usually do",
+    DRAWS: "the same question under several seeds of random pruning, where chance alone decides "
+    "the distance",
 }
 
 COLUMNS = [
@@ -46,10 +47,10 @@ COLUMNS = [
 _FEWEST_CLUSTERS = 10
 """Errors that allow for clusters need some."""
 
-_CELL, _QUESTION = ["task", "budget", "setting"], ["task", "budget", "doc_id"]
+_SETTING, _QUESTION = ["task", "budget", "setting"], ["task", "budget", "doc_id"]
 
 
-def outcomes(samples: pd.DataFrame) -> pd.DataFrame:
+def outcomes(samples: Frame) -> Frame:
     """Return samples with ``kind`` and ``outcome``; those that have none are left out.
 
     kind "questions": 100 for right, 0 for wrong, shares between where the metric gives them. kind
@@ -57,7 +58,7 @@ def outcomes(samples: pd.DataFrame) -> pd.DataFrame:
     headline has no best value, other than captions, are left out.
     """
     parts = []
-    groups: Any = samples.groupby(["model", "task"], sort=False)
+    groups = samples.groupby(["model", "task"], sort=False)
     for (_, task), some in groups:
         record = benchmark(str(task))
         if record.kind == "caption":
@@ -71,10 +72,10 @@ def outcomes(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts) if parts else samples.iloc[:0].assign(kind="", outcome=np.nan)
 
 
-def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+def per_sample(diagnostics: Frame, samples: Frame) -> Frame:
     """Return how much the outcome changes with a quantity, for each of `COMPARISONS`.
 
-    Least squares on what is left after the levels are subtracted, with errors clustered by image
+    Least squares on what is left after these means are subtracted, with errors clustered by image
     (statsmodels; t distribution, clusters - 1 degrees of freedom). ``value`` is the change of the
     outcome, in points of 100, when a quantity is better by one standard ``deviation`` of what is
     compared: positive where nearer goes with better. Budget "all" takes all budgets' deviations
@@ -82,20 +83,17 @@ def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame
     level for every question the latter would drop all questions that no method gets wrong.
 
     Args:
-        diagnostics: of `store.read_diagnostics`.
+        diagnostics: of `read_diagnostics`.
         samples: of `read_samples`.
 
     Returns:
         `COLUMNS`.
     """
     names = [one.column for one in QUANTITIES]
-    # Any: pandas' types do not follow a selection.
-    each: Any = with_budget(diagnostics).groupby(
-        ["model", "setting", "task", "cluster"], sort=False
-    )
+    each = with_budget(diagnostics).groupby(["model", "setting", "task", "cluster"], sort=False)
     measured = each[names].mean().reset_index()
     some = with_budget(outcomes(samples)).dropna(subset="outcome")
-    joined: Any = some.merge(measured, on=["model", "setting", "task", "cluster"])
+    joined = some.merge(measured, on=["model", "setting", "task", "cluster"])
     lines: list[dict[str, Any]] = []
     for (model, kind), answers in joined.groupby(["model", "kind"], sort=False):
         budgets = list(dict.fromkeys(answers["budget"]))
@@ -107,18 +105,18 @@ def per_sample(diagnostics: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _compared(answers: Any) -> Iterator[tuple[str, Any]]:
+def _compared(answers: Frame) -> Iterator[tuple[str, Frame]]:
     """Yield each comparison with the answers that take part."""
     yield ACROSS, answers
     for comparison, some in ((SAME, answers), (DRAWS, answers[answers["seed"].notna()])):
-        cells = some.groupby(["task", "budget"])["setting"].transform("nunique")
-        complete = some.groupby(_QUESTION)["setting"].transform("nunique") == cells
-        some = some[complete & (cells > 1)]
+        settings = some.groupby(["task", "budget"])["setting"].transform("nunique")
+        complete = some.groupby(_QUESTION)["setting"].transform("nunique") == settings
+        some = some[complete & (settings > 1)]
         if len(some):
             yield comparison, some
 
 
-def _fits(comparison: str, answers: Any) -> Iterator[dict[str, Any]]:
+def _fits(comparison: str, answers: Frame) -> Iterator[dict[str, Any]]:
     """Yield the fit of each quantity."""
     groups = answers["cluster"].astype("category").cat.codes.to_numpy()
     clusters = len(np.unique(groups))
@@ -148,14 +146,14 @@ def _fits(comparison: str, answers: Any) -> Iterator[dict[str, Any]]:
         }
 
 
-def _without_levels(answers: Any, column: str, comparison: str) -> np.ndarray:
-    """Return a column minus the mean of its cell, and of its question where that is compared.
+def _without_levels(answers: Frame, column: str, comparison: str) -> np.ndarray:
+    """Return a column minus the mean of its setting, and of its question where that is compared.
 
-    Questions that take part have every cell of their benchmark and budget, so subtracting both
+    Questions that take part have every setting of their benchmark and budget, so subtracting both
     means and adding the overall one removes both levels exactly.
     """
     values = answers[column]
-    left = values - answers.groupby(_CELL)[column].transform("mean")
+    left = values - answers.groupby(_SETTING)[column].transform("mean")
     if comparison != ACROSS:
         left = left - answers.groupby(_QUESTION)[column].transform("mean")
         left = left + answers.groupby(["task", "budget"])[column].transform("mean")

@@ -1,9 +1,7 @@
-"""Methods of one benchmark and budget as points: how far, and how good."""
+"""Methods of one benchmark and budget as points: distance and score."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +9,9 @@ import pandas as pd
 from otprune_lmms.reporting.analysis.redraws import redraws
 from otprune_lmms.reporting.statistics.averages import scores as headline_scores
 from otprune_lmms.reporting.statistics.headlines import resampled, terms_of
+from otprune_lmms.results.columns import Budget, budget_of
 from otprune_lmms.results.diagnostics import QUANTITIES
+from otprune_lmms.results.frames import Frame
 
 _DIGITS = 9
 """Decimals of what is ranked: equal scores must tie, whatever the order of their sums."""
@@ -24,12 +24,12 @@ class Points:
     Attributes:
         model: which.
         task: which.
-        budget: "0.098" or "k56".
-        rows: labels of the m methods.
+        budget: label of the budget, "0.098" or "k56".
+        rows: ``row`` of the m methods.
         methods: their names.
         score: headline value in shown units, [m].
         score_drawn: of each redraw, [B m].
-        measured: mean over diagnosed documents by quantity (`store.QUANTITIES`), [m].
+        measured: mean over diagnosed documents by quantity (`results.diagnostics.QUANTITIES`), [m].
         measured_drawn: of each redraw, [B m].
         documents: scored.
         images: documents with images of their own that were diagnosed.
@@ -64,43 +64,37 @@ class Points:
         )
 
 
-def budget(keep_ratio: float | None, k: float | None) -> str:
-    """Return the name of a budget: "0.098" for a share, "k56" for a count."""
-    if keep_ratio is not None and not math.isnan(keep_ratio):
-        short = f"{keep_ratio:g}"
-        return short if float(short) == keep_ratio else repr(float(keep_ratio))
-    return f"k{int(k or 0)}"
+def with_budget(table: Frame) -> Frame:
+    """Return samples or diagnostics with the label of their budget: ``budget``.
 
-
-def with_budget(table: pd.DataFrame) -> pd.DataFrame:
-    """Return samples or diagnostics of methods before the language model, with their budget.
-
-    Samples of layer pruners are among them as well, unless they have a schedule and no budget.
+    Kept are settings that prune before the language model, and layer pruners with a budget.
     """
     budgeted = table["keep_ratio"].notna() | table["k"].notna()
     chosen = table[table["method"].notna() & (table["layer"] == 0) & budgeted]
-    pairs = zip(chosen["keep_ratio"], chosen["k"], strict=True)
-    return chosen.assign(budget=[budget(ratio, k) for ratio, k in pairs])
+    return chosen.assign(budget=[budget.label for budget in budgets_of(chosen)])
 
 
-def points(
-    diagnostics: pd.DataFrame, samples: pd.DataFrame, records: pd.DataFrame, draws: int
-) -> Iterator[Points]:
+def budgets_of(table: Frame) -> list[Budget]:
+    """Return the budget of each line."""
+    columns = (table[name] for name in ("keep_ratio", "k", "match"))
+    return [budget_of(*line) for line in zip(*columns, strict=True)]
+
+
+def points(diagnostics: Frame, samples: Frame, records: Frame, draws: int) -> Iterator[Points]:
     """Yield the points of every model, benchmark and budget that has two methods or more.
 
     A redraw takes as many images as the benchmark has, with replacement, and with an image all its
     documents and, if it was diagnosed, its distances: scores and distances move together.
 
     Args:
-        diagnostics: of `store.read_diagnostics`.
+        diagnostics: of `read_diagnostics`.
         samples: of `read_samples`.
         records: of `read_records`.
         draws: B.
     """
-    # Any: pandas' types do not follow a selection.
-    table: Any = headline_scores(records)
-    ours: Any = with_budget(samples)
-    theirs: Any = with_budget(diagnostics)
+    table = headline_scores(records)
+    ours = with_budget(samples)
+    theirs = with_budget(diagnostics)
     for (model, task, size), some in ours.groupby(["model", "task", "budget"], sort=False):
         images = theirs[
             (theirs["model"] == model) & (theirs["task"] == task) & (theirs["budget"] == size)
@@ -120,15 +114,15 @@ def points(
 def _points(
     names: tuple[str, str, str],
     rows: list[str],
-    samples: Any,
-    images: Any,
+    samples: Frame,
+    images: Frame,
     score: np.ndarray,
     draws: int,
 ) -> Points:
     model, task, size = names
-    # All cells answer the same documents.
+    # All settings answer the same documents.
     one = samples[samples["setting"] == samples["setting"].iloc[0]]
-    group: Any = pd.Series(terms_of(task, one).stratum, one["cluster"])
+    group = pd.Series(terms_of(task, one).stratum, one["cluster"])
     strata = group.groupby(level=0, sort=False).first()
     clusters, counts = strata.index, redraws(task, strata.to_numpy(), draws)
     methods = samples.drop_duplicates("row").set_index("row")["method"]
@@ -149,22 +143,22 @@ def _points(
 
 
 def _scores_drawn(
-    task: str, rows: list[str], samples: Any, clusters: pd.Index, counts: np.ndarray
+    task: str, rows: list[str], samples: Frame, clusters: pd.Index, counts: np.ndarray
 ) -> np.ndarray:
     """Return the score of each row in each redraw, seeds averaged, [B m]."""
     found = []
     for row in rows:
-        cells = samples[samples["row"] == row].groupby("setting", sort=False)
+        own = samples[samples["row"] == row].groupby("setting", sort=False)
         seeds = [
-            resampled(task, cell, counts[:, clusters.get_indexer_for(cell["cluster"])])
-            for _, cell in cells
+            resampled(task, seed, counts[:, clusters.get_indexer_for(seed["cluster"])])
+            for _, seed in own
         ]
         found.append(np.mean(seeds, axis=0))
     return np.stack(found, axis=1).round(_DIGITS)
 
 
 def _measured(
-    rows: list[str], images: Any, clusters: pd.Index, counts: np.ndarray
+    rows: list[str], images: Frame, clusters: pd.Index, counts: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return means over documents by quantity, [m] and [B m]."""
     names = [one.column for one in QUANTITIES]

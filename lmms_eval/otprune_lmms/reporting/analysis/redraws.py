@@ -11,7 +11,7 @@ def redraws(task: str, group: np.ndarray, draws: int) -> np.ndarray:
     """Return how often each cluster is in each redraw, [draws clusters].
 
     As many of each stratum as there are: where a score adds up strata, none must vanish. The draws
-    are the same for every cell of a task, and independent between tasks.
+    are the same for every setting of a task, and independent between tasks.
 
     Args:
         task: its id.

@@ -15,7 +15,9 @@ from otprune_lmms.reporting.analysis.page import page
 from otprune_lmms.reporting.analysis.per_sample import per_sample
 from otprune_lmms.reporting.analysis.points import points
 from otprune_lmms.results.diagnostics import read_diagnostics
-from otprune_lmms.results.records import read_records
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.records import RECORDS, read_records
 from otprune_lmms.results.samples import read_samples
 
 ANALYSIS, PAGE = "analysis.csv", "analysis.md"
@@ -51,7 +53,7 @@ COLUMNS = [
 empty."""
 
 
-def write_analysis(folder: Path, draws: int = DRAWS) -> pd.DataFrame:
+def write_analysis(folder: Path, draws: int = DRAWS) -> Frame:
     """Write the analysis of a results folder from its records, samples and diagnostics.
 
     A pure function of these files: the same files give the same analysis.
@@ -70,16 +72,14 @@ def write_analysis(folder: Path, draws: int = DRAWS) -> pd.DataFrame:
         OutputError: the folder cannot be written to.
     """
     diagnostics, samples = read_diagnostics(folder), read_samples(folder)
-    records = read_records(folder / "records.csv")
+    records = read_records(folder / RECORDS)
     found = analysis(diagnostics, samples, records, draws)
     write_text(folder / ANALYSIS, found.to_csv(index=False))
     write_text(folder / PAGE, page(found, records, _manifest(folder)))
     return found
 
 
-def analysis(
-    diagnostics: pd.DataFrame, samples: pd.DataFrame, records: pd.DataFrame, draws: int
-) -> pd.DataFrame:
+def analysis(diagnostics: Frame, samples: Frame, records: Frame, draws: int) -> Frame:
     """Return all analyses, `COLUMNS`.
 
     Raises:
@@ -106,7 +106,7 @@ def analysis(
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

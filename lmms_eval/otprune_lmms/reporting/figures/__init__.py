@@ -2,7 +2,7 @@
 
 `write_figures` draws those that the data allow. A module of a figure has ``CAPTION``, what it shows
 in a sentence, and ``draw(results, model)``, which returns it or raises `NotDrawn` with the reason.
-Nothing here loads torch but the reading of the tasks' images (`images`).
+Images of documents come from local data files (`images`), or from the caller.
 """
 
 from otprune_lmms.reporting.figures.data import ImageSource, NotDrawn, Results, read_results

@@ -1,13 +1,16 @@
 """Rank correlation of what was measured with the score: a panel a quantity, a row a benchmark."""
 
+from collections.abc import Mapping
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
-from otprune_lmms.reporting.figures.distances import kept_text
+from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.style import WIDTH
+from otprune_lmms.results.columns import Budget
 from otprune_lmms.results.diagnostics import MAIN, quantity
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Spearman's correlation over methods of each quantity's rank with the score's, of each "
@@ -34,7 +37,7 @@ def draw(results: Results, model: str) -> Figure:
         raise NotDrawn(f"no rank correlations of {model} in analysis.csv")
     tasks = [task for task in dict.fromkeys(found["task"]) if task != _ALL]
     tasks += [_ALL] if _ALL in set(found["task"]) else []
-    budgets = list(dict.fromkeys(found["budget"]))
+    budgets = {size: results.budgets[size] for size in dict.fromkeys(found["budget"])}
     figure = Figure(figsize=(WIDTH, 0.21 * len(tasks) + 0.95), layout="constrained")
     axes = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
     for place, name in zip(axes, quantities, strict=True):
@@ -49,11 +52,11 @@ def draw(results: Results, model: str) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, own: Frame, tasks: list[str], budgets: list[object]) -> None:
+def _panel(axes: Axes, own: Frame, tasks: list[str], budgets: Mapping[str, Budget]) -> None:
     axes.axvline(0, color="black", lw=0.7)
     if _ALL in tasks:
         axes.axhspan(len(tasks) - 1.5, len(tasks) - 0.5, color="#000000", alpha=0.06, lw=0)
-    for number, size in enumerate(budgets):
+    for number, (size, budget) in enumerate(budgets.items()):
         some = own[own["budget"] == size]
         colour = _SHADES[number % len(_SHADES)]
         aside = 0.5 * ((number + 0.5) / len(budgets) - 0.5)
@@ -61,7 +64,7 @@ def _panel(axes: Axes, own: Frame, tasks: list[str], budgets: list[object]) -> N
         axes.hlines(height, some["low"], some["high"], color=colour, lw=0.9)
         axes.plot(
             some["value"], height, ls="", marker=_MARKERS[number % len(_MARKERS)], ms=4,
-            color=colour, mec="white", mew=0.4, label=kept_text(size), zorder=4, clip_on=False,
+            color=colour, mec="white", mew=0.4, label=budget.heading, zorder=4, clip_on=False,
         )  # fmt: skip
     axes.set_xlim(-1.08, 1.08)
     axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["−1", "−.5", "0", ".5", "1"])

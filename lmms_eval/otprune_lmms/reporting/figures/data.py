@@ -1,8 +1,7 @@
 """What figures read of a results folder."""
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +11,14 @@ import pandas as pd
 from PIL import Image
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.analysis.points import budgets_of
 from otprune_lmms.reporting.statistics import averages
-from otprune_lmms.reporting.tables.by_layer import Key, Profile, over_layers, profiles
-from otprune_lmms.reporting.tables.settings import settings_of, with_planned
-from otprune_lmms.results.manifest import read_manifest
-from otprune_lmms.results.records import UNPRUNED, read_records
+from otprune_lmms.reporting.tables.settings import settings_of
+from otprune_lmms.results.columns import OWN_SCHEDULE, Budget
+from otprune_lmms.results.diagnostics import DIAGNOSTICS
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.records import RECORDS, UNPRUNED, read_records
 
 RULES = {
     averages.MEAN_OF_RATIOS: averages.mean_of_ratios,
@@ -24,13 +26,16 @@ RULES = {
 }
 """Both relative averages in use."""
 
-Frame = Any
-"""A pandas frame or column: pandas' own types do not follow a selection."""
+ABOUT = ("method", "variant", "settings", "budget", "keep_ratio", "k", "match", "layer")
+"""Columns of `Results.scores` that say what a row is."""
 
-Shown = tuple[str, int]
-"""Task and document."""
+_TEXT = ("model", "row", "setting", "task", "rule", "budget", "a", "b", "subjects", "quantity")
+"""Columns of the files of a results folder that are text, even where it looks like a number."""
 
-ImageSource = Callable[[Sequence[Shown]], Mapping[Shown, list[Image.Image]]]
+DocumentKey = tuple[str, int]
+"""Task and number of the document."""
+
+ImageSource = Callable[[Sequence[DocumentKey]], Mapping[DocumentKey, list[Image.Image]]]
 """Returns the images of documents; those that it cannot find are left out."""
 
 
@@ -39,7 +44,7 @@ class NotDrawn(ValueError):
 
 
 class NoImages(NotDrawn):
-    """A figure that needs the tasks' images, which are not at hand here."""
+    """A figure that needs the documents' images, which are not at hand."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Results:
     Attributes:
         folder: where it lies.
         records: its `read_records`.
-        images: images of the tasks' documents; None where there are none to be had.
+        images: images of the documents; None where there are none.
     """
 
     folder: Path
@@ -69,42 +74,35 @@ class Results:
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
         """The run's manifest; empty where there is none."""
-        path = self.folder / "manifest.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        path = self.folder / MANIFEST
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @cached_property
+    def budgets(self) -> Mapping[str, Budget]:
+        """Budgets of the pruned rows, by `Budget.label`."""
+        pruned = self.records[self.records["method"].notna()]
+        return {budget.label: budget for budget in budgets_of(pruned)}
 
     @cached_property
     def scores(self) -> Frame:
         """Headline scores in the unit of the tables, seeds averaged.
 
-        Columns model, row, method (None for unpruned), variant, keep_ratio, k, layer, task,
-        column, tokens (`amount` of an image, mean), visual (before pruning), value, low, high
-        (95 %; NaN without ``intervals.csv``). Scores that could not be computed are left out.
+        Columns model, row, those of `ABOUT` (method None for the unpruned model), task, column,
+        tokens (`amount` of an image, mean), visual (before pruning), value, low, high (95 %; NaN
+        without ``intervals.csv``). Scores that could not be computed are left out.
         """
-        found = _scores(self.records)
-        if self._schedules is not None:
-            found = found.assign(tokens=_over_layers(found, self._schedules))
+        found = _scores(self.records, self._by_layer)
         return _with_intervals(found, self.optional("intervals.csv"))
 
     @property
     def amount(self) -> str:
         """What is counted as tokens: those kept, or the mean where budgets are about all layers."""
-        return (
-            "kept visual tokens" if self._schedules is None else "visual tokens (mean over layers)"
-        )
+        return "visual tokens (mean over layers)" if self._by_layer else "kept visual tokens"
 
     @cached_property
-    def _schedules(self) -> "_Schedules | None":
-        """What is known of tokens by layer; None where no budget is about all layers."""
-        if not self.manifest:
-            return None
-        manifest = read_manifest(self.folder)
-        settings = with_planned(settings_of(self.records), manifest.models, manifest.planned)
-        if not any(one.by_layer for one in settings):
-            return None
-        known = profiles(settings, self.records, manifest, self.folder)
-        return _Schedules(
-            known, {name: one["layers"] or 0 for name, one in manifest.shapes.items()}
-        )
+    def _by_layer(self) -> bool:
+        """Whether some budget is about all layers together."""
+        return any(one.by_layer for one in settings_of(self.records))
 
     @cached_property
     def averages(self) -> Frame:
@@ -117,10 +115,10 @@ class Results:
 
     @cached_property
     def diagnostics(self) -> Frame:
-        """What each cell keeps of each image: ``diagnostics.parquet``."""
-        path = self.folder / "diagnostics.parquet"
+        """What each setting keeps of each image: ``diagnostics.parquet``."""
+        path = self.folder / DIAGNOSTICS
         if not path.is_file():
-            raise NotDrawn("no diagnostics.parquet (otprune analyze makes it)")
+            raise NotDrawn(f"no {DIAGNOSTICS} (otprune analyze makes it)")
         return pd.read_parquet(path)
 
     def table(self, name: str, maker: str) -> Frame:
@@ -137,15 +135,12 @@ class Results:
     def optional(self, name: str) -> Frame | None:
         """Return a CSV of the folder, None where there is none."""
         path = self.folder / name
-        return pd.read_csv(path) if path.is_file() else None
-
-
-@dataclass(frozen=True)
-class _Schedules:
-    """Tokens by layer where a schedule drops them, and the layers of each model."""
-
-    profiles: Mapping[Key, Profile]
-    layers: Mapping[str, int]
+        if not path.is_file():
+            return None
+        # Names stay names: a model may be called 7, or NA.
+        return pd.read_csv(
+            path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""]
+        )
 
 
 def read_results(folder: Path, images: ImageSource | None = None) -> Results:
@@ -154,71 +149,80 @@ def read_results(folder: Path, images: ImageSource | None = None) -> Results:
     Raises:
         ValueError: it has no records, or of another format.
     """
-    return Results(folder, read_records(folder / "records.csv"), images)
+    return Results(folder, read_records(folder / RECORDS), images)
 
 
-def variant(row: str, method: str, keep_ratio: float, k: float, layer: int) -> str:
-    """Return what the label of a row says besides method, budget and layer: "gamma0.05"."""
-    budgets = [f"{keep_ratio:g}", repr(float(keep_ratio))] if k != k else [f"k{k:.0f}"]
-    rest = row.removeprefix(method)
-    for budget in budgets:
-        if rest == f"-{budget}" or rest.startswith(f"-{budget}-"):
-            rest = rest[len(budget) + 1 :]
-            # Of all layers or not, it is the budget; of multiply-adds is another matter.
-            rest = re.sub(r"^-average(?=-|$)", "", rest)
-            break
-    rest = re.sub(rf"^-layer{layer}(?=-|$)", "", rest)
-    # Long labels end in a hash, which differs between budgets.
-    return re.sub(r"-[0-9a-f]{8}$", "", rest).removeprefix("-")
+def variants_of(table: Frame) -> list[str]:
+    """Return what distinguishes each line from the method's default, apart from budget and layer.
+
+    JSON of its changed settings, and of ``match`` where the budget is about multiply-adds; lines of
+    one method and one variant are drawn as one line.
+    """
+    found = []
+    for changed, match in zip(table["changed_settings"], table["match"], strict=True):
+        settings = {} if pd.isna(changed) else json.loads(changed)
+        found.append(json.dumps(settings | ({"match": match} if match == "flops" else {})))
+    return found
 
 
-def spoken(text: str) -> str:
-    """Return a variant as a reader says it: "gamma0.05" is "γ = 0.05"."""
-    greek = {"gamma": "γ", "alpha": "α", "beta": "β", "epsilon": "ε"}
-    parts = []
-    for part in re.split(r"-(?=[A-Za-z_])", text):
-        found = re.fullmatch(r"([A-Za-z_]+?)(-?[\d.]+(?:e-?\d+)?)", part)
-        plain = part.replace("_", " ")
-        parts.append(f"{greek.get(found[1], found[1])} = {found[2]}" if found else plain)
-    return ", ".join(part for part in parts if part)
+def budget_names(table: Frame) -> dict[str, list[str]]:
+    """Return the rows of each budget, smallest first, by what figures call the budget.
+
+    Schedules without a budget come last, together.
+
+    Args:
+        table: of pruned rows, with row, tokens and the columns of a budget.
+    """
+    found: dict[str, list[str]] = {}
+    for name, own in _budgets(table):
+        found[name] = list(dict.fromkeys(own["row"]))
+    return found
 
 
-def _scores(records: Frame) -> Frame:
+def _budgets(table: Frame) -> Iterator[tuple[str, Frame]]:
+    budgets = budgets_of(table)
+    known = {budget.label: budget for budget in budgets}
+    labels = [budget.label for budget in budgets]
+    groups = dict(list(table.groupby(pd.Series(labels, table.index), sort=False)))
+
+    def order(label: str) -> tuple[bool, float]:
+        return label == OWN_SCHEDULE, groups[label]["tokens"].mean()
+
+    for label in sorted(groups, key=order):
+        own, budget = groups[label], known[label]
+        if budget.own_schedule:
+            yield "own schedules", own
+            continue
+        tokens = own["tokens"].round().unique()
+        exact = f"{tokens[0]:.0f}" if len(tokens) == 1 else f"about {own['tokens'].mean():.0f}"
+        share = "" if budget.keep_ratio is None else f"{100 * budget.keep_ratio:.3g} %"
+        about = "of multiply-adds" if budget.multiply_adds else ""
+        more = " ".join(part for part in (share, about) if part)
+        yield f"{exact} tokens" + (f" ({more})" if more else ""), own
+
+
+def _scores(records: Frame, by_layer: bool) -> Frame:
     values = averages.scores(records).stack().rename("value").dropna()
     if values.empty:
-        raise NotDrawn("records.csv has no scores")
+        raise NotDrawn(f"{RECORDS} has no scores")
     heads = {
         task: benchmark(str(task), list(dict.fromkeys(some["metric"]))).column
         for task, some in records.groupby("task", sort=False)
     }
     keys = ["model", "row", "task"]
-    about = records.drop_duplicates([*keys, "setting"]).groupby(keys, sort=False)
-    found = about[["method", "keep_ratio", "k", "layer"]].first()
+    whole = records.drop_duplicates([*keys, "setting"])
+    whole = whole.assign(
+        variant=variants_of(whole), budget=[budget.label for budget in budgets_of(whole)]
+    )
+    about = whole.groupby(keys, sort=False)
+    found = about[list(ABOUT)].first()
     found[["tokens", "visual"]] = about[["kept_tokens", "visual_tokens"]].mean()
+    if by_layer:
+        found["tokens"] = about["layer_tokens"].mean().fillna(found["tokens"])
     found = found.join(values, how="inner").reset_index()
     pruned = found["method"].notna()
     found["method"] = found["method"].astype(object).where(pruned, None)
-    labels = found[["row", "method", "keep_ratio", "k", "layer"]].itertuples(index=False)
-    found["variant"] = [variant(*label) if label.method else "" for label in labels]
     return found.assign(column=found["task"].map(heads))
-
-
-def _over_layers(scores: Frame, known: _Schedules) -> list[float]:
-    """Return the tokens of an image that enter a layer, mean over layers, for each score.
-
-    Those kept where the layers are not known.
-    """
-    found = []
-    for line in scores.itertuples():
-        profile = known.profiles.get((line.model, line.row, line.task))
-        layers = known.layers.get(line.model, 0)
-        if profile is not None:
-            found.append(profile.mean)
-        elif layers and line.tokens == line.tokens:
-            found.append(over_layers(int(line.layer), layers, line.tokens, line.visual))
-        else:
-            found.append(line.tokens)
-    return found
 
 
 def _with_intervals(scores: Frame, intervals: Frame | None) -> Frame:

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
-from otprune_lmms.reporting.figures.distances import kept_text
-from otprune_lmms.reporting.figures.parts import Series, handles, outside, series_of
+from otprune_lmms.reporting.figures.data import NotDrawn, Results
+from otprune_lmms.reporting.figures.parts import PLAIN, Series, handles, outside, series_of
 from otprune_lmms.reporting.figures.style import WIDTH, look
+from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
 CAPTION = (
@@ -51,7 +51,7 @@ def draw(results: Results, model: str) -> Figure:
     axes = figure.subplots(1, len(budgets), sharey=True, sharex=True, squeeze=False)[0]
     for place, size in zip(axes, budgets, strict=True):
         _panel(place, found[found["budget"] == size], tasks, series)
-        place.set_title(kept_text(size), loc="left")
+        place.set_title(_heading(results, found, size), loc="left")
     names = ["mean of ratios" if t == _ALL else benchmark(str(t)).column for t in tasks]
     axes[0].set_yticks(range(len(tasks)), names)
     axes[0].set_ylim(len(tasks) - 0.4, -0.6)
@@ -72,7 +72,7 @@ def _against(pairs: Frame, rows: Frame, base: Frame) -> Frame:
     if len(pruned) < 2:
         return pairs.iloc[:0]
     one = "otprune" if "otprune" in methods else methods[0]
-    plain = pruned[(pruned["method"] == one) & (pruned["variant"] == "")]
+    plain = pruned[(pruned["method"] == one) & (pruned["variant"] == PLAIN)]
     ours = set(plain.index if len(plain) else pruned[pruned["method"] == one].index)
     lines = []
     for pair in pairs.itertuples():
@@ -87,11 +87,19 @@ def _against(pairs: Frame, rows: Frame, base: Frame) -> Frame:
         low, high = sorted((sign * pair.low, sign * pair.high))
         lines.append(
             {"budget": pair.budget, "task": pair.task, "against": look(one).name}
-            | rows.loc[other, ["method", "variant"]].to_dict()
+            | rows.loc[other, ["method", "variant", "layer"]].to_dict()
+            | {"amount": rows.loc[other, "budget"]}
             | {"value": 100 * sign * pair.difference / whole}
             | {"low": 100 * low / whole, "high": 100 * high / whole, "p": pair.p_holm}
         )
     return pd.DataFrame(lines)
+
+
+def _heading(results: Results, found: Frame, size: str) -> str:
+    """Return the heading of a panel: the budget and the layer that its rows share."""
+    one = found[found["budget"] == size].iloc[0]
+    heading = results.budgets[one["amount"]].heading
+    return f"{heading} at layer {one['layer']:.0f}" if one["layer"] else heading
 
 
 def _panel(axes: Axes, own: Frame, tasks: list[str], series: Sequence[Series]) -> None:

@@ -2,7 +2,6 @@
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import rankdata
 
 from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.distances import correlation, distances, paper_budget
@@ -37,7 +36,8 @@ def draw(results: Results, model: str) -> Figure:
     figure, axes, free = panels(len(tasks), 4, WIDTH, 1.65)
     for place, task in zip(axes, tasks, strict=True):
         own = scores[scores["task"] == task]
-        near, good = rankdata(own["distance"]), rankdata(-own["value"].round(9))
+        near = own["distance"].rank().to_numpy()
+        good = own["value"].round(9).rank(ascending=False).to_numpy()
         place.plot([0.5, most + 0.5], [0.5, most + 0.5], color="#999999", lw=0.8, ls="--")
         for x, y, line in zip(near, good, own.itertuples(), strict=True):
             (one,) = [s for s in series if (s.method, s.variant) == (line.method, line.variant)]

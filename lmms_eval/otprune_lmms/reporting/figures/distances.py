@@ -1,9 +1,10 @@
 """Distances between kept and all tokens beside the scores, for the figures that compare them."""
 
-from otprune_lmms.reporting.analysis.points import budget, with_budget
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
+from otprune_lmms.reporting.analysis.points import with_budget
+from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import first_layer
 from otprune_lmms.results.diagnostics import Quantity, quantity
+from otprune_lmms.results.frames import Frame
 
 _PAPERS = "0.098"
 """The budget of the paper's Fig. 2."""
@@ -18,12 +19,12 @@ def distances(results: Results, model: str) -> tuple[Quantity, Frame]:
     The exact distance, or where it was not solved the Gaussian one.
 
     Returns:
-        The quantity; the scores with ``distance`` and ``budget``.
+        The quantity; the scores with ``distance``.
 
     Raises:
         NotDrawn: no diagnostics; no benchmark with two methods that were diagnosed.
     """
-    found: Frame = with_budget(results.diagnostics)
+    found = with_budget(results.diagnostics)
     found = found[found["model"] == model]
     column = "gaussian_w2" if found["exact_w2"].isna().all() else "exact_w2"
     # A document of several images counts as their mean, a row of several seeds as theirs.
@@ -31,8 +32,6 @@ def distances(results: Results, model: str) -> tuple[Quantity, Frame]:
     mean = each.groupby(["task", "row"]).mean().round(_DIGITS).rename("distance").reset_index()
     scores = first_layer(results.scores[results.scores["model"] == model])
     scores = scores.merge(mean, "inner", ["task", "row"])
-    pairs = zip(scores["keep_ratio"], scores["k"], strict=True)
-    scores["budget"] = [budget(ratio, k) for ratio, k in pairs]
     methods = scores.groupby(["task", "budget"])["row"].transform("nunique")
     scores = scores[methods > 1]
     if scores.empty:
@@ -53,19 +52,8 @@ def correlation(results: Results, model: str, task: str, size: str, column: str)
         return ""
     own = found[(found["analysis"] == "spearman") & (found["subjects"] == "all")]
     own = own[(own["model"] == model) & (own["task"] == task) & (own["quantity"] == column)]
-    own = own[own["budget"].map(budget_text) == size]
+    own = own[own["budget"] == size]
     if own.empty or own["value"].isna().iloc[0]:
         return ""
     line = own.iloc[0]
     return f"ρ = {line['value']:.2f} [{line['low']:.2f}, {line['high']:.2f}]".replace("-", "−")
-
-
-def budget_text(size: object) -> str:
-    """Return a budget as `budget` names it: pandas reads "0.098" as a number."""
-    return budget(size, None) if isinstance(size, float) else str(size)
-
-
-def kept_text(size: object) -> str:
-    """Return a budget as a heading: "keep ratio 0.098", "64 tokens"."""
-    name = budget_text(size)
-    return f"{name[1:]} tokens" if name.startswith("k") else f"keep ratio {name}"

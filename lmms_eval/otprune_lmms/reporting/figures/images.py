@@ -1,124 +1,288 @@
-"""Images of an experiment's documents, from the tasks themselves."""
+"""Images of a run's documents, read from the data files of its tasks.
 
-import contextlib
+Neither lmms-eval nor torch is needed. An image is only shown where its content is what the run saw:
+the hash of a document's images is in the samples (``cluster``).
+"""
+
 import io
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from PIL import Image, ImageOps
 
 import otprune_lmms
-from otprune_lmms.reporting.figures.data import Shown
+from otprune_lmms.images import image_cluster, image_hash
+from otprune_lmms.reporting.figures.data import DocumentKey
+from otprune_lmms.results.diagnostics import DIAGNOSTICS
+from otprune_lmms.results.samples import SAMPLES
 
 logger = logging.getLogger(__name__)
 
-_TASKS = Path(otprune_lmms.__file__).parent / "tasks"
+TASK_FILES = Path(otprune_lmms.__file__).parent / "tasks"
+"""The package's own task files, a folder a suite."""
 
 _REFERENCES = ("answers", "captions", "caption", "annotations_captions", "answer")
-"""Columns of references; the first that a document has counts."""
+"""Columns of reference answers; the first that a document has counts."""
+
+_PLACED = re.compile(r"<image (\d+)>")
+"""Names an image of a document within its texts."""
 
 
-class TaskImages:
-    """Images of documents, read when they are asked for; an `ImageSource`.
+class DataFileImages:
+    """Images of documents, read from the data files of their tasks; an `ImageSource`.
 
-    Tasks whose data cannot be had are left out, with a warning. The first call loads lmms-eval and
-    torch.
+    A document is the row of its number; where the images of that row are not those that the run
+    saw (a task may leave documents out), all rows are searched for them. Documents whose images are
+    not found are left out, with a warning for each task.
 
     Args:
-        tasks: the experiment's, with the limit of each.
-        folder: task files whose entries replace those of the stock tasks; None for the hub's data.
-        first_frame: of videos only the first frame, as the run may have seen them.
+        task_files: folder of task files (``<id>.yaml``) that name parquet files.
+        results: folder of the results, whose samples or diagnostics say which images the run saw.
     """
 
-    def __init__(
-        self, tasks: Mapping[str, int | None], folder: Path | None, first_frame: bool = True
-    ) -> None:
-        self.tasks = dict(tasks)
-        self.folder = folder
-        self.first_frame = first_frame
-        self._datasets: dict[str, Any] = {}
+    def __init__(self, task_files: Path, results: Path) -> None:
+        self.task_files = task_files
+        self.results = results
+        self._files: dict[str, _DataFiles | None] = {}
 
-    def __call__(self, shown: Sequence[Shown]) -> dict[Shown, list[Image.Image]]:
+    def __call__(self, shown: Sequence[DocumentKey]) -> dict[DocumentKey, list[Image.Image]]:
         """Return the images of documents; see the class."""
-        found = {}
-        for place in dict.fromkeys(shown):
-            request = self._requests.get(place)
-            if request is None:
-                continue
-            try:
-                images = request.images()
-            except (OSError, ValueError, SyntaxError) as error:
-                logger.warning("%s has no image to show: %s", request.name, error)
-                continue
-            found[place] = images[:1] if request.video and self.first_frame else images
+        found, changed = {}, set()
+        for document in dict.fromkeys(shown):
+            row = self._row(document)
+            if row is not None:
+                found[document] = row.images
+            elif document in self._clusters and self._files.get(document[0]) is not None:
+                changed.add(document[0])
+        for task in sorted(changed):
+            logger.warning("no images of some documents of %s: its data files have changed", task)
         return found
 
-    def references(self, shown: Sequence[Shown]) -> dict[Shown, list[str]]:
-        """Return the references that documents hold, in the benchmarks' usual columns."""
+    def references(self, shown: Sequence[DocumentKey]) -> dict[DocumentKey, list[str]]:
+        """Return the reference answers that documents hold, in the benchmarks' usual columns.
+
+        Only of documents that are the row of their number: other rows with the same images may ask
+        something else.
+        """
         found = {}
-        for place in dict.fromkeys(shown):
-            request = self._requests.get(place)
-            if request is None:
-                continue
-            document = self._datasets[request.task][request.split][request.doc_id]
-            for column in _REFERENCES:
-                texts = _texts(document.get(column))
-                if texts:
-                    found[place] = list(dict.fromkeys(texts))
-                    break
+        for document in dict.fromkeys(shown):
+            row = self._row(document)
+            texts = reference_texts(row.content) if row is not None and row.by_number else []
+            if texts:
+                found[document] = texts
         return found
+
+    def _row(self, document: DocumentKey) -> "_Row | None":
+        """Return a document's row with its images, None where it is not found."""
+        task, doc_id = document
+        cluster = self._clusters.get(document)
+        if cluster is None:
+            return None
+        if task not in self._files:
+            try:
+                self._files[task] = _DataFiles(task, data_files(task, self.task_files))
+            except (OSError, ValueError) as error:
+                logger.warning("no images of %s: %s", task, error)
+                self._files[task] = None
+        files = self._files[task]
+        return None if files is None else files.find(doc_id, cluster)
 
     @cached_property
-    def _requests(self) -> dict[Shown, Any]:
-        from otprune_lmms.engine import requests_of
-        from otprune_lmms.scoring import load_tasks
-
-        found = {}
-        for name, limit in self.tasks.items():
-            try:
-                with contextlib.redirect_stderr(io.StringIO()):
-                    (task,) = load_tasks([name], self.folder).values()
-                    requests = requests_of(task, name, limit=limit, failed=[])
-            except (ValueError, OSError) as error:
-                logger.warning("no images of %s: %s", name, error)
-                continue
-            self._datasets[name] = task.dataset
-            for request in requests:
-                found.setdefault((name, request.doc_id), request)
+    def _clusters(self) -> Mapping[DocumentKey, str]:
+        """What names each document's images, by task and document."""
+        found: dict[DocumentKey, str] = {}
+        for name in (DIAGNOSTICS, SAMPLES):
+            path = self.results / name
+            if path.is_file():
+                lines = pd.read_parquet(path, columns=["task", "doc_id", "cluster"])
+                lines = lines.drop_duplicates().itertuples(index=False, name=None)
+                found |= {(task, int(doc_id)): cluster for task, doc_id, cluster in lines}
         return found
 
 
-def task_images(
-    manifest: Mapping[str, Any], documents: Mapping[str, int], folder: Path | None = None
-) -> TaskImages:
-    """Return the images of the tasks of a run.
+@dataclass(frozen=True)
+class _Row:
+    """A row of a data file, the images that the run saw of it, and whether its number led to it."""
+
+    content: Mapping[str, Any]
+    images: list[Image.Image]
+    by_number: bool = True
+
+
+class _DataFiles:
+    """The rows of a task's data files.
 
     Args:
-        manifest: of the run; its suite says where the data is from.
-        documents: how many of each task have an answer; the manifest says how many were asked.
-        folder: of task files, where the suite is one of the experiment's own.
+        task: id.
+        splits: the files of each split.
+    """
+
+    def __init__(self, task: str, splits: Sequence[Sequence[Path]]) -> None:
+        self.task = task
+        self.splits = [
+            pa.concat_tables([pq.read_table(file) for file in files], promote_options="default")
+            for files in splits
+        ]
+
+    def find(self, doc_id: int, cluster: str) -> _Row | None:
+        """Return a document's row with its images, None where no row has these images."""
+        for number, split in enumerate(self.splits):
+            if not 0 <= doc_id < split.num_rows:
+                continue
+            found = self._row(number, doc_id, cluster)
+            if found is not None:
+                return found
+        place = self._places.get(cluster)
+        found = None if place is None else self._row(*place, cluster)
+        return None if found is None else replace(found, by_number=False)
+
+    @cached_property
+    def _places(self) -> Mapping[str, tuple[int, int]]:
+        """Split and row where each set of images is first."""
+        found: dict[str, tuple[int, int]] = {}
+        for number, split in enumerate(self.splits):
+            for place in range(split.num_rows):
+                content = split.slice(place, 1).to_pylist()[0]
+                for images in _choices(content, _stored(content)):
+                    found.setdefault(_cluster(images), (number, place))
+        return found
+
+    def _row(self, split: int, place: int, cluster: str) -> _Row | None:
+        """Return a row if its images are those of a cluster."""
+        content = self.splits[split].slice(place, 1).to_pylist()[0]
+        stored = _stored(content)
+        # Without images the number alone names a document.
+        if not stored and cluster == f"{self.task} {place}" and len(self.splits) == 1:
+            return _Row(content, [])
+        for images in _choices(content, stored):
+            if _cluster(images) == cluster:
+                return _Row(content, images)
+        return None
+
+
+def _stored(row: Mapping[str, Any]) -> dict[str, Image.Image]:
+    """Return the images of a row by column, with a number in a column of several."""
+    found = {}
+    for column, value in row.items():
+        several = isinstance(value, list)
+        for number, one in enumerate(value if several else [value], 1):
+            # As `datasets` stores images.
+            if isinstance(one, Mapping) and one.keys() == {"bytes", "path"} and one["bytes"]:
+                image = _decoded(one["bytes"])
+                if image is not None:
+                    found[f"{column}_{number}" if several else column] = image
+    return found
+
+
+def _decoded(content: bytes) -> Image.Image | None:
+    """Return an image, upright, None where it cannot be read."""
+    try:
+        return ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _choices(
+    row: Mapping[str, Any], stored: Mapping[str, Image.Image]
+) -> Iterator[list[Image.Image]]:
+    """Yield what a task may show of a row: all images, those that its texts name, or the first."""
+    images = list(stored.values())
+    if not images:
+        return
+    yield images
+    if len(images) > 1:
+        texts = " ".join(value for value in row.values() if isinstance(value, str))
+        numbers = {f"image_{number}" for number in _PLACED.findall(texts)}
+        named = [stored[name] for name in sorted(numbers) if name in stored]
+        if named:
+            yield named
+        yield images[:1]
+
+
+def _cluster(images: Sequence[Image.Image]) -> str:
+    return image_cluster([image_hash(image) for image in images])
+
+
+def reference_texts(row: Mapping[str, Any]) -> list[str]:
+    """Return the reference answers of a document in the benchmarks' usual columns."""
+    for column in _REFERENCES:
+        value = row.get(column)
+        many = value if isinstance(value, list) else [value]
+        # A text, or a list of texts or of answers.
+        plain = [one.get("answer") if isinstance(one, Mapping) else one for one in many]
+        texts = [one for one in plain if isinstance(one, str) and one]
+        if texts:
+            return list(dict.fromkeys(texts))
+    return []
+
+
+def data_files(task: str, folder: Path) -> list[list[Path]]:
+    """Return the parquet files that a task file names, by split.
+
+    Raises:
+        ValueError: the folder has no such task, or its data is in no parquet files, or a file
+            is missing.
+    """
+    for path in sorted(folder.glob("*.yaml")):
+        content = _task_file(path)
+        if content.get("task") == task:
+            named = (content.get("dataset_kwargs") or {}).get("data_files") or {}
+            splits = [
+                [folder / one for one in ([many] if isinstance(many, str) else many)]
+                for many in named.values()
+            ]
+            if content.get("dataset_path") != "parquet" or not splits:
+                raise ValueError(f"{path} names no parquet files")
+            for file in (file for files in splits for file in files):
+                if not file.is_file():
+                    raise ValueError(f"no file {file}")
+            return splits
+    raise ValueError(f"no task file for {task} in {folder}")
+
+
+class _TaskFileLoader(yaml.SafeLoader):
+    """Reads task files of lmms-eval; what they take from Python code is left out."""
+
+
+_TaskFileLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def _task_file(path: Path) -> Mapping[str, Any]:
+    """Return a task file's content, with that of the files that it includes."""
+    content = _TaskFileLoader(path.read_text(encoding="utf-8")).get_single_data()
+    if not isinstance(content, Mapping):
+        return {}
+    included = content.get("include") or []
+    whole: dict[str, Any] = {}
+    for name in reversed([included] if isinstance(included, str) else included):
+        whole |= _task_file(path.parent / name)
+    return whole | dict(content)
+
+
+def task_file_folder(suite: str, tasks: Path | None = None) -> Path | None:
+    """Return the folder of a suite's task files, None for the hub's data.
+
+    Args:
+        suite: of the experiment: one that comes with the package, "hub", or a folder of the
+            experiment's own.
+        tasks: that folder.
 
     Raises:
         ValueError: the suite is a folder of the experiment's own, and none is given.
     """
-    experiment = manifest.get("experiment") or {}
-    suite = experiment.get("suite", "hub")
-    if folder is None and suite == "mini":
-        folder = _TASKS / "mini"
-    elif folder is None and suite != "hub":
-        raise ValueError(f"tasks must name the folder of the suite {suite!r}, got none")
-    asked = {
-        task: (manifest.get("data") or {}).get(task, {}).get("documents", count)
-        for task, count in documents.items()
-    }
-    return TaskImages(asked, folder, experiment.get("seed_video") != "all_frames")
-
-
-def _texts(value: Any) -> list[str]:
-    """Return a text, or a list of texts or of answers, as a list of texts."""
-    many = value if isinstance(value, list) else [value]
-    plain = [one.get("answer") if isinstance(one, Mapping) else one for one in many]
-    return [one for one in plain if isinstance(one, str)]
+    if tasks is not None:
+        return tasks
+    if suite == "hub":
+        return None
+    if suite == "mini":
+        return TASK_FILES / "mini"
+    raise ValueError(f"tasks must name the folder of the suite {suite!r}, got none")

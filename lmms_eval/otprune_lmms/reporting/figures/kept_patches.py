@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.budgets import budget_names
-from otprune_lmms.reporting.figures.data import Frame, NoImages, NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NoImages, NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.overlay import fade, mask_of, outline, seen
 from otprune_lmms.reporting.figures.parts import Series, first_layer, series_of
 from otprune_lmms.reporting.figures.style import WIDTH
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Patches that each method (up to seven) keeps of the same images at the smallest budget, in "
@@ -26,16 +26,16 @@ def draw(results: Results, model: str) -> Figure:
 
     Raises:
         NotDrawn: no diagnostics, or no image whose tokens are one raster of patches.
-        NoImages: the images of the tasks are not at hand.
+        NoImages: the images of the documents are not at hand.
     """
     kept = rasters(results, model)
     if results.images is None:
-        raise NoImages("the images of the tasks are not at hand")
+        raise NoImages("the images of the documents are not at hand")
     chosen = _chosen(kept)
     found = results.images([(task, doc_id) for task, doc_id, _ in chosen])
     chosen = [place for place in chosen if len(found.get(place[:2], ())) > place[2]][:_IMAGES]
     if not chosen:
-        raise NoImages("the images of the tasks could not be read")
+        raise NoImages("the images of the documents could not be read")
     budget, rows = next(iter(budget_names(with_tokens(kept)).items()))
     shown = kept[kept["row"].isin(rows)]
     series = series_of(shown)[: _COLUMNS - 1]

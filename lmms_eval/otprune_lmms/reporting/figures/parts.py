@@ -1,7 +1,7 @@
 """Parts that several figures share: lines of methods, token axes, panels, legends."""
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from otprune_lmms.reporting.figures.data import Frame, spoken
 from otprune_lmms.reporting.figures.style import UNPRUNED, Look, look, shade
+from otprune_lmms.results.frames import Frame
 
 _SHORT = 8
 """Entries of a legend that a panel has room for."""
@@ -23,6 +23,9 @@ _ENTRY, _LETTER = 0.5, 0.053
 _LONG = 16
 """Letters of a variant that a legend says in full."""
 
+_SAID_BY_VALUE = {"preset": "", "positions": "", "compat": "", "match": "by multiply-adds"}
+"""Settings of which a legend says the value alone, or these words."""
+
 _COLUMNS = 2
 """A legend above a figure has as many columns at least, however long its entries."""
 
@@ -30,13 +33,17 @@ _ROWS, _ROW = 4, 0.16
 """Rows of such a legend that a figure has room for, and the inches of each one more."""
 
 
+PLAIN = "{}"
+"""Variant of a method with its defaults."""
+
+
 @dataclass(frozen=True)
 class Series:
-    """A method with its settings, over budgets or layers.
+    """A method with its settings, over budgets or layers: one line of a figure.
 
     Attributes:
         method: its name.
-        variant: settings that differ from the defaults, as in the row's label.
+        variant: settings that differ from the defaults, see `data.variants_of`.
         look: how it is drawn.
         label: in the legend.
     """
@@ -56,20 +63,44 @@ def series_of(scores: Frame) -> list[Series]:
     for method, variant in pairs:
         own = [other for name, other in pairs if name == method]
         plain = look(method, methods)
-        shown = _told(variant, own)
-        name = plain.name + (f", {spoken(shown)}" if shown else "")
+        label = ", ".join(part for part in (plain.name, _in_legend(variant, own)) if part)
         shaded = shade(plain, own.index(variant), len(own))
-        found.append(Series(method, variant, shaded, name))
+        found.append(Series(method, variant, shaded, label))
     return found
 
 
-def _told(variant: str, variants: Sequence[str]) -> str:
-    """Return what a legend says of a variant: all of it, or if that is long what others lack."""
-    if len(variant) <= _LONG:
-        return variant
-    each = [re.split(r"-(?=[A-Za-z_])", one) for one in variants]
-    common = set(each[0]).intersection(*each[1:])
-    return "-".join(part for part in re.split(r"-(?=[A-Za-z_])", variant) if part not in common)
+def _in_legend(variant: str, variants: Sequence[str]) -> str:
+    """Return a variant in words: all of it, or if that is long what others of the method lack."""
+    whole = json.loads(variant)
+    if len(in_words(whole)) <= _LONG:
+        return in_words(whole)
+    each = [json.loads(one).items() for one in variants]
+    common = [item for item in each[0] if all(item in one for one in each)]
+    return in_words({name: value for name, value in whole.items() if (name, value) not in common})
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Return settings as a legend says them: {"gamma": 0.05} is "γ = 0.05"."""
+    return ", ".join(_said(name, value) for name, value in settings.items())
+
+
+def _said(name: str, value: Any) -> str:
+    shown = symbol(name)
+    if isinstance(value, bool):
+        return shown if value else f"no {shown}"
+    if isinstance(value, int | float):
+        short = f"{value:g}"
+        return f"{shown} = {short if float(short) == value else value}"
+    # Values that say themselves what they are about.
+    if name in _SAID_BY_VALUE:
+        return _SAID_BY_VALUE[name] or str(value).replace("_", " ")
+    return f"{shown} {value}".replace("_", " ")
+
+
+def symbol(name: str) -> str:
+    """Return what a figure calls a setting: "γ", "keep newlines"."""
+    greek = {"gamma": "γ", "alpha": "α", "beta": "β", "epsilon": "ε"}
+    return greek.get(name, name.replace("_", " "))
 
 
 def rows_of(scores: Frame, series: Series) -> Frame:
@@ -79,7 +110,7 @@ def rows_of(scores: Frame, series: Series) -> Frame:
 
 
 def first_layer(scores: Frame) -> Frame:
-    """Return the scores of each method where it prunes first: before the LLM, if it ever does."""
+    """Return the scores of each method at its lowest layer: before the LLM, if it was run there."""
     first = scores.groupby(["method", "variant"], dropna=False)["layer"].transform("min")
     return scores[scores["layer"] == first]
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from otprune_lmms.reporting.figures.budgets import budget_names
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.parts import (
     Series,
     first_layer,
@@ -19,6 +18,7 @@ from otprune_lmms.reporting.figures.parts import (
 )
 from otprune_lmms.reporting.figures.ratio_curves import relative_scores
 from otprune_lmms.reporting.figures.style import COLUMN, WIDTH
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Score of each benchmark as a share of the unpruned model's (black ring: 100 %), one circle a "

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
     Series,
     first_layer,
@@ -18,6 +19,7 @@ from otprune_lmms.reporting.figures.parts import (
     thinned,
 )
 from otprune_lmms.reporting.figures.style import WIDTH
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Score of each benchmark as a share of the unpruned model's, against the share of visual "
@@ -82,14 +84,14 @@ def _captions(scores: Frame) -> str:
     return f"captions ({', '.join(words)})" if words else "captions"
 
 
-def _panel(axes, own: Frame, one: Series) -> None:
+def _panel(axes: Axes, own: Frame, one: Series) -> None:
     for task, lines in own.groupby("task", sort=False):
         lines = lines.sort_values("share")
         dash = ":" if benchmark(str(task)).kind == "caption" else "-"
         axes.plot(
             lines["share"], lines["relative"], color=one.look.colour, lw=0.8, ls=dash, alpha=0.55
         )
-    means = own.groupby("keep_ratio", dropna=False)[["share", "relative"]].mean()
+    means = own.groupby("budget")[["share", "relative"]].mean()
     means = means.sort_values("share")
     axes.plot(
         means["share"], means["relative"], color=one.look.colour, lw=2.4,

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from otprune_lmms.reporting.figures.data import RULES, Frame, NotDrawn, Results
+from otprune_lmms.reporting.figures.data import ABOUT, RULES, NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
     dodge,
     draw_line,
@@ -18,6 +18,7 @@ from otprune_lmms.reporting.figures.parts import (
     token_axis,
 )
 from otprune_lmms.reporting.figures.style import WIDTH
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Average over all benchmarks as a share of the unpruned model's, against kept visual tokens, "
@@ -55,7 +56,7 @@ def draw(results: Results, model: str) -> Figure:
 def relative_averages(results: Results, model: str, rule: str | None = None) -> Frame:
     """Return a model's relative averages with what its rows are.
 
-    Columns row, method, variant, keep_ratio, k, layer, tokens, value, low, high.
+    Columns row, those of `data.ABOUT`, tokens, value, low, high.
 
     Raises:
         NotDrawn: no averages of the model under the rule.
@@ -67,7 +68,7 @@ def relative_averages(results: Results, model: str, rule: str | None = None) -> 
         raise NotDrawn(f"no {rule.replace('_', ' ')} of {model}: it has no unpruned scores")
     own = results.scores[results.scores["model"] == model]
     about = own.groupby("row", sort=False).agg(
-        **{name: (name, "first") for name in ("method", "variant", "keep_ratio", "k", "layer")},
+        **{name: (name, "first") for name in ABOUT},
         tokens=("tokens", "mean"),
     )
     return about.reset_index().merge(found[["row", "value", "low", "high"]], "inner", "row")

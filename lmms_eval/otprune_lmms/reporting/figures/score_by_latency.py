@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
     Series,
     handles,
@@ -18,6 +18,7 @@ from otprune_lmms.reporting.figures.parts import (
 )
 from otprune_lmms.reporting.figures.relative_by_tokens import relative_averages
 from otprune_lmms.reporting.figures.style import UNPRUNED, WIDTH
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Relative average score against measured time. Left: prefill with selection, the part that "

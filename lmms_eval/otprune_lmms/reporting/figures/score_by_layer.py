@@ -4,8 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.budgets import budget_names
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.parts import (
     draw_line,
     draw_unpruned,
@@ -17,6 +16,7 @@ from otprune_lmms.reporting.figures.parts import (
     title,
 )
 from otprune_lmms.reporting.figures.style import WIDTH
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Score against the decoder layer before which tokens are dropped (0: before the language "
@@ -59,7 +59,7 @@ def layered(scores: Frame) -> Frame:
         NotDrawn: there is none.
     """
     pruned = scores[scores["method"].notna()]
-    groups = pruned.groupby(["method", "variant", "keep_ratio", "k"], dropna=False)
+    groups = pruned.groupby(["method", "variant", "budget"])
     found = pruned[groups["layer"].transform("nunique") > 1]
     if found.empty:
         raise NotDrawn("no method was run at several layers")

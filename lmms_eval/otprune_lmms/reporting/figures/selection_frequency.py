@@ -4,12 +4,12 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from otprune_lmms.reporting.figures.budgets import budget_names
-from otprune_lmms.reporting.figures.data import Frame, NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.kept_patches import rasters
 from otprune_lmms.reporting.figures.overlay import mask_of
 from otprune_lmms.reporting.figures.parts import series_of
 from otprune_lmms.reporting.figures.style import WIDTH
+from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "How often each patch of the grid is kept over images, as a multiple of what chance would "

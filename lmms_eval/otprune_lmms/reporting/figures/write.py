@@ -36,7 +36,7 @@ from otprune_lmms.reporting.figures.data import (
     Results,
     read_results,
 )
-from otprune_lmms.reporting.figures.images import TaskImages, task_images
+from otprune_lmms.reporting.figures.images import DataFileImages, task_file_folder
 from otprune_lmms.reporting.figures.style import styled
 
 logger = logging.getLogger(__name__)
@@ -97,12 +97,12 @@ def write_figures(
     """Write the figures that a results folder's data allow into its ``figures``.
 
     Which are left out, and why, goes to the log. An older file of a figure that the data no longer
-    allow is removed; one that only lacks the tasks' images here stays.
+    allow is removed; one that only lacks the documents' images here stays.
 
     Args:
         folder: with ``records.csv``; what other parts wrote is used where it is there.
         formats: png, pdf, svg.
-        images: of the tasks' documents; by default from the tasks of the manifest.
+        images: of the documents; by default those of local data files, see `default_images`.
 
     Returns:
         What was written.
@@ -130,20 +130,22 @@ def stems(results: Results, name: str) -> Iterator[tuple[str, str]]:
         yield model, name if len(results.models) == 1 else f"{name}-{safe}"
 
 
-def default_images(results: Results, folder: Path | None = None) -> TaskImages | None:
-    """Return the images of the manifest's tasks, None where it does not say where they are.
+def default_images(results: Results, tasks: Path | None = None) -> DataFileImages | None:
+    """Return the images of the data files that a run's task files name.
+
+    None where the folder does not say where its data is, or it is on the hub.
 
     Args:
-        results: whose tasks.
-        folder: of task files, where the suite is one of the experiment's own.
+        results: of the run.
+        tasks: folder of the task files, where the suite is one of the experiment's own.
     """
-    found = results.records.groupby("task", sort=False)["documents"].max()
-    documents = {str(task): int(count) for task, count in found.items()}
+    experiment = results.manifest.get("experiment") or {}
     try:
-        return task_images(results.manifest, documents, folder)
+        task_files = task_file_folder(experiment.get("suite", "hub"), tasks)
     except ValueError as error:
         logger.info("no images: %s", error)
         return None
+    return None if task_files is None else DataFileImages(task_files, results.folder)
 
 
 def _write(

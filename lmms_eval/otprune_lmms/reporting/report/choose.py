@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import Frame
+from otprune_lmms.results.frames import Frame
 
 
 def choose(samples: Frame, per_task: int, recorded: Collection[str] = ()) -> Frame:

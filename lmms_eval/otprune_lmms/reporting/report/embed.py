@@ -7,22 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import Frame, ImageSource, Shown
+from otprune_lmms.reporting.figures.data import DocumentKey, ImageSource
 from otprune_lmms.reporting.figures.style import UNPRUNED, look
-from otprune_lmms.reporting.report.choose import (
-    choose,
-    counts,
-    disagree,
-)
-from otprune_lmms.reporting.report.kept import Kept
-from otprune_lmms.reporting.report.pictures import Album
+from otprune_lmms.reporting.report.choose import choose, counts, disagree
+from otprune_lmms.reporting.report.pictures import Album, KeptPatches
 from otprune_lmms.reporting.report.store import Store
+from otprune_lmms.results.frames import Frame
 
 LONGEST = 1000
 """Characters of a text that are shown; of a longer one the beginning, and how long it was."""
 
-References = Callable[[Sequence[Shown]], Mapping[Shown, list[str]]]
-"""Returns the references of documents that say none as text."""
+ReferenceSource = Callable[[Sequence[DocumentKey]], Mapping[DocumentKey, list[str]]]
+"""Returns the reference answers of documents whose target says nothing."""
 
 
 class Texts:
@@ -46,30 +42,30 @@ def embed(
     store: Store,
     diagnostics: Frame | None,
     images: ImageSource | None,
-    references: References | None,
+    references: ReferenceSource | None,
     per_task: int,
 ) -> dict[str, Any]:
     """Return what ``samples.js`` draws, ready for JSON.
 
     Args:
         store: the samples.
-        diagnostics: what each cell keeps of each image; None where it was not measured.
-        images: of the tasks' documents; None where they are not at hand.
+        diagnostics: what each setting keeps of each image; None where it was not measured.
+        images: of the documents; None where they are not at hand.
         references: of documents whose target says nothing.
         per_task: documents of each task.
     """
-    kept = Kept(diagnostics, store.models, store.cells)
+    kept = KeptPatches(diagnostics, store.models, store.settings)
     chosen = choose(store.numbers, per_task, kept.clusters)
     places = [(str(line.task), int(line.doc_id)) for line in chosen.itertuples()]
     album, texts = Album(), Texts()
     found = {} if images is None else images(places)
     silent = [place for place in places if place[0] in store.silent]
-    asked = references(silent) if references is not None and silent else {}
+    known = references(silent) if references is not None and silent else {}
     tasks = list(dict.fromkeys(task for task, _ in places))
     shown = []
     for place, own in store.of(places).items():
         one = own.iloc[0]
-        targets = asked.get(place, []) if place in silent else spelt_out(str(one["target"]))
+        targets = known.get(place, []) if place in silent else spelt_out(str(one["target"]))
         shown.append(
             {
                 "task": tasks.index(place[0]),
@@ -77,14 +73,14 @@ def embed(
                 "images": [album.add(image) for image in found.get(place, [])],
                 "question": texts.add(str(one["prompt"])),
                 "references": [texts.add(target) for target in targets],
-                "answers": _answers(own, store.models, store.cells, texts),
+                "answers": _answers(own, store.models, store.settings, texts),
                 "kept": kept.of(str(one["cluster"]), len(found.get(place, ()))),
                 "disagree": disagree(own),
             }
         )
     return {
         "models": store.models,
-        "cells": _cells(store),
+        "settings": _settings(store),
         "tasks": _tasks(store.numbers, tasks, chosen),
         "pictures": [dataclasses.asdict(one) for one in album.pictures],
         "texts": texts.texts,
@@ -105,28 +101,28 @@ def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, An
     return found
 
 
-def _cells(store: Store) -> list[dict[str, Any]]:
+def _settings(store: Store) -> list[dict[str, Any]]:
     first = store.numbers.drop_duplicates("setting").set_index("setting")["method"]
     methods = [one for one in dict.fromkeys(first) if isinstance(one, str)]
     found = []
-    for cell in store.cells:
-        pruned = isinstance(first[cell], str)
-        colour = look(first[cell], methods).colour if pruned else UNPRUNED.colour
-        found.append({"label": cell, "pruned": pruned, "colour": colour})
+    for setting in store.settings:
+        pruned = isinstance(first[setting], str)
+        colour = look(first[setting], methods).colour if pruned else UNPRUNED.colour
+        found.append({"label": setting, "pruned": pruned, "colour": colour})
     return found
 
 
 def _answers(
-    own: Frame, models: list[str], cells: list[str], texts: Texts
+    own: Frame, models: list[str], settings: list[str], texts: Texts
 ) -> list[list[int | float | None]]:
-    """Return model, cell, text, value, kept and candidate tokens of each answer."""
+    """Return model, setting, text, value, kept and candidate tokens of each answer."""
     found = []
     for line in own.itertuples():
         value = float(line.value)
         found.append(
             [
                 models.index(line.model),
-                cells.index(line.setting),
+                settings.index(line.setting),
                 texts.add(str(line.answer)),
                 None if math.isnan(value) else round(value, 6),
                 int(line.kept),

@@ -1,4 +1,4 @@
-// What works with scripts is shown, and figures grow when asked to.
+// What works with scripts is shown, and figures grow when their button is pressed.
 document.documentElement.classList.add("scripted");
 document.querySelectorAll("figure").forEach((figure) => {
   const button = figure.querySelector("button");

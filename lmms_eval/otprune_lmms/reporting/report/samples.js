@@ -1,4 +1,4 @@
-// The browser of samples. What models and data sets say goes into the page as text, never as markup.
+// The browser of samples. What models and data sets say is text, never markup.
 (function () {
   "use strict";
   const source = document.getElementById("data");
@@ -8,11 +8,11 @@
   const data = JSON.parse(source.textContent);
   const PAGE = 10;
   const PADDING = "#7a7468"; // CLIP's mean colour, with which models make an image square
-  const MODEL = 0, CELL = 1, TEXT = 2, VALUE = 3, KEPT = 4, OF = 5;
+  const MODEL = 0, SETTING = 1, TEXT = 2, VALUE = 3, KEPT = 4, OF = 5;
   const byId = (id) => document.getElementById(id);
   const control = {
     task: byId("f-task"), model: byId("f-model"), outcome: byId("f-outcome"),
-    cell: byId("f-cell"), disagree: byId("f-disagree"), text: byId("f-text"),
+    setting: byId("f-setting"), disagree: byId("f-disagree"), text: byId("f-text"),
   };
   let found = [];
   let shown = 0;
@@ -49,7 +49,7 @@
   }
 
   function unpruned(sample, model) {
-    const base = sample.answers.find((a) => a[MODEL] === model && !data.cells[a[CELL]].pruned);
+    const base = sample.answers.find((a) => a[MODEL] === model && !data.settings[a[SETTING]].pruned);
     return base === undefined ? null : base[VALUE];
   }
 
@@ -76,10 +76,10 @@
   }
 
   function matches(sample) {
-    const [model, cell] = [Number(control.model.value), Number(control.cell.value)];
+    const [model, setting] = [Number(control.model.value), Number(control.setting.value)];
     const outcome = control.outcome.value;
     const wanted = control.text.value.trim().toLowerCase();
-    const answer = sample.answers.find((a) => a[MODEL] === model && a[CELL] === cell);
+    const answer = sample.answers.find((a) => a[MODEL] === model && a[SETTING] === setting);
     return (
       (control.task.value === "" || sample.task === Number(control.task.value)) &&
       (!control.disagree.checked || sample.disagree) &&
@@ -127,13 +127,13 @@
     return svg;
   }
 
-  // Draws over an image what a cell drops, and the borders of what it keeps.
+  // Draws over an image what a setting drops, and the borders of what it keeps.
   function overlay(svg, picture, kept, mask, colour) {
     const [wide, high] = frameOf(picture, kept);
     const [rows, columns] = kept.grid;
     const [w, h] = [wide / columns, high / rows];
     const at = (r, c) => r >= 0 && c >= 0 && r < rows && c < columns && mask[r * columns + c] === 1;
-    let dropped = "", edges = "";
+    let dropped = "", borders = "";
     for (let r = 0; r < rows; r++) {
       for (let c = 0; c < columns; c++) {
         const [x, y] = [c * w, r * h];
@@ -141,57 +141,57 @@
           dropped += `M${x} ${y}h${w}v${h}h${-w}z`;
           continue;
         }
-        edges += at(r - 1, c) ? "" : `M${x} ${y}h${w}`;
-        edges += at(r + 1, c) ? "" : `M${x} ${y + h}h${w}`;
-        edges += at(r, c - 1) ? "" : `M${x} ${y}v${h}`;
-        edges += at(r, c + 1) ? "" : `M${x + w} ${y}v${h}`;
+        borders += at(r - 1, c) ? "" : `M${x} ${y}h${w}`;
+        borders += at(r + 1, c) ? "" : `M${x} ${y + h}h${w}`;
+        borders += at(r, c - 1) ? "" : `M${x} ${y}v${h}`;
+        borders += at(r, c + 1) ? "" : `M${x + w} ${y}v${h}`;
       }
     }
     const line = { fill: "none", stroke: colour, "stroke-linecap": "square" };
     svg.append(
       drawn("path", { d: dropped, fill: "#fff", opacity: 0.74, "data-overlay": "" }),
-      drawn("path", { d: edges, ...line, "stroke-width": wide / 110, "data-overlay": "" }),
+      drawn("path", { d: borders, ...line, "stroke-width": wide / 110, "data-overlay": "" }),
     );
   }
 
-  function maskOf(kept, model, cell) {
-    const set = kept && kept.sets.find((one) => one[0] === model && one[1] === cell);
+  function maskOf(kept, model, setting) {
+    const set = kept && kept.sets.find((one) => one[0] === model && one[1] === setting);
     return set ? unpacked(set[2], kept.grid[0] * kept.grid[1]) : null;
   }
 
-  // Shows the patches of one cell on all images of a card; of null, the images alone.
-  function show(card, sample, model, cell) {
+  // Shows the patches of one setting on all images of a card; of null, the images alone.
+  function show(card, sample, model, setting) {
     card.querySelectorAll("[data-overlay]").forEach((node) => node.remove());
     let said = "";
     card.querySelectorAll("svg").forEach((svg, place) => {
-      const mask = cell === null ? null : maskOf(sample.kept[place], model, cell);
+      const mask = setting === null ? null : maskOf(sample.kept[place], model, setting);
       if (mask) {
         const picture = data.pictures[sample.images[place]];
-        overlay(svg, picture, sample.kept[place], mask, data.cells[cell].colour);
+        overlay(svg, picture, sample.kept[place], mask, data.settings[setting].colour);
         const count = mask.reduce((sum, bit) => sum + bit, 0);
-        said = `${data.cells[cell].label} keeps ${count} of ${mask.length} patches.`;
+        said = `${data.settings[setting].label} keeps ${count} of ${mask.length} patches.`;
       }
     });
     card.querySelector(".says").textContent = said;
-    card.querySelectorAll("button[data-cell]").forEach((button) => {
-      button.setAttribute("aria-pressed", String(Number(button.dataset.cell) === cell));
+    card.querySelectorAll("button[data-setting]").forEach((button) => {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.setting) === setting));
     });
   }
 
   function answerRow(card, sample, answer) {
     const task = data.tasks[sample.task];
-    const [model, number] = [answer[MODEL], answer[CELL]];
-    const cell = data.cells[number];
+    const [model, number] = [answer[MODEL], answer[SETTING]];
+    const setting = data.settings[number];
     const [said, kind] = judged(task, answer[VALUE]);
     const swatch = make("span", { class: "swatch", "aria-hidden": "true" });
-    swatch.style.background = cell.pruned ? cell.colour : "var(--muted)";
-    const name = make("th", { scope: "row" }, swatch, document.createTextNode(cell.label));
+    swatch.style.background = setting.pruned ? setting.colour : "var(--muted)";
+    const name = make("th", { scope: "row" }, swatch, document.createTextNode(setting.label));
     const tokens = answer[OF] ? `${answer[KEPT]} / ${answer[OF]}` : "–";
     const button = make("td");
     if (sample.kept.some((kept) => maskOf(kept, model, number))) {
       const press = make("button", {
-        type: "button", text: "patches", "data-cell": number, "aria-pressed": "false",
-        "aria-label": `patches kept by ${cell.label}`,
+        type: "button", text: "patches", "data-setting": number, "aria-pressed": "false",
+        "aria-label": `patches kept by ${setting.label}`,
       });
       press.addEventListener("click", () => {
         show(card, sample, model, press.getAttribute("aria-pressed") === "true" ? null : number);
@@ -203,8 +203,8 @@
     const row = make("tr", {}, name, make("td", { class: "answer" }, make("div", answered)),
       make("td", { class: `value ${kind}`, text: said }),
       make("td", { class: "tokens", text: tokens }), button);
-    if (control.outcome.value !== "" && number === Number(control.cell.value)) {
-      row.className = "chosen-cell";
+    if (control.outcome.value !== "" && number === Number(control.setting.value)) {
+      row.className = "chosen-setting";
     }
     return row;
   }
@@ -272,7 +272,7 @@
     found = data.samples.filter(matches);
     shown = 0;
     byId("list").replaceChildren();
-    control.cell.disabled = control.outcome.value === "";
+    control.setting.disabled = control.outcome.value === "";
     more();
   }
 
@@ -285,10 +285,10 @@
   });
   choices(control.task, data.tasks.map((task) => `${task.name} (${task.shown})`));
   choices(control.model, data.models);
-  choices(control.cell, data.cells.map((cell) => cell.label));
-  const first = data.cells.findIndex((cell) => cell.pruned);
-  control.cell.value = String(Math.max(first, 0));
-  control.cell.options[Math.max(first, 0)].defaultSelected = true;
+  choices(control.setting, data.settings.map((setting) => setting.label));
+  const first = data.settings.findIndex((setting) => setting.pruned);
+  control.setting.value = String(Math.max(first, 0));
+  control.setting.options[Math.max(first, 0)].defaultSelected = true;
   byId("l-model").hidden = data.models.length < 2;
   const form = byId("filters");
   form.addEventListener("submit", (event) => event.preventDefault());

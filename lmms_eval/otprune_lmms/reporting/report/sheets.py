@@ -8,10 +8,10 @@ from typing import Any, Literal
 import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import Frame, Results
-from otprune_lmms.reporting.figures.distances import budget_text
-from otprune_lmms.reporting.tables import Verdict
+from otprune_lmms.reporting.figures.data import Results
+from otprune_lmms.reporting.tables import ReferenceCheck
 from otprune_lmms.results.diagnostics import quantity
+from otprune_lmms.results.frames import Frame
 
 _EMPTY = "–"
 _ALL = "all"
@@ -25,8 +25,8 @@ class Field:
     Attributes:
         text: as shown.
         value: what it is sorted by.
-        kind: "text"; "decided" for a p-value below 5 %; "good" and "bad" for verdicts; "" for other
-            numbers.
+        kind: "text"; "decided" for a p-value below 5 %; "good" and "bad" for reference checks; ""
+            for other numbers.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Sheet:
         note: how it is read; may be empty.
         columns: headings; the first column names the row.
         rows: fields, as many as columns.
-        folded: whether it is shown only when asked for.
+        folded: whether it is shown only when it is opened.
     """
 
     title: str
@@ -62,33 +62,34 @@ def statistics_sheets(results: Results) -> list[Sheet]:
     return sorted(_pairs(results), key=lambda sheet: sheet.folded)
 
 
-def gate_sheet(verdicts: Iterable[Verdict], several: bool) -> Sheet:
+def reference_sheet(checks: Iterable[ReferenceCheck], several: bool) -> Sheet:
     """Return the unpruned scores beside their references, shown if there is any reference.
 
     Args:
-        verdicts: of the gate.
+        checks: of the unpruned scores.
         several: whether the run has several models.
     """
-    lines = list(verdicts)
-    columns: list[Column] = [("task", lambda one: _said(benchmark(one.task).column))]
-    columns += [("model", lambda one: _said(one.model))] if several else []
+    lines = list(checks)
+    columns: list[Column] = [("task", lambda one: _plain_text(benchmark(one.task).column))]
+    columns += [("model", lambda one: _plain_text(one.model))] if several else []
     columns += [
-        ("verdict", _verdict),
+        ("check", _status),
         ("unpruned", lambda one: _score(one.task, one.value)),
-        ("reference", lambda one: _score(one.task, one.anchor and one.anchor.value)),
-        ("tolerance", lambda one: _score(one.task, one.anchor and one.anchor.tolerance)),
-        ("source", lambda one: _said(one.anchor.source if one.anchor else _EMPTY)),
+        ("reference", lambda one: _score(one.task, one.reference and one.reference.value)),
+        ("tolerance", lambda one: _score(one.task, one.reference and one.reference.tolerance)),
+        ("source", lambda one: _plain_text(one.reference.source if one.reference else _EMPTY)),
     ]
     return Sheet(
         "Unpruned scores against their references",
-        "A pruned score is worth as much as the unpruned one that it is compared with.",
+        "Where an unpruned score misses its reference, the pruned scores of that task are not to "
+        "be trusted.",
         tuple(name for name, _ in columns),
         tuple(tuple(field(one) for _, field in columns) for one in lines),
         folded=all(one.status == "no reference" for one in lines),
     )
 
 
-def _verdict(one: Verdict) -> Field:
+def _status(one: ReferenceCheck) -> Field:
     kinds: dict[str, Literal["good", "bad"]] = {"within": "good", "outside": "bad"}
     return Field(one.status, one.status, kinds.get(one.status, "text"))
 
@@ -113,7 +114,7 @@ def analysis_sheets(results: Results) -> list[Sheet]:
             "Spearman's correlation over methods, mean over benchmarks: positive where what is "
             "said to be better goes with higher scores. p permutes the methods.",
             spearman,
-            [*_model(results), ("quantity", _quantity), ("kept", _budget),
+            [*_model(results), ("quantity", _quantity), ("kept", _budget(results)),
              ("subjects", _text("subjects")), ("methods", _number("methods", 0)),
              ("ρ", _number("value", 2)), ("95 % interval", _interval(2)), ("p", _p("p"))],
         ),
@@ -154,7 +155,7 @@ def _pairs(results: Results) -> Iterator[Sheet]:
         head = None if whole else benchmark(str(task))
         digits = 1 if head is None else head.digits
         columns = [
-            *_model(results), ("kept", _budget), ("a", _text("a")), ("b", _text("b")),
+            *_model(results), ("kept", _budget(results)), ("a", _text("a")), ("b", _text("b")),
             ("a − b", _number("difference", digits, signed=True)),
             ("95 % interval", _interval(digits, signed=True)), ("p", _p("p")),
             ("p (Holm)", _p("p_holm")), ("test", _text("test")),
@@ -182,14 +183,14 @@ def _model(results: Results) -> list[Column]:
     return [("model", _text("model"))] if len(results.models) > 1 else []
 
 
-def _said(text: str) -> Field:
+def _plain_text(text: str) -> Field:
     return Field(text, text, "text")
 
 
 def _text(name: str) -> Callable[[Any], Field]:
     def field(line: Any) -> Field:
         value = getattr(line, name)
-        return _said("" if pd.isna(value) else str(value))
+        return _plain_text("" if pd.isna(value) else str(value))
 
     return field
 
@@ -227,12 +228,18 @@ def _interval(digits: int, signed: bool = False) -> Callable[[Any], Field]:
 
 
 def _quantity(line: Any) -> Field:
-    return _said(quantity(line.quantity).name)
+    return _plain_text(quantity(line.quantity).name)
 
 
-def _budget(line: Any) -> Field:
-    name = budget_text(line.budget)
-    return Field(name, name.removeprefix("k"), "text")
+def _budget(results: Results) -> Callable[[Any], Field]:
+    """Return the field of a budget, which sorts by its number where it is a plain budget."""
+
+    def field(line: Any) -> Field:
+        budget = results.budgets.get(line.budget)
+        number = None if budget is None else budget.k or budget.keep_ratio
+        return Field(line.budget, line.budget if number is None else f"{number:g}", "text")
+
+    return field
 
 
 def number(value: float, digits: int, signed: bool = False) -> str:
@@ -251,8 +258,8 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     found += [(f"model {name}", f"weights {value}") for name, value in _plain(manifest, "models")]
     found += [(f"version of {name}", str(value)) for name, value in _plain(manifest, "versions")]
     for task, data in _plain(manifest, "data"):
-        said = "; ".join(f"{name} {value}" for name, value in dict(data).items())
-        found.append((f"data {task}", said))
+        described = "; ".join(f"{name} {value}" for name, value in dict(data).items())
+        found.append((f"data {task}", described))
     for one in manifest.get("failed") or ():
         found.append((f"left out of {one['task']}", f"document {one['doc_id']}: {one['reason']}"))
     return found

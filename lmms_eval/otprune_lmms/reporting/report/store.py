@@ -7,13 +7,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from otprune_lmms.reporting.figures.data import Frame, Shown
+from otprune_lmms.reporting.figures.data import DocumentKey
+from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.samples import SAMPLES, read_samples
 
 _NUMBERS = ("model", "setting", "method", "task", "doc_id", "cluster", "value")
 
 _FEWEST = 3
-"""Documents from which one target for all of them says that it is none."""
+"""Documents of a task from which one target for all of them counts as no target."""
 
 
 class Store:
@@ -30,31 +31,32 @@ class Store:
         self._path = folder / SAMPLES
         self.numbers: Frame = read_samples(folder, _NUMBERS)
 
-    @property
+    @cached_property
     def models(self) -> list[str]:
         """Models, in order of appearance."""
-        return list(dict.fromkeys(self.numbers["model"]))
+        return [str(model) for model in self.numbers["model"].unique()]
 
-    @property
-    def cells(self) -> list[str]:
-        """Cells, in order of appearance."""
-        return list(dict.fromkeys(self.numbers["setting"]))
+    @cached_property
+    def settings(self) -> list[str]:
+        """Labels of the settings, in order of appearance."""
+        return [str(setting) for setting in self.numbers["setting"].unique()]
 
-    def of(self, places: Sequence[Shown]) -> dict[Shown, Frame]:
+    def of(self, documents: Sequence[DocumentKey]) -> dict[DocumentKey, Frame]:
         """Return all samples of some documents."""
-        wanted = pc.field("doc_id").isin(sorted({doc_id for _, doc_id in places}))
-        wanted &= pc.field("task").isin(sorted({task for task, _ in places}))
+        wanted = pc.field("doc_id").isin(sorted({doc_id for _, doc_id in documents}))
+        wanted &= pc.field("task").isin(sorted({task for task, _ in documents}))
         found = pq.read_table(self._path, filters=wanted).to_pandas()
-        by_place = dict(tuple(found.groupby(["task", "doc_id"], sort=False)))
-        return {place: by_place[place] for place in places}
+        by_document = dict(tuple(found.groupby(["task", "doc_id"], sort=False)))
+        return {document: by_document[document] for document in documents}
 
     @cached_property
     def silent(self) -> set[str]:
         """Tasks whose documents all have one target, which then says nothing.
 
-        lmms-eval leaves the name of a column there, where a task's metric reads the document.
+        Where a task's metric reads the document itself, lmms-eval gives the name of a column as the
+        target.
         """
-        one = (pc.field("setting") == self.cells[0]) & (pc.field("model") == self.models[0])
+        one = (pc.field("setting") == self.settings[0]) & (pc.field("model") == self.models[0])
         found = pq.read_table(self._path, columns=["task", "target"], filters=one).to_pandas()
         counts = found.groupby("task")["target"].agg(["size", "nunique"])
         alike = counts[(counts["size"] >= _FEWEST) & (counts["nunique"] == 1)]

@@ -12,20 +12,27 @@ import jinja2
 from markupsafe import Markup
 
 from otprune_lmms.files import write_text
-from otprune_lmms.reporting.figures.data import Frame, ImageSource, NotDrawn, Results, read_results
+from otprune_lmms.reporting.figures.data import ImageSource, NotDrawn, Results, read_results
 from otprune_lmms.reporting.figures.write import FOLDER, KINDS, default_images, stems
-from otprune_lmms.reporting.report.embed import LONGEST, References, embed
+from otprune_lmms.reporting.report.embed import LONGEST, ReferenceSource, embed
 from otprune_lmms.reporting.report.pictures import data_uri
 from otprune_lmms.reporting.report.sheets import (
     analysis_sheets,
     cost_sheets,
     facts,
-    gate_sheet,
+    reference_sheet,
     statistics_sheets,
 )
 from otprune_lmms.reporting.report.store import Store
-from otprune_lmms.reporting.tables import gate, read_intervals, read_manifest, references, wide
+from otprune_lmms.reporting.tables import (
+    check_references,
+    make_table,
+    read_intervals,
+    references_of,
+)
 from otprune_lmms.reporting.tables.render import html as tables_html
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.manifest import read_manifest
 from otprune_lmms.results.samples import SAMPLES
 
 logger = logging.getLogger(__name__)
@@ -44,8 +51,8 @@ _HERE = Path(__file__).parent
 def write_report(
     folder: Path,
     images: ImageSource | None = None,
+    references: ReferenceSource | None = None,
     per_task: int = PER_TASK,
-    tasks: Path | None = None,
     largest: int = LARGEST,
 ) -> Path:
     """Write the page of a results folder, whole or not at all; return its path.
@@ -55,9 +62,10 @@ def write_report(
 
     Args:
         folder: with ``records.csv`` and ``manifest.json``.
-        images: of the tasks' documents; by default from the tasks of the manifest.
+        images: of the documents; by default, with their references, those of local data files, see
+            `figures.write.default_images`.
+        references: reference answers of documents whose target says nothing.
         per_task: samples of each task, at most.
-        tasks: folder of the task files, where the suite is one of the experiment's own.
         largest: bytes of the page. Fewer samples are shown until it is smaller, at least one each.
 
     Raises:
@@ -67,9 +75,10 @@ def write_report(
     if per_task < 1:
         raise ValueError(f"per_task must be at least 1, got {per_task}")
     results = read_results(folder)
-    source = default_images(results, tasks)
-    asked = None if source is None or images is not None else source.references
-    page = _Page(results, images or source, asked)
+    if images is None:
+        source = default_images(results)
+        images, references = source, None if source is None else source.references
+    page = _Page(results, images, references)
     text, shown = page.render(per_task), per_task
     while len(text.encode()) > largest and shown > 1:
         shown = max(1, min(shown - 1, int(0.95 * shown * largest / len(text.encode()))))
@@ -85,14 +94,14 @@ class _Page:
 
     Args:
         results: the folder.
-        images: of the tasks' documents.
-        asked: references of documents whose target says nothing.
+        images: of the documents.
+        references: of documents whose target says nothing.
     """
 
     def __init__(
-        self, results: Results, images: ImageSource | None, asked: References | None
+        self, results: Results, images: ImageSource | None, references: ReferenceSource | None
     ) -> None:
-        self.results, self.images, self.asked = results, images, asked
+        self.results, self.images, self.references = results, images, references
         there = (results.folder / SAMPLES).is_file()
         self.store = Store(results.folder) if there else None
         self.environment = jinja2.Environment(
@@ -115,11 +124,8 @@ class _Page:
         """Return all but the samples."""
         folder = self.results.folder
         manifest = read_manifest(folder)
-        anchors = references(manifest)
-        table = wide(
-            self.results.records, manifest, intervals=read_intervals(folder), folder=folder
-        )
-        verdicts = gate(self.results.records, anchors)
+        table = make_table(self.results.records, manifest, intervals=read_intervals(folder))
+        checks = check_references(self.results.records, references_of(manifest))
         script = "".join([tables_html.script(), _own("page.js"), _own("samples.js")])
         style = tables_html.style() + _own("page.css")
         return {
@@ -129,8 +135,8 @@ class _Page:
             "experiment": json.dumps(
                 self.results.manifest.get("experiment", {}), indent=1, ensure_ascii=False
             ),
-            "gate": gate_sheet(
-                (one for tasks in verdicts.values() for one in tasks.values()),
+            "references": reference_sheet(
+                (one for tasks in checks.values() for one in tasks.values()),
                 len(self.results.models) > 1,
             ),
             # Their renderer escapes every text itself.
@@ -160,7 +166,7 @@ class _Page:
     def _samples(self, per_task: int) -> dict[str, Any] | None:
         if self.store is None:
             return None
-        return embed(self.store, self._diagnostics(), self.images, self.asked, per_task)
+        return embed(self.store, self._diagnostics(), self.images, self.references, per_task)
 
     def _diagnostics(self) -> Frame | None:
         try:

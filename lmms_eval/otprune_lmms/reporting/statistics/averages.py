@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.results.frames import Column, Frame
@@ -33,9 +32,9 @@ def scores(records: Frame) -> Frame:
     chosen = records[records["metric"] == records["task"].map(lambda task: heads[task].metric)]
     scale = chosen["task"].map(lambda task: heads[task].scale)
     values = chosen.assign(value=chosen["value"] * scale)
-    cells = values.set_index(["model", "row", "setting", "task"])["value"].unstack("task")
+    seeds = values.set_index(["model", "row", "setting", "task"])["value"].unstack("task")
     rows = pd.MultiIndex.from_frame(records[["model", "row"]].drop_duplicates())
-    means = cells.groupby(level=["model", "row"], sort=False, observed=True).mean(skipna=False)
+    means = seeds.groupby(level=["model", "row"], sort=False, observed=True).mean(skipna=False)
     return means.reindex(index=rows, columns=pd.Index(list(heads), name="task"))
 
 
@@ -106,7 +105,7 @@ def average_rank(scores: Frame) -> Column:
     complete = scores.dropna(axis="columns")
     if complete.empty:
         return pd.Series(np.nan, index=scores.index, name="average_rank")
-    ranks = rankdata(-complete.to_numpy(float), method="average", axis=0)
+    ranks = complete.astype(float).rank(ascending=False, method="average").to_numpy()
     return pd.Series(ranks.mean(axis=1), index=scores.index, name="average_rank")
 
 

@@ -8,15 +8,20 @@ import numpy as np
 import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.statistics import averages
-from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS, RATIO_OF_MEANS
+from otprune_lmms.reporting.statistics.averages import (
+    MEAN_OF_RATIOS,
+    RATIO_OF_MEANS,
+    mean_of_ratios,
+    ratio_of_means,
+    scores,
+)
 from otprune_lmms.reporting.statistics.bootstrap import (
     DRAWS,
     bootstrap_p,
     interval,
     relative_draws,
 )
-from otprune_lmms.reporting.statistics.drawn import (
+from otprune_lmms.reporting.statistics.draws import (
     Draws,
     ModelDraws,
     draw_model,
@@ -60,8 +65,8 @@ ALL = {MEAN_OF_RATIOS: "all", RATIO_OF_MEANS: "all, ratio of means"}
 """``task`` of the comparison of relative averages, by rule."""
 
 _RULES = {
-    MEAN_OF_RATIOS: averages.mean_of_ratios,
-    RATIO_OF_MEANS: averages.ratio_of_means,
+    MEAN_OF_RATIOS: mean_of_ratios,
+    RATIO_OF_MEANS: ratio_of_means,
 }
 _Line = dict[str, Any]
 
@@ -104,13 +109,13 @@ def find(
 
     Args:
         records: as `read_records` gives them.
-        samples: as `read_samples` gives them; model, row, cell, task, doc_id, cluster, value and
-            detail are read.
+        samples: as `read_samples` gives them; model, row, setting, task, doc_id, cluster, value
+            and detail are read.
         draws: of the bootstrap.
         permutations: of a permutation test.
         seed: of all draws.
     """
-    table = averages.scores(records)
+    table = scores(records)
     models, lines = {}, []
     for name, some in records.groupby("model", sort=False):
         mine = samples[samples["model"] == name]
@@ -141,8 +146,8 @@ def _adjusted(pairs: Frame) -> Frame:
 
 
 def _intervals(model: ModelDraws) -> Iterator[_Line]:
-    for row, scores in model.scores.iterrows():
-        for task, value in scores.dropna().items():
+    for row, own in model.scores.iterrows():
+        for task, value in own.dropna().items():
             line = {"model": model.model, "row": row, "task": task, "value": value}
             data = model.tasks.get(str(task))
             if data is None or row not in data.draws:

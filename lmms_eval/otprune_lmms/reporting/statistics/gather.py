@@ -72,17 +72,17 @@ def gather(task: str, samples: Frame) -> list[TaskSamples]:
         task: its id.
         samples: of one model and this task.
     """
-    cells = cells_of(samples)
+    frames = frames_by_row(samples)
     groups: dict[bytes, dict[str, Sequence[Frame]]] = defaultdict(dict)
-    counted = {row: counted_documents(frames) for row, frames in cells.items()}
+    counted = {row: counted_documents(some) for row, some in frames.items()}
     for row, documents in counted.items():
         if documents.size:
-            groups[documents.tobytes()][row] = cells[row]
+            groups[documents.tobytes()][row] = frames[row]
     return [arrange(task, rows, np.frombuffer(key, dtype=np.int64)) for key, rows in groups.items()]
 
 
-def cells_of(samples: Frame) -> dict[str, list[Frame]]:
-    """Return the frames of each row's cells (its seeds), indexed by document."""
+def frames_by_row(samples: Frame) -> dict[str, list[Frame]]:
+    """Return each row's samples, one frame for each of its seeds, indexed by document."""
     found: dict[str, list[Frame]] = defaultdict(list)
     for (row, _), frame in samples.groupby(["row", "setting"], sort=False, observed=True):
         found[str(row)].append(frame.set_index("doc_id"))
@@ -98,15 +98,15 @@ def counted_documents(frames: Sequence[Frame]) -> np.ndarray:
     return np.unique(common)
 
 
-def arrange(task: str, cells: Mapping[str, Sequence[Frame]], documents: np.ndarray) -> TaskSamples:
+def arrange(task: str, frames: Mapping[str, Sequence[Frame]], documents: np.ndarray) -> TaskSamples:
     """Return the samples of some rows on given documents.
 
     Args:
         task: its id.
-        cells: by row, its cells' frames.
-        documents: ids, for which all of them have a value.
+        frames: by row, one for each of its seeds.
+        documents: ids, for which all frames have a value.
     """
-    chosen = {row: [frame.loc[documents] for frame in some] for row, some in cells.items()}
+    chosen = {row: [frame.loc[documents] for frame in some] for row, some in frames.items()}
     found = {row: [terms_of(task, frame) for frame in some] for row, some in chosen.items()}
     first = next(iter(found))
     cluster, stratum = _clusters(chosen[first][0], found[first][0])

@@ -8,10 +8,10 @@ from otprune_lmms.benchmarks import Benchmark, benchmark
 from otprune_lmms.reporting.statistics import sections
 from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS
 from otprune_lmms.reporting.statistics.compare import ALL, Findings
-from otprune_lmms.reporting.statistics.drawn import ModelDraws
+from otprune_lmms.reporting.statistics.draws import ModelDraws
 from otprune_lmms.reporting.statistics.paired import BOOTSTRAP, EXACT, MCNEMAR, SAMPLED
 from otprune_lmms.reporting.statistics.power import ALPHA
-from otprune_lmms.reporting.statistics.text import listed
+from otprune_lmms.reporting.statistics.sections import listed
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
@@ -162,7 +162,7 @@ def _method(found: Findings) -> Iterator[str]:
         "Relative averages: tasks drawn independently, the set of tasks fixed. Not BCa: its bias "
         "correction is infinite for a score at its bound and hangs on ties for few documents."
     )
-    told = {
+    tests = {
         MCNEMAR: (
             f"- {MCNEMAR}: McNemar's mid-p, where a document is right or wrong, has an image of "
             "its own, and no seeds are averaged."
@@ -178,7 +178,7 @@ def _method(found: Findings) -> Iterator[str]:
             f"so never below {2 / (found.draws + 1):.4f}."
         ),
     }
-    yield from (line for test, line in told.items() if test in used)
+    yield from (line for test, line in tests.items() if test in used)
     yield (
         "- Holm's correction: over the pairs of rows of one model, budget and task; comparisons "
         "with the unpruned model apart."
@@ -193,16 +193,16 @@ def _in_brackets(facts: Sequence[str]) -> str:
     return f" ({', '.join(facts)})" if facts else ""
 
 
-def seed_lines(scores: Frame, cells: Mapping[str, list[float]]) -> list[str]:
+def seed_lines(scores: Frame, seeds: Mapping[str, list[float]]) -> list[str]:
     """Return a line for each row with several seeds: spread of its relative average.
 
     Args:
         scores: rows by tasks of one model.
-        cells: by row, the mean of ratios of each of its seeds.
+        seeds: by row, the mean of ratios of each of its seeds.
     """
     lines = []
     for row in scores.index:
-        values = cells.get(str(row), [])
+        values = seeds.get(str(row), [])
         if len(values) > 1:
             spread = float(np.std(values, ddof=1))
             lines.append(

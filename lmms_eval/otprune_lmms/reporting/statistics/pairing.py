@@ -1,35 +1,39 @@
 """Which rows are compared with which."""
 
-import re
 from dataclasses import dataclass
 from itertools import combinations
 
 import pandas as pd
 
-from otprune_lmms.reporting.tables.labels import parts_of
+from otprune_lmms.results.columns import Budget, budget_of
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
-OWN = "own schedule"
-"""Budget of a schedule as it is."""
-
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a model.
+class ComparableRow:
+    """A row of a model, with what decides which other rows it is compared with.
 
     Attributes:
-        label: ``row`` of the records.
-        budget: what it may keep and where: "0.098", "k64", "0.098 at layer 2", "0.5 flops"; "own
-            schedule" without a budget; "" if unpruned.
-        kept: the budget without the layer.
+        row: as in the records.
+        method: None for the unpruned model.
+        budget: how much the row may keep.
         layer: where it prunes.
+        match: what the budget is about.
+        changed_settings: as in `results.columns`.
     """
 
-    label: str
-    budget: str
-    kept: str
-    layer: int
+    row: str
+    method: str | None = None
+    budget: Budget = Budget()
+    layer: int = 0
+    match: str | None = None
+    changed_settings: str = "{}"
+
+    @property
+    def group(self) -> str:
+        """Rows of one group are compared: "0.098", "k64", "0.098 at layer 2", "own schedule"."""
+        return f"{self.budget.label} at layer {self.layer}" if self.layer else self.budget.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,61 +56,63 @@ class Comparison:
         return self.a, self.b
 
 
-def rows_of(records: Frame) -> list[Row]:
+def rows_of(records: Frame) -> list[ComparableRow]:
     """Return the rows of one model, in order of appearance."""
-    first = records.drop_duplicates("row")
-    columns = first[["row", "method", "keep_ratio", "k", "layer"]]
-    return [_row(*line) for line in columns.itertuples(index=False, name=None)]
+    return [_row(line) for line in records.drop_duplicates("row").itertuples(index=False)]
 
 
-def _row(label: str, method: object, keep_ratio: float, k: float, layer: float) -> Row:
-    if label == UNPRUNED or not isinstance(method, str):
-        return Row(label, "", "", 0)
-    kept = f"{keep_ratio:g}" if pd.notna(keep_ratio) else f"k{int(k)}" if pd.notna(k) else OWN
-    about = parts_of(label, method, keep_ratio, k)
-    if about is not None and about[0] == "flops":
-        kept += " flops"
-    depth = 0 if pd.isna(layer) else int(layer)
-    return Row(label, f"{kept} at layer {depth}" if depth else kept, kept, depth)
+def _row(line: Frame) -> ComparableRow:
+    if line.row == UNPRUNED or pd.isna(line.method):
+        return ComparableRow(line.row)
+    return ComparableRow(
+        line.row,
+        line.method,
+        budget_of(line.keep_ratio, line.k, line.match),
+        0 if pd.isna(line.layer) else int(line.layer),
+        None if pd.isna(line.match) else line.match,
+        "{}" if pd.isna(line.changed_settings) else line.changed_settings,
+    )
 
 
-def comparisons(rows: list[Row]) -> list[Comparison]:
+def comparisons(rows: list[ComparableRow]) -> list[Comparison]:
     """Return all comparisons of a model's rows.
 
-    Rows of one budget, each with each (schedules without a budget cost each what they cost and are
-    not compared with each other); one setting at several layers, each layer with its lowest
-    (budget "0.098, layers"; deeper layers cost more, so these are not at equal cost); every pruned
-    row with the unpruned model.
+    - Rows of one budget and layer, each with each. Schedules without a budget differ in cost, so
+      they are not compared with each other.
+    - One setting at several layers: each layer with the lowest one (budget "0.098, layers").
+      Deeper layers cost more, so these comparisons are not at equal cost.
+    - Every pruned row with the unpruned model.
     """
-    pruned = [row for row in rows if row.budget]
-    budgets = list(dict.fromkeys(row.budget for row in pruned))
+    pruned = [row for row in rows if row.method is not None]
+    groups = list(dict.fromkeys(row.group for row in pruned))
     found = [
-        Comparison(budget, a.label, b.label)
-        for budget in budgets
-        if budget != OWN
-        for a, b in combinations([row for row in pruned if row.budget == budget], 2)
+        Comparison(group, a.row, b.row)
+        for group in groups
+        for a, b in combinations([row for row in pruned if row.group == group], 2)
+        if not a.budget.own_schedule
     ]
     found += _layers(pruned)
-    if any(row.label == UNPRUNED for row in rows):
+    if any(row.row == UNPRUNED for row in rows):
         found += [
-            Comparison(budget, row.label, UNPRUNED)
-            for budget in budgets
+            Comparison(group, row.row, UNPRUNED)
+            for group in groups
             for row in pruned
-            if row.budget == budget
+            if row.group == group
         ]
     return found
 
 
-def _layers(rows: list[Row]) -> list[Comparison]:
-    same: dict[tuple[str, str], list[Row]] = {}
+def _layers(rows: list[ComparableRow]) -> list[Comparison]:
+    """Return the comparisons of rows that differ in their layer alone."""
+    alike: dict[tuple[object, ...], list[ComparableRow]] = {}
     for row in rows:
-        label = re.sub(rf"-layer{row.layer}(?=-|$)", "", row.label)
-        same.setdefault((row.kept, label), []).append(row)
+        key = (row.method, row.budget, row.match, row.changed_settings)
+        alike.setdefault(key, []).append(row)
     found = []
-    for (kept, _), some in same.items():
+    for some in alike.values():
         lowest, *others = sorted(some, key=lambda row: row.layer)
         found += [
-            Comparison(f"{kept}, layers", row.label, lowest.label)
+            Comparison(f"{row.budget.label}, layers", row.row, lowest.row)
             for row in others
             if row.layer != lowest.layer
         ]

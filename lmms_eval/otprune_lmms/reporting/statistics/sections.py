@@ -1,6 +1,7 @@
-"""Sections of the statistics page, one function each."""
+"""Sections of the statistics page, one function each, and their numbers as text."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,22 +12,17 @@ from otprune_lmms.reporting.statistics.averages import (
     ratio_of_means_name,
 )
 from otprune_lmms.reporting.statistics.compare import ALL, Findings
-from otprune_lmms.reporting.statistics.drawn import ModelDraws
+from otprune_lmms.reporting.statistics.draws import ModelDraws
 from otprune_lmms.reporting.statistics.paired import MCNEMAR, holm
 from otprune_lmms.reporting.statistics.power import ALPHA, documents_needed
-from otprune_lmms.reporting.statistics.text import (
-    EMPTY,
-    between,
-    listed,
-    number,
-    probability,
-    table,
-)
 from otprune_lmms.reporting.statistics.wilcoxon import FEWEST_TASKS, wilcoxon_over_tasks
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
 Lines = Iterator[str]
+
+EMPTY = "–"
+"""Stands where there is no number."""
 
 
 def relative(found: Findings, model: ModelDraws) -> Lines:
@@ -91,13 +87,13 @@ def _difference(a: str, b: str, lines: Frame) -> list[str]:
         listed(benchmark(task).column for task in side["task"])
         for side in (sure[sure["difference"] > 0], sure[sure["difference"] < 0])
     ]
-    told = [EMPTY, EMPTY]
+    overall = [EMPTY, EMPTY]
     if len(whole):
         one = whole.iloc[0]
-        told = [between(one["difference"], one["low"], one["high"], 1, signed=True)]
-        told.append(probability(one["p_holm"]))
-    open_ = len(single) - int((sure["difference"] != 0).sum())
-    return [a, b, *told, *names, f"{open_} of {len(single)} tasks"]
+        overall = [between(one["difference"], one["low"], one["high"], 1, signed=True)]
+        overall.append(probability(one["p_holm"]))
+    undecided = len(single) - int((sure["difference"] != 0).sum())
+    return [a, b, *overall, *names, f"{undecided} of {len(single)} tasks"]
 
 
 def decidable(pairs: Frame) -> Lines:
@@ -181,3 +177,39 @@ def with_unpruned(found: Findings, model: str) -> Frame:
     """Return a model's comparisons with the unpruned row."""
     pairs = found.pairs
     return pairs[(pairs["model"] == model) & (pairs["b"] == UNPRUNED)]
+
+
+def number(value: float, digits: int, *, signed: bool = False) -> str:
+    """Return a number, "–" for NaN."""
+    if math.isnan(value):
+        return EMPTY
+    # Not "-0.0".
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:{'+' if signed else ''}.{digits}f}"
+
+
+def between(value: float, low: float, high: float, digits: int, *, signed: bool = False) -> str:
+    """Return a number with its interval, without if there is none."""
+    shown = number(value, digits, signed=signed)
+    if math.isnan(low) or math.isnan(high):
+        return shown
+    ends = (number(end, digits, signed=signed) for end in (low, high))
+    return f"{shown} [{', '.join(ends)}]"
+
+
+def probability(p: float) -> str:
+    """Return a p-value."""
+    if math.isnan(p):
+        return EMPTY
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, all but its first column to the right."""
+    lines = ["", f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names with commas, "–" for none."""
+    return ", ".join(names) or EMPTY

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from otprune_lmms.files import write_text
-from otprune_lmms.reporting.statistics import averages
-from otprune_lmms.reporting.statistics.averages import mean_of_ratios
+from otprune_lmms.reporting.statistics.averages import mean_of_ratios, scores
 from otprune_lmms.reporting.statistics.compare import PAIRS, Findings, find
 from otprune_lmms.reporting.statistics.page import page, seed_lines
 from otprune_lmms.results.frames import Frame
@@ -49,16 +48,16 @@ def _page(folder: Path, records: Frame, found: Findings) -> str:
 
 def _seeds(records: Frame) -> dict[str, list[str]]:
     """Return, by model, lines about rows with several seeds."""
-    single = averages.scores(records.assign(row=records["setting"]))
-    rows = averages.scores(records)
+    single = scores(records.assign(row=records["setting"]))
+    rows = scores(records)
     lines = {}
     for model, some in records.groupby("model", sort=False):
         if (model, UNPRUNED) not in single.index:
             continue
         base = single.loc[(model, UNPRUNED)]
-        cells = {
-            str(row): [mean_of_ratios(single.loc[(model, cell)], base) for cell in group.unique()]
+        seeds = {
+            str(row): [mean_of_ratios(single.loc[(model, one)], base) for one in group.unique()]
             for row, group in some.groupby("row", sort=False)["setting"]
         }
-        lines[str(model)] = seed_lines(rows.loc[model], cells)
+        lines[str(model)] = seed_lines(rows.loc[model], seeds)
     return lines

@@ -1,4 +1,4 @@
-"""95 % intervals that ``otprune_lmms.reporting.statistics`` left in a results folder."""
+"""95 % intervals of a results folder, from the files that `reporting.statistics` writes."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""A table as data: columns, and for each model blocks of rows; renderers draw it."""
+"""A table as data: columns, and for each model blocks of rows. Renderers draw it.
+
+Numbers are shown alike in every format: `shown`, `interval`, `beside`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +14,13 @@ MISSING = "–"
 """Stands where there is no number: not computed, or not printed by the paper."""
 
 NOT_RUN = "not run"
-"""Stands where a cell of the experiment has not been run."""
+"""Stands where a setting of the experiment has not been run."""
+
+DOUBT = "†"
+"""Marks a number whose unpruned score fails its reference check."""
+
+SETTING = "setting"
+"""Heading of the first column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +29,10 @@ class Column:
 
     Attributes:
         name: the heading.
-        kind: what the numbers are; the best of scores and relative scores is the largest, of ranks
-            the smallest, tokens and costs have none.
+        kind: what the numbers are. The best score or relative score is the largest, the best rank
+            the smallest; tokens and costs have no best.
         digits: decimals shown.
-        task: whose score it is; None where it is no task's.
+        task: whose score it is; None for columns that are about all tasks.
         rule: of a relative average (`statistics.averages`); None for other columns.
     """
 
@@ -45,7 +54,7 @@ class Entry:
         high: upper end.
         spread: standard deviation over seeds, of several.
         mark: best or second best of its block, as shown.
-        doubted: the unpruned model of the run is not where it should be.
+        doubted: the unpruned score of the run fails its reference check.
     """
 
     value: float | None = None
@@ -58,19 +67,19 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A setting.
+class TableRow:
+    """A row of the table: a setting, its seeds together.
 
     Attributes:
-        label: the setting, as in the records; of published rows what the paper calls it.
+        label: ``row`` of the records; of published rows the paper's name.
         name: the same without its budget, which the block says.
         entries: one for each column.
         method: None for unpruned and published rows.
-        keep_ratio: share kept; or
+        keep_ratio: share of the tokens; or
         k: how many.
         layer: where it prunes.
         seeds: how many were averaged.
-        visual_tokens: mean of an image before pruning.
+        visual_tokens: of an image before pruning, mean.
     """
 
     label: str
@@ -96,11 +105,11 @@ class Block:
 
     kind: Literal["upper", "retain", "published"]
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TablePart:
     """The blocks of one model."""
 
     model: str
@@ -108,7 +117,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Wide:
+class ResultsTable:
     """The table of an experiment.
 
     Attributes:
@@ -120,23 +129,23 @@ class Wide:
 
     title: str
     columns: tuple[Column, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[TablePart, ...]
     notes: tuple[str, ...]
 
     @property
     def rows(self) -> tuple[tuple[str | float | None, ...], ...]:
         """Our rows: label, tokens, scores and relative scores; None where there is none.
 
-        What hangs on the other rows of a block (ranks, marks) is not among them, nor is what a
-        formula says (cost), so a setting's row is the same in every table.
+        Ranks and marks depend on the other rows of a block, costs on the convention. All three are
+        left out, so a setting's row is the same in every table.
         """
         shown = [i for i, c in enumerate(self.columns) if c.kind not in ("cost", "rank")]
         return tuple(
             (row.label, *(row.entries[i].value for i in shown)) for _, _, row in self.ours()
         )
 
-    def ours(self) -> Iterator[tuple[Part, Block, Row]]:
-        """Yield the rows that were run or asked for here, with their model and block."""
+    def ours(self) -> Iterator[tuple[TablePart, Block, TableRow]]:
+        """Yield the rows of the experiment, without published ones, with their part and block."""
         for part in self.parts:
             for block in part.blocks:
                 if block.kind != "published":
@@ -147,3 +156,22 @@ class Wide:
     def intervals(self) -> bool:
         """Whether any number has an interval."""
         return any(entry.low is not None for *_, row in self.ours() for entry in row.entries)
+
+
+def shown(entry: Entry, column: Column, doubt: str = DOUBT) -> str:
+    """Return an entry's number, or what stands in its place."""
+    if entry.value is None:
+        return entry.empty
+    return f"{entry.value:.{column.digits}f}" + (doubt if entry.doubted else "")
+
+
+def interval(entry: Entry, column: Column) -> str:
+    """Return an entry's interval, "" without one."""
+    if entry.low is None or entry.high is None:
+        return ""
+    return f"[{entry.low:.{column.digits}f}, {entry.high:.{column.digits}f}]"
+
+
+def beside(entry: Entry, column: Column) -> str:
+    """Return the interval that stands beside its number: those of averages, "" for others."""
+    return interval(entry, column) if column.kind == "relative" else ""

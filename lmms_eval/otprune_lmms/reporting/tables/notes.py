@@ -1,30 +1,26 @@
-"""What a reader of a table must know, in sentences below it."""
+"""The notes below a table: what its columns mean, and what a reader must know of its numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from otprune_lmms.benchmarks import Benchmark
 from otprune_lmms.reporting.tables.columns import MEAN, RANK, SHARE
-from otprune_lmms.reporting.tables.cost import Convention
-from otprune_lmms.reporting.tables.gate import Verdict, Verdicts
-from otprune_lmms.reporting.tables.layout import Column, Part
+from otprune_lmms.reporting.tables.layout import DOUBT, Column, TablePart
 from otprune_lmms.reporting.tables.numbers import Numbers
-from otprune_lmms.reporting.tables.settings import Setting
+from otprune_lmms.reporting.tables.references import ReferenceCheck, ReferenceChecks
+from otprune_lmms.reporting.tables.settings import RowSetting
+from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import Manifest
-from otprune_lmms.results.records import UNPRUNED, documents_of
+from otprune_lmms.results.records import UNPRUNED, Convention, documents_of
 
 RULE = "mean over tasks of score / unpruned score"
-
-DOUBT = "†"
-"""Marks a number whose unpruned model is not where it should be."""
 
 _FORMULA = {"2ndm": "4nd² + 2n²d + 2ndm", "3ndm": "4nd² + 2n²d + 3ndm"}
 _USERS = {
     "2ndm": "FastV, DivPrune and OTPrune",
     "3ndm": "SparseVLM, PyramidDrop and TransPrune",
 }
+_POWERS = {"T": 12, "G": 9, "M": 6}
 _LACKING = {
     "not measured": "the unpruned model has no score",
     "no reference": "no reference for the unpruned score",
@@ -34,16 +30,27 @@ _LISTED = 6
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the notes are about."""
+class NoteContext:
+    """A table and what it was made of, for its notes.
 
-    records: pd.DataFrame
+    Attributes:
+        records: of the experiment.
+        manifest: of the run.
+        settings: of the rows.
+        heads: record of each task.
+        columns: of the table.
+        numbers: of the rows.
+        checks: of the unpruned scores.
+        convention: of the multiply-adds.
+    """
+
+    records: Frame
     manifest: Manifest
-    settings: Sequence[Setting]
+    settings: Sequence[RowSetting]
     heads: Mapping[str, Benchmark]
     columns: Sequence[Column]
     numbers: Numbers
-    verdicts: Verdicts
+    checks: ReferenceChecks
     convention: Convention
 
     def column(self, task: str) -> str:
@@ -55,117 +62,115 @@ class Told:
         return ", ".join(self.column(task) for task in tasks)
 
 
-def notes(told: Told, parts: Sequence[Part]) -> tuple[str, ...]:
-    """Return the notes of a table, the doubts first after what the columns are."""
+def notes(context: NoteContext, parts: Sequence[TablePart]) -> tuple[str, ...]:
+    """Return the notes of a table, failed reference checks right after what the columns are."""
     return (
-        *_units(told),
-        *_gate(told),
-        *_cost(told),
-        *_layers(told),
-        *_budgets(told),
-        *_seeds(told, parts),
-        *_missing(told),
-        *_intervals(told, parts),
+        *_units(context),
+        *_references(context),
+        *_cost(context),
+        *_layers(context),
+        *_budgets(context),
+        *_seeds(context, parts),
+        *_missing(context),
+        *_intervals(context, parts),
         *_published(parts),
     )
 
 
-def _units(told: Told) -> Iterator[str]:
+def _units(context: NoteContext) -> Iterator[str]:
     def unit(task: str, head: Benchmark) -> str:
         times = " x 100" if head.scale == 100 else ""
-        return f"{told.column(task)} = {task} {head.metric}{times}"
+        return f"{context.column(task)} = {task} {head.metric}{times}"
 
-    yield "; ".join(unit(task, head) for task, head in told.heads.items())
-    first, second = (column.name for column in told.columns if column.rule is not None)
+    yield "; ".join(unit(task, head) for task, head in context.heads.items())
+    first, second = (column.name for column in context.columns if column.rule is not None)
     divided = "".join(
         f", {' '.join(filter(None, (one.title, one.counted)))} / {one.ratio_divisor:g}"
-        for one in told.heads.values()
+        for one in context.heads.values()
         if one.ratio_divisor != 1
     )
     yield (
         f"{first}: {RULE} of the same model, in percent; {second}: mean score / mean unpruned "
         f"score{divided}, in percent; {RANK}: mean over tasks of the rank among the "
-        "pruned rows of the block, 1 the best, ties share; tokens: kept an image, mean"
+        "pruned rows of the block, 1 the best, ties share; tokens: kept of an image, mean"
     )
     yield "bold: best of its block; underlined: second best; numbers shown alike are marked alike"
 
 
-def _gate(told: Told) -> Iterator[str]:
+def _references(context: NoteContext) -> Iterator[str]:
     unknown: dict[tuple[str, str], list[str]] = {}
-    for model, tasks in told.verdicts.items():
+    for model, tasks in context.checks.items():
         for task, one in tasks.items():
             if one.status == "outside":
-                yield _failed(told, one)
+                yield _failed(context, one)
             elif one.status != "within":
                 unknown.setdefault((model, one.status), []).append(task)
     for (model, status), tasks in unknown.items():
-        every = len(tasks) == len(told.verdicts[model])
-        where = "all tasks" if every else told.among(tasks)
-        yield f"{model}: {_LACKING[status]} ({where}); nothing vouches for the pruned scores there"
+        every = len(tasks) == len(context.checks[model])
+        where = "all tasks" if every else context.among(tasks)
+        yield (f"{model}: {_LACKING[status]} ({where}), so the unpruned model is not checked there")
 
 
-def _failed(told: Told, one: Verdict) -> str:
-    if one.anchor is None or one.value is None:
-        raise ValueError(f"a verdict outside needs value and anchor, got {one}")
-    digits = told.heads[one.task].digits
-    source = f" ({one.anchor.source})" if one.anchor.source else ""
+def _failed(context: NoteContext, one: ReferenceCheck) -> str:
+    if one.reference is None or one.value is None:
+        raise ValueError(f"a failed check needs value and reference, got {one}")
+    digits = context.heads[one.task].digits
+    source = f" ({one.reference.source})" if one.reference.source else ""
     return (
-        f"{DOUBT} {one.model} {told.column(one.task)}: unpruned {one.value:.{digits}f}, reference "
-        f"{one.anchor.value:g}{source}: outside ±{one.anchor.tolerance:g}, pruned scores below it "
-        "are not to be trusted"
+        f"{DOUBT} {one.model} {context.column(one.task)}: unpruned {one.value:.{digits}f}, "
+        f"reference {one.reference.value:g}{source}: outside ±{one.reference.tolerance:g}, so the "
+        "pruned scores of this task are not to be trusted"
     )
 
 
-def _cost(told: Told) -> Iterator[str]:
-    spent = next((column for column in told.columns if column.kind == "cost"), None)
-    if spent is None:
-        yield (
-            "no column of multiply-adds: the folder does not say the model's decoder and the text "
-            "tokens of its prompts"
-        )
+def _cost(context: NoteContext) -> Iterator[str]:
+    cost = next((column for column in context.columns if column.kind == "cost"), None)
+    if cost is None:
+        yield "no column of multiply-adds: the records do not hold them"
         return
+    prefix = cost.name[0]
     yield (
-        f"{spent.name}: multiply-adds of one prefill in {spent.name[0]} (10^"
-        f"{ {'T': 12, 'G': 9, 'M': 6}[spent.name[0]] }), {_FORMULA[told.convention]} a layer for n "
-        f"text and visual tokens, d channels, m in the feed-forward network; what "
-        f"{_USERS[told.convention]} print as FLOPs; {SHARE}: mean over tasks of pruned / unpruned. "
-        "Vision tower, output head and the pruning itself are left out"
+        f"{cost.name}: multiply-adds of one prefill in {prefix} (10^{_POWERS[prefix]}), "
+        f"{_FORMULA[context.convention]} a layer for n text and visual tokens, d channels, m in "
+        f"the feed-forward network; what {_USERS[context.convention]} print as FLOPs; {SHARE}: "
+        "mean over tasks of pruned / unpruned. Vision encoder, output head and the pruning itself "
+        "are left out"
     )
-    models = dict.fromkeys(setting.model for setting in told.settings)
-    texts = told.manifest.text_tokens
-    for model in models:
-        tokens = texts.get(model, {})
-        if not any(known == model for known, _ in told.numbers.costs):
-            yield f"{model}: multiply-adds unknown"
-            continue
+    costs = context.numbers.costs.items()
+    known = {model for (model, _), one in costs if one.multiply_adds is not None}
+    for model in dict.fromkeys(setting.model for setting in context.settings):
+        tokens = context.manifest.text_tokens.get(model, {})
         lengths = ", ".join(
-            f"{told.column(task)} {tokens[task]:.1f}" for task in told.heads if task in tokens
+            f"{context.column(task)} {tokens[task]:.1f}" for task in context.heads if task in tokens
         )
-        yield f"{model}: text tokens a prompt, mean: {lengths}"
+        if model not in known:
+            yield f"{model}: multiply-adds unknown"
+        elif lengths:
+            yield f"{model}: text tokens a prompt, mean: {lengths}"
 
 
-def _layers(told: Told) -> Iterator[str]:
-    inside = sorted({setting.layer for setting in told.settings if setting.layer})
+def _layers(context: NoteContext) -> Iterator[str]:
+    inside = sorted({setting.layer for setting in context.settings if setting.layer})
     if inside:
         listed = ", ".join(str(layer) for layer in inside)
         yield (
             f"layer {listed}: pruned at the input of that layer of the language model; the layers "
-            "before it see all tokens"
+            "before it process all tokens"
         )
 
 
-def _budgets(told: Told) -> Iterator[str]:
-    if any(column.name == MEAN for column in told.columns):
+def _budgets(context: NoteContext) -> Iterator[str]:
+    if any(column.name == MEAN for column in context.columns):
         yield (
-            f"{MEAN}: visual tokens of an image that enter a layer of the language model, of what "
-            "was measured and, where tokens are dropped at several layers, of the schedule; tokens "
-            "are those left after the last layer that drops some"
+            f"{MEAN}: visual tokens of an image that enter a layer of the language model, by the "
+            "measured counts or, where tokens are dropped at several layers, by the schedule; "
+            "tokens: those kept after the last layer that drops some"
         )
-    if any(one.own_schedule for one in told.settings):
-        yield "own schedules: each at its own cost, so neither ranked nor marked"
+    if any(one.own_schedule for one in context.settings):
+        yield "own schedules: each has a cost of its own, so they are neither ranked nor marked"
 
 
-def _seeds(told: Told, parts: Sequence[Part]) -> Iterator[str]:
+def _seeds(context: NoteContext, parts: Sequence[TablePart]) -> Iterator[str]:
     several = sum(1 for part in parts if part.blocks) > 1
     for part in parts:
         for row in (row for block in part.blocks for row in block.rows):
@@ -173,7 +178,7 @@ def _seeds(told: Told, parts: Sequence[Part]) -> Iterator[str]:
                 continue
             spread = ", ".join(
                 f"{column.name} {entry.spread:.{column.digits}f}"
-                for column, entry in zip(told.columns, row.entries, strict=True)
+                for column, entry in zip(context.columns, row.entries, strict=True)
                 if entry.spread is not None
             )
             model = f"{part.model} " if several else ""
@@ -183,51 +188,51 @@ def _seeds(told: Told, parts: Sequence[Part]) -> Iterator[str]:
             )
 
 
-def _missing(told: Told) -> Iterator[str]:
-    lacking = told.records.dropna(subset=["missing"])
+def _missing(context: NoteContext) -> Iterator[str]:
+    lacking = context.records.dropna(subset=["missing"])
     for reason, some in lacking.groupby("missing", sort=False):
         names = ", ".join(dict.fromkeys(some["task"]))
         yield f"not computed ({reason}): {names}; relative averages leave them out"
-    whole = told.numbers.scores
+    whole = context.numbers.scores
     counts: dict[str, int] = {}
-    for tasks in documents_of(told.records).values():
+    for tasks in documents_of(context.records).values():
         for task, count in tasks.items():
             counts[task] = max(count, counts.get(task, 0))
     yield "documents: " + ", ".join(
-        f"{task} {count}" + (" (the first)" if task in told.manifest.limited else "")
+        f"{task} {count}" + (" (the first)" if task in context.manifest.limited else "")
         for task, count in counts.items()
     )
-    for task, count in told.manifest.left_out.items():
-        yield f"{task}: {count} documents could not be asked and are left out of every row"
+    for task, count in context.manifest.left_out.items():
+        yield f"{task}: {count} documents could not be answered and are left out of every row"
     bases = whole[whole.index.get_level_values("row") == UNPRUNED]
     zero = [str(task) for task in bases if 0 in list(bases[task])]
     if zero:
         yield f"unpruned scores 0 on {', '.join(zero)}; the mean of ratios leaves them out"
-    yield from _uneven(told)
+    yield from _uneven(context)
 
 
-def _uneven(told: Told) -> Iterator[str]:
+def _uneven(context: NoteContext) -> Iterator[str]:
     """Say which rows are averaged over fewer tasks than others of their model."""
-    for model in dict.fromkeys(setting.model for setting in told.settings):
+    for model in dict.fromkeys(setting.model for setting in context.settings):
         sets = {
-            one.label: told.numbers.compared(one)
-            for one in told.settings
-            if one.model == model and one.cells
+            one.row: context.numbers.compared(one)
+            for one in context.settings
+            if one.model == model and one.seeds
         }
         most = max((len(tasks) for tasks in sets.values()), default=0)
         if not most and sets:
             yield f"{model}: no unpruned row, so nothing is relative to it"
-        fewer = [label for label, tasks in sets.items() if 0 < len(tasks) < most]
-        for label in fewer[:_LISTED]:
+        fewer = [row for row, tasks in sets.items() if 0 < len(tasks) < most]
+        for row in fewer[:_LISTED]:
             yield (
-                f"{model} {label}: relative averages over {len(sets[label])} of {most} tasks, not "
-                "to be compared with the others'"
+                f"{model} {row}: relative averages over {len(sets[row])} of {most} tasks, not "
+                "comparable with the others'"
             )
         if len(fewer) > _LISTED:
-            yield f"{model}: so are {len(fewer) - _LISTED} more rows"
+            yield f"{model}: so are those of {len(fewer) - _LISTED} more rows"
 
 
-def _intervals(told: Told, parts: Sequence[Part]) -> Iterator[str]:
+def _intervals(context: NoteContext, parts: Sequence[TablePart]) -> Iterator[str]:
     entries = (
         entry
         for part in parts
@@ -237,11 +242,14 @@ def _intervals(told: Told, parts: Sequence[Part]) -> Iterator[str]:
     )
     if any(entry.low is not None for entry in entries):
         yield "[low, high]: 95 % intervals over documents; how they were made: statistics.md"
-    for model, row in sorted(told.numbers.stale):
-        yield f"{model} {row}: its intervals are of other records and left out; make them anew"
+    for model, row in sorted(context.numbers.stale):
+        yield (
+            f"{model} {row}: its intervals are of other records and left out; "
+            "`otprune sweep` makes them anew"
+        )
 
 
-def _published(parts: Sequence[Part]) -> Iterator[str]:
+def _published(parts: Sequence[TablePart]) -> Iterator[str]:
     if any(block.kind == "published" for part in parts for block in part.blocks):
         yield (
             "as published: the paper's own numbers, never marked or ranked with ours; their "

@@ -5,81 +5,81 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pandas as pd
-
-from otprune_lmms.reporting.statistics import averages
+from otprune_lmms.reporting.statistics.averages import average_rank, scores, shared_tasks
 from otprune_lmms.reporting.tables.columns import AVERAGE, MEAN, SHARE, TOKENS
-from otprune_lmms.reporting.tables.cost import Cost
 from otprune_lmms.reporting.tables.intervals import Interval, Intervals
-from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN, Column, Entry, Row
-from otprune_lmms.reporting.tables.settings import Setting
+from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN, Column, Entry, TableRow
+from otprune_lmms.reporting.tables.prefill import PrefillCost
+from otprune_lmms.reporting.tables.settings import RowSetting
+from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
 
 @dataclass
 class Numbers:
-    """What the rows of a table are filled with.
+    """The numbers that fill the rows of a table.
 
     Attributes:
         records: of the experiment.
-        scores: by (model, row) and task, as shown; NaN where there is none.
-        by_cell: the same by (model, cell): one seed each.
         intervals: of scores and averages.
-        costs: by (model, row).
-        unit: what a cost is divided by.
-        means: tokens of an image that enter a layer, mean over layers, by (model, row).
-        doubted: tasks on which a model's unpruned score is not where it should be.
+        costs: of the prefill, by (model, row).
+        unit: what multiply-adds are divided by.
+        doubted: by model, the tasks whose unpruned score fails its reference check.
+        scores: by (model, row) and task, as shown; NaN where there is none.
+        by_seed: the same by (model, setting): one seed each.
         stale: rows whose intervals are of other records, and are left out.
     """
 
-    records: pd.DataFrame
+    records: Frame
     intervals: Intervals
-    costs: Mapping[tuple[str, str], Cost]
+    costs: Mapping[tuple[str, str], PrefillCost]
     unit: float
     doubted: Mapping[str, frozenset[str]]
-    means: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
-    scores: pd.DataFrame = field(init=False)
-    by_cell: pd.DataFrame = field(init=False)
+    scores: Frame = field(init=False)
+    by_seed: Frame = field(init=False)
     stale: set[tuple[str, str]] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         """Compute the scores."""
-        self.scores = averages.scores(self.records)
-        self.by_cell = averages.scores(self.records.assign(row=self.records["setting"]))
+        self.scores = scores(self.records)
+        self.by_seed = scores(self.records.assign(row=self.records["setting"]))
 
-    def row(self, setting: Setting, columns: Sequence[Column]) -> Row:
+    def row(self, setting: RowSetting, columns: Sequence[Column]) -> TableRow:
         """Return a row with all but its rank."""
-        return Row(
-            label=setting.label,
+        return TableRow(
+            label=setting.row,
             name=setting.name,
             entries=tuple(self._entry(setting, column) for column in columns),
             method=setting.method,
-            keep_ratio=setting.keep_ratio,
-            k=setting.k,
+            keep_ratio=setting.budget.keep_ratio,
+            k=setting.budget.k,
             layer=setting.layer,
-            seeds=max(1, len(setting.cells)),
+            seeds=max(1, len(setting.seeds)),
             visual_tokens=setting.visual,
         )
 
-    def ranks(self, settings: Sequence[Setting]) -> list[float | None]:
-        """Return each setting's average rank among those that were run; None without a contest."""
-        places = [(one.model, one.label) for one in settings if one.cells]
-        if len(places) < 2:
+    def ranks(self, settings: Sequence[RowSetting]) -> list[float | None]:
+        """Return each setting's average rank among those that were run; None for a single one."""
+        rows = [one.key for one in settings if one.seeds]
+        if len(rows) < 2:
             return [None] * len(settings)
-        found = averages.average_rank(self.scores.loc[places])
-        return [
-            _plain(found.get((one.model, one.label))) if one.cells else None for one in settings
-        ]
+        found = average_rank(self.scores.loc[rows])
+        return [_plain(found.get(one.key)) if one.seeds else None for one in settings]
 
-    def compared(self, setting: Setting) -> frozenset[str]:
+    def compared(self, setting: RowSetting) -> frozenset[str]:
         """Return the tasks that enter the relative averages of a setting."""
-        own, base = self._series(setting.model, setting.label), self._base(setting.model)
+        own, base = self._series(setting.model, setting.row), self._base(setting.model)
         if own is None or base is None:
             return frozenset()
-        return frozenset(averages.shared_tasks(own, base))
+        return frozenset(shared_tasks(own, base))
 
-    def _entry(self, setting: Setting, column: Column) -> Entry:
-        if not setting.cells:
+    def layer_tokens(self, setting: RowSetting) -> float | None:
+        """Return the tokens of an image that enter a layer, mean over layers and tasks."""
+        cost = self.costs.get(setting.key)
+        return None if cost is None else cost.layer_tokens
+
+    def _entry(self, setting: RowSetting, column: Column) -> Entry:
+        if not setting.seeds:
             return Entry(empty=NOT_RUN)
         if column.kind == "score":
             return self._score(setting, column)
@@ -88,68 +88,67 @@ class Numbers:
         if column.name == TOKENS:
             return Entry(setting.kept)
         if column.name == MEAN:
-            return Entry(self.means.get((setting.model, setting.label)))
-        cost = self.costs.get((setting.model, setting.label))
-        if column.kind != "cost" or cost is None:
+            return Entry(self.layer_tokens(setting))
+        cost = self.costs.get(setting.key)
+        if column.kind != "cost" or cost is None or cost.multiply_adds is None:
             return Entry()
         return Entry(cost.share if column.name == SHARE else cost.multiply_adds / self.unit)
 
-    def _score(self, setting: Setting, column: Column) -> Entry:
+    def _score(self, setting: RowSetting, column: Column) -> Entry:
         task = column.task or ""
-        value = (
-            _plain(self.scores.at[(setting.model, setting.label), task])
-            if (task in self.scores)
-            else None
-        )
-        each = [self._of_cell(setting.model, cell, task) for cell in setting.cells]
-        return self._with_interval(
-            setting,
+        value = _plain(self.scores.at[setting.key, task]) if task in self.scores else None
+        each = [self._of_seed(setting.model, seed, task) for seed in setting.seeds]
+        low, high = self._interval(setting, value, self.intervals.scores.get((*setting.key, task)))
+        return Entry(
             value,
-            self.intervals.scores.get((setting.model, setting.label, task)),
             empty=MISSING if task in setting.tasks else NOT_RUN,
+            low=low,
+            high=high,
             spread=_spread(each),
             doubted=task in self.doubted.get(setting.model, frozenset()),
         )
 
-    def _relative(self, setting: Setting, rule: str) -> Entry:
-        own, base = self._series(setting.model, setting.label), self._base(setting.model)
+    def _relative(self, setting: RowSetting, rule: str) -> Entry:
+        own, base = self._series(*setting.key), self._base(setting.model)
         if own is None or base is None:
             return Entry()
-        several = setting.cells if len(setting.cells) > 1 else ()
+        several = setting.seeds if len(setting.seeds) > 1 else ()
         each = [
-            _plain(AVERAGE[rule](self.by_cell.loc[(setting.model, cell)], base)) for cell in several
+            _plain(AVERAGE[rule](self.by_seed.loc[(setting.model, seed)], base)) for seed in several
         ]
+        value = _plain(AVERAGE[rule](own, base))
+        pruned = setting.row != UNPRUNED
+        # The unpruned model's average is 100 by definition.
+        interval = self.intervals.averages.get((*setting.key, rule)) if pruned else None
+        low, high = self._interval(setting, value, interval)
         doubted = self.doubted.get(setting.model, frozenset())
-        return self._with_interval(
-            setting,
-            _plain(AVERAGE[rule](own, base)),
-            # Of the unpruned model the average is 100 by definition.
-            None
-            if setting.label == UNPRUNED
-            else self.intervals.averages.get((setting.model, setting.label, rule)),
+        return Entry(
+            value,
+            low=low,
+            high=high,
             spread=_spread(each),
             doubted=not doubted.isdisjoint(self.compared(setting)),
         )
 
-    def _with_interval(
-        self, setting: Setting, value: float | None, interval: Interval | None, **rest: object
-    ) -> Entry:
-        low = high = None
-        if value is not None and interval is not None:
-            if interval.of(value):
-                low, high = interval.low, interval.high
-            else:
-                self.stale.add((setting.model, setting.label))
-        return Entry(value, low=low, high=high, **rest)  # type: ignore[arg-type]
+    def _interval(
+        self, setting: RowSetting, value: float | None, interval: Interval | None
+    ) -> tuple[float | None, float | None]:
+        """Return both ends of a number's interval, None where there is none of this number."""
+        if value is None or interval is None:
+            return None, None
+        if not interval.of(value):
+            self.stale.add(setting.key)
+            return None, None
+        return interval.low, interval.high
 
-    def _series(self, model: str, row: str) -> pd.Series | None:
+    def _series(self, model: str, row: str) -> Frame | None:
         return self.scores.loc[(model, row)] if (model, row) in self.scores.index else None
 
-    def _base(self, model: str) -> pd.Series | None:
+    def _base(self, model: str) -> Frame | None:
         return self._series(model, UNPRUNED)
 
-    def _of_cell(self, model: str, cell: str, task: str) -> float | None:
-        return _plain(self.by_cell.at[(model, cell), task]) if task in self.by_cell else None
+    def _of_seed(self, model: str, seed: str, task: str) -> float | None:
+        return _plain(self.by_seed.at[(model, seed), task]) if task in self.by_seed else None
 
 
 def _plain(value: float | None) -> float | None:

@@ -1,21 +1,35 @@
-"""Where the unpruned models of a run should be: what the gate holds them against."""
+"""Whether the unpruned model of a run scores what it should: its scores against references.
 
-from collections.abc import Mapping
+A pruned score means little where the unpruned model already misses its published one: another
+prompt, another metric, another version. So a table compares the unpruned rows with references, and
+marks every number that is measured against a row that fails.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 import yaml
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting import published
+from otprune_lmms.reporting.statistics.averages import scores
+from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import Manifest
+from otprune_lmms.results.records import UNPRUNED, documents_of
 
 REFERENCES = Path(__file__).parent / "references.yaml"
 
+Status = Literal["within", "outside", "not measured", "no reference"]
 
-class Anchor(NamedTuple):
+_DIGITS = 9
+"""A difference is rounded to this many decimals, or 61.96 - 60.46 would be more than 1.5."""
+
+
+class Reference(NamedTuple):
     """Where an unpruned score should be.
 
     Attributes:
@@ -31,41 +45,123 @@ class Anchor(NamedTuple):
     documents: int | None = None
 
 
-Anchors = Mapping[str, Mapping[str, Anchor]]
+References = Mapping[str, Mapping[str, Reference]]
 """By model and task."""
 
 
-def references(manifest: Manifest, path: Path = REFERENCES) -> dict[str, dict[str, Anchor]]:
-    """Return what the unpruned models of a run are held against.
+@dataclass(frozen=True, slots=True)
+class ReferenceCheck:
+    """An unpruned score beside its reference.
+
+    Attributes:
+        model: whose score.
+        task: id.
+        status: "within" or "outside" the tolerance; "not measured" without an unpruned score;
+            "no reference" where none is known.
+        value: the run's score, in the unit of the table's column.
+        reference: what it was compared with.
+    """
+
+    model: str
+    task: str
+    status: Status
+    value: float | None = None
+    reference: Reference | None = None
+
+
+ReferenceChecks = Mapping[str, Mapping[str, ReferenceCheck]]
+"""By model and task."""
+
+
+def references_of(manifest: Manifest, path: Path = REFERENCES) -> dict[str, dict[str, Reference]]:
+    """Return the references of a run's unpruned models.
 
     The unpruned rows that the experiment itself prints come first, then the package's own file. A
-    task of which the run asked only the first documents has no published reference.
+    task of which the run used only the first documents has no published reference.
 
     Raises:
         ValueError: a file of another format.
     """
     known = _file(path)
-    found: dict[str, dict[str, Anchor]] = {}
-    for model in dict.fromkeys([*manifest.models, *known.anchors]):
-        anchors = dict(known.anchors.get(model, {}))
-        # The first of several sources has the last word.
-        for row in reversed(manifest.printed):
+    found: dict[str, dict[str, Reference]] = {}
+    for model in dict.fromkeys([*manifest.models, *known.references]):
+        own = dict(known.references.get(model, {}))
+        # Of several sources the first one counts.
+        for row in reversed(manifest.published):
             if row.unpruned and row.model == model:
-                anchors |= {
-                    task: Anchor(value, known.tolerance(task), row.source)
+                own |= {
+                    task: Reference(value, known.tolerance(task), row.source)
                     for task, value in row.scores.items()
                 }
         found[model] = {
-            task: anchor
-            for task, anchor in anchors.items()
-            if anchor.documents is not None or task not in manifest.limited
+            task: reference
+            for task, reference in own.items()
+            if reference.documents is not None or task not in manifest.limited
         }
     return found
 
 
+def check_references(
+    records: Frame, references: Mapping[str, Mapping[str, Sequence[Any]]]
+) -> dict[str, dict[str, ReferenceCheck]]:
+    """Return the check of each model's unpruned score of each task of some records.
+
+    Args:
+        records: as `read_records` returns them.
+        references: by model and task: a `Reference`, or its first fields, (value, tolerance). One
+            that was measured on so many documents is not compared with another count.
+
+    Raises:
+        ValueError: a tolerance that is negative or no number.
+    """
+    table = scores(records)
+    return {
+        model: {
+            task: _check(model, task, table, count, references.get(model, {}).get(task))
+            for task, count in tasks.items()
+        }
+        for model, tasks in documents_of(records).items()
+    }
+
+
+def doubted_tasks(checks: ReferenceChecks) -> dict[str, frozenset[str]]:
+    """Return by model the tasks whose unpruned score fails its check."""
+    return {
+        model: frozenset(task for task, one in tasks.items() if one.status == "outside")
+        for model, tasks in checks.items()
+    }
+
+
+def _check(
+    model: str, task: str, table: Frame, documents: int, given: Sequence[Any] | None
+) -> ReferenceCheck:
+    found = table[task].get((model, UNPRUNED))
+    value = None if found is None or pd.isna(found) else float(found)
+    if given is None:
+        return ReferenceCheck(model, task, "no reference", value)
+    reference = Reference(*given)
+    if not reference.tolerance >= 0:
+        raise ValueError(
+            f"tolerance of {model} on {task} must be a number of at least 0, "
+            f"got {reference.tolerance}"
+        )
+    if reference.documents not in (None, documents):
+        return ReferenceCheck(model, task, "no reference", value)
+    if value is None:
+        return ReferenceCheck(model, task, "not measured", None, reference)
+    distance = round(abs(value - reference.value), _DIGITS)
+    status: Status = "within" if distance <= reference.tolerance else "outside"
+    return ReferenceCheck(model, task, status, value, reference)
+
+
 @dataclass(frozen=True)
-class _References:
-    anchors: Anchors
+class _ReferenceFile:
+    """Content of a file of references: by model, tolerances by task, and the usual tolerance.
+
+    Tolerances that it does not give are the benchmarks' own.
+    """
+
+    references: References
     tolerances: Mapping[str, float]
     usual: float | None
 
@@ -75,31 +171,31 @@ class _References:
 
 
 @cache
-def _file(path: Path) -> _References:
+def _file(path: Path) -> _ReferenceFile:
     """Return the content of a file of references; the head of ``references.yaml`` explains it."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         tolerances = {task: float(x) for task, x in content.get("tolerances", {}).items()}
-        known = _References({}, tolerances, content.get("tolerance"))
-        anchors = {model: _anchors(one, known) for model, one in content["models"].items()}
+        known = _ReferenceFile({}, tolerances, content.get("tolerance"))
+        models = {model: _of_model(one, known) for model, one in content["models"].items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} holds no references: {error!r}") from error
-    return _References(anchors, known.tolerances, known.usual)
+    return _ReferenceFile(models, known.tolerances, known.usual)
 
 
-def _anchors(one: Mapping[str, Any], known: _References) -> dict[str, Anchor]:
+def _of_model(one: Mapping[str, Any], known: _ReferenceFile) -> dict[str, Reference]:
     if "published" in one:
         lines = published.load(**one["published"])
         lines = lines[(lines["method"] == "Original") & (lines["task"] != "")]
         return {
-            task: Anchor(float(value), known.tolerance(task), source)
+            task: Reference(float(value), known.tolerance(task), source)
             for task, value, source in zip(
                 lines["task"], lines["value"], lines["source"], strict=True
             )
         }
     own, documents = one.get("tolerances", {}), one.get("documents", {})
     return {
-        task: Anchor(
+        task: Reference(
             float(value),
             float(own.get(task, known.tolerance(task))),
             str(one["source"]),

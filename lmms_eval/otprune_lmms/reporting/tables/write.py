@@ -3,26 +3,25 @@
 from pathlib import Path
 
 from otprune_lmms.files import write_text
-from otprune_lmms.reporting.tables.blocks import wide
-from otprune_lmms.reporting.tables.cost import Convention
+from otprune_lmms.reporting.tables.blocks import make_table
 from otprune_lmms.reporting.tables.intervals import read_intervals
-from otprune_lmms.reporting.tables.layout import Wide
+from otprune_lmms.reporting.tables.layout import ResultsTable
 from otprune_lmms.reporting.tables.render.csv import csv
 from otprune_lmms.reporting.tables.render.html import html
 from otprune_lmms.reporting.tables.render.latex import latex
 from otprune_lmms.reporting.tables.render.markdown import markdown
+from otprune_lmms.results.kept_image import KEPT_PATCHES
 from otprune_lmms.results.manifest import read_manifest
-from otprune_lmms.results.records import RECORDS, read_records
+from otprune_lmms.results.records import RECORDS, Convention, read_records
 
 PAGE, TABLE, TEX, WEB = "table.md", "table.csv", "table.tex", "table.html"
-PICTURE = "kept_patches.png"
 
 
-def write_tables(folder: Path, convention: Convention = "2ndm") -> Wide:
+def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
     """Write the tables of a results folder, each whole or not at all; return the table.
 
-    Reads ``records.csv`` and ``manifest.json``; ``averages.csv``, ``intervals.csv`` and
-    ``samples.parquet`` where they are.
+    Reads ``records.csv`` and ``manifest.json``, and ``averages.csv`` and ``intervals.csv`` where
+    they are.
 
     Args:
         folder: of the results.
@@ -33,16 +32,15 @@ def write_tables(folder: Path, convention: Convention = "2ndm") -> Wide:
         OutputError: a file cannot be written (disk full, read-only).
     """
     manifest = read_manifest(folder)
-    table = wide(
+    table = make_table(
         read_records(folder / RECORDS),
         manifest,
         intervals=read_intervals(folder),
-        folder=folder,
         convention=convention,
     )
     page = markdown(table, manifest.origin)
-    if (folder / PICTURE).is_file():
-        page += f"\n![kept patches]({PICTURE})\n"
+    if (folder / KEPT_PATCHES).is_file():
+        page += f"\n![kept patches]({KEPT_PATCHES})\n"
     write_text(folder / PAGE, page)
     write_text(folder / TABLE, csv(table))
     write_text(folder / TEX, latex(table, manifest.origin))

@@ -7,7 +7,7 @@ import pytest
 from analysis_frames import diagnostics_of, records_of, samples_of, together
 from otprune_lmms.reporting.analysis.correlation import correlations
 from otprune_lmms.reporting.analysis.levels import levels, times
-from otprune_lmms.reporting.analysis.points import budget, points
+from otprune_lmms.reporting.analysis.points import points, with_budget
 from otprune_lmms.reporting.analysis.redraws import percentile_interval, redraws
 
 DRAWS = 200
@@ -184,12 +184,20 @@ def test_an_interval_without_redraws_is_unknown():
     assert percentile_interval(np.arange(101.0)) == {"low": 2.5, "high": 97.5}
 
 
-@pytest.mark.parametrize(
-    ("ratio", "k", "name"),
-    [(0.098, np.nan, "0.098"), (None, 56, "k56"), (1 / 3, None, repr(1 / 3))],
-)
-def test_names_of_budgets(ratio, k, name):
-    assert budget(ratio, k) == name
+def test_only_budgets_before_the_language_model_take_part():
+    lines = [
+        ("unpruned", None, None, None, None, 0),
+        ("a", "x", 0.098, None, "kept", 0),
+        ("b", "x", None, 56.0, "kept", 0),
+        ("c", "x", 0.5, None, "flops", 0),
+        ("d", "x", 0.5, None, "kept", 2),
+        ("e", "x", None, None, None, 0),
+    ]
+    columns = ["row", "method", "keep_ratio", "k", "match", "layer"]
+    found = with_budget(pd.DataFrame(lines, columns=columns))
+    assert dict(zip(found["row"], found["budget"], strict=True)) == {
+        "a": "0.098", "b": "k56", "c": "0.5 flops",
+    }  # fmt: skip
 
 
 def test_levels_are_means_over_benchmarks():

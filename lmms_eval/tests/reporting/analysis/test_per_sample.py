@@ -69,7 +69,7 @@ def test_as_a_regression_with_a_dummy_for_every_level():
         diagnostics[["setting", "cluster", "exact_w2"]], on=["setting", "cluster"]
     )
     joined["value"] *= 100
-    fit = smf.ols("value ~ exact_w2 + C(cell) + C(doc_id)", joined).fit()
+    fit = smf.ols("value ~ exact_w2 + C(setting) + C(doc_id)", joined).fit()
     assert one["value"] / one["deviation"] == pytest.approx(-fit.params["exact_w2"])
 
 

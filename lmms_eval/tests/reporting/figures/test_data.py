@@ -9,48 +9,53 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import results_folder
-from otprune_lmms.experiments.folder import _cell
-from otprune_lmms.experiments.records import row_label
-from otprune_lmms.pruning_config import Cell
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.figures import radar, ratio_curves, relative_by_tokens, score_by_tokens
-from otprune_lmms.reporting.figures.budgets import budget_names
-from otprune_lmms.reporting.figures.data import NotDrawn, read_results, spoken, variant
-from otprune_lmms.reporting.figures.parts import first_layer, series_of, several_budgets, thinned
+from otprune_lmms.reporting.figures.data import (
+    NotDrawn,
+    budget_names,
+    read_results,
+    variants_of,
+)
+from otprune_lmms.reporting.figures.parts import (
+    first_layer,
+    in_words,
+    series_of,
+    several_budgets,
+    thinned,
+)
 from otprune_lmms.reporting.figures.ratio_curves import relative_scores
-from otprune_lmms.reporting.figures.score_by_setting import settings_of
+from otprune_lmms.reporting.figures.score_by_setting import curves_of
 from otprune_lmms.reporting.statistics import averages
 
-BUDGETS = st.one_of(
-    st.fixed_dictionaries({"keep_ratio": st.floats(1e-6, 1)}),
-    st.fixed_dictionaries({"k": st.integers(1, 3000)}),
-)
-SETTINGS = st.sampled_from(
-    [("otprune", {}), ("otprune", {"gamma": 0.05}), ("otprune", {"gamma": 1e-05}),
-     ("otprune", {"positions": "original"}), ("random", {"seed": 3}), ("divprune", {})]
-)  # fmt: skip
+
+def variant(**settings):
+    return json.dumps(settings)
 
 
-@settings(deadline=None, max_examples=50)
-@given(setting=SETTINGS, one=BUDGETS, other=BUDGETS, layers=st.tuples(*[st.integers(0, 40)] * 2))
-def test_the_variant_of_a_row_hangs_neither_on_budget_nor_on_layer(setting, one, other, layers):
-    method, more = setting
-    found = []
-    for budget, layer in zip((one, other), layers, strict=True):
-        if layer and "positions" in more:
-            layer = 0
-        cell = Cell.make(method, layer=layer, **budget, **more)
-        ratio = np.nan if cell.keep_ratio is None else cell.keep_ratio
-        k = np.nan if cell.k is None else cell.k
-        found.append(variant(row_label(cell), method, ratio, k, cell.layer))
-    assert found[0] == found[1]
-    shown = {name: value for name, value in more.items() if name != "seed"}
-    assert (found[0] == "") == (not shown)
+def test_a_variant_is_what_differs_beside_budget_and_layer():
+    configs = [
+        PruningConfig.make("otprune", 0.5),
+        PruningConfig.make("otprune", k=64, layer=2, gamma=0.05),
+        PruningConfig.make("random", 0.1, seed=3),
+        PruningConfig.make("otprune", 0.5, match="average"),
+        PruningConfig.make("otprune", 0.5, match="flops", gamma=0.05),
+        PruningConfig(),
+    ]
+    found = variants_of(pd.DataFrame([config.columns() for config in configs]))
+    assert [json.loads(one) for one in found] == [
+        {}, {"gamma": 0.05}, {}, {}, {"gamma": 0.05, "match": "flops"}, {},
+    ]  # fmt: skip
 
 
-def test_variants_are_spoken():
-    assert spoken("gamma0.05") == "γ = 0.05"
-    assert spoken("gamma1e-05-original") == "γ = 1e-05, original"
-    assert spoken("") == ""
+def test_settings_are_said_as_a_reader_says_them():
+    assert in_words({"gamma": 0.05}) == "γ = 0.05"
+    assert in_words({"gamma": 1e-05, "positions": "original"}) == "γ = 1e-05, original"
+    assert in_words({"variant": "paper", "plus": True}) == "variant paper, plus"
+    assert in_words({"keep_newlines": True, "last": False}) == "keep newlines, no last"
+    assert in_words({"preset": "tokens-192", "match": "flops"}) == "tokens-192, by multiply-adds"
+    assert in_words({"observe_from": 0.1234567891}) == "observe from = 0.1234567891"
+    assert in_words({}) == ""
 
 
 @pytest.fixture
@@ -81,7 +86,7 @@ def test_intervals_of_other_scores_are_not_shown(folder):
 
 def test_a_score_that_could_not_be_computed_is_left_out_and_seeds_are_averaged(folder):
     records = pd.read_csv(folder / "records.csv")
-    second = records[records["row"] == "random-0.25"].assign(cell="random-0.25-seed1", seed=1)
+    second = records[records["row"] == "random-0.25"].assign(setting="random-0.25-seed1", seed=1)
     second["value"] += 0.2
     missing = (records["row"] == "otprune-0.5") & (records["task"] == "coco2017_cap_val")
     records.loc[missing, "value"] = np.nan
@@ -123,36 +128,30 @@ def test_budgets_are_named_by_their_tokens_smallest_first(folder):
 
 def test_budgets_about_all_layers_count_tokens_over_layers(tmp_path):
     """Sixteen tokens, four layers; VTW drops all of them half-way."""
-    cells = [
-        Cell(),
-        Cell.make("otprune", 0.25, match="average"),
-        Cell.make("divprune", 0.25, match="average"),
-        Cell.make("divprune", 0.5, match="average"),
-        Cell.make("otprune", 0.5, match="average", layer=2),
-        Cell.make("fastv", 0.5, schedule="1:0.5"),
-        Cell.make("vtw", schedule="2:0"),
+    configs = [
+        PruningConfig(),
+        PruningConfig.make("otprune", 0.25, match="average"),
+        PruningConfig.make("divprune", 0.25, match="average"),
+        PruningConfig.make("divprune", 0.5, match="average"),
+        PruningConfig.make("otprune", 0.5, match="average", layer=2),
+        PruningConfig.make("fastv", 0.5, schedule="1:0.5"),
+        PruningConfig.make("vtw", schedule="2:0"),
     ]
-    known = [_cell(cell) for cell in cells]
-    lines = [results_folder.cell_of(None)] + [
-        {name: one[name] for name in ("setting", "row", "method", "keep_ratio", "k", "layer")}
-        | {"seed": None}
-        for one in known[1:]
-    ]
-    folder = tmp_path / "r"
-    folder.mkdir()
-    records = results_folder.records(
-        [one | {"keep_ratio": one["keep_ratio"] or 0} for one in lines]
+    tokens = [16, 4, 4, 8, 8, 7.75, 8]
+    records = pd.concat(
+        [
+            results_folder.records(
+                [config.columns() | {"keep_ratio": config.keep_ratio or 1.0}]
+            ).assign(keep_ratio=config.keep_ratio, layer_tokens=count)
+            for config, count in zip(configs, tokens, strict=True)
+        ]
     )
-    records["keep_ratio"] = records["keep_ratio"].replace(0, np.nan)
-    records.loc[records["row"] == lines[4]["row"], "kept_tokens"] = 0.0
-    records.to_csv(folder / "records.csv", index=False)
-    shape = {"hidden": 8, "feed_forward": 20, "layers": 4, "heads": 2}
-    content = results_folder.manifest() | {"cells": known, "shapes": {"tiny": shape}}
-    (folder / "manifest.json").write_text(json.dumps(content))
-    results = read_results(folder)
+    (tmp_path / "r").mkdir()
+    records.to_csv(tmp_path / "r" / "records.csv", index=False)
+    results = read_results(tmp_path / "r")
     assert results.amount == "visual tokens (mean over layers)"
-    tokens = results.scores.groupby("row")["tokens"].first()
-    assert [tokens[one["row"]] for one in lines] == [16, 4, 4, 8, 8, 7.75, 8]
+    found = results.scores.groupby("row")["tokens"].first()
+    assert [found[config.row] for config in configs] == tokens
     names = budget_names(results.scores[results.scores["method"].notna()])
     assert list(names) == ["4 tokens (25 %)", "8 tokens (50 %)", "own schedules"]
     assert [one.label for one in series_of(results.scores)][:1] == ["OTPrune"]
@@ -160,10 +159,24 @@ def test_budgets_about_all_layers_count_tokens_over_layers(tmp_path):
         assert draw(results, "tiny").axes
 
 
+def test_budgets_about_multiply_adds_are_apart():
+    configs = [
+        PruningConfig.make("otprune", 0.5),
+        PruningConfig.make("otprune", 0.5, match="flops"),
+        PruningConfig.make("otprune", k=7, match="flops"),
+    ]
+    table = pd.DataFrame([config.columns() for config in configs]).assign(tokens=[8, 9, 7])
+    assert budget_names(table) == {
+        "7 tokens (of multiply-adds)": ["otprune-k7-flops"],
+        "8 tokens (50 %)": ["otprune-0.5"],
+        "9 tokens (50 % of multiply-adds)": ["otprune-0.5-flops"],
+    }
+
+
 def test_a_legend_leaves_out_what_all_variants_of_a_method_share_if_it_is_long():
-    schedule = "schedule1_0.5_2_0.35_4_0.2"
-    lines = [("sparsevlm", schedule), ("sparsevlm", f"{schedule}-version2"), ("dart", schedule),
-             ("otprune", "gamma0.05")]  # fmt: skip
+    schedule = {"schedule": "1:0.5/2:0.35/4:0.2"}
+    lines = [("sparsevlm", variant(**schedule)), ("sparsevlm", variant(**schedule, version=2)),
+             ("dart", variant(**schedule)), ("otprune", variant(gamma=0.05))]  # fmt: skip
     scores = pd.DataFrame(lines, columns=["method", "variant"])
     assert [one.label for one in series_of(scores)] == [
         "SparseVLM", "SparseVLM, version = 2", "DART", "OTPrune, γ = 0.05",
@@ -171,29 +184,34 @@ def test_a_legend_leaves_out_what_all_variants_of_a_method_share_if_it_is_long()
 
 
 def test_each_method_counts_where_it_prunes_first(tmp_path):
-    cells = [
-        results_folder.cell_of(None),
-        *(results_folder.cell_of("otprune", 0.25, layer) for layer in (0, 2)),
-        *(results_folder.cell_of("divprune", 0.25, layer) for layer in (2, 5)),
+    configs = [
+        PruningConfig(),
+        *(PruningConfig.make("otprune", 0.25, layer=layer) for layer in (0, 2)),
+        *(PruningConfig.make("divprune", 0.25, layer=layer) for layer in (2, 5)),
     ]
-    results = read_results(results_folder.write_folder(tmp_path / "r", cells))
+    columns = [config.columns() for config in configs]
+    results = read_results(results_folder.write_folder(tmp_path / "r", columns))
     kept = first_layer(results.scores)
     assert set(kept["row"]) == {"unpruned", "otprune-0.25", "divprune-0.25-layer2"}
     assert not several_budgets(kept[kept["method"].notna()])
     assert [one.label for one in series_of(results.scores)] == ["OTPrune", "DivPrune"]
 
 
-def test_a_default_that_no_label_says_comes_from_the_experiment():
-    rows = {"gamma0.005": 61.0, "": 62.0, "gamma0.05": 63.0}
-    lines = [{"method": "otprune", "variant": name, "value": value} for name, value in rows.items()]
-    choices = [{"method": "otprune", "settings": {"gamma": g}} for g in (0.005, 0.01, 0.05)]
-    manifest = {"experiment": {"cells": {"methods": choices}}}
-    ((key, frame),) = settings_of(pd.DataFrame(lines), manifest).items()
+def test_a_curve_over_a_setting_has_its_default_too():
+    configs = [PruningConfig.make("otprune", 0.1, gamma=gamma) for gamma in (0.005, 0.01, 0.05)]
+    configs += [
+        PruningConfig.make("otprune", 0.1, gamma=0.5, variant="paper"),
+        PruningConfig.make("otprune", 0.1, variant="paper"),
+        PruningConfig.make("divprune", 0.1),
+    ]
+    table = pd.DataFrame([config.columns() for config in configs])
+    table = table.assign(variant=variants_of(table), value=[61.0, 62.0, 63.0, 9.0, 9.0, 9.0])
+    ((key, frame),) = curves_of(table).items()
     assert key == ("otprune", "gamma")
-    assert dict(zip(frame["setting"], frame["value"], strict=True)) == {
+    assert dict(zip(frame["x"], frame["value"], strict=True)) == {
         0.005: 61.0, 0.01: 62.0, 0.05: 63.0,
     }  # fmt: skip
-    assert settings_of(pd.DataFrame(lines), {}) == {}
+    assert curves_of(table.iloc[1:]) == {}, "two values are no curve"
 
 
 @settings(deadline=None, max_examples=50)

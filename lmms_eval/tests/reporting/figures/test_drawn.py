@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 import results_folder
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.figures import (
     KINDS,
     differences,
@@ -160,9 +161,10 @@ def test_latency_joins_scores_and_times_at_the_smallest_batch(results, folder):
 def test_layers_are_drawn_where_a_budget_has_several(tmp_path, results):
     with pytest.raises(NotDrawn, match="several layers"):
         score_by_layer.draw(results, "tiny")
-    cells = [results_folder.cell_of(None), results_folder.cell_of("divprune", 0.25)]
-    cells += [results_folder.cell_of("otprune", 0.25, layer) for layer in (0, 2, 5)]
-    layered = read_results(results_folder.write_folder(tmp_path / "layers", cells))
+    configs = [PruningConfig(), PruningConfig.make("divprune", 0.25)]
+    configs += [PruningConfig.make("otprune", 0.25, layer=layer) for layer in (0, 2, 5)]
+    columns = [config.columns() for config in configs]
+    layered = read_results(results_folder.write_folder(tmp_path / "layers", columns))
     figure = score_by_layer.draw(layered, "tiny")
     (line,) = lines(panel(figure, "GQA"), "otprune")
     assert list(line.get_xdata()) == [0, 2, 5]
@@ -223,7 +225,7 @@ def test_frequency_is_a_multiple_of_chance():
 
 def test_of_several_seeds_one_is_shown_and_images_without_a_raster_are_not(folder):
     kept = pd.read_parquet(folder / "diagnostics.parquet")
-    second = kept[kept["method"] == "random"].assign(cell="again")
+    second = kept[kept["method"] == "random"].assign(setting="again")
     flat = kept[kept["task"] == "gqa"].index
     kept.loc[flat, ["height", "width"]] = 0
     own = read_results(folder)

@@ -10,7 +10,7 @@ from otprune_lmms.reporting.report.write import PER_TASK
 
 @pytest.fixture
 def folder(tmp_path):
-    own = results_folder.write_folder(tmp_path / "results", results_folder.CELLS[:7])
+    own = results_folder.write_folder(tmp_path / "results", results_folder.SETTINGS[:7])
     # Of another suite than ours, so no images and no loading of tasks.
     text = (own / "manifest.json").read_text().replace('"mini"', '"./mine"')
     (own / "manifest.json").write_text(text)

@@ -194,19 +194,22 @@ def test_the_filters_find_what_they_say(page, browser):
     assert browser.run("document.getElementById('more').hidden") is True
     best = [task["best"] for task in data["tasks"]]
     base = 0
-    for cell in (1, 5):
+    for setting in (1, 5):
         for outcome in ("right", "wrong", "worse", "better"):
             want = 0
             for sample in data["samples"]:
                 value = {a[1]: a[3] for a in sample["answers"]}
                 full = best[sample["task"]]
                 want += {
-                    "right": full is not None and value[cell] >= full / 2,
-                    "wrong": full is not None and value[cell] < full / 2,
-                    "worse": value[cell] < value[base],
-                    "better": value[cell] > value[base],
+                    "right": full is not None and value[setting] >= full / 2,
+                    "wrong": full is not None and value[setting] < full / 2,
+                    "worse": value[setting] < value[base],
+                    "better": value[setting] > value[base],
                 }[outcome]
-            assert choose(browser, cell=str(cell), outcome=outcome) == want, (cell, outcome)
+            assert choose(browser, setting=str(setting), outcome=outcome) == want, (
+                setting,
+                outcome,
+            )
     browser.run("document.querySelector('#filters button[type=reset]').click()")
     assert browser.run("new Promise(done => setTimeout(() => done(1), 50))") == 1
     assert choose(browser, task="1") == 3
@@ -222,15 +225,15 @@ def test_the_filters_find_what_they_say(page, browser):
 def test_kept_patches_lie_where_they_were_kept(page, browser, folder):
     browser.open(page)
     choose(browser, text="", task="0")
-    buttons = "document.querySelectorAll('button[data-cell]')"
+    buttons = "document.querySelectorAll('button[data-setting]')"
     assert browser.run(f"{buttons}.length") > 0
     name = browser.run(f"{buttons}[0].closest('article').getAttribute('aria-label')")
     browser.run(f"{buttons}[0].click()")
     assert browser.run(f"{buttons}[0].getAttribute('aria-pressed')") == "true"
     doc, label = int(name.split()[-1]), browser.run(f"{buttons}[0].getAttribute('aria-label')")
     kept = results_folder.diagnostics()
-    cell = label.removeprefix("patches kept by ")
-    line = kept[(kept["cluster"] == f"gqa {doc // 2}") & (kept["setting"] == cell)].iloc[0]
+    setting = label.removeprefix("patches kept by ")
+    line = kept[(kept["cluster"] == f"gqa {doc // 2}") & (kept["setting"] == setting)].iloc[0]
     card = f"{buttons}[0].closest('article')"
     assert browser.run(f"{card}.querySelector('svg').getAttribute('viewBox')") == "0 0 60 60"
     veil = browser.run(f"{card}.querySelector('[data-overlay]').getAttribute('d')")
@@ -239,7 +242,7 @@ def test_kept_patches_lie_where_they_were_kept(page, browser, folder):
     picture = f"{card}.querySelector('image')"
     assert browser.run(f"{picture}.getAttribute('y')") == "10"  # padded to a square
     said = browser.run(f"{card}.querySelector('.says').textContent")
-    assert said == f"{cell} keeps {len(line['kept'])} of 16 patches."
+    assert said == f"{setting} keeps {len(line['kept'])} of 16 patches."
     browser.run(f"{buttons}[1].click()")
     assert browser.run(f"{card}.querySelectorAll('[aria-pressed=true]').length") == 1
     browser.run(f"{buttons}[1].click()")

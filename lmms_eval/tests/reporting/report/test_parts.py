@@ -16,19 +16,18 @@ import otprune_lmms.reporting.report
 import results_folder
 from otprune_lmms.reporting.report.choose import choose, disagree
 from otprune_lmms.reporting.report.embed import LONGEST, Texts, spelt_out
-from otprune_lmms.reporting.report.kept import Kept, bits
-from otprune_lmms.reporting.report.pictures import SIDE, Album
+from otprune_lmms.reporting.report.pictures import SIDE, Album, KeptPatches, bits
 from otprune_lmms.reporting.report.sheets import number
 from otprune_lmms.reporting.report.store import Store
 
 
 def frame(values, task="gqa", model="m"):
-    """Samples of documents 0, 1, ... with one value for each cell."""
+    """Samples of documents 0, 1, ... with one value for each setting."""
     lines = [
-        {"task": task, "doc_id": doc, "cluster": f"{task}{doc}", "model": model, "setting": cell}
+        {"task": task, "doc_id": doc, "cluster": f"{task}{doc}", "model": model, "setting": setting}
         | {"value": value, "answer": str(value)}
         for doc, many in enumerate(values)
-        for cell, value in enumerate(many)
+        for setting, value in enumerate(many)
     ]
     return pd.DataFrame(lines)
 
@@ -95,7 +94,7 @@ def test_bits_give_the_kept_patches_back(rows, columns, data):
 
 def test_kept_patches_are_found_by_image_and_named_by_number():
     diagnostics = results_folder.diagnostics()
-    kept = Kept(diagnostics, ["tiny"], ["unpruned", "otprune-0.25"])
+    kept = KeptPatches(diagnostics, ["tiny"], ["unpruned", "otprune-0.25"])
     assert kept.clusters == {f"{task} {i}" for task in results_folder.METRICS for i in range(2)}
     found, nothing = kept.of("gqa 0", 2)
     assert nothing is None
@@ -105,7 +104,7 @@ def test_kept_patches_are_found_by_image_and_named_by_number():
     assert found == {
         "grid": [4, 4], "sets": [[0, 1, bits(line["kept"].item(), (4, 4))]],
     }  # fmt: skip
-    assert Kept(None, ["tiny"], []).of("gqa 0", 1) == [None]
+    assert KeptPatches(None, ["tiny"], []).of("gqa 0", 1) == [None]
 
 
 def test_equal_images_are_stored_once_and_small():
@@ -157,7 +156,7 @@ def test_the_store_gives_the_samples_of_documents(tmp_path):
     for (task, doc), own in found.items():
         assert set(own["task"]) == {task}
         assert set(own["doc_id"]) == {doc}
-        assert own["setting"].tolist() == store.cells
+        assert own["setting"].tolist() == store.settings
 
 
 def test_numbers_have_a_true_minus_and_no_minus_zero():

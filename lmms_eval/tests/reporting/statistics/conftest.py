@@ -1,7 +1,9 @@
 """Made answers of experiments, scored by lmms-eval's own code."""
 
 import json
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +13,15 @@ from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
 from loguru import logger
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.results.columns import SETTING
 from otprune_lmms.results.records import COLUMNS
 from otprune_lmms.results.samples import SCHEMA, write_samples
 
 CATEGORIES = ("existence", "count", "code_reasoning")
 
 
-def cell_samples(task: str, right: np.ndarray, clusters: np.ndarray | None = None) -> pd.DataFrame:
-    """Samples of one cell from what each document scores (0 to 1)."""
+def seed_samples(task: str, right: np.ndarray, clusters: np.ndarray | None = None) -> pd.DataFrame:
+    """Samples of one setting from what each document scores (0 to 1)."""
     n = len(right)
     clusters = np.arange(n) if clusters is None else clusters
     frame = pd.DataFrame({"task": task, "doc_id": np.arange(n), "value": np.asarray(right, float)})
@@ -47,7 +50,7 @@ def cell_samples(task: str, right: np.ndarray, clusters: np.ndarray | None = Non
 
 
 def stock_score(task: str, frame: pd.DataFrame) -> float:
-    """The stored headline metric of one cell by lmms-eval's own aggregation."""
+    """The stored headline metric of one setting by lmms-eval's own aggregation."""
     counted = frame[frame["value"].notna()]
     detail = [json.loads(text) for text in counted["detail"]]
     if task == "pope":
@@ -62,32 +65,33 @@ def stock_score(task: str, frame: pd.DataFrame) -> float:
     return float(counted["value"].mean())
 
 
+def columns_of(setting: str) -> dict[str, Any]:
+    """The columns of a setting that is written as above."""
+    columns = dict.fromkeys(SETTING) | {"setting": setting, "row": setting, "name": setting}
+    columns |= {"layer": 0, "settings": "{}", "changed_settings": "{}", "keep_newlines": False}
+    method, *parts = setting.split("-")
+    if method == "unpruned":
+        return columns
+    numbers = {
+        name: int(n) for part in parts[1:] for name, n in [re.split(r"(?=\d)", part, maxsplit=1)]
+    }
+    row, _, _ = setting.partition("-seed")
+    return columns | {"row": row, "method": method, "keep_ratio": float(parts[0])} | numbers
+
+
 def experiment(
     right: Mapping[tuple[str, str], Mapping[str, np.ndarray]],
     clusters: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Records and samples from what documents score, by (model, cell) and task.
+    """Records and samples from what documents score, by (model, setting) and task.
 
-    Cells are labelled as the harness does: "unpruned", "otprune-0.1", "random-0.1-seed1".
+    Settings are written "unpruned", "otprune-0.1", "random-0.1-seed1", "otprune-0.1-layer2".
     """
     samples, records = [], []
-    for (model, cell), tasks in right.items():
-        method, _, rest = cell.partition("-")
-        row, _, seed = cell.partition("-seed")
-        layer = int(rest.partition("layer")[2][:1] or 0)
-        pruned = cell != "unpruned"
-        about = {
-            "model": model,
-            "setting": cell,
-            "row": row,
-            "method": method if pruned else None,
-            "keep_ratio": float(rest.split("-")[0]) if pruned else np.nan,
-            "k": None,
-            "layer": layer,
-            "seed": int(seed) if seed else None,
-        }
+    for (model, setting), tasks in right.items():
+        about = {"model": model, **columns_of(setting)}
         for task, values in tasks.items():
-            frame = cell_samples(task, values, (clusters or {}).get(task))
+            frame = seed_samples(task, values, (clusters or {}).get(task))
             samples.append(frame.assign(**about))
             records.append(
                 about
@@ -123,7 +127,7 @@ def write_folder(folder, records: pd.DataFrame, samples: pd.DataFrame) -> None:
 class Made:
     """The functions above, for tests."""
 
-    cell_samples = staticmethod(cell_samples)
+    seed_samples = staticmethod(seed_samples)
     stock_score = staticmethod(stock_score)
     experiment = staticmethod(experiment)
     write_folder = staticmethod(write_folder)

@@ -169,12 +169,12 @@ def test_one_shot_rows_must_be_named_one_by_one():
         one_shot_rank(table, [True, False])
 
 
-def record(row, cell, task, metric, value, model="m"):
+def record(row, setting, task, metric, value, model="m"):
     line = dict.fromkeys(COLUMNS)
     return line | {
         "model": model,
         "row": row,
-        "setting": cell,
+        "setting": setting,
         "task": task,
         "metric": metric,
         "value": value,

@@ -23,11 +23,13 @@ from otprune_lmms.reporting.statistics.headlines import resampled
 quiet = settings(deadline=None, max_examples=40, derandomize=True)
 
 
-def only(made, task, cells, clusters=None):
+def only(made, task, seeds, clusters=None):
     """The samples of one task, all rows in one group."""
     frames = [
-        made.cell_samples(task, right, clusters).assign(row=cell.partition("-seed")[0], cell=cell)
-        for cell, right in cells.items()
+        made.seed_samples(task, right, clusters).assign(
+            row=setting.partition("-seed")[0], setting=setting
+        )
+        for setting, right in seeds.items()
     ]
     (found,) = gather(task, pd.concat(frames, ignore_index=True))
     return found
@@ -84,7 +86,7 @@ def test_mme_draws_within_categories_and_keeps_pairs(made):
     for counts in cluster_counts(found.stratum, 50, 0):
         assert (counts[:, found.stratum == 0].sum(axis=1) == 6).all()
         assert (counts[:, found.stratum == 1].sum(axis=1) == 6).all()
-    frame = made.cell_samples("mme", right).set_index("doc_id").loc[found.documents]
+    frame = made.seed_samples("mme", right).set_index("doc_id").loc[found.documents]
     counts = next(cluster_counts(found.stratum, 50, task_seed("mme", 0)))
     slow = resampled("mme", frame, counts[:, found.cluster])
     np.testing.assert_allclose(draw_scores(found, 50)["a"], slow, atol=1e-9)
@@ -97,7 +99,7 @@ def test_draws_are_the_headline_of_the_drawn_documents(made, task):
     clusters = stream.integers(0, 15, 40)
     found = only(made, task, {"a": right}, clusters)
     counts = next(cluster_counts(found.stratum, 60, task_seed(task, 7)))
-    slow = resampled(task, made.cell_samples(task, right), counts[:, found.cluster])
+    slow = resampled(task, made.seed_samples(task, right), counts[:, found.cluster])
     np.testing.assert_allclose(draw_scores(found, 60, seed=7)["a"], slow, atol=1e-9)
 
 
@@ -113,29 +115,29 @@ def test_blocks_do_not_change_the_draws(monkeypatch):
 def test_rows_are_paired_and_tasks_are_not(made):
     right = np.random.default_rng(0).integers(0, 2, 80)
     better = np.where(np.arange(80) < 8, 1, right)
-    cells = {"a": right, "b": better, "c": right}
-    drawn = draw_scores(only(made, "gqa", cells))
+    seeds = {"a": right, "b": better, "c": right}
+    drawn = draw_scores(only(made, "gqa", seeds))
     np.testing.assert_array_equal(drawn["a"], drawn["c"])
     assert (drawn["b"] >= drawn["a"]).all()
     assert np.std(drawn["b"] - drawn["a"]) < 0.6 * np.std(drawn["a"])
-    other = draw_scores(only(made, "seedbench", cells))
+    other = draw_scores(only(made, "seedbench", seeds))
     assert abs(np.corrcoef(drawn["a"], other["a"])[0, 1]) < 0.1
     again = draw_scores(only(made, "gqa", {"a": right}))
     np.testing.assert_array_equal(drawn["a"], again["a"])
-    assert (draw_scores(only(made, "gqa", cells), seed=1)["a"] != drawn["a"]).any()
+    assert (draw_scores(only(made, "gqa", seeds), seed=1)["a"] != drawn["a"]).any()
 
 
 def test_seeds_are_averaged_inside_each_draw(made):
     stream = np.random.default_rng(0)
-    cells = {f"random-seed{i}": stream.integers(0, 2, 50) for i in range(3)}
-    found = only(made, "pope", cells)
+    seeds = {f"random-seed{i}": stream.integers(0, 2, 50) for i in range(3)}
+    found = only(made, "pope", seeds)
     assert list(found.terms) == ["random"]
     drawn = draw_scores(found, 200)["random"]
-    each = [draw_scores(only(made, "pope", {k: v}), 200)["random"] for k, v in cells.items()]
+    each = [draw_scores(only(made, "pope", {k: v}), 200)["random"] for k, v in seeds.items()]
     np.testing.assert_allclose(drawn, np.mean(each, axis=0))
     assert found.point("random") == pytest.approx(
         100
-        * np.mean([made.stock_score("pope", made.cell_samples("pope", v)) for v in cells.values()])
+        * np.mean([made.stock_score("pope", made.seed_samples("pope", v)) for v in seeds.values()])
     )
 
 
@@ -145,13 +147,13 @@ def test_documents_without_a_value_are_not_drawn(made):
     assert found.documents.tolist() == [0, 2, 3]
     assert found.clusters == 3
     assert not np.isnan(draw_scores(found)["a"]).any()
-    empty = made.cell_samples("gqa", np.full(3, np.nan)).assign(row="a", cell="a")
+    empty = made.seed_samples("gqa", np.full(3, np.nan)).assign(row="a", setting="a")
     assert gather("gqa", empty) == []
 
 
 def test_rows_with_other_documents_are_apart(made):
     frames = [
-        made.cell_samples("gqa", np.array(right)).assign(row=row, cell=row)
+        made.seed_samples("gqa", np.array(right)).assign(row=row, setting=row)
         for row, right in {"a": [1, 0, 1.0], "b": [1, 0, np.nan], "c": [0, 0, 1.0]}.items()
     ]
     groups = gather("gqa", pd.concat(frames, ignore_index=True))
@@ -159,9 +161,9 @@ def test_rows_with_other_documents_are_apart(made):
 
 
 def test_a_document_without_an_image_is_a_cluster_of_its_own(made):
-    frame = made.cell_samples("gqa", np.ones(5), np.array([0, 0, 1, 1, 2]))
+    frame = made.seed_samples("gqa", np.ones(5), np.array([0, 0, 1, 1, 2]))
     frame.loc[[2, 3], "cluster"] = ""
-    (found,) = gather("gqa", frame.assign(row="a", cell="a"))
+    (found,) = gather("gqa", frame.assign(row="a", setting="a"))
     assert found.clusters == 4
     assert not found.alone
 

@@ -23,25 +23,25 @@ RATES = {
 
 
 def answers(rates, documents, seed=0):
-    """Right and wrong by cell and task, of documents that are as hard for every cell."""
+    """Right and wrong by setting and task, of documents that are as hard for every setting."""
     stream = np.random.default_rng(seed)
     hard = {task: stream.random(n) for task, n in documents.items()}
-    own = {cell: {task: stream.random(n) for task, n in documents.items()} for cell in rates}
+    own = {setting: {task: stream.random(n) for task, n in documents.items()} for setting in rates}
     return {
-        cell: {
-            task: (0.7 * hard[task] + 0.3 * own[cell][task] < rate).astype(float)
+        setting: {
+            task: (0.7 * hard[task] + 0.3 * own[setting][task] < rate).astype(float)
             for task in documents
         }
-        for cell, rate in rates.items()
+        for setting, rate in rates.items()
     }
 
 
 @pytest.fixture(scope="module")
 def data(made):
     right = {
-        (model, cell): tasks
+        (model, setting): tasks
         for model, seed in (("small", 0), ("large", 1))
-        for cell, tasks in answers(RATES, DOCUMENTS, seed).items()
+        for setting, tasks in answers(RATES, DOCUMENTS, seed).items()
     }
     return made.experiment(right, SHARED)
 
@@ -215,7 +215,7 @@ def test_the_unpruned_model_alone(made):
 
 
 def test_one_document_has_a_score_and_no_interval(made):
-    right = {("m", cell): {"gqa": np.array([1.0])} for cell in ("unpruned", "otprune-0.1")}
+    right = {("m", setting): {"gqa": np.array([1.0])} for setting in ("unpruned", "otprune-0.1")}
     found = find(*made.experiment(right), draws=100)
     assert found.intervals["value"].tolist() == [100, 100]
     assert found.intervals[["low", "high"]].isna().all(axis=None)
@@ -224,7 +224,7 @@ def test_one_document_has_a_score_and_no_interval(made):
 
 
 def test_answers_that_are_all_alike(made):
-    right = {("m", cell): {"gqa": np.ones(40)} for cell in ("unpruned", "a-0.1", "b-0.1")}
+    right = {("m", setting): {"gqa": np.ones(40)} for setting in ("unpruned", "a-0.1", "b-0.1")}
     found = find(*made.experiment(right), draws=100)
     assert (found.intervals["low"] == 100).all()
     assert (found.intervals["high"] == 100).all()
@@ -236,13 +236,13 @@ def test_answers_that_are_all_alike(made):
 
 
 def test_an_unpruned_score_of_zero_leaves_the_mean_of_ratios(made):
-    cells = {"unpruned": (0.0, 0.9), "otprune-0.1": (0.4, 0.6)}
+    settings = {"unpruned": (0.0, 0.9), "otprune-0.1": (0.4, 0.6)}
     right = {
-        ("m", cell): {
+        ("m", setting): {
             "gqa": (np.arange(40) < 40 * low).astype(float),
             "seedbench": (np.arange(40) < 40 * high).astype(float),
         }
-        for cell, (low, high) in cells.items()
+        for setting, (low, high) in settings.items()
     }
     found = find(*made.experiment(right), draws=200)
     own = found.averages.set_index(["row", "rule"]).loc["otprune-0.1"]

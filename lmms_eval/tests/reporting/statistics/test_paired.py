@@ -23,10 +23,12 @@ quiet = settings(deadline=None, max_examples=40, derandomize=True)
 PAIR = ("a", "b")
 
 
-def only(made, task, cells, clusters=None):
+def only(made, task, seeds, clusters=None):
     frames = [
-        made.cell_samples(task, right, clusters).assign(row=cell.partition("-seed")[0], cell=cell)
-        for cell, right in cells.items()
+        made.seed_samples(task, right, clusters).assign(
+            row=setting.partition("-seed")[0], setting=setting
+        )
+        for setting, right in seeds.items()
     ]
     (found,) = gather(task, pd.concat(frames, ignore_index=True))
     return found
@@ -90,8 +92,8 @@ def brute_force(made, task, own, other, clusters):
     distinct = np.unique(clusters)
     for chosen in itertools.product([False, True], repeat=len(distinct)):
         flip = np.isin(clusters, distinct[np.array(chosen)])
-        left = made.cell_samples(task, np.where(flip, other, own), clusters)
-        right = made.cell_samples(task, np.where(flip, own, other), clusters)
+        left = made.seed_samples(task, np.where(flip, other, own), clusters)
+        right = made.seed_samples(task, np.where(flip, own, other), clusters)
         gaps.append(made.stock_score(task, left) - made.stock_score(task, right))
     # No exchange comes first.
     return np.mean(np.abs(gaps) >= abs(gaps[0]) - 1e-9)
@@ -131,10 +133,10 @@ def test_random_exchanges_find_the_exact_p(made, task, monkeypatch):
 
 def test_pairs_tested_together_or_alone_are_the_same(made):
     stream = np.random.default_rng(0)
-    cells = {name: stream.random(50) for name in "abc"} | {
+    seeds = {name: stream.random(50) for name in "abc"} | {
         f"r-seed{i}": stream.random(50) for i in range(3)
     }
-    found = only(made, "coco2017_cap_val", cells)
+    found = only(made, "coco2017_cap_val", seeds)
     pairs = list(itertools.combinations(found.terms, 2))
     whole = compare_pairs(found, pairs, 999)
     assert len(whole) == 6
@@ -148,8 +150,8 @@ def test_pairs_tested_together_or_alone_are_the_same(made):
 def test_seeds_of_equal_answers_are_one(made):
     own, other = np.random.default_rng(1).random((2, 40))
     single = compare_pairs(only(made, "coco2017_cap_val", {"a": own, "b": other}), [PAIR], 999)
-    cells = {"a-seed0": own, "a-seed1": own, "b": other}
-    several = compare_pairs(only(made, "coco2017_cap_val", cells), [PAIR], 999)
+    seeds = {"a-seed0": own, "a-seed1": own, "b": other}
+    several = compare_pairs(only(made, "coco2017_cap_val", seeds), [PAIR], 999)
     assert several == single
 
 

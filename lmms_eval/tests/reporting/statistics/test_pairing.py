@@ -2,29 +2,27 @@
 
 import pandas as pd
 
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.statistics.pairing import Comparison, comparisons, rows_of
 
 
-def records(*lines):
-    columns = ["row", "method", "keep_ratio", "k", "layer"]
-    return pd.DataFrame(lines, columns=columns)
+def pairs(*configs):
+    records = pd.DataFrame([config.columns() for config in configs])
+    return [(c.budget, c.a, c.b) for c in comparisons(rows_of(records))]
 
 
-def pairs(*lines):
-    return [(c.budget, c.a, c.b) for c in comparisons(rows_of(records(*lines)))]
-
-
-UNPRUNED = ("unpruned", None, None, None, 0)
+make = PruningConfig.make
+UNPRUNED = PruningConfig()
 
 
 def test_rows_of_one_budget_meet_each_other_and_the_unpruned_model():
     found = pairs(
         UNPRUNED,
-        ("otprune-0.098", "otprune", 0.098, None, 0),
-        ("otprune-0.2", "otprune", 0.2, None, 0),
-        ("divprune-0.098", "divprune", 0.098, None, 0),
-        ("divprune-0.098", "divprune", 0.098, None, 0),
-        ("otprune-k64", "otprune", None, 64.0, 0),
+        make("otprune", 0.098),
+        make("otprune", 0.2),
+        make("divprune", 0.098),
+        make("divprune", 0.098),
+        make("otprune", k=64),
     )
     assert found == [
         ("0.098", "otprune-0.098", "divprune-0.098"),
@@ -37,12 +35,12 @@ def test_rows_of_one_budget_meet_each_other_and_the_unpruned_model():
 
 def test_layers_are_budgets_of_their_own_and_meet_the_lowest():
     found = pairs(
-        ("otprune-0.1-layer2", "otprune", 0.1, None, 2),
-        ("otprune-0.1", "otprune", 0.1, None, 0),
-        ("otprune-0.1-layer12", "otprune", 0.1, None, 12),
-        ("otprune-0.1-layer2-gamma0.05", "otprune", 0.1, None, 2),
-        ("otprune-0.1-layer20-gamma0.05", "otprune", 0.1, None, 20),
-        ("divprune-0.1-layer2", "divprune", 0.1, None, 2),
+        make("otprune", 0.1, layer=2),
+        make("otprune", 0.1),
+        make("otprune", 0.1, layer=12),
+        make("otprune", 0.1, layer=2, gamma=0.05),
+        make("otprune", 0.1, layer=20, gamma=0.05),
+        make("divprune", 0.1, layer=2),
     )
     assert found == [
         ("0.1 at layer 2", "otprune-0.1-layer2", "otprune-0.1-layer2-gamma0.05"),
@@ -57,12 +55,12 @@ def test_layers_are_budgets_of_their_own_and_meet_the_lowest():
 def test_schedules_without_a_budget_meet_the_unpruned_model_only():
     found = pairs(
         UNPRUNED,
-        ("vtw", "vtw", None, None, 0),
-        ("transprune-low", "transprune", None, None, 0),
-        ("fastv-0.5", "fastv", 0.5, None, 0),
-        ("otprune-0.5-average", "otprune", 0.5, None, 0),
-        ("otprune-0.5-flops", "otprune", 0.5, None, 0),
-        ("fastv-0.5-flops", "fastv", 0.5, None, 0),
+        make("vtw"),
+        make("transprune", preset="low"),
+        make("fastv", 0.5),
+        make("otprune", 0.5, match="average"),
+        make("otprune", 0.5, match="flops"),
+        make("fastv", 0.5, match="flops"),
     )
     assert found == [
         ("0.5", "fastv-0.5", "otprune-0.5-average"),
@@ -76,7 +74,16 @@ def test_schedules_without_a_budget_meet_the_unpruned_model_only():
     ]
 
 
+def test_positions_that_are_not_the_usual_ones_are_another_setting():
+    found = pairs(
+        make("otprune", 0.1),
+        make("otprune", 0.1, layer=2),
+        make("otprune", 0.1, layer=4, positions="compact"),
+    )
+    assert found == [("0.1, layers", "otprune-0.1-layer2", "otprune-0.1")]
+
+
 def test_nothing_to_compare():
     assert pairs(UNPRUNED) == []
-    assert pairs() == []
+    assert comparisons([]) == []
     assert Comparison("0.1", "x", "y").pair == ("x", "y")

@@ -26,8 +26,8 @@ def folder(made, tmp_path_factory):
     }
     tasks = {"gqa": 80, "pope": 40, "mme": 36, "seedbench": 50, "mmmu_val": 30, "nocaps_val": 30}
     right = {
-        ("m", cell): {task: (stream.random(n) < rate).astype(float) for task, n in tasks.items()}
-        for cell, rate in rates.items()
+        ("m", setting): {task: (stream.random(n) < rate).astype(float) for task, n in tasks.items()}
+        for setting, rate in rates.items()
     }
     path = tmp_path_factory.mktemp("results") / "made"
     made.write_folder(path, *made.experiment(right, {"pope": np.arange(40) // 2}))

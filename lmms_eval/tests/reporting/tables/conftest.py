@@ -4,22 +4,23 @@ import json
 
 import pytest
 
-from otprune_lmms.reporting.tables import Manifest, frame
+from otprune_lmms.results.manifest import Manifest
+from otprune_lmms.results.records import COLUMNS, frame
 
 ORIGIN = {"hardware": "a computer", "commit": "abc"}
 
 
 def record(row, task, metric, value, **others):
-    """One line of a model at 57.6 of 576 tokens."""
-    plain = {
-        "experiment": "try", "suite": "hub", "model": "tiny", "setting": row, "method": None,
-        "keep_ratio": None, "k": None, "layer": 0, "seed": None, "row": row, "task": task,
-        "metric": metric, "value": value, "missing": None, "documents": 10, "kept_tokens": 57.6,
-        "visual_tokens": 576.0,
+    """One line of a model at 57.6 of 576 tokens; the row is a method and its budget."""
+    plain = dict.fromkeys(COLUMNS) | {
+        "experiment": "try", "suite": "hub", "model": "tiny", "setting": row, "row": row,
+        "name": row, "layer": 0, "keep_newlines": False, "settings": "{}",
+        "changed_settings": "{}", "task": task, "metric": metric, "value": value, "documents": 10,
+        "kept_tokens": 57.6, "visual_tokens": 576.0,
     }  # fmt: skip
     if row != "unpruned":
         method, budget = row.split("-")[:2]
-        plain["method"] = method
+        plain |= {"method": method, "name": method, "match": "kept"}
         plain |= {"k": int(budget[1:])} if budget[0] == "k" else {"keep_ratio": float(budget)}
     else:
         plain["kept_tokens"] = 576.0
@@ -94,7 +95,7 @@ def made():
 
 
 @pytest.fixture(scope="session")
-def cell():
+def entry_of():
     """A table's entry by row label and heading."""
 
     def find(table, label, heading, model=None):

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from otprune_lmms.reporting import published
-from otprune_lmms.reporting.tables import Manifest, frame, wide
+from otprune_lmms.reporting.tables import make_table
 from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN
-from otprune_lmms.reporting.tables.settings import Setting
-from otprune_lmms.results.manifest import Planned, Printed
+from otprune_lmms.results.columns import Budget
+from otprune_lmms.results.manifest import Manifest, PlannedRow, PublishedRow
+from otprune_lmms.results.records import frame
 
 
 def titles(table, part=0):
@@ -30,7 +31,7 @@ def test_a_block_for_the_unpruned_model_and_one_for_each_budget(made):
     )  # fmt: skip
     records.loc[records["row"].str.endswith(("0.5", "288")), "kept_tokens"] = 288.0
     records.loc[records["row"] == "b-k64", "kept_tokens"] = 64.25
-    table = wide(records, made.manifest)
+    table = make_table(records, made.manifest)
     assert titles(table) == [
         "Upper bound: 576 visual tokens (100 %)",
         "Retain 0.5 (288 of 576 tokens, down 50.0 %)",
@@ -42,7 +43,7 @@ def test_a_block_for_the_unpruned_model_and_one_for_each_budget(made):
 
 
 def test_the_numbers_of_a_row(made):
-    table = wide(made.records(), made.manifest)
+    table = make_table(made.records(), made.manifest)
     names = [column.name for column in table.columns]
     assert names == [
         "tokens", "GQA", "MME-P", "Flickr", "mean of ratios", "ratio of means (MME-P/20)",
@@ -58,15 +59,15 @@ def test_the_numbers_of_a_row(made):
     assert table.rows[2][2:5] == pytest.approx((30, 450, 40))
 
 
-def test_seeds_are_averaged_and_their_spread_is_told(made, cell):
-    table = wide(made.records(), made.manifest)
-    entry = cell(table, "random-0.1", "GQA")
+def test_seeds_are_averaged_and_their_spread_is_told(made, entry_of):
+    table = make_table(made.records(), made.manifest)
+    entry = entry_of(table, "random-0.1", "GQA")
     assert entry.spread == pytest.approx(np.std([20, 40], ddof=1))
     each = [100 * (g / 80 + m / 1500 + f / 120) / 3 for g, m, f in [(20, 300, 30), (40, 600, 50)]]
-    average = cell(table, "random-0.1", "mean of ratios")
+    average = entry_of(table, "random-0.1", "mean of ratios")
     assert average.value == pytest.approx(np.mean(each))
     assert average.spread == pytest.approx(np.std(each, ddof=1))
-    assert cell(table, "otprune-0.1", "GQA").spread is None
+    assert entry_of(table, "otprune-0.1", "GQA").spread is None
     (note,) = [note for note in table.notes if note.startswith("random-0.1: mean of 2 seeds")]
     assert "standard deviation: GQA 14.1, MME-P 212, Flickr 14.1, mean of ratios" in note
 
@@ -74,19 +75,19 @@ def test_seeds_are_averaged_and_their_spread_is_told(made, cell):
 def test_a_seed_that_is_missing_leaves_no_mean_of_the_others(made):
     records = made.records()
     records.loc[records["setting"] == "random-0.1-seed1", "value"] = None
-    table = wide(records, made.manifest)
+    table = make_table(records, made.manifest)
     assert table.rows[2][2:] == (None,) * 5
     (row,) = [row for *_, row in table.ours() if row.label == "random-0.1"]
     assert {entry.spread for entry in row.entries} == {None}
 
 
-def test_what_is_missing_is_said_and_never_counted_as_zero(made, cell):
+def test_what_is_missing_is_said_and_never_counted_as_zero(made, entry_of):
     records = made.records()
     captions = records["task"] == "flickr30k_test"
     records.loc[captions, "value"] = None
     records.loc[captions, "missing"] = "needs Java"
-    table = wide(records, made.manifest)
-    entry = cell(table, "otprune-0.1", "Flickr")
+    table = make_table(records, made.manifest)
+    entry = entry_of(table, "otprune-0.1", "Flickr")
     assert (entry.value, entry.empty) == (None, MISSING)
     assert table.rows[1][5] == pytest.approx(100 * (0.75 + 0.8) / 2)
     assert "not computed (needs Java): flickr30k_test; relative averages leave them out" in (
@@ -94,51 +95,55 @@ def test_what_is_missing_is_said_and_never_counted_as_zero(made, cell):
     )
 
 
-def test_averages_over_fewer_tasks_are_named_and_no_contest(made, cell):
+def test_averages_over_fewer_tasks_are_named_and_no_contest(made, entry_of):
     records = made.records()
     lost = (records["row"] == "random-0.1") & (records["task"] == "gqa")
     records.loc[lost, "value"] = None
-    table = wide(records, made.manifest)
+    table = make_table(records, made.manifest)
     assert any("random-0.1: relative averages over 2 of 3 tasks" in note for note in table.notes)
-    assert cell(table, "otprune-0.1", "mean of ratios").mark is None
-    assert cell(table, "otprune-0.1", "Flickr").mark == "best"
+    assert entry_of(table, "otprune-0.1", "mean of ratios").mark is None
+    assert entry_of(table, "otprune-0.1", "Flickr").mark == "best"
 
 
-def test_what_was_asked_for_and_not_run_says_so(made, cell):
+def test_what_was_asked_for_and_not_run_says_so(made, entry_of):
     manifest = Manifest(
         "A try",
         models=("tiny", "large"),
         tasks=("gqa", "pope", "mme"),
         planned=(
-            Planned("unpruned"),
-            Planned("a-0.1", "a", 0.1),
-            Planned("b-0.1", "b", 0.1),
-            Planned("b-0.5", "b", 0.5),
+            PlannedRow("unpruned", "unpruned"),
+            PlannedRow("a-0.1", "a", "a", Budget(0.1)),
+            PlannedRow("b-0.1", "b", "b", Budget(0.1)),
+            PlannedRow("b-0.5", "b", "b", Budget(0.5)),
         ),
     )
     records = made.plain({"unpruned": (80, 90), "b-0.1": (60, 70)})
-    table = wide(records, manifest)
+    table = make_table(records, manifest)
     assert [part.model for part in table.parts] == ["tiny", "large"]
     assert labels(table) == [["unpruned"], ["b-0.5"], ["a-0.1", "b-0.1"]]
     assert titles(table)[1:] == ["Retain 0.5", "Retain 0.1 (57.6 of 576 tokens, down 90.0 %)"]
     assert labels(table, 1) == [["unpruned"], ["b-0.5"], ["a-0.1", "b-0.1"]]
     (row,) = [row for part, _, row in table.ours() if row.label == "a-0.1" and part.model == "tiny"]
     assert {(entry.value, entry.empty) for entry in row.entries} == {(None, NOT_RUN)}
-    absent = cell(table, "b-0.1", "MME-P", "tiny")
+    absent = entry_of(table, "b-0.1", "MME-P", "tiny")
     assert (absent.value, absent.empty) == (None, NOT_RUN)
-    assert cell(table, "b-0.1", "average rank", "tiny").value is None, "nothing to be ranked among"
-    # Without the experiment's cells the model alone is known to be missing.
-    less = wide(records, dataclasses.replace(manifest, planned=()))
+    assert entry_of(table, "b-0.1", "average rank", "tiny").value is None, (
+        "nothing to be ranked among"
+    )
+    # Without the experiment's settings the model alone is known to be missing.
+    less = make_table(records, dataclasses.replace(manifest, planned=()))
     assert labels(less, 1) == [["unpruned"]]
-    assert cell(less, "unpruned", "GQA", "large").empty == NOT_RUN
+    assert entry_of(less, "unpruned", "GQA", "large").empty == NOT_RUN
 
 
 def test_layers_and_settings_stand_in_the_row(made):
     rows = ("otprune-0.1", "otprune-0.1-layer2", "otprune-0.1-layer8", "otprune-0.1-gamma1e-05")
     records = made.plain({"unpruned": (80, 90)} | dict.fromkeys(rows, (50, 60)))
     for layer in (2, 8):
-        records.loc[records["row"].str.endswith(f"layer{layer}"), "layer"] = layer
-    table = wide(records, made.manifest)
+        own = records["row"].str.endswith(f"layer{layer}")
+        records.loc[own, ["layer", "name"]] = layer, f"otprune, layer {layer}"
+    records.loc[records["row"] == rows[-1], "name"] = "otprune, gamma 1e-05"
+    table = make_table(records, made.manifest)
     (block,) = table.parts[0].blocks[1:]
     assert [row.name for row in block.rows] == [
         "otprune", "otprune, layer 2", "otprune, layer 8", "otprune, gamma 1e-05",
@@ -147,34 +152,35 @@ def test_layers_and_settings_stand_in_the_row(made):
     assert any(note.startswith("layer 2, 8: pruned at the input") for note in table.notes)
 
 
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("otprune-0.098", "otprune"),
-        ("otprune-0.098-layer12-gamma0.05-variantpaper-original",
-         "otprune, layer 12, gamma 0.05, variantpaper, original"),
-        ("otprune-0.098-k1_size3", "otprune, k1_size 3"),
-        ("otprune-0.0980001", "otprune"),
-        ("otprune-1e-05-newlines", "otprune, newlines"),
-        ("something else", "something else"),
-    ],
-)  # fmt: skip
-def test_a_row_is_named_without_its_budget(label, name):
-    assert Setting("tiny", label, "otprune", keep_ratio=0.098).name == name
+def test_schedules_and_multiply_adds_are_budgets_of_their_own(made):
+    records = made.plain(
+        {"unpruned": (80, 90), "a-0.5": (60, 70), "b-0.5": (60, 70), "c-0.5": (60, 70)}
+    )
+    records.loc[records["row"] == "b-0.5", "match"] = "average"
+    records.loc[records["row"] == "c-0.5", "match"] = "flops"
+    assert labels(make_table(records, made.manifest)) == [
+        ["unpruned"],
+        ["a-0.5", "b-0.5"],
+        ["c-0.5"],
+    ]
+    records.loc[records["row"] == "c-0.5", ["keep_ratio", "match"]] = None, None
+    table = make_table(records, made.manifest)
+    assert titles(table)[-1].startswith("Own schedules")
+    assert labels(table)[-1] == ["c-0.5"]
 
 
 def test_models_are_compared_with_their_own_unpruned_row(made):
     small, large = made.records(), made.records()
     large["model"] = "large"
     large.loc[large["row"] == "unpruned", "value"] *= 2
-    table = wide(pd.concat([small, large], ignore_index=True), made.manifest)
+    table = make_table(pd.concat([small, large], ignore_index=True), made.manifest)
     assert [part.model for part in table.parts] == ["tiny", "large"]
     assert table.rows[4][5] == pytest.approx(table.rows[1][5] / 2)
 
 
 def test_without_an_unpruned_row_nothing_is_relative(made):
     records = made.records()
-    table = wide(records[records["row"] != "unpruned"], made.manifest)
+    table = make_table(records[records["row"] != "unpruned"], made.manifest)
     assert [row[5:] for row in table.rows] == [(None, None)] * 2
     assert [block.kind for block in table.parts[0].blocks] == ["retain"]
     assert "tiny: no unpruned row, so nothing is relative to it" in table.notes
@@ -183,67 +189,68 @@ def test_without_an_unpruned_row_nothing_is_relative(made):
 def test_an_unpruned_zero_is_left_out_and_named(made):
     records = made.records()
     records.loc[(records["row"] == "unpruned") & (records["task"] == "gqa"), "value"] = 0.0
-    table = wide(records, made.manifest)
+    table = make_table(records, made.manifest)
     assert table.rows[1][5] == pytest.approx(100 * (0.8 + 0.5) / 2)
     assert any("unpruned scores 0 on gqa" in note for note in table.notes)
 
 
 def test_the_mini_suite_says_so_and_the_hub_does_not(made):
     records = made.records()
-    assert wide(records, made.manifest).title == "A try"
+    assert make_table(records, made.manifest).title == "A try"
     records["suite"] = "mini"
-    title = wide(records, made.manifest).title
+    title = make_table(records, made.manifest).title
     assert title == "A try (mini suite: embedded data, not the paper's benchmarks)"
 
 
 def test_two_tasks_of_one_benchmark_keep_their_names(made):
     tasks = ("mmbench_en_dev", "mmbench_en_dev_static")
     records = frame([made.record("unpruned", task, "gpt_eval_score", 64.0) for task in tasks])
-    names = [column.name for column in wide(records, made.manifest).columns]
+    names = [column.name for column in make_table(records, made.manifest).columns]
     assert names[1:3] == list(tasks)
 
 
-def test_prompts_without_images_have_no_tokens(made, cell):
+def test_prompts_without_images_have_no_tokens(made, entry_of):
     records = made.plain(
-        {"unpruned": (80, 90), "a-0.1": (60, 70)}, kept_tokens=None, visual_tokens=None
+        {"unpruned": (80, 90), "a-0.1": (60, 70)},
+        kept_tokens=None,
+        visual_tokens=None,
+        multiply_adds_2ndm=1e9,
     )
-    shape = {"hidden": 8, "feed_forward": 20, "layers": 6, "heads": 2}
-    known = {"shapes": {"tiny": shape}, "text_tokens": {"tiny": {"gqa": 20.0}}}
-    table = wide(records, dataclasses.replace(made.manifest, **known))
+    table = make_table(records, made.manifest)
     assert titles(table) == ["Upper bound", "Retain 0.1"]
-    assert cell(table, "a-0.1", "tokens").value is None
+    assert entry_of(table, "a-0.1", "tokens").value is None
     assert not [column for column in table.columns if column.kind == "cost"]
 
 
-def test_documents_that_could_not_be_asked_are_told(made):
+def test_documents_without_an_answer_are_named(made):
     manifest = dataclasses.replace(made.manifest, left_out={"gqa": 3})
-    note = "gqa: 3 documents could not be asked and are left out of every row"
-    assert note in wide(made.records(), manifest).notes
-    assert note not in wide(made.records(), made.manifest).notes
+    note = "gqa: 3 documents could not be answered and are left out of every row"
+    assert note in make_table(made.records(), manifest).notes
+    assert note not in make_table(made.records(), made.manifest).notes
 
 
 def test_a_part_of_a_benchmark_is_told_from_the_whole(made):
     manifest = dataclasses.replace(made.manifest, limited=frozenset({"gqa"}))
     note = "documents: gqa 10 (the first), mme 10, flickr30k_test 10"
-    assert note in wide(made.records(), manifest).notes
+    assert note in make_table(made.records(), manifest).notes
 
 
 def test_no_records_are_refused(made):
     with pytest.raises(ValueError, match="needs records"):
-        wide(frame([]), made.manifest)
+        make_table(frame([]), made.manifest)
 
 
-def test_published_numbers_stand_apart(made, cell):
+def test_published_numbers_stand_apart(made, entry_of):
     base = {"gqa": 61.96, "mme": 1506, "pope": 1.0}
     manifest = Manifest(
         "A try",
-        printed=(
-            Printed("a paper", "unpruned", "tiny", base),
-            Printed("a paper", "OTPrune", "tiny", {"gqa": 99.9, "mme": 1368}),
-            Printed("another", "FastV", "tiny", {"gqa": 49.6}),
+        published=(
+            PublishedRow("a paper", "unpruned", "tiny", base),
+            PublishedRow("a paper", "OTPrune", "tiny", {"gqa": 99.9, "mme": 1368}),
+            PublishedRow("another", "FastV", "tiny", {"gqa": 49.6}),
         ),
     )
-    alone, table = wide(made.records(), made.manifest), wide(made.records(), manifest)
+    alone, table = make_table(made.records(), made.manifest), make_table(made.records(), manifest)
     kinds = [block.kind for block in table.parts[0].blocks]
     assert kinds == ["upper", "retain", "published", "published"]
     assert titles(table)[2:] == [
@@ -257,11 +264,11 @@ def test_published_numbers_stand_apart(made, cell):
     for block in table.parts[0].blocks[2:]:
         assert {e.mark for row in block.rows for e in row.entries} == {None}
     # Over the tasks of this table alone, against the same source's unpruned row.
-    assert cell(table, "OTPrune", "mean of ratios").value == pytest.approx(
+    assert entry_of(table, "OTPrune", "mean of ratios").value == pytest.approx(
         100 * (99.9 / 61.96 + 1368 / 1506) / 2
     )
-    assert cell(table, "FastV", "mean of ratios").value is None
-    assert cell(table, "FastV", "MME-P").empty == MISSING
+    assert entry_of(table, "FastV", "mean of ratios").value is None
+    assert entry_of(table, "FastV", "MME-P").empty == MISSING
 
 
 def table_1(model, shown):
@@ -293,11 +300,11 @@ def table_1(model, shown):
         ("LLaVA-NeXT-7B", (1.77, 1.23), (92.96, 95.20)),
     ],
 )
-def test_the_paper_s_table_has_the_paper_s_ranks(model, ranks, averages, made, cell):
+def test_the_paper_s_table_has_the_paper_s_ranks(model, ranks, averages, made, entry_of):
     lines = table_1(model, ("VTW", "FastV", "DivPrune", "OTPrune"))
-    table = wide(frame([made.record(**line) for line in lines]), made.manifest)
+    table = make_table(frame([made.record(**line) for line in lines]), made.manifest)
     for method, rank, average in zip(("DivPrune", "OTPrune"), ranks, averages, strict=True):
         row = f"{method}-0.098"
-        assert round(cell(table, row, "average rank").value, 2) == rank
-        assert round(cell(table, row, "mean of ratios").value, 2) == average
-    assert cell(table, "OTPrune-0.098", "average rank").mark == "best"
+        assert round(entry_of(table, row, "average rank").value, 2) == rank
+        assert round(entry_of(table, row, "mean of ratios").value, 2) == average
+    assert entry_of(table, "OTPrune-0.098", "average rank").mark == "best"

@@ -5,13 +5,20 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from otprune_lmms.reporting.tables import csv, html, markdown, read_intervals, wide, write_tables
+from otprune_lmms.reporting.tables import (
+    csv,
+    html,
+    make_table,
+    markdown,
+    read_intervals,
+    write_tables,
+)
 from otprune_lmms.reporting.tables.intervals import Interval, Intervals
 
 
 def written(folder, made):
     """Intervals of one below to two above each number of the table."""
-    table = wide(made.records(), made.manifest)
+    table = make_table(made.records(), made.manifest)
     scores, averages = [], []
     for part, _, row in table.ours():
         for column, entry in zip(table.columns, row.entries, strict=True):
@@ -37,9 +44,9 @@ def test_none_where_the_statistics_were_not_made(tmp_path, made):
     assert "low" not in (tmp_path / "table.csv").read_text()
 
 
-def test_averages_carry_theirs_and_scores_have_a_table_of_their_own(tmp_path, made, cell):
+def test_averages_carry_theirs_and_scores_have_a_table_of_their_own(tmp_path, made, entry_of):
     table = write_tables(written(made.folder(tmp_path), made))
-    average = cell(table, "otprune-0.1", "mean of ratios")
+    average = entry_of(table, "otprune-0.1", "mean of ratios")
     assert (average.low, average.high) == pytest.approx((average.value - 1, average.value + 2))
     page = (tmp_path / "table.md").read_text()
     value = average.value
@@ -54,20 +61,20 @@ def test_averages_carry_theirs_and_scores_have_a_table_of_their_own(tmp_path, ma
     assert f"[{value - 1:.1f}, {value + 2:.1f}]" in (tmp_path / "table.tex").read_text()
 
 
-def test_the_unpruned_average_is_a_hundred_and_has_none(tmp_path, made, cell):
+def test_the_unpruned_average_is_a_hundred_and_has_none(tmp_path, made, entry_of):
     table = write_tables(written(made.folder(tmp_path), made))
-    assert cell(table, "unpruned", "mean of ratios").low is None
-    assert cell(table, "unpruned", "GQA").low is not None
+    assert entry_of(table, "unpruned", "mean of ratios").low is None
+    assert entry_of(table, "unpruned", "GQA").low is not None
 
 
-def test_intervals_of_other_records_are_left_out_and_told(tmp_path, made, cell):
+def test_intervals_of_other_records_are_left_out_and_named(tmp_path, made, entry_of):
     folder = written(made.folder(tmp_path), made)
     records = made.records()
     records.loc[records["row"] == "otprune-0.1", "value"] *= 1.01
     table = write_tables(made.folder(folder, records))
     for name in ("GQA", "mean of ratios", "ratio of means (MME-P/20)"):
-        assert cell(table, "otprune-0.1", name).low is None
-        assert cell(table, "random-0.1", name).low is not None
+        assert entry_of(table, "otprune-0.1", name).low is None
+        assert entry_of(table, "random-0.1", name).low is not None
     assert any(
         note.startswith("tiny otprune-0.1: its intervals are of other") for note in table.notes
     )
@@ -94,7 +101,7 @@ def test_another_file_is_refused(tmp_path, name, content):
 
 def test_every_format_draws_intervals_of_any_table(made):
     intervals = Intervals({("tiny", "otprune-0.1", "gqa"): Interval(60.0, 50.0, 70.0)})
-    table = wide(made.records(), made.manifest, intervals=intervals)
+    table = make_table(made.records(), made.manifest, intervals=intervals)
     assert table.intervals
     assert "| otprune-0.1 | [50.0, 70.0] |" in markdown(table, {})
     assert "95 % interval [50.0, 70.0]" in html(table, {})

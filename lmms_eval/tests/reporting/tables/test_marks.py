@@ -3,9 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otprune_lmms.reporting.tables.layout import Column, Entry, Row
-from otprune_lmms.reporting.tables.marks import marked
-from otprune_lmms.reporting.tables.render.text import shown
+from otprune_lmms.reporting.tables.blocks import marked
+from otprune_lmms.reporting.tables.layout import Column, Entry, TableRow, shown
 
 quiet = settings(deadline=None, max_examples=40, derandomize=True)
 
@@ -14,7 +13,7 @@ VALUES = st.none() | st.floats(0, 3).map(lambda x: round(x, 2))
 
 def rows_of(columns):
     return [
-        Row(str(i), str(i), tuple(Entry(value) for value in values))
+        TableRow(str(i), str(i), tuple(Entry(value) for value in values))
         for i, values in enumerate(zip(*columns, strict=True))
     ]
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from otprune_lmms.reporting.tables import Manifest, csv, html, latex, markdown, terminal, wide
+from otprune_lmms.reporting.tables import csv, html, latex, make_table, markdown, terminal
 from otprune_lmms.reporting.tables.render.html import script
 from otprune_lmms.reporting.tables.render.latex import escaped as in_latex
 from otprune_lmms.reporting.tables.render.markdown import escaped as in_markdown
 from otprune_lmms.reporting.tables.render.terminal import folds
-from otprune_lmms.results.manifest import Printed
+from otprune_lmms.results.manifest import Manifest, PublishedRow
 
 quiet = settings(deadline=None, max_examples=40, derandomize=True)
 
@@ -69,8 +69,8 @@ class Tables(HTMLParser):
 
 @pytest.fixture(scope="module")
 def plain(made):
-    printed = Printed("a paper", "FastV", "tiny", {"gqa": 49.6})
-    return wide(made.records(), dataclasses.replace(made.manifest, printed=(printed,)))
+    printed = PublishedRow("a paper", "FastV", "tiny", {"gqa": 49.6})
+    return make_table(made.records(), dataclasses.replace(made.manifest, published=(printed,)))
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,14 @@ def evil(made):
     records.loc[records["metric"] == "exact_match", "task"] = EVIL
     lost = records.iloc[0].to_dict() | {"metric": "other", "value": None, "missing": EVIL}
     records.loc[len(records)] = lost
-    printed = (Printed(EVIL, EVIL, EVIL, {EVIL: 1.0}), Printed(EVIL, "unpruned", EVIL, {EVIL: 2}))
-    manifest = Manifest(EVIL, origin={EVIL: EVIL + "\nnext line"}, printed=printed)
-    return wide(records, manifest, reference={EVIL: {"mme": (1.0, 1.0, EVIL)}}), manifest.origin
+    printed = (
+        PublishedRow(EVIL, EVIL, EVIL, {EVIL: 1.0}),
+        PublishedRow(EVIL, "unpruned", EVIL, {EVIL: 2}),
+    )
+    manifest = Manifest(EVIL, origin={EVIL: EVIL + "\nnext line"}, published=printed)
+    return make_table(
+        records, manifest, references={EVIL: {"mme": (1.0, 1.0, EVIL)}}
+    ), manifest.origin
 
 
 def numbers(table):
@@ -419,7 +424,7 @@ def test_csv_holds_all_digits_and_no_published_row(plain):
 
 
 def test_csv_names_what_is_in_doubt(made):
-    table = wide(made.records(), made.manifest, reference={"tiny": {"gqa": (61.96, 1.5)}})
+    table = make_table(made.records(), made.manifest, references={"tiny": {"gqa": (61.96, 1.5)}})
     stored = pd.read_csv(io.StringIO(csv(table)))
     assert set(stored["doubted"]) == {"GQA; mean of ratios; ratio of means (MME-P/20)"}
     assert "†" not in csv(table)

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
-from otprune_lmms.reporting.tables import Manifest, read_manifest, write_tables
-from otprune_lmms.results.manifest import Planned, Printed
+from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.reporting.tables import write_tables
+from otprune_lmms.results.columns import Budget
+from otprune_lmms.results.manifest import Manifest, PlannedRow, PublishedRow, read_manifest
 
 
 def test_a_folder_gets_its_tables_in_every_format(tmp_path, made):
@@ -57,7 +59,7 @@ def test_another_manifest_is_refused(tmp_path, made, content):
         write_tables(tmp_path)
 
 
-def test_a_manifest_says_what_was_asked_for(tmp_path, made):
+def test_a_manifest_says_what_was_planned(tmp_path, made):
     row = {"source": "a paper", "row": "FastV", "model": "tiny", "scores": {"gqa": 49.6}}
     folder = made.folder(
         tmp_path,
@@ -65,22 +67,26 @@ def test_a_manifest_says_what_was_asked_for(tmp_path, made):
             "tasks": [{"id": "otprune_11", "limit": None}, {"id": "other", "limit": 3}],
             "published": [row],
         },
-        shapes={"tiny": {"hidden": 8}},
         text_tokens={"tiny": {"gqa": 9.5}},
         failed=[{"task": "gqa", "doc_id": 3}, {"task": "gqa", "doc_id": 4}],
-        cells=[
-            {"row": "unpruned", "method": None, "setting": "unpruned"},
-            {"row": "random-0.1", "method": "random", "keep_ratio": 0.1, "k": None, "layer": 2},
-            {"row": "random-0.1", "method": "random", "keep_ratio": 0.1, "k": None, "layer": 2},
+        configs=[
+            PruningConfig.make(**one).columns()
+            for one in (
+                {},
+                {"method": "random", "keep_ratio": 0.1, "layer": 2},
+                {"method": "random", "keep_ratio": 0.1, "layer": 2, "seed": 1},
+            )
         ],
     )
     found = read_manifest(folder)
     assert found.tasks[0] == "coco2017_cap_val"
     assert len(found.tasks) == 12
     assert found.limited == {"other"}
-    assert found.printed == (Printed("a paper", "FastV", "tiny", {"gqa": 49.6}),)
-    assert found.planned == (Planned("unpruned"), Planned("random-0.1", "random", 0.1, None, 2))
-    assert found.shapes == {"tiny": {"hidden": 8}}
+    assert found.published == (PublishedRow("a paper", "FastV", "tiny", {"gqa": 49.6}),)
+    assert found.planned == (
+        PlannedRow("unpruned", "unpruned"),
+        PlannedRow("random-0.1-layer2", "random, layer 2", "random", Budget(0.1), 2, "kept"),
+    )
     assert found.left_out == {"gqa": 2}
     assert found.text_tokens == {"tiny": {"gqa": 9.5}}
     whole = made.folder(tmp_path / "limited", experiment={"limit": 4})

@@ -4,10 +4,15 @@ from typing import Any
 
 import pandas as pd
 
-from otprune_lmms.reporting.tables.layout import Block, Part, Row, Wide
+from otprune_lmms.reporting.tables.layout import (
+    Block,
+    ResultsTable,
+    TablePart,
+    TableRow,
+)
 
 
-def csv(table: Wide) -> str:
+def csv(table: ResultsTable) -> str:
     """Return our rows as CSV, all digits; published rows are not among them.
 
     One line a model and setting. Empty where there is no number, never a mark; ``sd`` columns hold
@@ -23,7 +28,7 @@ def csv(table: Wide) -> str:
     return frame.reindex(columns=[*fixed, *more]).to_csv(index=False)
 
 
-def _line(table: Wide, part: Part, block: Block, row: Row) -> dict[str, Any]:
+def _line(table: ResultsTable, part: TablePart, block: Block, row: TableRow) -> dict[str, Any]:
     line: dict[str, Any] = {
         "model": part.model,
         "setting": row.label,

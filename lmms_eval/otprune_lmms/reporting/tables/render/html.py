@@ -4,9 +4,19 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 
-from otprune_lmms.reporting.tables.layout import Block, Column, Entry, Part, Row, Wide
-from otprune_lmms.reporting.tables.notes import DOUBT
-from otprune_lmms.reporting.tables.render.text import SETTING, beside, interval, shown
+from otprune_lmms.reporting.tables.layout import (
+    DOUBT,
+    SETTING,
+    Block,
+    Column,
+    Entry,
+    ResultsTable,
+    TablePart,
+    TableRow,
+    beside,
+    interval,
+    shown,
+)
 
 _HERE = Path(__file__).parent
 
@@ -14,7 +24,7 @@ _NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsa
 """What the page may load: what is in it."""
 
 
-def html(table: Wide, origin: Mapping[str, str]) -> str:
+def html(table: ResultsTable, origin: Mapping[str, str]) -> str:
     """Return the table as a page.
 
     Args:
@@ -46,7 +56,7 @@ def html(table: Wide, origin: Mapping[str, str]) -> str:
     )
 
 
-def fragment(table: Wide) -> str:
+def fragment(table: ResultsTable) -> str:
     """Return the tables and notes alone, for a page that has `style` and `script`."""
     lines = [line for part in table.parts for line in _part(table, part)]
     lines += ['<ul class="notes">', *(f"<li>{escape(note)}</li>" for note in table.notes), "</ul>"]
@@ -63,7 +73,7 @@ def script() -> str:
     return (_HERE / "sort.js").read_text(encoding="utf-8")
 
 
-def _part(table: Wide, part: Part) -> Iterator[str]:
+def _part(table: ResultsTable, part: TablePart) -> Iterator[str]:
     yield '<div class="scroll">'
     yield '<table class="scores">'
     yield f"<caption>{escape(part.model)}</caption>"
@@ -86,7 +96,7 @@ def _head(name: str, first: str) -> str:
     return f'<th scope="col" data-first="{first}">{button}</th>'
 
 
-def _block(table: Wide, block: Block) -> Iterator[str]:
+def _block(table: ResultsTable, block: Block) -> Iterator[str]:
     width = 1 + len(table.columns)
     yield f'<tbody class="{block.kind}">'
     title = escape(block.title)
@@ -99,7 +109,7 @@ def _block(table: Wide, block: Block) -> Iterator[str]:
     yield "</tbody>"
 
 
-def _name(row: Row) -> str:
+def _name(row: TableRow) -> str:
     title = escape(row.name)
     label = escape(row.label)
     return f'<th scope="row" data-value="{label}" title="{title}">{label}</th>'

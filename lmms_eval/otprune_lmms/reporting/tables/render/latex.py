@@ -3,9 +3,17 @@
 import re
 from collections.abc import Mapping
 
-from otprune_lmms.reporting.tables.layout import Block, Column, Entry, Part, Row, Wide
-from otprune_lmms.reporting.tables.notes import DOUBT
-from otprune_lmms.reporting.tables.render.text import beside, shown
+from otprune_lmms.reporting.tables.layout import (
+    DOUBT,
+    Block,
+    Column,
+    Entry,
+    ResultsTable,
+    TablePart,
+    TableRow,
+    beside,
+    shown,
+)
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -35,7 +43,7 @@ _SPECIAL = {
 }
 
 
-def latex(table: Wide, origin: Mapping[str, str]) -> str:
+def latex(table: ResultsTable, origin: Mapping[str, str]) -> str:
     r"""Return one ``table*`` a model, for ``\input``; needs booktabs and graphicx.
 
     Rows are named without their budget, which the block says. The origin is in comments, the notes
@@ -53,7 +61,7 @@ def escaped(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in _flat(text))
 
 
-def _part(table: Wide, part: Part) -> list[str]:
+def _part(table: ResultsTable, part: TablePart) -> list[str]:
     width = 1 + len(table.columns)
     said = part.model in table.title
     caption = escaped(table.title if said else f"{part.model}: {table.title}")
@@ -80,7 +88,7 @@ def _part(table: Wide, part: Part) -> list[str]:
     return [*lines, r"\end{minipage}", r"\end{table*}"]
 
 
-def _row(table: Wide, block: Block, row: Row) -> str:
+def _row(table: ResultsTable, block: Block, row: TableRow) -> str:
     name = row.name if block.kind == "retain" else row.label
     cells = (_cell(e, c) for e, c in zip(row.entries, table.columns, strict=True))
     return _line([escaped(name), *cells])

@@ -3,11 +3,20 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from otprune_lmms.reporting.tables.layout import Column, Entry, Part, Row, Wide
-from otprune_lmms.reporting.tables.render.text import SETTING, beside, interval, shown
+from otprune_lmms.reporting.tables.layout import (
+    SETTING,
+    Column,
+    Entry,
+    ResultsTable,
+    TablePart,
+    TableRow,
+    beside,
+    interval,
+    shown,
+)
 
 
-def markdown(table: Wide, origin: Mapping[str, str]) -> str:
+def markdown(table: ResultsTable, origin: Mapping[str, str]) -> str:
     """Return the table as a page.
 
     Args:
@@ -33,11 +42,11 @@ def escaped(text: str) -> str:
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", flat)
 
 
-def _heading(table: Wide, part: Part, level: str) -> list[str]:
+def _heading(table: ResultsTable, part: TablePart, level: str) -> list[str]:
     return ["", f"{level} {escaped(part.model)}"] if len(table.parts) > 1 else []
 
 
-def _table(table: Wide, part: Part) -> list[str]:
+def _table(table: ResultsTable, part: TablePart) -> list[str]:
     lines = _head(table.columns)
     for block in part.blocks:
         lines.append(_line([f"**{escaped(block.title)}**", *[""] * len(table.columns)]))
@@ -48,7 +57,7 @@ def _table(table: Wide, part: Part) -> list[str]:
     return lines
 
 
-def _interval_table(table: Wide, part: Part) -> list[str]:
+def _interval_table(table: ResultsTable, part: TablePart) -> list[str]:
     have = [
         place
         for place in range(len(table.columns))
@@ -68,7 +77,7 @@ def _head(columns: Iterable[Column]) -> list[str]:
     return ["", _line([SETTING, *names]), "|---" + "|---:" * len(names) + "|"]
 
 
-def _row(row: Row, cells: Iterable[str]) -> str:
+def _row(row: TableRow, cells: Iterable[str]) -> str:
     return _line([escaped(row.label), *cells])
 
 

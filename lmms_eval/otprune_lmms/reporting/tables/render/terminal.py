@@ -9,8 +9,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from otprune_lmms.reporting.tables.layout import Column, Entry, Part, Row, Wide
-from otprune_lmms.reporting.tables.render.text import SETTING, beside, shown
+from otprune_lmms.reporting.tables.layout import (
+    SETTING,
+    Column,
+    Entry,
+    ResultsTable,
+    TablePart,
+    TableRow,
+    beside,
+    shown,
+)
 
 _GAP = 2
 """Blanks between columns."""
@@ -18,7 +26,7 @@ _GAP = 2
 _STYLE = {"best": "bold", "second": "underline", None: ""}
 
 
-def terminal(table: Wide) -> "Drawing":
+def terminal(table: ResultsTable) -> "Drawing":
     """Return what rich prints: the title, and each model's blocks.
 
     A terminal that is too narrow gets the columns in several turns, each with the names of the
@@ -31,7 +39,7 @@ def terminal(table: Wide) -> "Drawing":
 class Drawing:
     """A table that rich can print."""
 
-    table: Wide
+    table: ResultsTable
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """Return the width of the narrowest fold and that of no fold at all."""
@@ -50,7 +58,7 @@ class Drawing:
                 yield from _fold(self.table, part, places)
 
 
-def folds(table: Wide, width: int) -> list[list[int]]:
+def folds(table: ResultsTable, width: int) -> list[list[int]]:
     """Return which columns are shown in each turn: as many as fit, at least one."""
     turns: list[list[int]] = [[]]
     used = first = _first_width(table)
@@ -64,7 +72,7 @@ def folds(table: Wide, width: int) -> list[list[int]]:
     return turns
 
 
-def _fold(table: Wide, part: Part, places: Sequence[int]) -> Iterator[Table | Text]:
+def _fold(table: ResultsTable, part: TablePart, places: Sequence[int]) -> Iterator[Table | Text]:
     columns = [table.columns[place] for place in places]
     widths = [_first_width(table), *(_GAP + _width(table, place) for place in places)]
     heads = [[SETTING], *(_heading(table, place) for place in places)]
@@ -100,25 +108,25 @@ def _cell(entry: Entry, column: Column) -> Text:
     return Text.assemble(text, f" {limits}") if limits else text
 
 
-def _rows(table: Wide) -> Iterator[Row]:
+def _rows(table: ResultsTable) -> Iterator[TableRow]:
     return (row for part in table.parts for block in part.blocks for row in block.rows)
 
 
-def _first_width(table: Wide) -> int:
+def _first_width(table: ResultsTable) -> int:
     return max(len(SETTING), *(Text(row.label).cell_len for row in _rows(table)))
 
 
-def _width(table: Wide, place: int) -> int:
+def _width(table: ResultsTable, place: int) -> int:
     return max(_cells_width(table, place), *map(len, _heading(table, place)))
 
 
-def _heading(table: Wide, place: int) -> list[str]:
+def _heading(table: ResultsTable, place: int) -> list[str]:
     """Return the lines of a heading, no wider than the numbers below it or its longest word."""
     name = table.columns[place].name
     width = max(_cells_width(table, place), *map(len, name.split()))
     return textwrap.wrap(name, width, break_on_hyphens=False)
 
 
-def _cells_width(table: Wide, place: int) -> int:
+def _cells_width(table: ResultsTable, place: int) -> int:
     column = table.columns[place]
     return max(_cell(row.entries[place], column).cell_len for row in _rows(table))

@@ -1,12 +1,20 @@
-"""Costs for people: ``cost.md``, and the same tables on a terminal."""
+"""The measured cost of an experiment's settings: ``cost.json``, ``cost.csv``, ``cost.md``.
 
+`write_cost` writes the files; `terminal` gives the same tables for a terminal.
+"""
+
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
-from otprune_lmms.results.costs import Cost, Spread
+from otprune_lmms.files import write_text
+from otprune_lmms.results.costs import COST_TABLE, MeasuredCost, Spread, frame
+
+RECORDS, PAGE = "cost.json", "cost.md"
 
 _NOTHING = "–"
 _MIB = 2**20
@@ -20,14 +28,14 @@ NOTES = (
     "is the machine's, not the samples'.",
     "Settings take turns within every batch, in an order drawn anew, after rounds that do not "
     "count; ratios are to the unpruned model of the same run.",
-    "Prefill: from token ids and visual tokens to the first logits, without select, the choosing "
+    "Prefill: from token ids and visual tokens to the first logits, without select, the selection "
     "of the tokens. Of the saving: select / (unpruned prefill - prefill), the part of the saved "
-    "time that the choosing takes away again; above 100 % it costs more than it saves.",
+    "time that the selection takes away again; above 100 % it costs more than it saves.",
     "Multiply-adds: of the decoder's prefill, each layer with the tokens that entered it; 4nd² + "
     "2n²d + 2ndm a layer by 2ndm, 3ndm instead of 2ndm at the end by 3ndm. Counted: "
     "floating-point operations as torch counts them, two a multiply-add, output head, padding and "
     "selection included; what else selection does is not counted.",
-    "Preprocess: reading and decoding images, pixel values, token ids. Vision: tower and "
+    "Preprocess: reading and decoding images, pixel values, token ids. Vision: encoder and "
     "projector. Decode: everything after the first logits; a token: a step, divided by the rows "
     "that share it. Answers are as long as the setting makes them.",
     "KV: keys and values after the prefill. Peak: largest memory while a batch was encoded and "
@@ -36,7 +44,29 @@ NOTES = (
 )
 
 
-def page(records: Sequence[Cost], origin: Mapping[str, str]) -> str:
+def write_cost(folder: Path, records: Sequence[MeasuredCost], origin: Mapping[str, str]) -> None:
+    """Write what settings cost, each file whole or not at all.
+
+    Args:
+        folder: results of an experiment; made if it is not there.
+        records: of `experiments.cost.measuring.measure`; several models and batch sizes may follow
+            each other.
+        origin: see `experiments.provenance.origin`; has "hardware".
+
+    Raises:
+        ValueError: no records.
+        OutputError: a file could not be written.
+    """
+    if not records:
+        raise ValueError("records must hold at least one setting, got none")
+    lines = [record.plain() for record in records]
+    content = {"origin": dict(origin), "records": lines}
+    write_text(folder / RECORDS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / COST_TABLE, frame(lines).to_csv(index=False))
+    write_text(folder / PAGE, page(records, origin))
+
+
+def page(records: Sequence[MeasuredCost], origin: Mapping[str, str]) -> str:
     """Return ``cost.md``: where the numbers come from, the tables, what they mean."""
     lines = [f"# What an answer costs, on {origin['hardware']}", ""]
     lines += [f"{name}: `{value}`  " for name, value in origin.items()]
@@ -47,7 +77,7 @@ def page(records: Sequence[Cost], origin: Mapping[str, str]) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in NOTES), ""])
 
 
-def terminal(records: Sequence[Cost]) -> Iterator[Table]:
+def terminal(records: Sequence[MeasuredCost]) -> Iterator[Table]:
     """Yield the tables for a terminal."""
     for heading, columns, rows in rendered(records):
         drawn = Table(title=heading, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
@@ -58,7 +88,7 @@ def terminal(records: Sequence[Cost]) -> Iterator[Table]:
         yield drawn
 
 
-def rendered(records: Sequence[Cost]) -> Iterator[Rendered]:
+def rendered(records: Sequence[MeasuredCost]) -> Iterator[Rendered]:
     """Yield two tables for each model and batch size: the prefill, and the whole answer."""
     for (model, batch), group in groupby(records, key=lambda one: (one.model, one.batch)):
         some = list(group)
@@ -74,7 +104,7 @@ def rendered(records: Sequence[Cost]) -> Iterator[Rendered]:
             yield f"{model}, {name}: {what}", list(columns), rows
 
 
-Columns = dict[str, Callable[[Cost], str]]
+Columns = dict[str, Callable[[MeasuredCost], str]]
 
 
 def _prefill_columns(convention: str) -> Columns:

@@ -15,12 +15,11 @@ from helpers import TINY
 from otprune_lmms.cli.bench import bench
 from otprune_lmms.cli.run import run as run_command
 from otprune_lmms.engine.phases import PHASES
-from otprune_lmms.experiments.cost.experiment import distinct
+from otprune_lmms.experiments.cost.experiment import one_of_each_row
 from otprune_lmms.journal import Journal
-from otprune_lmms.pruning_config import Cell
-from otprune_lmms.reporting.cost.output import read_cost, write_cost
-from otprune_lmms.reporting.cost.page import page, rendered, terminal
-from otprune_lmms.results.costs import COLUMNS, Cost, Spread
+from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.reporting.cost import page, rendered, terminal, write_cost
+from otprune_lmms.results.costs import COLUMNS, MeasuredCost, Spread, read_costs
 from suites import make_suite
 
 ORIGIN = {"hardware": "A machine, 3 threads", "commit": "abc", "command": "otprune bench x"}
@@ -30,17 +29,11 @@ def spread(value: float | None) -> Spread:
     return Spread(value, value and value / 2, value and value * 2)
 
 
-def cost(cell: Cell | None = None, **others) -> Cost:
-    cell = cell or Cell()
+def cost(config: PruningConfig | None = None, **others) -> MeasuredCost:
     times = {name: spread(0.1 + i) for i, name in enumerate(("preprocess", "vision", "prefill"))}
     given = {
         "model": "m",
-        "setting": cell.label,
-        "row": cell.label,
-        "method": cell.method,
-        "keep_ratio": cell.keep_ratio,
-        "k": cell.k,
-        "layer": cell.layer,
+        "config": (config or PruningConfig()).columns(),
         "batch": 1,
         "visual_tokens": 576.0,
         "kept_tokens": 56.333333333333336,
@@ -68,13 +61,15 @@ def cost(cell: Cell | None = None, **others) -> Cost:
         "dtype": "float16",
         "attention": "sdpa",
     }
-    return Cost(**{**given, **others})
+    return MeasuredCost(**{**given, **others})
 
 
 RECORDS = [
     cost(),
-    cost(Cell.make("otprune", 0.098), select=spread(2.5), select_share=0.123, added_bytes=77),
-    cost(Cell.make("divprune", k=64, layer=2)),
+    cost(
+        PruningConfig.make("otprune", 0.098), select=spread(2.5), select_share=0.123, added_bytes=77
+    ),
+    cost(PruningConfig.make("divprune", k=64, layer=2)),
     cost(batch=16),
     cost(model="n"),
 ]
@@ -84,7 +79,7 @@ def test_what_is_written_is_read_again(tmp_path):
     folder = tmp_path / "results" / "x"
     write_cost(folder, RECORDS, ORIGIN)
     assert sorted(path.name for path in folder.iterdir()) == ["cost.csv", "cost.json", "cost.md"]
-    frame = read_cost(folder)
+    frame = read_costs(folder)
     assert tuple(frame.columns) == COLUMNS
     for (_, line), record in zip(frame.iterrows(), RECORDS, strict=True):
         for name, value in record.plain().items():
@@ -103,12 +98,12 @@ def test_what_is_written_is_read_again(tmp_path):
 def test_writing_again_replaces_and_a_folder_without_costs_says_so(tmp_path):
     write_cost(tmp_path, RECORDS, ORIGIN)
     write_cost(tmp_path, RECORDS[:1], ORIGIN)
-    assert len(read_cost(tmp_path)) == 1
-    (tmp_path / "cost.csv").write_text("model,cell\n")
-    with pytest.raises(ValueError, match="cost.csv must have the columns model, cell, row"):
-        read_cost(tmp_path)
+    assert len(read_costs(tmp_path)) == 1
+    (tmp_path / "cost.csv").write_text("model,setting\n")
+    with pytest.raises(ValueError, match="cost.csv must have the columns model, setting, row"):
+        read_costs(tmp_path)
     with pytest.raises(ValueError, match="no costs at .*none.* otprune bench"):
-        read_cost(tmp_path / "none")
+        read_costs(tmp_path / "none")
     with pytest.raises(ValueError, match="records must hold at least one setting"):
         write_cost(tmp_path, [], ORIGIN)
 
@@ -142,9 +137,13 @@ def test_the_terminal_shows_what_the_page_shows():
 
 
 def test_one_seed_of_a_setting_is_enough():
-    seeds = [Cell.make("random", 0.1, seed=seed) for seed in (0, 1, 2)]
-    others = [Cell(), Cell.make("random", 0.2, seed=4), Cell.make("otprune", 0.1)]
-    assert distinct([others[0], *seeds, *others[1:]]) == [others[0], seeds[0], *others[1:]]
+    seeds = [PruningConfig.make("random", 0.1, seed=seed) for seed in (0, 1, 2)]
+    others = [
+        PruningConfig(),
+        PruningConfig.make("random", 0.2, seed=4),
+        PruningConfig.make("otprune", 0.1),
+    ]
+    assert one_of_each_row([others[0], *seeds, *others[1:]]) == [others[0], seeds[0], *others[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +157,14 @@ def suite(tmp_path_factory):
 
 
 def run(folder, *arguments, command=bench, **changes):
-    cells = {"keep_ratios": [0.25], "methods": ["uniform", {"method": "random", "seeds": [0, 1]}]}
+    pruning = {"keep_ratios": [0.25], "methods": ["uniform", {"method": "random", "seeds": [0, 1]}]}
     content = {
         "name": "try",
         "title": "A try",
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY)}],
         "tasks": ["pope"],
-        "cells": cells,
+        "pruning": pruning,
     }
     (folder / "try.yaml").write_text(yaml.safe_dump(content | changes))
     app = typer.Typer()
@@ -178,7 +177,7 @@ def test_the_command_measures_an_experiment(suite):
     few = ("--samples", "1", "--repeats", "1", "--warmup", "0")
     done = run(suite, *few, "--batch-size", "1", "--batch-size", "2", "--convention", "2ndm")
     assert done.exit_code == 0, done.output
-    frame = read_cost(suite / "out")
+    frame = read_costs(suite / "out" / "try")
     assert frame["setting"].tolist() == ["unpruned", "uniform-0.25", "random-0.25"] * 2
     assert frame["batch"].tolist() == [1] * 3 + [2] * 3
     assert frame["samples"].tolist() == [1] * 3 + [2] * 3, "whole batches"
@@ -186,14 +185,14 @@ def test_the_command_measures_an_experiment(suite):
     assert set(frame["visual_tokens"]) == {576.0}
     assert set(frame["new_tokens"]) == {2.0}
     assert "of the saving" in done.output
-    assert json.loads((suite / "out" / "cost.json").read_text())["origin"]["commit"]
+    assert json.loads((suite / "out" / "try" / "cost.json").read_text())["origin"]["commit"]
 
 
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"cells": {"methods": ["best"]}}, 2, "method must be one of"),
-        ({"cells": {"methods": ["uniform"], "layers": [99]}}, 1, "layer must be in 0.."),
+        ({"pruning": {"methods": ["best"]}}, 2, "method must be one of"),
+        ({"pruning": {"methods": ["uniform"], "layers": [99]}}, 1, "layer must be in 0.."),
         ({"models": [{"name": "tiny", "pretrained": "./none"}]}, 2, "no folder"),
     ],
 )
@@ -209,7 +208,7 @@ def test_a_run_heeds_the_variable_and_no_other(suite, monkeypatch, tmp_path):
     monkeypatch.setenv("BASELINE", "OURS")
     monkeypatch.setenv("SUBSET_RATIO", "0.5")
     given = ("--limit", "1", "--journal", str(tmp_path))
-    done = run(suite, *given, command=run_command, cells={"methods": ["uniform"]})
+    done = run(suite, *given, command=run_command, pruning={"methods": ["uniform"]})
     assert done.exit_code == 0, done.output
     with Journal(tmp_path, readonly=True) as journal:
         settings = [one.settings for one in journal]
@@ -222,5 +221,5 @@ def test_a_run_heeds_the_variable_and_no_other(suite, monkeypatch, tmp_path):
 
 
 def test_reading_costs_needs_no_torch():
-    code = "import sys, otprune_lmms.reporting.cost.output; sys.exit('torch' in sys.modules)"
+    code = "import sys, otprune_lmms.reporting.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

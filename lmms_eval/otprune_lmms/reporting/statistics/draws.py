@@ -10,8 +10,8 @@ from otprune_lmms.reporting.statistics.bootstrap import draw_scores
 from otprune_lmms.reporting.statistics.gather import (
     TaskSamples,
     arrange,
-    cells_of,
     counted_documents,
+    frames_by_row,
     gather,
 )
 from otprune_lmms.results.frames import Column, Frame
@@ -29,13 +29,13 @@ class TaskDraws:
     Attributes:
         groups: its samples, one entry for each set of documents; usually one.
         draws: by row ``[B]``.
-        cells: by row, its cells' frames.
+        frames: by row, one for each of its seeds.
         problems: why a row that has a score has no draws.
     """
 
     groups: Sequence[TaskSamples]
     draws: Draws
-    cells: Mapping[str, Sequence[Frame]]
+    frames: Mapping[str, Sequence[Frame]]
     problems: Mapping[str, str]
 
     def of(self, row: str) -> TaskSamples:
@@ -80,10 +80,10 @@ class ModelDraws:
         for pair in known:
             if data.of(pair[0]) is data.of(pair[1]):
                 continue
-            cells = {row: data.cells[row] for row in pair}
-            documents = counted_documents([frame for row in pair for frame in cells[row]])
+            frames = {row: data.frames[row] for row in pair}
+            documents = counted_documents([frame for row in pair for frame in frames[row]])
             if documents.size:
-                common = arrange(task, cells, documents)
+                common = arrange(task, frames, documents)
                 yield common, draw_scores(common, self.count, self.seed), [pair]
 
 
@@ -115,16 +115,16 @@ def _draw_task(task: str, scores: Column, samples: Frame, count: int, seed: int)
     for group in groups:
         drawn = draw_scores(group, count, seed)
         for row, values in drawn.items():
-            told = scores.get(row, np.nan)
-            if not abs(group.point(row) - told) <= SAME:
-                problems[row] = f"records say {told:.4f}, samples {group.point(row):.4f}"
+            recorded = scores.get(row, np.nan)
+            if not abs(group.point(row) - recorded) <= SAME:
+                problems[row] = f"records say {recorded:.4f}, samples {group.point(row):.4f}"
             elif group.clusters < 2:
                 problems[row] = "one image"
             else:
                 draws[row] = values
     missing = [row for row in scores.dropna().index if row not in draws and row not in problems]
     problems |= dict.fromkeys(missing, "no values of documents")
-    return TaskDraws(groups, draws, cells_of(samples), problems)
+    return TaskDraws(groups, draws, frames_by_row(samples), problems)
 
 
 def shared_draws(model: ModelDraws, row: str, base: str, rule: str) -> tuple[Draws, Draws] | None:

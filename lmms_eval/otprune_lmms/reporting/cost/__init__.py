@@ -1,1 +1,0 @@
-"""The measured cost of an experiment's settings as files and pages; see `experiments.cost`."""

@@ -1,0 +1,177 @@
+"""Pictures of one image and the patches of it that settings keep, from plain data.
+
+Kept patches are in colour and outlined, dropped ones grey and faded. `write_kept_patches` makes
+``kept_patches.png`` of a results folder; `draw_panels` makes the picture of ``otprune prune``.
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from otprune_lmms.files import whole
+from otprune_lmms.reporting.figures.overlay import fade, outline
+from otprune_lmms.reporting.figures.style import look, styled
+from otprune_lmms.reporting.figures.write import render
+from otprune_lmms.results.columns import budget_of
+from otprune_lmms.results.kept_image import KEPT_PATCHES, read_kept_image
+
+_MANY = 9
+"""So many pictures stand in more columns."""
+
+_LONG = 26
+"""Letters that fit above a picture."""
+
+_COLUMNS = 4
+_COLOURS = 255
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An image, whole or with what a setting keeps of it.
+
+    Attributes:
+        pixels: [h w 3] in [0, 1]; h and w are multiples of the mask's.
+        title: stands above it.
+        mask: kept patches, [rows columns]; None for the whole image.
+        method: whose colour the outlines have; None for the whole image.
+    """
+
+    pixels: np.ndarray
+    title: str
+    mask: np.ndarray | None = None
+    method: str | None = None
+
+
+class View(Protocol):
+    """What a model sees of an image: the whole of it, or its tiles."""
+
+    name: str
+    pixels: np.ndarray
+
+    def mask(self, kept: np.ndarray) -> np.ndarray:
+        """Return kept positions as patches of the view, [rows columns] bool."""
+        ...
+
+
+def panels_of(views: Sequence[View], lines: Iterable[Mapping[str, Any]]) -> list[Panel]:
+    """Return the panels of an image: each view whole, then each setting's kept patches of it.
+
+    Args:
+        views: of the image.
+        lines: one for each setting, with ``setting``, ``method``, ``kept`` (positions) and ``n``
+            (visual tokens before pruning).
+    """
+    panels = [Panel(view.pixels, view.name) for view in views]
+    for line in lines:
+        title = f"{line['setting']}\n{len(line['kept'])} of {line['n']} tokens"
+        kept = np.asarray(line["kept"])
+        panels += [Panel(view.pixels, title, view.mask(kept), line["method"]) for view in views]
+    return panels
+
+
+def draw_panels(panels: Sequence[Panel], path: Path) -> None:
+    """Write a PNG of panels, those of one setting beside each other.
+
+    Args:
+        panels: at least one; as many of each setting as there are of the whole image.
+        path: of the file.
+
+    Raises:
+        ValueError: no panels.
+        OutputError: the file cannot be written.
+    """
+    views = sum(panel.mask is None for panel in panels)
+    if not views:
+        raise ValueError("panels must hold the whole image, got none")
+    columns = min(views * max(1, _COLUMNS // views), len(panels))
+    with styled():
+        figure, axes = _grid(len(panels), columns, 2.4, 2.65)
+        # Titles of axes that are off do not count in the layout.
+        figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
+        methods = _methods(panels)
+        for place, panel in zip(axes, panels, strict=False):
+            _draw(place, panel, methods)
+            place.set_title(panel.title)
+        drawn = io.BytesIO()
+        FigureCanvasAgg(figure).print_figure(drawn, format="png", dpi=120)
+    # A palette keeps the file small.
+    picture = Image.open(drawn).convert("RGB").quantize(_COLOURS)
+    with whole(path) as place:
+        picture.save(place, format="PNG", optimize=True)
+
+
+def write_kept_patches(folder: Path) -> Path:
+    """Write ``kept_patches.png`` of a results folder from its ``kept_patches.npz``; return it.
+
+    Raises:
+        ValueError: the folder has no such data, or of another format.
+        OutputError: the picture cannot be written.
+    """
+    image = read_kept_image(folder)
+    pixels = image.pixels / 255
+    panels = [Panel(pixels, "as the model sees it")]
+    panels += [
+        Panel(pixels, title, mask, setting["method"])
+        for title, mask, setting in zip(
+            _titles(image.settings), image.masks, image.settings, strict=True
+        )
+    ]
+    with styled():
+        figure, axes = _grid(len(panels), 3 if len(panels) <= _MANY else 6, 2.2, 2.4)
+        methods = _methods(panels)
+        for place, panel in zip(axes, panels, strict=False):
+            _draw(place, panel, methods)
+            if panel.method is None:
+                place.set_title(panel.title, fontweight="normal")
+            else:
+                place.set_title(panel.title, color=look(panel.method, methods).colour)
+        drawn = render(figure, "png")
+    path = folder / KEPT_PATCHES
+    with whole(path) as place:
+        place.write_bytes(drawn)
+    return path
+
+
+def _titles(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the titles of settings of different methods: labels or, if one is long, names."""
+    if all(len(one["setting"]) <= _LONG for one in settings):
+        return [one["setting"] for one in settings]
+    names = []
+    for one in settings:
+        budget = budget_of(one["keep_ratio"], one["k"], one["match"])
+        amount = f" k = {budget.k}" if budget.k is not None else ""
+        amount = f" {budget.amount}" if budget.keep_ratio is not None else amount
+        names.append(look(one["method"], [other["method"] for other in settings]).name + amount)
+    return names
+
+
+def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with places for panels of a size in inches."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flatten())
+    for place in axes:
+        place.set_axis_off()
+    return figure, axes
+
+
+def _methods(panels: Sequence[Panel]) -> list[str]:
+    return [panel.method for panel in panels if panel.method is not None]
+
+
+def _draw(axes: Axes, panel: Panel, methods: Sequence[str]) -> None:
+    if panel.mask is None:
+        axes.imshow(panel.pixels)
+        return
+    shape = (panel.pixels.shape[0], panel.pixels.shape[1])
+    axes.imshow(fade(panel.pixels, panel.mask))
+    outline(axes, panel.mask, shape, look(panel.method, methods).colour)
