@@ -24,14 +24,14 @@ from typing import Annotated, Any
 import datasets
 import torch
 import typer
-from llava.images import as_rgb, process_images
+from llava.images import process_images
 from otprune_lmms.engine import Engine, Request, requests_of
-from otprune_lmms.engine.identity import image_hash, image_number
-from otprune_lmms.engine.prompts import prompt_of, token_ids
+from otprune_lmms.engine.prepare import image_hash, image_number
 from otprune_lmms.experiments import provenance
 from otprune_lmms.experiments.config import ConfigError, load_experiment, task_folder
-from otprune_lmms.experiments.run import load
+from otprune_lmms.images import as_rgb
 from otprune_lmms.journal import Journal
+from otprune_lmms.models.llava import Llava, load
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.scoring import load_tasks
 
@@ -43,20 +43,20 @@ Texts = dict[tuple[PruningConfig, Any], str]
 
 
 @torch.inference_mode()
-def ask_as_the_reference(
-    loaded: tuple[Any, Any, Any, int], request: Request, config: PruningConfig, template: str
-) -> str:
+def ask_as_the_reference(loaded: Llava, request: Request, config: PruningConfig) -> str:
     """Return the answer to one request, everything done for it alone."""
-    tokenizer, model, processor, _ = loaded
+    model, tokenizer = loaded.model, loaded.tokenizer
     images = [as_rgb(image) for image in request.images()]
     if request.video:
         images = images[:1]
+    processor = loaded.image_processor
     pixels: Any = process_images(images, processor, model.config) if images else None
     if pixels is not None:
         tiles = pixels if isinstance(pixels, list) else [pixels]
         tiles = [tile.to(model.device, model.dtype) for tile in tiles]
         pixels = tiles if isinstance(pixels, list) else tiles[0]
-    ids = token_ids(prompt_of(request, len(images), template), tokenizer)
+    prompt = loaded.render(request.context, len(images), request.generation)
+    ids = loaded.token_ids(prompt)
     given = request.generation
     written = model.generate(
         ids[None].to(model.device),
@@ -75,17 +75,16 @@ def ask_as_the_reference(
 
 
 def reference_way(
-    loaded: tuple[Any, Any, Any, int],
+    loaded: Llava,
     requests: Sequence[Request],
     configs: Sequence[PruningConfig],
-    template: str,
 ) -> tuple[float, Texts]:
     """Return seconds and answers, setting by setting, document by document."""
     texts: Texts = {}
     begin = time.perf_counter()
     for config in configs:
         for request in requests:
-            texts[config, request.key] = ask_as_the_reference(loaded, request, config, template)
+            texts[config, request.key] = ask_as_the_reference(loaded, request, config)
         print(
             f"reference's way: {config.label}, {time.perf_counter() - begin:.0f} s", file=sys.stderr
         )
@@ -93,19 +92,19 @@ def reference_way(
 
 
 def our_way(
-    loaded: tuple[Any, Any, Any, int],
+    loaded: Llava,
     requests: Sequence[Request],
     configs: Sequence[PruningConfig],
-    template: str,
     batch_size: int,
 ) -> tuple[float, Texts, Any]:
     """Return seconds, answers and counts of the engine; the model's fingerprint is included."""
     with tempfile.TemporaryDirectory() as folder, Journal(folder) as journal:
         begin = time.perf_counter()
         engine = Engine(
-            loaded,
+            Llava(
+                (loaded.tokenizer, loaded.model, loaded.image_processor, 0), loaded.chat_template
+            ),
             model_name="bench",
-            conversation=template,
             batch_size=batch_size,
             journal=journal,
             progress=False,
@@ -169,22 +168,20 @@ def main(
     command = f"python scripts/bench_harness.py {shown} --limit {limit} --device {device}"
     origin = provenance.origin(command, device)
     datasets.disable_progress_bars()
-    limits = {
-        task: limit + limit % 2 if task == "mme" else limit for task in experiment.task_limits()
-    }
+    limits = experiment.model_copy(update={"limit": limit}).task_limits()
     with redirect_stderr(io.StringIO()):
         tasks = load_tasks(list(limits), task_folder(experiment, config.parent))
         requests = [r for name in tasks for r in requests_of(tasks[name], name, limit=limits[name])]
-    model = experiment.models[0].model_copy(update={"device": device})
+    model = experiment.models[0]
     configs = experiment.pruning.configs()
-    loaded = load(model, config.parent)
-    template, batch = model.conversation, model.batch_size
+    # The fingerprint is made anew in each way of ours: it is part of what a run costs.
+    loaded = load(dataclasses.replace(model.source(config.parent), device=device))
     # One answer of each kind first: what is set up once must not count against either way.
-    our_way(loaded, requests[:1], configs[:2], template, 1)
-    plain = reference_way(loaded, requests, configs, template)
+    our_way(loaded, requests[:1], configs[:2], 1)
+    plain = reference_way(loaded, requests, configs)
     ours = {
-        f"ours, batch {size}": our_way(loaded, requests, configs, template, size)
-        for size in dict.fromkeys((1, batch))
+        f"ours, batch {size}": our_way(loaded, requests, configs, size)
+        for size in dict.fromkeys((1, model.batch_size))
     }
     images = len(configs) * sum(1 if r.video else len(r.images()) for r in requests)
     rows = rows_of(plain, ours, images)
