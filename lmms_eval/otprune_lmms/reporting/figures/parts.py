@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -236,8 +237,8 @@ def panels(
     """
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(width, rows * height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, hspace=0.03, wspace=0.02)  # type: ignore[union-attr, call-arg]
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.04, hspace=0.03, wspace=0.02)
+    figure = Figure(figsize=(width, rows * height), layout=layout)
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).flatten())
     for place in axes[count:]:
         place.set_axis_off()
