@@ -23,26 +23,26 @@ METRICS = {
     "pope_f1_score": "F1, %",
     "seed_image": "accuracy, %",
 }
-"""What readers call lmms-eval's metrics; CIDEr says so itself."""
+"""What readers call lmms-eval's metrics; CIDEr needs no other name."""
 
 
 _SHORT = 8
-"""Entries of a legend that a panel has room for."""
+"""Entries of a legend that fit into a panel."""
 
 _ENTRY, _LETTER = 0.5, 0.053
 """Inches of a legend's entry: its line and the gap, and each letter."""
 
 _LONG = 16
-"""Letters of a variant that a legend says in full."""
+"""Letters of a variant that a legend shows in full."""
 
-_SAID_BY_VALUE = {"preset": "", "positions": "", "compat": "", "match": "by multiply-adds"}
-"""Settings of which a legend says the value alone, or these words."""
+_SHOWN_BY_VALUE = {"preset": "", "positions": "", "compat": "", "match": "by multiply-adds"}
+"""Settings of which a legend shows the value alone, or these words."""
 
 _COLUMNS = 2
 """A legend above a figure has as many columns at least, however long its entries."""
 
 _ROWS, _ROW = 4, 0.16
-"""Rows of such a legend that a figure has room for, and the inches of each one more."""
+"""Rows of such a legend that fit into a figure, and the inches of each further one."""
 
 
 PLAIN = "{}"
@@ -92,20 +92,19 @@ def _in_legend(variant: str, variants: Sequence[str]) -> str:
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
-    """Return settings as a legend says them: {"gamma": 0.05} is "γ = 0.05"."""
-    return ", ".join(_said(name, value) for name, value in settings.items())
+    """Return settings as a legend shows them: {"gamma": 0.05} is "γ = 0.05"."""
+    return ", ".join(_in_words(name, value) for name, value in settings.items())
 
 
-def _said(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     shown = symbol(name)
     if isinstance(value, bool):
         return shown if value else f"no {shown}"
     if isinstance(value, int | float):
         short = f"{value:g}"
         return f"{shown} = {short if float(short) == value else value}"
-    # Values that say themselves what they are about.
-    if name in _SAID_BY_VALUE:
-        return _SAID_BY_VALUE[name] or str(value).replace("_", " ")
+    if name in _SHOWN_BY_VALUE:
+        return _SHOWN_BY_VALUE[name] or str(value).replace("_", " ")
     return f"{shown} {value}".replace("_", " ")
 
 
