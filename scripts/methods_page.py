@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/methods_page.py results/mini-methods results/mini/methods.md
 
-Scores, intervals and paired differences are those of the folder's own table.csv and pairs.csv; only
+Scores, intervals and paired differences are those of the folder's table.csv and pairs.csv. Only
 Holm's correction is made here, over the comparisons that the page shows at each budget.
 """
 
@@ -13,13 +13,14 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from statsmodels.stats.multitest import multipletests
+from otprune_lmms.reporting.statistics.paired import holm
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.manifest import MANIFEST
 
 from otprune.registry import LAYER_PRUNERS, MERGERS
 
 SCORE = "mean of ratios"
-NOT_SAID = ("method", "keep_ratio", "k", "match", "seed")
-"""What the page says elsewhere."""
+LEVEL = 0.05
 
 app = typer.Typer(add_completion=False)
 
@@ -31,30 +32,31 @@ def kind(method: str) -> str:
     return "merges" if method in MERGERS else "selects"
 
 
-def named(settings: Mapping[str, Any]) -> str:
-    """Return a method with what is set about it."""
-    more = [f"{name} {value}" for name, value in settings.items() if name not in NOT_SAID]
-    return ", ".join([f"**{settings['method']}**", *more])
+def named(config: Mapping[str, Any]) -> str:
+    """Return a method with what differs from its defaults beside the budget."""
+    changed = json.loads(config["changed_settings"])
+    changed = ({"layer": config["layer"]} if config["layer"] else {}) | changed
+    return ", ".join([f"**{config['method']}**", *(f"{n} {v}" for n, v in changed.items())])
 
 
-def differences(pairs: pd.DataFrame, base: str) -> dict[str, str]:
+def differences(pairs: Frame, base: str) -> dict[str, str]:
     """Return the difference of each row to another over all tasks, with its interval and a mark."""
     overall = pairs[(pairs["task"] == "all") & ((pairs["a"] == base) | (pairs["b"] == base))]
     if not len(overall):
         return {}
-    clear = multipletests(overall["p"], 0.05, "holm")[0]
     found = {}
-    for (_, one), sure in zip(overall.iterrows(), clear, strict=True):
+    corrected = holm(overall["p"].to_numpy(float))
+    for (_, one), p in zip(overall.iterrows(), corrected, strict=True):
         other, sign = (one["a"], 1) if one["b"] == base else (one["b"], -1)
         low, high = sorted((sign * one["low"], sign * one["high"]))
         found[str(other)] = (
-            f"{sign * one['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{' *' if sure else ''}"
+            f"{sign * one['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{' *' if p <= LEVEL else ''}"
         )
     return found
 
 
 def block(
-    table: pd.DataFrame, pairs: pd.DataFrame, ratio: float, base: str, configs: Mapping[str, Any]
+    table: Frame, pairs: Frame, ratio: float, base: str, configs: Mapping[str, Any]
 ) -> list[str]:
     """Return the lines of one budget, best first."""
     rows = table[table["keep_ratio"] == ratio].sort_values(SCORE, ascending=False, kind="stable")
@@ -65,7 +67,7 @@ def block(
     lines = [
         f"## {ratio * visual:.0f} of {visual:.0f} tokens a layer, on average",
         "",
-        f"| method | how | tokens a layer | left at the end | multiply-adds % | {SCORE} "
+        f"| method | how | tokens a layer | kept at the end | multiply-adds % | {SCORE} "
         f"| against {base} |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
@@ -90,8 +92,8 @@ def write(
     """Write the page."""
     table = pd.read_csv(results / "table.csv")
     pairs = pd.read_csv(results / "pairs.csv")
-    manifest = json.loads((results / "manifest.json").read_text())
-    configs = {one["row"]: one["config"] for one in reversed(manifest["configs"])}
+    manifest = json.loads((results / MANIFEST).read_text(encoding="utf-8"))
+    configs = {one["row"]: one for one in manifest["configs"]}
     lines = ["# All methods at equal budgets", ""]
     lines += [f"{name}: `{value}`  " for name, value in manifest["origin"].items()]
     lines += [

@@ -39,8 +39,8 @@ def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B0
 
     for folder in folders:
         try:
-            chosen = [one.value for one in formats]
-            written = write_figures(folder, chosen, document_images(folder))
+            images = document_images(folder)
+            written = write_figures(folder, [one.value for one in formats], images)
         except (ValueError, OSError) as error:
             fail(error, 2)
         logger.info("%s: %s figures", folder, len(written))

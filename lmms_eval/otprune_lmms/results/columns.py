@@ -1,7 +1,7 @@
 """The columns that say which setting a line of a results file is about.
 
 Every file of a results folder that has lines about settings has all of them, filled by
-`PruningConfig.columns`: readers select and group by columns and never take a label apart.
+`PruningConfig.columns`: readers select and group by columns and never parse a label.
 """
 
 from dataclasses import dataclass

@@ -47,14 +47,14 @@ class Quantity:
     Attributes:
         column: its column in the diagnostics.
         name: for tables.
-        better: +1 where more of it is said to be better, -1 where less is.
-        says: what it is, for readers.
+        better: +1 where larger values are expected to be better, -1 where smaller ones are.
+        description: for readers.
     """
 
     column: str
     name: str
     better: int
-    says: str
+    description: str
 
 
 QUANTITIES = (
@@ -92,7 +92,7 @@ QUANTITIES = (
         "of the kept tokens, divided by that of all tokens (Roy & Vetterli 2007)",
     ),
 )
-"""What is set beside the scores; the first is the question itself, the last four its rivals."""
+"""What is compared with the scores: first the exact distance, last the four rivals of distances."""
 
 MAIN = ("exact_w2", "gaussian_w2_zero_mean", "coverage", "effective_rank")
 """The quantities that pages show; all are in the CSV."""

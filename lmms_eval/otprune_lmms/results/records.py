@@ -32,7 +32,7 @@ COLUMNS = [
 ]
 """Columns of the records: one line for each model, setting, task and metric.
 
-``value`` is empty where ``missing`` says why. ``kept_tokens`` (after the last pruning),
+``value`` is empty where ``missing`` gives a reason. ``kept_tokens`` (after the last pruning),
 ``visual_tokens`` (before any) and ``layer_tokens`` (that enter a layer of the language model, mean
 over its layers) are means over the images of the task. ``multiply_adds_2ndm`` and
 ``multiply_adds_3ndm`` are those of the prefill of a mean prompt of the task, by the two formulas of

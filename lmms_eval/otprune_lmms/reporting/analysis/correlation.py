@@ -20,7 +20,7 @@ PREFIXES = ("first_k", "last_k")
 """Methods that keep one end of the image: far from it and poor at once."""
 
 FEWEST = 3
-"""Methods from which a rank correlation says anything."""
+"""Methods that a rank correlation needs at least."""
 
 COLUMNS = [
     "model",
@@ -43,8 +43,8 @@ COLUMNS = [
 def correlations(points: Iterable[Points]) -> pd.DataFrame:
     """Return the correlations of each benchmark, and their means over benchmarks.
 
-    ``value`` is positive where what is said to be better (nearer, or of higher rank) comes with
-    higher scores. [low, high] is the 95 % percentile interval over redraws of images; the methods
+    ``value`` is positive where better values (smaller distances, higher rank) come with higher
+    scores. [low, high] is the 95 % percentile interval over redraws of images; the methods
     are those that they are. ``p`` is that of `mean_spearman_p`: the methods are permuted, so few
     methods cannot give a small one. Task "all": the mean over benchmarks of equal weight.
     ``subjects``: "all" methods; those of "figure 2" alone, where all five are there; "no ends":

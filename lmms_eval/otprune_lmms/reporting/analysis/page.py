@@ -158,13 +158,13 @@ def _loyalty(own: Frame, mark: str) -> list[str]:
 
 def _notes() -> list[str]:
     lines = ["", "## How to read it", ""]
-    lines += [f"- {one.name} (`{one.column}`): {one.says}." for one in QUANTITIES]
-    lines += [f"- {name}: {says}." for name, says in COMPARISONS.items()]
+    lines += [f"- {one.name} (`{one.column}`): {one.description}." for one in QUANTITIES]
+    lines += [f"- {name}: {text}." for name, text in COMPARISONS.items()]
     return lines + [
         "- Distances are between an image's visual tokens before the language model and the kept "
         "ones, uniform masses, in units of the root mean squared norm of all its tokens.",
-        "- A correlation is positive where nearer (or of higher rank) goes with a higher score. "
-        "Intervals are over redraws of images, the methods being these; with few methods a "
+        "- A correlation is positive where smaller distances (or a higher rank) come with higher "
+        "scores. Intervals are over redraws of images, the methods being these; with few methods a "
         "correlation moves in few steps, and noise pulls redrawn correlations towards 0. "
         "p permutes the methods, in the same way on all benchmarks; with m methods it is at least "
         "2/m!. p-values are not adjusted for the number of values in a table.",

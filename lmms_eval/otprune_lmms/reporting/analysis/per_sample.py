@@ -78,9 +78,10 @@ def per_sample(diagnostics: Frame, samples: Frame) -> Frame:
     Least squares on what is left after these means are subtracted, with errors clustered by image
     (statsmodels; t distribution, clusters - 1 degrees of freedom). ``value`` is the change of the
     outcome, in points of 100, when a quantity is better by one standard ``deviation`` of what is
-    compared: positive where nearer goes with better. Budget "all" takes all budgets' deviations
-    from their own levels together. A linear model of shares rather than a logistic one: with a
-    level for every question the latter would drop all questions that no method gets wrong.
+    compared: positive where better values come with better answers. Budget "all" takes the
+    deviations of all budgets from their own means together. A linear model of shares rather than a
+    logistic one: with a mean for every question the latter would drop all questions that no method
+    gets wrong.
 
     Args:
         diagnostics: of `read_diagnostics`.

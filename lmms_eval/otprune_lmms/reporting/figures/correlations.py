@@ -14,7 +14,7 @@ from otprune_lmms.results.frames import Frame
 
 CAPTION = (
     "Spearman's correlation over methods of each quantity's rank with the score's, of each "
-    "benchmark and their mean; positive where what is said to be better goes with higher scores. "
+    "benchmark and their mean; positive where better values come with higher scores. "
     "Bars: 95 % intervals over redraws of images."
 )
 

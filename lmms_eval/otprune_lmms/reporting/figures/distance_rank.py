@@ -11,7 +11,8 @@ from otprune_lmms.reporting.figures.style import WIDTH
 CAPTION = (
     "Rank of each method by the distance between its kept tokens and all tokens (1: nearest), "
     "against its rank by score (1: best), of each benchmark. On the dashed line both agree. "
-    "ρ: Spearman's correlation, positive where nearer goes with better, and its 95 % interval."
+    "ρ: Spearman's correlation, positive where smaller distances come with higher scores, and its "
+    "95 % interval."
 )
 
 _FEWEST = 3
@@ -49,8 +50,8 @@ def draw(results: Results, model: str) -> Figure:
         place.xaxis.set_major_locator(MaxNLocator(integer=True))
         place.yaxis.set_major_locator(MaxNLocator(integer=True))
         place.set_title(own["column"].iloc[0], loc="left")
-        said = correlation(results, model, task, size, measure.column)
-        place.set_xlabel(said, fontsize=7, labelpad=1.5)
+        shown = correlation(results, model, task, size, measure.column)
+        place.set_xlabel(shown, fontsize=7, labelpad=1.5)
     figure.supxlabel(f"rank by {measure.name} (1: nearest)")
     figure.supylabel("rank by score (1: best)")
     lines = handles(series, unpruned=False)

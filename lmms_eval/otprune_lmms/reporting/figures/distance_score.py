@@ -10,8 +10,9 @@ from otprune_lmms.reporting.figures.style import WIDTH
 
 CAPTION = (
     "Score against the distance between kept and all tokens. Each line joins the budgets of one "
-    "method, larger marks keep more. Across budgets nearer is better, because both hang on the "
-    "number of tokens; the question is whether it is so between methods of one budget."
+    "method, larger marks keep more. Across budgets smaller distances come with "
+    "higher scores, because both depend on the number of tokens; the question is whether that also "
+    "holds between methods of one budget."
 )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from otprune_lmms.files import whole
@@ -53,8 +54,15 @@ class Panel:
 class View(Protocol):
     """What a model sees of an image: the whole of it, or its tiles."""
 
-    name: str
-    pixels: np.ndarray
+    @property
+    def name(self) -> str:
+        """What titles call it."""
+        ...
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Pixels [h w 3] in [0, 1]."""
+        ...
 
     def mask(self, kept: np.ndarray) -> np.ndarray:
         """Return kept positions as patches of the view, [rows columns] bool."""
@@ -93,9 +101,9 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
         raise ValueError("panels must hold the whole image, got none")
     columns = min(views * max(1, _COLUMNS // views), len(panels))
     with styled():
-        figure, axes = _grid(len(panels), columns, 2.4, 2.65)
         # Titles of axes that are off do not count in the layout.
-        figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
+        layout = ConstrainedLayoutEngine(h_pad=0.12)
+        figure, axes = _grid(len(panels), columns, (2.4, 2.65), layout)
         methods = _methods(panels)
         for place, panel in zip(axes, panels, strict=False):
             _draw(place, panel, methods)
@@ -125,7 +133,9 @@ def write_kept_patches(folder: Path) -> Path:
         )
     ]
     with styled():
-        figure, axes = _grid(len(panels), 3 if len(panels) <= _MANY else 6, 2.2, 2.4)
+        figure, axes = _grid(
+            len(panels), 3 if len(panels) <= _MANY else 6, (2.2, 2.4), ConstrainedLayoutEngine()
+        )
         methods = _methods(panels)
         for place, panel in zip(axes, panels, strict=False):
             _draw(place, panel, methods)
@@ -153,11 +163,13 @@ def _titles(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return names
 
 
-def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with places for panels of a size in inches."""
+def _grid(
+    count: int, columns: int, size: tuple[float, float], layout: ConstrainedLayoutEngine
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with places for panels, each of a size (width, height) in inches."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout=layout)
     axes = list(figure.subplots(rows, columns, squeeze=False).flatten())
     for place in axes:
         place.set_axis_off()

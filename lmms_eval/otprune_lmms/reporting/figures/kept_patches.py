@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import NoImages, NotDrawn, Results, budget_names
@@ -40,8 +41,8 @@ def draw(results: Results, model: str) -> Figure:
     shown = kept[kept["row"].isin(rows)]
     series = series_of(shown)[: _COLUMNS - 1]
     side = WIDTH / (len(series) + 1)
-    figure = Figure(figsize=(WIDTH, side * len(chosen) + 0.42), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, hspace=0, wspace=0)  # type: ignore[union-attr, call-arg]
+    layout = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, hspace=0, wspace=0)
+    figure = Figure(figsize=(WIDTH, side * len(chosen) + 0.42), layout=layout)
     axes = figure.subplots(len(chosen), len(series) + 1, squeeze=False)
     for line, (task, doc_id, image) in zip(axes, chosen, strict=True):
         own = shown[(shown["task"] == task) & (shown["doc_id"] == doc_id)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -15,22 +16,22 @@ from otprune_lmms.reporting.figures.style import UNPRUNED, Look, look, shade
 from otprune_lmms.results.frames import Frame
 
 _SHORT = 8
-"""Entries of a legend that a panel has room for."""
+"""Entries of a legend that fit into a panel."""
 
 _ENTRY, _LETTER = 0.5, 0.053
 """Inches of a legend's entry: its line and the gap, and each letter."""
 
 _LONG = 16
-"""Letters of a variant that a legend says in full."""
+"""Letters of a variant that a legend shows in full."""
 
-_SAID_BY_VALUE = {"preset": "", "positions": "", "compat": "", "match": "by multiply-adds"}
-"""Settings of which a legend says the value alone, or these words."""
+_SHOWN_BY_VALUE = {"preset": "", "positions": "", "compat": "", "match": "by multiply-adds"}
+"""Settings of which a legend shows the value alone, or these words."""
 
 _COLUMNS = 2
 """A legend above a figure has as many columns at least, however long its entries."""
 
 _ROWS, _ROW = 4, 0.16
-"""Rows of such a legend that a figure has room for, and the inches of each one more."""
+"""Rows of such a legend that fit into a figure, and the inches of each further one."""
 
 
 PLAIN = "{}"
@@ -80,20 +81,19 @@ def _in_legend(variant: str, variants: Sequence[str]) -> str:
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
-    """Return settings as a legend says them: {"gamma": 0.05} is "γ = 0.05"."""
-    return ", ".join(_said(name, value) for name, value in settings.items())
+    """Return settings as a legend shows them: {"gamma": 0.05} is "γ = 0.05"."""
+    return ", ".join(_in_words(name, value) for name, value in settings.items())
 
 
-def _said(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     shown = symbol(name)
     if isinstance(value, bool):
         return shown if value else f"no {shown}"
     if isinstance(value, int | float):
         short = f"{value:g}"
         return f"{shown} = {short if float(short) == value else value}"
-    # Values that say themselves what they are about.
-    if name in _SAID_BY_VALUE:
-        return _SAID_BY_VALUE[name] or str(value).replace("_", " ")
+    if name in _SHOWN_BY_VALUE:
+        return _SHOWN_BY_VALUE[name] or str(value).replace("_", " ")
     return f"{shown} {value}".replace("_", " ")
 
 
@@ -225,8 +225,8 @@ def panels(
     """
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(width, rows * height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, hspace=0.03, wspace=0.02)  # type: ignore[union-attr, call-arg]
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.04, hspace=0.03, wspace=0.02)
+    figure = Figure(figsize=(width, rows * height), layout=layout)
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).flatten())
     for place in axes[count:]:
         place.set_axis_off()

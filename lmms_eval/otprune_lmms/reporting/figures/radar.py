@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.parts import (
@@ -46,7 +47,9 @@ def draw(results: Results, model: str) -> Figure:
     figure, axes, free = panels(
         len(budgets), _COLUMNS, width, 2.5, subplot_kw={"projection": "polar"}
     )
-    figure.get_layout_engine().set(h_pad=0.06, hspace=0.0)  # type: ignore[union-attr, call-arg]
+    # Names of benchmarks stand outside the circles.
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.06, hspace=0.0, wspace=0.02)
+    figure.set_layout_engine(layout)
     low = _STEP * math.floor((scores["relative"].min() - 5) / _STEP)
     high = max(106.0, scores["relative"].max() + 6)
     for place, (name, rows) in zip(axes, budgets.items(), strict=True):

@@ -71,16 +71,18 @@ def curves_of(averages: Frame) -> dict[tuple[str, str], Frame]:
         changed = [json.loads(one) for one in own["variant"]]
         every = [json.loads(one) for one in own["settings"]]
         for name in sorted({next(iter(one)) for one in changed if len(one) == 1}):
-            values = [
-                settings.get(name) if set(own_changes) <= {name} else None
+            x = [
+                _number(settings.get(name)) if set(own_changes) <= {name} else float("nan")
                 for own_changes, settings in zip(changed, every, strict=True)
             ]
-            x = [float(value) if _number(value) else float("nan") for value in values]
             frame = own.assign(x=x).dropna(subset="x")
             if frame["x"].nunique() >= _FEWEST:
                 found[str(method), name] = frame
     return found
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(value: object) -> float:
+    """Return a value that is a number, NaN for any other."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return float("nan")
+    return float(value)

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.kept_patches import rasters
@@ -36,8 +37,8 @@ def draw(results: Results, model: str) -> Figure:
     series = series_of(kept)[:_COLUMNS]
     side = (WIDTH - 0.9) / max(len(series), 4)
     size = (side * len(series) + 0.9, side * len(budgets) * grid[0] / grid[1] + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.02, wspace=0.02)  # type: ignore[union-attr, call-arg]
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0.02, wspace=0.02)
+    figure = Figure(figsize=size, layout=layout)
     axes = figure.subplots(len(budgets), len(series), squeeze=False)
     norm = TwoSlopeNorm(1, 0, _MOST)
     drawn = None
@@ -57,7 +58,7 @@ def draw(results: Results, model: str) -> Figure:
         raise NotDrawn("no budget that a method was run at")
     bar = figure.colorbar(drawn, ax=axes, shrink=0.9, aspect=25, pad=0.015, ticks=[0, 0.5, 1, 2, 4])
     bar.ax.set_yticklabels(["never", "½", "chance", "2 ×", "≥ 4 ×"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.spines["outline"].set_visible(False)
     figure.supxlabel(f"{kept[['cluster', 'image']].drop_duplicates().shape[0]} images")
     return figure
 

@@ -4,7 +4,7 @@ Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) and of Tol
 (https://personal.sron.nl/~pault/) and, for those who came later, of ColorBrewer
 (https://colorbrewer2.org). No two methods share a colour, nor a marker and a line style: methods
 that look at nothing (random, stride, first tokens) are dashed, those that merge tokens dash-dotted,
-those that prune layer by layer dotted, so they can be told apart without colour too.
+those that prune layer by layer dotted, so they can be distinguished without colour too.
 """
 
 from collections.abc import Iterable

@@ -89,11 +89,11 @@ def wide(numbers: Frame) -> Frame:
     return ours.set_index([*index, "task"])["value"].unstack("task", sort=False)
 
 
-def _among(column: Column, name: str, wanted: object) -> Column:
+def _among(column: Column, name: str, wanted: str | Iterable[object] | None) -> Column:
     """Return where a column has one of the wanted values; everywhere if none is named."""
     if wanted is None:
         return pd.Series(data=True, index=column.index)
-    values = [wanted] if isinstance(wanted, str) else list(wanted)  # type: ignore[call-overload]
+    values = [wanted] if isinstance(wanted, str) else list(wanted)
     known = list(column.dropna().unique())
     for value in values:
         if value not in known:

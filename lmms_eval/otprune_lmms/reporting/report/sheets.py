@@ -111,8 +111,8 @@ def analysis_sheets(results: Results) -> list[Sheet]:
     sheets = [
         _sheet(
             "Rank by distance against rank by score",
-            "Spearman's correlation over methods, mean over benchmarks: positive where what is "
-            "said to be better goes with higher scores. p permutes the methods.",
+            "Spearman's correlation over methods, mean over benchmarks: positive where better "
+            "values come with higher scores. p permutes the methods.",
             spearman,
             [*_model(results), ("quantity", _quantity), ("kept", _budget(results)),
              ("subjects", _text("subjects")), ("methods", _number("methods", 0)),

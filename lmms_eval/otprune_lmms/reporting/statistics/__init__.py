@@ -1,4 +1,4 @@
-"""What the scores of an experiment can tell apart: intervals, paired tests, averages."""
+"""Statistics of an experiment's scores: intervals, paired tests, relative averages."""
 
 from pathlib import Path
 

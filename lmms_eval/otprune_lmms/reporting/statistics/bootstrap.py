@@ -6,7 +6,7 @@ task see the same draws, so differences between them are paired. A row with seve
 mean within each draw: the interval is about documents, not about further seeds.
 
 Intervals are percentile intervals, not BCa. A score at its bound (all right) has no bias correction
-(its z0 is infinite); scores of few documents lie on a lattice, where z0 hangs on ties; and BCa's
+(its z0 is infinite); scores of few documents lie on a lattice, where z0 depends on ties; and BCa's
 acceleration needs a jackknife through every task of a relative average. What BCa would win, second
 order accuracy for skewed statistics, is small beside that: with some hundred documents a mean is
 close to normal.

@@ -160,7 +160,7 @@ def _method(found: Findings) -> Iterator[str]:
         "about further documents of the same kind, not about further tasks or trainings. Documents "
         f"are those that count for the task's headline{_in_brackets(counted)}. "
         "Relative averages: tasks drawn independently, the set of tasks fixed. Not BCa: its bias "
-        "correction is infinite for a score at its bound and hangs on ties for few documents."
+        "correction is infinite for a score at its bound and depends on ties for few documents."
     )
     tests = {
         MCNEMAR: (

@@ -107,7 +107,7 @@ def decidable(pairs: Frame) -> Lines:
     for task in tasks:
         rows.append(_decidable(task, pairs[pairs["task"] == task]))
     heads = ["documents", "they differ on", "smallest difference found", "documents for 1 point"]
-    yield from table(["task", *heads, "largest seen", "pairs told apart", "test"], rows)
+    yield from table(["task", *heads, "largest seen", "pairs decided", "test"], rows)
 
 
 def _decidable(task: str, lines: Frame) -> list[str]:

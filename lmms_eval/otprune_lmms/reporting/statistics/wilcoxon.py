@@ -1,6 +1,6 @@
 """Wilcoxon's signed-rank test over tasks, as OTPrune's paper makes it."""
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from scipy import stats
@@ -49,4 +49,4 @@ def wilcoxon_over_tasks(
         result = stats.wilcoxon(
             gain, alternative=alternative, method="asymptotic", correction=correction
         )
-    return float(np.asarray(result.pvalue))  # type: ignore[attr-defined]
+    return float(np.asarray(cast(Any, result).pvalue))

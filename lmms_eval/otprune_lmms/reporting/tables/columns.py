@@ -54,7 +54,7 @@ def columns_of(
     """
     names = [head.column for head in heads.values()]
     scores = [
-        # Two tasks may stand for one benchmark; then their ids tell them apart.
+        # Two tasks may stand for one benchmark; then their ids are the headings.
         Column(head.column if names.count(head.column) == 1 else task, "score", head.digits, task)
         for task, head in heads.items()
     ]

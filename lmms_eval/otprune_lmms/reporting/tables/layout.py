@@ -72,7 +72,7 @@ class TableRow:
 
     Attributes:
         label: ``row`` of the records; of published rows the paper's name.
-        name: the same without its budget, which the block says.
+        name: the same without its budget, which is in the title of the block.
         entries: one for each column.
         method: None for unpruned and published rows.
         keep_ratio: share of the tokens; or
@@ -99,7 +99,7 @@ class Block:
 
     Attributes:
         kind: "upper" for the unpruned model, "retain" for a budget, "published" for a paper's.
-        title: says the budget, or the source.
+        title: the budget, or the source.
         rows: at least one.
     """
 
@@ -121,7 +121,7 @@ class ResultsTable:
     """The table of an experiment.
 
     Attributes:
-        title: says what was run, and of the mini suite that it is not the benchmarks themselves.
+        title: what was run; of the mini suite also that it is not the benchmarks themselves.
         columns: one for each entry of a row.
         parts: one for each model.
         notes: what a reader must know.

@@ -1,4 +1,4 @@
-"""The rows of a table: which settings were run, or asked for, and what they kept."""
+"""The rows of a table: which settings were run or planned, and what they kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def settings_of(records: Frame) -> list[RowSetting]:
 def with_planned(
     found: Sequence[RowSetting], models: Sequence[str], planned: Sequence[PlannedRow]
 ) -> list[RowSetting]:
-    """Return the settings with those that were asked for and not run, models in their order."""
+    """Return the settings with those that were planned and not run, models in their order."""
     known = {setting.key for setting in found}
     every = list(dict.fromkeys([*models, *(setting.model for setting in found)]))
     # A folder that does not list its settings still has a row for each model.

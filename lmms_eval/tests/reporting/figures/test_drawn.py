@@ -305,4 +305,5 @@ def test_mistakes_are_sentences(tmp_path, folder):
     with pytest.raises(ValueError, match=r"no records at .*records\.csv"):
         write_figures(tmp_path)
     with pytest.raises(ValueError, match="format must be one of png, pdf, svg; got 'gif'"):
+        # The wrong type is the point.
         write_figures(folder, formats=("gif",))  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def _cell(entry: Entry, column: Column) -> str:
 
 
 def _title(entry: Entry, column: Column) -> str:
-    """Return what is said of a number when it is pointed at."""
+    """Return the tooltip of a number."""
     if entry.value is None:
         return ""
     limits = interval(entry, column)

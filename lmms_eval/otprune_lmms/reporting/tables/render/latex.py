@@ -46,8 +46,8 @@ _SPECIAL = {
 def latex(table: ResultsTable, origin: Mapping[str, str]) -> str:
     r"""Return one ``table*`` a model, for ``\input``; needs booktabs and graphicx.
 
-    Rows are named without their budget, which the block says. The origin is in comments, the notes
-    are below the table.
+    Rows are named without their budget, which is in the title of their block. The origin is in
+    comments, the notes are below the table.
     """
     lines = [f"% {_flat(name)}: {_flat(value)}" for name, value in origin.items()]
     lines += [r"% needs \usepackage{booktabs,graphicx}"]
@@ -63,8 +63,8 @@ def escaped(text: str) -> str:
 
 def _part(table: ResultsTable, part: TablePart) -> list[str]:
     width = 1 + len(table.columns)
-    said = part.model in table.title
-    caption = escaped(table.title if said else f"{part.model}: {table.title}")
+    named = part.model in table.title
+    caption = escaped(table.title if named else f"{part.model}: {table.title}")
     lines = [
         "",
         r"\begin{table*}[t]",
