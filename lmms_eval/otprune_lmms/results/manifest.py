@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedRow:
+class PrintedRow:
     """A row of numbers from a paper.
 
     Attributes:
@@ -80,7 +80,7 @@ class Manifest:
     models: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     limited: frozenset[str] = frozenset()
-    published: tuple[PublishedRow, ...] = ()
+    published: tuple[PrintedRow, ...] = ()
     planned: tuple[PlannedRow, ...] = ()
     text_tokens: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -114,7 +114,7 @@ def _parsed(content: Mapping[str, Any], experiment: Mapping[str, Any]) -> Manife
         tasks=tuple(limits),
         limited=frozenset(task for task, limit in limits.items() if limit is not None),
         published=tuple(
-            PublishedRow(one["source"], one["row"], one["model"], dict(one["scores"]))
+            PrintedRow(one["source"], one["row"], one["model"], dict(one["scores"]))
             for one in experiment.get("published", ())
         ),
         planned=tuple(planned.values()),

@@ -11,7 +11,7 @@ from otprune_lmms.reporting.figures.data import DocumentKey, ImageSource
 from otprune_lmms.reporting.figures.style import UNPRUNED, look
 from otprune_lmms.reporting.report.choose import choose, counts, disagree
 from otprune_lmms.reporting.report.pictures import Album, KeptPatches
-from otprune_lmms.reporting.report.store import Store
+from otprune_lmms.reporting.report.store import SampleStore
 from otprune_lmms.results.frames import Frame
 
 LONGEST = 1000
@@ -39,7 +39,7 @@ class Texts:
 
 
 def embed(
-    store: Store,
+    store: SampleStore,
     diagnostics: Frame | None,
     images: ImageSource | None,
     references: ReferenceSource | None,
@@ -101,7 +101,7 @@ def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, An
     return found
 
 
-def _settings(store: Store) -> list[dict[str, Any]]:
+def _settings(store: SampleStore) -> list[dict[str, Any]]:
     first = store.numbers.drop_duplicates("setting").set_index("setting")["method"]
     methods = [one for one in dict.fromkeys(first) if isinstance(one, str)]
     found = []

@@ -17,7 +17,7 @@ _FEWEST = 3
 """Documents of a task from which one target for all of them counts as no target."""
 
 
-class Store:
+class SampleStore:
     """The samples of a results folder.
 
     Args:

@@ -23,7 +23,7 @@ from otprune_lmms.reporting.report.sheets import (
     reference_sheet,
     statistics_sheets,
 )
-from otprune_lmms.reporting.report.store import Store
+from otprune_lmms.reporting.report.store import SampleStore
 from otprune_lmms.reporting.tables import (
     check_references,
     make_table,
@@ -103,7 +103,7 @@ class _Page:
     ) -> None:
         self.results, self.images, self.references = results, images, references
         there = (results.folder / SAMPLES).is_file()
-        self.store = Store(results.folder) if there else None
+        self.store = SampleStore(results.folder) if there else None
         self.environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE),
             autoescape=True,

@@ -38,7 +38,7 @@ from otprune_lmms.reporting.tables.settings import RowSetting, settings_of, with
 from otprune_lmms.results.columns import Budget
 from otprune_lmms.results.frames import Column as Series
 from otprune_lmms.results.frames import Frame
-from otprune_lmms.results.manifest import Manifest, PublishedRow
+from otprune_lmms.results.manifest import Manifest, PrintedRow
 from otprune_lmms.results.records import UNPRUNED, Convention
 
 
@@ -217,7 +217,7 @@ def published_blocks(model: str, manifest: Manifest, columns: Sequence[Column]) 
     without one there is none.
     """
     tasks = [column.task for column in columns if column.task is not None]
-    sources: dict[str, list[PublishedRow]] = {}
+    sources: dict[str, list[PrintedRow]] = {}
     for row in manifest.published:
         if row.model == model:
             sources.setdefault(row.source, []).append(row)

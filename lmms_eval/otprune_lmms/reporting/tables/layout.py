@@ -19,7 +19,7 @@ NOT_RUN = "not run"
 DOUBT = "†"
 """Marks a number whose unpruned score fails its reference check."""
 
-SETTING = "setting"
+FIRST_HEADING = "setting"
 """Heading of the first column."""
 
 

@@ -18,7 +18,7 @@ from otprune_lmms.reporting.report.choose import choose, disagree
 from otprune_lmms.reporting.report.embed import LONGEST, Texts, spelt_out
 from otprune_lmms.reporting.report.pictures import SIDE, Album, KeptPatches, bits
 from otprune_lmms.reporting.report.sheets import number
-from otprune_lmms.reporting.report.store import Store
+from otprune_lmms.reporting.report.store import SampleStore
 
 
 def frame(values, task="gqa", model="m"):
@@ -145,12 +145,12 @@ def test_targets_are_spelt_out_and_never_run(target, want):
 
 def test_a_task_with_one_target_for_all_has_none(tmp_path):
     folder = results_folder.write_folder(tmp_path / "one", target="answer")
-    assert Store(folder).silent == set(results_folder.METRICS)
-    assert Store(results_folder.write_folder(tmp_path / "two")).silent == set()
+    assert SampleStore(folder).silent == set(results_folder.METRICS)
+    assert SampleStore(results_folder.write_folder(tmp_path / "two")).silent == set()
 
 
 def test_the_store_gives_the_samples_of_documents(tmp_path):
-    store = Store(results_folder.write_folder(tmp_path / "r"))
+    store = SampleStore(results_folder.write_folder(tmp_path / "r"))
     found = store.of([("pope", 3), ("gqa", 1)])
     assert list(found) == [("pope", 3), ("gqa", 1)]
     for (task, doc), own in found.items():

@@ -10,7 +10,7 @@ from otprune_lmms.reporting import published
 from otprune_lmms.reporting.tables import make_table
 from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN
 from otprune_lmms.results.columns import Budget
-from otprune_lmms.results.manifest import Manifest, PlannedRow, PublishedRow
+from otprune_lmms.results.manifest import Manifest, PlannedRow, PrintedRow
 from otprune_lmms.results.records import frame
 
 
@@ -245,9 +245,9 @@ def test_published_numbers_stand_apart(made, entry_of):
     manifest = Manifest(
         "A try",
         published=(
-            PublishedRow("a paper", "unpruned", "tiny", base),
-            PublishedRow("a paper", "OTPrune", "tiny", {"gqa": 99.9, "mme": 1368}),
-            PublishedRow("another", "FastV", "tiny", {"gqa": 49.6}),
+            PrintedRow("a paper", "unpruned", "tiny", base),
+            PrintedRow("a paper", "OTPrune", "tiny", {"gqa": 99.9, "mme": 1368}),
+            PrintedRow("another", "FastV", "tiny", {"gqa": 49.6}),
         ),
     )
     alone, table = make_table(made.records(), made.manifest), make_table(made.records(), manifest)

@@ -14,7 +14,7 @@ from otprune_lmms.reporting.tables import (
     references_of,
 )
 from otprune_lmms.reporting.tables.references import REFERENCES, doubted_tasks
-from otprune_lmms.results.manifest import Manifest, PublishedRow
+from otprune_lmms.results.manifest import Manifest, PrintedRow
 
 quiet = settings(deadline=None, max_examples=40, derandomize=True)
 
@@ -119,7 +119,7 @@ def test_the_paper_models_have_the_published_unpruned_scores():
 
 
 def test_what_the_experiment_prints_comes_first_and_parts_of_a_benchmark_have_none():
-    printed = PublishedRow("mine", "Original", "llava-v1.5-7b", {"gqa": 60.0})
+    printed = PrintedRow("mine", "Original", "llava-v1.5-7b", {"gqa": 60.0})
     whole = references_of(Manifest("A try", models=("llava-v1.5-7b",), published=(printed,)))
     assert whole["llava-v1.5-7b"]["gqa"] == Reference(60.0, 1.5, "mine")
     assert whole["llava-v1.5-7b"]["pope"].value == 85.84
@@ -127,7 +127,7 @@ def test_what_the_experiment_prints_comes_first_and_parts_of_a_benchmark_have_no
         "A try", models=("llava-v1.5-7b",), published=(printed,), limited=frozenset({"gqa"})
     )
     assert "gqa" not in references_of(limited)["llava-v1.5-7b"]
-    pruned = PublishedRow("mine", "OTPrune", "llava-v1.5-7b", {"gqa": 1.0})
+    pruned = PrintedRow("mine", "OTPrune", "llava-v1.5-7b", {"gqa": 1.0})
     found = references_of(Manifest("A try", models=("llava-v1.5-7b",), published=(pruned,)))
     assert found["llava-v1.5-7b"]["gqa"].value == 61.96
 

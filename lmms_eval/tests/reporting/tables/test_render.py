@@ -21,7 +21,7 @@ from otprune_lmms.reporting.tables.render.html import script
 from otprune_lmms.reporting.tables.render.latex import escaped as in_latex
 from otprune_lmms.reporting.tables.render.markdown import escaped as in_markdown
 from otprune_lmms.reporting.tables.render.terminal import folds
-from otprune_lmms.results.manifest import Manifest, PublishedRow
+from otprune_lmms.results.manifest import Manifest, PrintedRow
 
 quiet = settings(deadline=None, max_examples=40, derandomize=True)
 
@@ -69,7 +69,7 @@ class Tables(HTMLParser):
 
 @pytest.fixture(scope="module")
 def plain(made):
-    printed = PublishedRow("a paper", "FastV", "tiny", {"gqa": 49.6})
+    printed = PrintedRow("a paper", "FastV", "tiny", {"gqa": 49.6})
     return make_table(made.records(), dataclasses.replace(made.manifest, published=(printed,)))
 
 
@@ -85,8 +85,8 @@ def evil(made):
     lost = records.iloc[0].to_dict() | {"metric": "other", "value": None, "missing": EVIL}
     records.loc[len(records)] = lost
     printed = (
-        PublishedRow(EVIL, EVIL, EVIL, {EVIL: 1.0}),
-        PublishedRow(EVIL, "unpruned", EVIL, {EVIL: 2}),
+        PrintedRow(EVIL, EVIL, EVIL, {EVIL: 1.0}),
+        PrintedRow(EVIL, "unpruned", EVIL, {EVIL: 2}),
     )
     manifest = Manifest(EVIL, origin={EVIL: EVIL + "\nnext line"}, published=printed)
     return make_table(

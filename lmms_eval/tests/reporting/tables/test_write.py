@@ -9,7 +9,7 @@ import pytest
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.tables import write_tables
 from otprune_lmms.results.columns import Budget
-from otprune_lmms.results.manifest import Manifest, PlannedRow, PublishedRow, read_manifest
+from otprune_lmms.results.manifest import Manifest, PlannedRow, PrintedRow, read_manifest
 
 
 def test_a_folder_gets_its_tables_in_every_format(tmp_path, made):
@@ -82,7 +82,7 @@ def test_a_manifest_says_what_was_planned(tmp_path, made):
     assert found.tasks[0] == "coco2017_cap_val"
     assert len(found.tasks) == 12
     assert found.limited == {"other"}
-    assert found.published == (PublishedRow("a paper", "FastV", "tiny", {"gqa": 49.6}),)
+    assert found.published == (PrintedRow("a paper", "FastV", "tiny", {"gqa": 49.6}),)
     assert found.planned == (
         PlannedRow("unpruned", "unpruned"),
         PlannedRow("random-0.1-layer2", "random, layer 2", "random", Budget(0.1), 2, "kept"),

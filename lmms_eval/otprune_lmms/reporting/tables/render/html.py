@@ -6,7 +6,7 @@ from pathlib import Path
 
 from otprune_lmms.reporting.tables.layout import (
     DOUBT,
-    SETTING,
+    FIRST_HEADING,
     Block,
     Column,
     Entry,
@@ -78,7 +78,7 @@ def _part(table: ResultsTable, part: TablePart) -> Iterator[str]:
     yield '<table class="scores">'
     yield f"<caption>{escape(part.model)}</caption>"
     yield "<thead><tr>"
-    yield _head(SETTING, "ascending")
+    yield _head(FIRST_HEADING, "ascending")
     for column in table.columns:
         low_first = column.kind in ("rank", "cost", "tokens")
         yield _head(column.name, "ascending" if low_first else "descending")

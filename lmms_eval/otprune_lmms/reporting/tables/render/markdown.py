@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from otprune_lmms.reporting.tables.layout import (
-    SETTING,
+    FIRST_HEADING,
     Column,
     Entry,
     ResultsTable,
@@ -74,7 +74,7 @@ def _interval_table(table: ResultsTable, part: TablePart) -> list[str]:
 
 def _head(columns: Iterable[Column]) -> list[str]:
     names = [escaped(column.name) for column in columns]
-    return ["", _line([SETTING, *names]), "|---" + "|---:" * len(names) + "|"]
+    return ["", _line([FIRST_HEADING, *names]), "|---" + "|---:" * len(names) + "|"]
 
 
 def _row(row: TableRow, cells: Iterable[str]) -> str:

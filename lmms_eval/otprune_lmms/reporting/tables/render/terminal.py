@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otprune_lmms.reporting.tables.layout import (
-    SETTING,
+    FIRST_HEADING,
     Column,
     Entry,
     ResultsTable,
@@ -75,7 +75,7 @@ def folds(table: ResultsTable, width: int) -> list[list[int]]:
 def _fold(table: ResultsTable, part: TablePart, places: Sequence[int]) -> Iterator[Table | Text]:
     columns = [table.columns[place] for place in places]
     widths = [_first_width(table), *(_GAP + _width(table, place) for place in places)]
-    heads = [[SETTING], *(_heading(table, place) for place in places)]
+    heads = [[FIRST_HEADING], *(_heading(table, place) for place in places)]
     deepest = max(map(len, heads))
     # Headings of fewer lines stand at the bottom, above their numbers.
     lined = ["\n".join([""] * (deepest - len(head)) + head) for head in heads]
@@ -113,7 +113,7 @@ def _rows(table: ResultsTable) -> Iterator[TableRow]:
 
 
 def _first_width(table: ResultsTable) -> int:
-    return max(len(SETTING), *(Text(row.label).cell_len for row in _rows(table)))
+    return max(len(FIRST_HEADING), *(Text(row.label).cell_len for row in _rows(table)))
 
 
 def _width(table: ResultsTable, place: int) -> int:
