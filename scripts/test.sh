@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types and tests of all rooms. Arguments go to pytest: bash scripts/test.sh -k greedy
+# Lint, types, the direction of imports and tests of all packages. Arguments go to pytest: bash scripts/test.sh -k greedy
 # Tests are shared out among as many processes as there are cores, at most eight.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,6 +9,7 @@ export PATH="$PWD/.venv/bin:$PATH" PYTHONHASHSEED=0
 ruff check .
 ruff format --check .
 pyright --warnings
+lint-imports --no-cache
 for room in . LLaVA lmms_eval; do
   if [ -d "$room/tests" ]; then
     echo "tests of room $room" >&2
