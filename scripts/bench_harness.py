@@ -25,9 +25,9 @@ import datasets
 import torch
 import typer
 from llava.images import process_images
+from otprune_lmms import provenance
 from otprune_lmms.engine import Engine, Request, requests_of
 from otprune_lmms.engine.prepare import image_hash, image_number
-from otprune_lmms.experiments import provenance
 from otprune_lmms.experiments.config import ConfigError, load_experiment, task_folder
 from otprune_lmms.images import as_rgb
 from otprune_lmms.journal import Journal

@@ -16,7 +16,7 @@ import torch
 import typer
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
-from otprune_lmms.experiments import provenance
+from otprune_lmms import provenance
 
 from bench_common import (
     ROOT,

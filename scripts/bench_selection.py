@@ -19,7 +19,7 @@ from typing import Annotated
 
 import torch
 import typer
-from otprune_lmms.experiments import provenance
+from otprune_lmms import provenance
 
 from bench_common import (
     KINDS,

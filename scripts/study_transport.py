@@ -17,7 +17,7 @@ from typing import Annotated
 
 import torch
 import typer
-from otprune_lmms.experiments import provenance
+from otprune_lmms import provenance
 from rich import box
 from rich.console import Console
 from rich.table import Table

@@ -27,7 +27,7 @@ from rich.console import Console
 from scenes import Scene, make_scene
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from otprune_lmms.experiments import provenance
+from otprune_lmms import provenance
 
 from bench_common import markdown, write_tables
 

@@ -56,8 +56,8 @@ def bench(
     transformers.utils.logging.disable_progress_bar()
     from otprune_lmms.experiments.cost.experiment import measure_experiment
     from otprune_lmms.experiments.cost.measuring import CostOptions
-    from otprune_lmms.experiments.provenance import origin
     from otprune_lmms.files import check_writable
+    from otprune_lmms.provenance import origin
     from otprune_lmms.reporting.cost import terminal, write_cost
 
     folder = output_dir / source.experiment.name

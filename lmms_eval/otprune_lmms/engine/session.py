@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import time
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
@@ -13,14 +12,11 @@ import torch
 
 from otprune_lmms.journal import Journal
 from otprune_lmms.models.protocol import VisionLanguageModel
+from otprune_lmms.provenance import versions
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("otprune", "llava", "otprune_lmms")
-_DISTRIBUTIONS = (
-    *("otprune", "otprune-llava", "otprune-lmms", "lmms_eval", "torch", "transformers"),
-    *("tokenizers", "pillow", "numpy"),
-)
 
 
 def describe(journal: Journal, name: str, model: VisionLanguageModel) -> None:
@@ -40,7 +36,7 @@ def describe(journal: Journal, name: str, model: VisionLanguageModel) -> None:
     journal.header.setdefault("models", {})[model.fingerprint] = name
     journal.header |= {
         "source": source,
-        "versions": _versions(),
+        "versions": versions(),
         "device": _device_name(model.devices[0]),
         "dtype": str(model.dtype),
         "process": {"host": gethostname(), "pid": os.getpid(), "begun": round(time.time(), 1)},
@@ -58,16 +54,6 @@ def source_hash() -> str:
                 digest.update(f"{package}/{file.relative_to(folder)}\0".encode())
                 digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _device_name(device: torch.device) -> str:

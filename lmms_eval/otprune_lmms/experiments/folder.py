@@ -7,8 +7,8 @@ from typing import Any
 
 from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.outcome import Outcome
-from otprune_lmms.experiments.provenance import origin, peak_memory_mib, versions
 from otprune_lmms.files import write_text
+from otprune_lmms.provenance import origin, peak_memory_mib, versions
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results import DERIVED, diagnostics
 from otprune_lmms.results.diagnostics import DIAGNOSTICS, write_diagnostics

@@ -51,7 +51,7 @@ def write_cost(folder: Path, records: Sequence[MeasuredCost], origin: Mapping[st
         folder: results of an experiment; made if it is not there.
         records: of `experiments.cost.measuring.measure`; several models and batch sizes may follow
             each other.
-        origin: see `experiments.provenance.origin`; has "hardware".
+        origin: see `provenance.origin`; has "hardware".
 
     Raises:
         ValueError: no records.
