@@ -22,11 +22,13 @@ class Format(StrEnum):
     SVG = "svg"
 
 
-Formats = Annotated[list[Format], typer.Option("--format", help="may be given several times")]
+Formats = Annotated[
+    list[Format] | None,
+    typer.Option("--format", help="may be given several times (default: png)"),
+]
 
 
-# B006: typer takes the default of a list as a list, and never changes it.
-def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B006
+def plot(folders: Folders, formats: Formats = None) -> None:
     """Draw the figures of earlier runs into their folders' figures/.
 
     Draws what the folder's data allow: curves and radars from the records, intervals and paired
@@ -40,7 +42,7 @@ def plot(folders: Folders, formats: Formats = [Format.PNG]) -> None:  # noqa: B0
     for folder in folders:
         try:
             images = document_images(folder)
-            written = write_figures(folder, [one.value for one in formats], images)
+            written = write_figures(folder, [one.value for one in formats or [Format.PNG]], images)
         except (ValueError, OSError) as error:
             fail(error, 2)
         logger.info("%s: %s figures", folder, len(written))

@@ -1,6 +1,5 @@
-"""Sweeps in parts: shards, one pass over what several experiments ask, Slurm, submitit, status.
+"""Sweeps on clusters: Slurm job scripts, submitit, and how far a sweep is.
 
-`shard` says what falls to whom; `passes` what several experiments ask, each question under each
-config once; `answering` asks it. `slurm` writes job scripts, `submit` is the same from Python.
-`asked` and `status` say how far a sweep is, without its models.
+`slurm` writes job scripts, `submit` starts jobs from Python. `state` reads journals that others
+write, `status` counts what is missing, without loading a model.
 """

@@ -1,4 +1,4 @@
-"""What a journal's folder says about a sweep: answers, questions asked, processes at work."""
+"""What a journal's folder says about a sweep: answers, requests, processes at work."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.journal import Key, Ledger, read_ledgers
+from otprune_lmms.journal import Key, RequestList, read_request_lists
 from otprune_lmms.journal.journal import is_readable
 from otprune_lmms.journal.lines import read
 from otprune_lmms.journal.writer import is_live
@@ -43,21 +43,21 @@ class JournalState:
     """What one or several journals hold.
 
     Attributes:
-        answered: configs and questions that have an answer.
+        answered: keys of the answers.
         configs: settings of each config, by fingerprint.
-        ledgers: what was asked, the oldest first.
+        request_lists: what was asked, the oldest first.
         writers: processes at work.
     """
 
     answered: set[Key] = field(default_factory=set)
     configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    ledgers: list[Ledger] = field(default_factory=list)
+    request_lists: list[RequestList] = field(default_factory=list)
     writers: list[Writer] = field(default_factory=list)
 
     def model(self, names: Iterable[str]) -> str | None:
         """Return the fingerprint of the model that was asked last under one of some names."""
         wanted = set(names)
-        found = [ledger.model for ledger in self.ledgers if ledger.name in wanted]
+        found = [one.model for one in self.request_lists if one.name in wanted]
         return found[-1] if found else None
 
     @property
@@ -78,8 +78,8 @@ def read_state(folders: Sequence[Path]) -> JournalState:
     for folder in dict.fromkeys(folders):
         for path in sorted(folder.glob("part-*.jsonl")):
             _read_part(path, state)
-        state.ledgers += read_ledgers(folder)
-    state.ledgers.sort(key=lambda ledger: ledger.time)
+        state.request_lists += read_request_lists(folder)
+    state.request_lists.sort(key=lambda request_list: request_list.time)
     return state
 
 
@@ -118,45 +118,45 @@ def _writer(path: Path, session: Mapping[str, Any], answers: int) -> Writer:
 
 
 class AskedRequests:
-    """What was asked of one model: the question of each request, by task and document.
+    """What was asked of one model: the digest of each request, by task and document.
 
     Attributes:
-        by_task: hashes of the questions of each document.
+        by_task: digests of the requests of each document.
         failed: why a document was left out, by task and number.
     """
 
     def __init__(self, state: JournalState, model: str | None) -> None:
         self.by_task: dict[str, dict[int, list[str]]] = {}
         self.failed: dict[tuple[str, int], str] = {}
-        known = [ledger for ledger in state.ledgers if ledger.model == model]
+        known = [one for one in state.request_lists if one.model == model]
         # A later run may ask otherwise: its data or prompts have changed.
-        for ledger in known:
+        for request_list in known:
             fresh: set[tuple[str, int]] = set()
-            for asking, question in ledger.requests.items():
-                documents = self.by_task.setdefault(asking.task, {})
-                place = (asking.task, asking.doc_id)
+            for at, digest in request_list.requests.items():
+                documents = self.by_task.setdefault(at.task, {})
+                place = (at.task, at.doc_id)
                 if place not in fresh:
-                    documents[asking.doc_id] = []
+                    documents[at.doc_id] = []
                     fresh.add(place)
                     self.failed.pop(place, None)
-                documents[asking.doc_id].append(question)
-            for task, doc_id, reason in ledger.failed:
+                documents[at.doc_id].append(digest)
+            for task, doc_id, reason in request_list.failed:
                 self.by_task.get(task, {}).pop(doc_id, None)
                 self.failed[task, doc_id] = reason
 
     def all(self) -> Iterator[str]:
-        """Iterate over all questions."""
+        """Iterate over all digests."""
         for documents in self.by_task.values():
-            for questions in documents.values():
-                yield from questions
+            for digests in documents.values():
+                yield from digests
 
     def of(self, task: str, documents: int) -> list[str]:
-        """Return the questions of a task's first documents, one for each request."""
+        """Return the digests of the requests about a task's first documents."""
         return [
-            question
-            for doc_id, questions in self.by_task.get(task, {}).items()
+            digest
+            for doc_id, digests in self.by_task.get(task, {}).items()
             if doc_id < documents
-            for question in questions
+            for digest in digests
         ]
 
     def unread(self, task: str, documents: int) -> int:

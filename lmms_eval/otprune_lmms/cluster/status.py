@@ -42,7 +42,7 @@ class Status:
     Attributes:
         rows: by experiment, model and setting.
         failed: documents left out: model, task, number, reason.
-        missing: answers that are still to be made; equal questions count once.
+        missing: answers that are still to be made; equal requests count once.
         writers: processes at work.
     """
 
@@ -109,20 +109,20 @@ def status_of(sources: Sequence[Source], state: JournalState, documents: Documen
             for task, limit in limits.items()
         }
         for model in experiment.models:
-            questions = AskedRequests(state, state.model(names[model.name]))
+            requests = AskedRequests(state, state.model(names[model.name]))
             count.failed |= {
                 (model.name, *place): reason
-                for place, reason in questions.failed.items()
+                for place, reason in requests.failed.items()
                 if place[1] < tasks.get((files, place[0]), 0)
             }
             for config in experiment.pruning.configs():
-                answered, asked = count.config(questions, names[model.name][0], tasks, config)
+                answered, asked = count.config(requests, names[model.name][0], tasks, config)
                 rows.append(StatusRow(experiment.name, model.name, config.label, answered, asked))
     return count.status(rows)
 
 
 class _Count:
-    """What is missing and what was left out, over all experiments; equal questions count once."""
+    """What is missing and what was left out, over all experiments; equal requests count once."""
 
     def __init__(self, state: JournalState) -> None:
         self.state = state
@@ -131,14 +131,14 @@ class _Count:
         self.unread: dict[tuple, int] = {}
 
     def config(
-        self, questions: AskedRequests, model: str, tasks: Documents, config: PruningConfig
+        self, requests: AskedRequests, model: str, tasks: Documents, config: PruningConfig
     ) -> tuple[int, int]:
         """Count one config in; return how many requests are answered, and how many there are."""
         fingerprint, answered, asked = config.fingerprint, 0, 0
         for (files, task), documents in tasks.items():
-            keys = [Key(fingerprint, one) for one in questions.of(task, documents)]
+            keys = [Key(fingerprint, one) for one in requests.of(task, documents)]
             left = [key for key in keys if key not in self.state.answered]
-            ahead = questions.unread(task, documents)
+            ahead = requests.unread(task, documents)
             place = (model, files, task, config)
             self.missing.update(left)
             self.unread[place] = max(ahead, self.unread.get(place, 0))
@@ -161,16 +161,16 @@ def journal_status(state: JournalState) -> Status:
     count = _Count(state)
     rows: list[StatusRow] = []
     for fingerprint, (name, experiments) in _models(state).items():
-        questions = AskedRequests(state, fingerprint)
-        count.failed |= {(name, *place): reason for place, reason in questions.failed.items()}
+        requests = AskedRequests(state, fingerprint)
+        count.failed |= {(name, *place): reason for place, reason in requests.failed.items()}
         tasks: Documents = {
-            (None, task): 1 + max(known) for task, known in questions.by_task.items() if known
+            (None, task): 1 + max(known) for task, known in requests.by_task.items() if known
         }
         for settings in state.configs.values():
             config = PruningConfig.make(**settings)
-            keys = [Key(config.fingerprint, one) for one in questions.all()]
+            keys = [Key(config.fingerprint, one) for one in requests.all()]
             if not state.answered.isdisjoint(keys):
-                answered, asked = count.config(questions, name, tasks, config)
+                answered, asked = count.config(requests, name, tasks, config)
                 rows.append(StatusRow(experiments, name, config.label, answered, asked))
     return count.status(rows)
 
@@ -178,9 +178,9 @@ def journal_status(state: JournalState) -> Status:
 def _models(state: JournalState) -> dict[str, tuple[str, str]]:
     """Return the name and the experiments of each model that was asked, by fingerprint."""
     found: dict[str, tuple[str, dict[str, None]]] = {}
-    for ledger in state.ledgers:
-        _, experiments = found.setdefault(ledger.model, (ledger.name, {}))
-        experiments.update(dict.fromkeys(ledger.experiment.split()))
+    for request_list in state.request_lists:
+        _, experiments = found.setdefault(request_list.model, (request_list.name, {}))
+        experiments.update(dict.fromkeys(request_list.experiment.split()))
     return {model: (name, " ".join(many)) for model, (name, many) in found.items()}
 
 

@@ -24,7 +24,7 @@ from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.session import describe
 from otprune_lmms.engine.visual_store import ImageKey, VisualStore, keys_of
 from otprune_lmms.images import whole_images
-from otprune_lmms.journal import Journal, write_ledger
+from otprune_lmms.journal import Journal, write_request_list
 from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 
@@ -132,8 +132,8 @@ class Engine:
         asked = self._prepare(requests, reader, counts, leave_out)
         if self.journal is not None:
             experiment = str(self.journal.header.get("experiment", ""))
-            ledger = asked.ledger(self.model.fingerprint, self.model_name, experiment)
-            write_ledger(self.journal.folder, ledger)
+            request_list = asked.request_list(self.model.fingerprint, self.model_name, experiment)
+            write_request_list(self.journal.folder, request_list)
         pending = PendingAnswers(asked.unique(), configs, self._known, self.journal, counts)
         self._answer_all(asked, configs, pending, reader, counts)
         counts.requests = len(asked.requests) * len(configs)

@@ -18,7 +18,7 @@ class PendingAnswers:
         configs: under which they are asked.
         known: answers that are there, by (config, request); new ones are put in.
         journal: where others are found and new ones are kept.
-        counts: told of every answer that was found or is new.
+        counts: counts every answer that was found or is new.
     """
 
     def __init__(

@@ -111,6 +111,7 @@ class _Remembering(Selector):
     rankings: Rankings
     variant: TokenVariant
 
+    # A class variable of every other method: this one has the needs of the method that it wraps.
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """As the method."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine.prepare import PreparedRequest
 from otprune_lmms.engine.requests import Request, RequestError, RequestKey
-from otprune_lmms.journal import Ledger, RequestPlace
+from otprune_lmms.journal import RequestList, RequestPlace
 
 Document = tuple[str, int]
 """Task and number of a document."""
@@ -72,8 +72,8 @@ class RequestSet:
             found.setdefault(prepared.digest, replace(prepared, request=request))
         return list(found.values())
 
-    def ledger(self, model: str, name: str, experiment: str) -> Ledger:
-        """Return what a journal notes of these requests, see `Ledger`."""
+    def request_list(self, model: str, name: str, experiment: str) -> RequestList:
+        """Return what a journal notes of these requests, see `RequestList`."""
         requests = {
             RequestPlace(one.task, one.doc_id, one.index, one.repeat): self.prepared[one.key].digest
             for one in self.different
@@ -82,7 +82,7 @@ class RequestSet:
         reasons = {(one.task, one.doc_id): one.reason for one in self.failed}
         others = "left out with another document"
         failed = [(*one, reasons.get(one, others)) for one in sorted(self._documents - remaining)]
-        return Ledger(model, name, experiment, requests, failed)
+        return RequestList(model, name, experiment, requests, failed)
 
 
 def _different(requests: Iterable[Request]) -> list[Request]:

@@ -34,8 +34,8 @@ def responses_of(answers: Sequence[PlacedAnswer]) -> Responses:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose lines are written.
+class RecordContext:
+    """What all records of one model in one experiment share.
 
     Attributes:
         experiment: the experiment.
@@ -51,19 +51,19 @@ class Subject:
 
 
 def records_of(
-    subject: Subject, config: PruningConfig, score: TaskScore, answers: Sequence[PlacedAnswer]
+    context: RecordContext, config: PruningConfig, score: TaskScore, answers: Sequence[PlacedAnswer]
 ) -> list[dict[str, Any]]:
     """Return one record for each metric of a config on a task, by `results.records.COLUMNS`."""
     common = {
-        "experiment": subject.experiment.name,
-        "suite": subject.experiment.suite,
-        "model": subject.model,
+        "experiment": context.experiment.name,
+        "suite": context.experiment.suite,
+        "model": context.model,
         **config.columns(),
         "task": score.task,
         "documents": score.documents,
         "kept_tokens": _mean([n for _, answer in answers for n in answer.kept]),
         "visual_tokens": _mean([n for _, answer in answers for n in answer.candidates]),
-        **_prefill(subject, config, score.task, answers),
+        **_prefill(context, config, score.task, answers),
     }
     found = [(m, value, None) for m, value in score.metrics.items()]
     found += [(m, None, reason) for m, reason in score.missing.items()]
@@ -71,7 +71,7 @@ def records_of(
 
 
 def _prefill(
-    subject: Subject, config: PruningConfig, task: str, answers: Sequence[PlacedAnswer]
+    context: RecordContext, config: PruningConfig, task: str, answers: Sequence[PlacedAnswer]
 ) -> dict[str, Any]:
     """Return what a mean prompt's prefill costs, as columns; of a document its first request."""
     first: dict[int, PlacedAnswer] = {}
@@ -80,14 +80,14 @@ def _prefill(
         if (place.number, place.repeat) < (before.number, before.repeat):
             first[place.doc_id] = (place, answer)
     prompts = [PromptTokens(answer.kept, answer.candidates) for _, answer in first.values()]
-    text = subject.text_tokens.get(task, 0.0)
-    found = mean_prefill(config, subject.shape, prompts, text)
+    text = context.text_tokens.get(task, 0.0)
+    found = mean_prefill(config, context.shape, prompts, text)
     costs = {f"multiply_adds_{name}": value for name, value in found.multiply_adds.items()}
     return {"layer_tokens": found.layer_tokens, **costs}
 
 
 def samples_of(
-    subject: Subject,
+    context: RecordContext,
     config: PruningConfig,
     score: TaskScore,
     answers: Sequence[PlacedAnswer],
@@ -98,7 +98,7 @@ def samples_of(
     for place, answer in answers:
         given[place.doc_id].append((place, answer))
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    setting = {"model": subject.model, **config.columns(), "task": score.task}
+    setting = {"model": context.model, **config.columns(), "task": score.task}
     for sample in _first_filter(score):
         many = sorted(given[sample.doc_id], key=lambda one: (one[0].number, one[0].repeat))
         line = setting | _line(sample, many, asked)

@@ -13,7 +13,7 @@ from otprune_lmms.experiments.outcome import Outcome
 from otprune_lmms.experiments.plan import Source, TaskData
 from otprune_lmms.experiments.records import (
     PlacedAnswer,
-    Subject,
+    RecordContext,
     records_of,
     responses_of,
     samples_of,
@@ -126,14 +126,14 @@ def score_experiment(
         texts = {name: mean_text_tokens(places) for name, places in asked.items() if places}
         outcome.text_tokens[choice.name] = texts
         outcome.counts[choice.name] = answered.counts.plain()
-        subject = Subject(experiment, choice.name, answered.shape, texts)
+        context = RecordContext(experiment, choice.name, answered.shape, texts)
         answers = _answers(experiment.pruning.configs(), asked, journal)
-        scores = _scores(subject, scorers, answers, excluded, cache, without_java)
+        scores = _scores(context, scorers, answers, excluded, cache, without_java)
         for name in scorers:
             for config, score in scores[name].items():
                 given = answers[config][name]
-                outcome.records += records_of(subject, config, score, given)
-                outcome.samples.append(samples_of(subject, config, score, given, asked[name]))
+                outcome.records += records_of(context, config, score, given)
+                outcome.samples.append(samples_of(context, config, score, given, asked[name]))
     return outcome
 
 
@@ -167,7 +167,7 @@ def _record(journal: Journal, config: str, place: RequestPlace, one: AskedReques
 
 
 def _scores(
-    subject: Subject,
+    context: RecordContext,
     scorers: Mapping[str, TaskScorer],
     answers: AnswersByTask,
     excluded: Collection[tuple[str, int]],
@@ -196,7 +196,7 @@ def _scores(
         for name, scorer in sorted(scorers.items(), key=lambda item: item[1].needs_java):
             known = {config: cache.find(key) for config, key in keys[name].items()}
             new = [responses[name][config] for config, score in known.items() if score is None]
-            logger.info("%s: scoring %s, %s of %s new", subject.model, name, len(new), len(known))
+            logger.info("%s: scoring %s, %s of %s new", context.model, name, len(new), len(known))
             if new and not without_java:
                 scorer.prime(tools, new)
             scores[name] = {

@@ -22,7 +22,7 @@ class Journal:
     Opening reads every file of the folder. What is written survives the end of the process at once,
     and a loss of power from `flush` on. Several processes may write into one folder, each into a
     file of its own; what the others write is seen at the next opening or `refresh`. Where several
-    have answered one question, the first file's answer holds, for all who read the folder.
+    have answered one request, the first file's answer holds, for all who read the folder.
 
     Args:
         folder: made if it is not there, unless ``readonly``.
@@ -173,7 +173,7 @@ class Journal:
     def _take(self, content: Content, part: str) -> tuple[set[Key], int, int]:
         """Return whose answers a file has, how many it has, and how many lines say nothing known.
 
-        Of several answers to one question that of the first file holds.
+        Of several answers to one request that of the first file holds.
         """
         keys: set[Key] = set()
         answers = unknown = 0

@@ -16,6 +16,7 @@ class _Forward(logging.Handler):
         def placed(message: dict) -> None:
             message.update(name=record.name, function=record.funcName, line=record.lineno)
 
+        # loguru's stubs give the record a type that cannot be imported.
         eval_logger.patch(placed).log(record.levelname, "{}", record.getMessage())  # type: ignore[arg-type]
 
 

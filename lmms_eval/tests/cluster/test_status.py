@@ -14,7 +14,7 @@ from otprune_lmms.experiments.answering import AnswerOptions
 from otprune_lmms.experiments.config import Experiment, task_folder
 from otprune_lmms.experiments.run import answer_shard
 from otprune_lmms.experiments.shard import Shard
-from otprune_lmms.journal import Journal, Ledger, Record, RequestPlace, write_ledger
+from otprune_lmms.journal import Journal, Record, RequestList, RequestPlace, write_request_list
 from otprune_lmms.pruning_config import PruningConfig
 
 UNPRUNED, OTPRUNE = PruningConfig.make(), PruningConfig.make("otprune", keep_ratio=0.098)
@@ -39,9 +39,9 @@ def record(config, doc_id, task="pope", text=None):
 
 
 def note(folder, documents, model="f", name="m", experiment="one", failed=(), task="pope"):
-    """Write the ledger of a process that was asked about some documents."""
+    """Write the request list of a process that was asked about some documents."""
     requests = {RequestPlace(task, one, 0, 0): question(one, task) for one in documents}
-    write_ledger(folder, Ledger(model, name, experiment, requests, failed))
+    write_request_list(folder, RequestList(model, name, experiment, requests, failed))
 
 
 def experiment(name="one", tasks=("pope",), model="m", pretrained="some/model", **changes):
@@ -67,7 +67,7 @@ def look(folder, *experiments, documents=10):
 
 
 def rows(found):
-    return [(row.experiment, row.config, row.answered, row.asked) for row in found.rows]
+    return [(row.experiment, row.setting, row.answered, row.asked) for row in found.rows]
 
 
 def write(folder, *records, header=None):
@@ -96,7 +96,7 @@ def test_answers_are_counted_by_cell_and_shards_that_have_not_begun_are_missing(
 
 def test_equal_questions_have_one_answer_and_all_count_as_answered(tmp_path):
     requests = {RequestPlace("pope", i, 0, 0): question(i % 2) for i in range(10)}
-    write_ledger(tmp_path, Ledger("f", "m", "one", requests))
+    write_request_list(tmp_path, RequestList("f", "m", "one", requests))
     write(tmp_path, record(UNPRUNED, 0), record(OTPRUNE, 0), record(OTPRUNE, 1))
     found = look(tmp_path, experiment())
     assert [row[2:] for row in rows(found)] == [(5, 10), (10, 10)]
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_has_changed_begins_anew(tmp_path):
     note(tmp_path, range(10))
     write(tmp_path, *(record(UNPRUNED, i) for i in range(10)))
     requests = {RequestPlace("pope", i, 0, 0): f"new-{i}" for i in range(10)}
-    write_ledger(tmp_path, Ledger("new weights", "m", "one", requests))
+    write_request_list(tmp_path, RequestList("new weights", "m", "one", requests))
     assert look(tmp_path, experiment()).rows[0].answered == 0
     # The old ones again.
     note(tmp_path, range(10))
@@ -162,7 +162,7 @@ def test_documents_left_out_are_named_and_not_missing(tmp_path):
 
 def test_several_requests_of_a_document_count_each_and_unread_ones_are_guessed_alike(tmp_path):
     requests = {RequestPlace("pope", i, j, 0): f"{i}-{j}" for i in range(5) for j in range(4)}
-    write_ledger(tmp_path, Ledger("f", "m", "one", requests))
+    write_request_list(tmp_path, RequestList("f", "m", "one", requests))
     write(tmp_path, *(record(UNPRUNED, 0, text=f"0-{j}") for j in range(4)))
     assert rows(look(tmp_path, experiment()))[0] == ("one", "unpruned", 4, 40)
 
@@ -191,10 +191,10 @@ def test_a_torn_line_and_lines_of_other_versions_are_no_answers(tmp_path):
     (part,) = tmp_path.glob("part-*.jsonl")
     part.write_bytes(part.read_bytes()[:-5])
     assert look(tmp_path, experiment()).rows[0].answered == 1
-    (ledger,) = (tmp_path / "asked").iterdir()
-    ledger.write_text(ledger.read_text().replace('"format":1', '"format":99'))
-    assert read_state([tmp_path]).ledgers == []
-    ledger.write_text("{")
+    (request_list,) = (tmp_path / "asked").iterdir()
+    request_list.write_text(request_list.read_text().replace('"format":1', '"format":99'))
+    assert read_state([tmp_path]).request_lists == []
+    request_list.write_text("{")
     with pytest.raises(RuntimeError, match=r"asked/.*\.json cannot be read"):
         read_state([tmp_path])
 

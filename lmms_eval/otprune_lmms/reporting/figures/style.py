@@ -155,5 +155,5 @@ def shade(given: Look, place: int, count: int) -> Look:
 
 
 def styled() -> AbstractContextManager[None]:
-    """Return a context in which figures have the house style; nothing outside it changes."""
+    """Return a context in which figures look alike; nothing outside it changes."""
     return mpl.rc_context(RC)

@@ -1,6 +1,6 @@
-"""What runs have asked: which question each document is, beside the answers to them.
+"""The requests of each run, beside the answers to them.
 
-Equal questions are answered once, so how far a run is cannot be told from its answers alone.
+Equal requests are answered once, so the answers alone do not say how far a run is.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ class RequestPlace(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ledger:
+class RequestList:
     """What one process has asked of one model.
 
     Attributes:
         model: the model's fingerprint.
         name: what the run calls it.
         experiment: names of the experiments that ask.
-        requests: hash of each request's question.
+        requests: digest of each request.
         failed: documents left out: task, number, reason.
         time: when it was written last, seconds since 1970.
     """
@@ -51,22 +51,22 @@ class Ledger:
     time: float = 0.0
 
 
-def write_ledger(folder: Path, ledger: Ledger) -> None:
-    """Write a ledger into a journal's folder; one that is there already is marked as new.
+def write_request_list(folder: Path, request_list: RequestList) -> None:
+    """Write a list of requests into a journal's folder; one that is there already is marked as new.
 
     Raises:
         OutputError: it cannot be written.
     """
     tasks: dict[str, list[Any]] = {}
-    for place, question in sorted(ledger.requests.items()):
-        tasks.setdefault(place.task, []).append([*place[1:], question])
+    for place, digest in sorted(request_list.requests.items()):
+        tasks.setdefault(place.task, []).append([*place[1:], digest])
     content = {
         "format": FORMAT,
-        "model": ledger.model,
-        "name": ledger.name,
-        "experiment": ledger.experiment,
+        "model": request_list.model,
+        "name": request_list.name,
+        "experiment": request_list.experiment,
         "tasks": tasks,
-        "failed": sorted(map(list, ledger.failed)),
+        "failed": sorted(map(list, request_list.failed)),
     }
     text = json.dumps(content, separators=(",", ":"), sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -77,8 +77,8 @@ def write_ledger(folder: Path, ledger: Ledger) -> None:
         write_text(path, text)
 
 
-def read_ledgers(folder: Path) -> list[Ledger]:
-    """Return the ledgers of a journal's folder, the oldest first.
+def read_request_lists(folder: Path) -> list[RequestList]:
+    """Return the request lists of a journal's folder, the oldest first.
 
     Raises:
         JournalError: one cannot be read.
@@ -88,14 +88,14 @@ def read_ledgers(folder: Path) -> list[Ledger]:
         try:
             content, written = json.loads(path.read_text()), path.stat().st_mtime
             if content["format"] == FORMAT:
-                found.append(_ledger(content, min(written, time.time())))
+                found.append(_request_list(content, min(written, time.time())))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise JournalError(f"{path} cannot be read: {error}") from error
-    return sorted(found, key=lambda ledger: ledger.time)
+    return sorted(found, key=lambda request_list: request_list.time)
 
 
-def _ledger(content: Mapping[str, Any], written: float) -> Ledger:
-    return Ledger(
+def _request_list(content: Mapping[str, Any], written: float) -> RequestList:
+    return RequestList(
         model=content["model"],
         name=content["name"],
         experiment=content["experiment"],
@@ -107,5 +107,5 @@ def _ledger(content: Mapping[str, Any], written: float) -> Ledger:
 
 def _places(tasks: Mapping[str, Sequence[Any]]) -> Iterable[tuple[RequestPlace, str]]:
     for task, rows in tasks.items():
-        for doc_id, index, repeat, question in rows:
-            yield RequestPlace(task, doc_id, index, repeat), question
+        for doc_id, index, repeat, digest in rows:
+            yield RequestPlace(task, doc_id, index, repeat), digest
