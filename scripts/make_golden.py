@@ -60,7 +60,7 @@ def _left(pruner: LayerPruner, tokens: torch.Tensor) -> list[int]:
 
     n, d = tokens.shape
     point = next(point for point in pruner.points if point.layer)
-    view = make_view(layer=point.layer, visual=n, hidden=d, alive=torch.arange(n))
+    view = make_view(layer=point.layer, visual=n, hidden=d, numbers=torch.arange(n))
     view.hidden[view.visual] = tokens
     if pruner.observes:
         view = dataclasses.replace(view, accumulated=drawn("seen", len(view.hidden)).abs())

@@ -12,7 +12,7 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizer
 
-from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointError
 
 _SPACE = "\u2581"
 """sentencepiece writes a space as this character."""

@@ -49,7 +49,7 @@ class LayerView:
         layer: number of the layer about to run.
         hidden: its input, [t d].
         visual: positions of the image's tokens that are still there, ascending.
-        alive: their numbers before any pruning; merged tokens go on from n.
+        numbers: which of the image's n tokens these are; merged tokens have numbers from n on.
         n: tokens of the image before any pruning.
         question: positions of the text after the prompt's last image, a given answer left out.
         positions: rotary position of each, [t].
@@ -57,13 +57,13 @@ class LayerView:
         accumulated: sum of what `LayerPruner.observe` gave for each position, [t]; 0 at merged
             tokens; None if it observes no layer before this one.
         started: what `LayerPruner.start` gave.
-        signals: about the tokens ``alive``; nothing about an image that has merged tokens.
+        signals: about the tokens ``numbers``; none about tokens if the image has merged ones.
     """
 
     layer: int
     hidden: Float[Tensor, "t d"]
     visual: Int64[Tensor, " v"]
-    alive: Int64[Tensor, " v"]
+    numbers: Int64[Tensor, " v"]
     n: int
     question: Int64[Tensor, " q"]
     positions: Int64[Tensor, " t"]

@@ -255,10 +255,10 @@ def test_raters_follow_the_question_when_positions_have_shifted():
 
 
 def test_merged_tokens_are_candidates_like_others():
-    alive = torch.cat([torch.arange(10), torch.arange(50, 53)])
-    view = make_view(visual=13, n=50, alive=alive, started=torch.tensor([0, 2]))
+    numbers = torch.cat([torch.arange(10), torch.arange(50, 53)])
+    view = make_view(visual=13, n=50, numbers=numbers, started=torch.tensor([0, 2]))
     scores = SparseVLM().prune(view, 4).scores
-    best = [int(alive[i]) for i in by_descending(scores.tolist())[:4]]
+    best = [int(numbers[i]) for i in by_descending(scores.tolist())[:4]]
     assert pruned(SparseVLM(), view, 4) == sorted(best)
 
 

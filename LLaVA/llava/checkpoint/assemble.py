@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from llava.checkpoint.config import CheckpointConfig
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 from llava.checkpoint.layouts import from_hf, from_original, from_tower, is_tower, is_weight
 from llava.checkpoint.shards import SOURCES, Weights, read_bin, read_safetensors, read_weights
 

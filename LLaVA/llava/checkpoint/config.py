@@ -9,10 +9,8 @@ from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
 
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
-from llava.model.language_model.llava_llama import LlavaConfig
-from llava.model.multimodal_encoder.builder import KNOWN_TOWERS, TOWERS
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
+from llava.configuration import KNOWN_TOWERS, TOWER_TYPES, LlavaConfig
 
 Layout = Literal["original", "hf"]
 
@@ -178,10 +176,10 @@ def _tower_config(tower: CheckpointFiles, files: CheckpointFiles) -> dict[str, A
             f"the vision tower {tower.name} that {files.name} names is neither a folder with a "
             "config.json, nor cached, nor to be had from the hub"
         )
-    if raw.get("model_type") not in TOWERS:
+    if raw.get("model_type") not in TOWER_TYPES:
         raise CheckpointError(
             f"the vision tower {tower.name} is of type {raw.get('model_type')!r}; "
-            f"known: {', '.join(sorted(TOWERS))}"
+            f"known: {', '.join(TOWER_TYPES)}"
         )
     return raw
 

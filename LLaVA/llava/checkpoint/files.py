@@ -17,9 +17,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from llava.checkpoint.errors import CheckpointError
-
 logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is incomplete, damaged or of another kind; the message names the file."""
 
 
 @dataclass(frozen=True, slots=True)

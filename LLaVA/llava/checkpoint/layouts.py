@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointError
 from llava.checkpoint.shards import Weights
 
 TOWER = "model.vision_tower.vision_tower."

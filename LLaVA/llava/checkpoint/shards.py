@@ -9,8 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 
 SOURCES = (
     "model.safetensors.index.json",

@@ -11,21 +11,20 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 
 from llava.checkpoint.assemble import assemble, refuse_parts
 from llava.checkpoint.config import CheckpointConfig, read_config
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 from llava.checkpoint.layouts import check_complete, shapes_of
 from llava.checkpoint.shards import Weights
+from llava.configuration import KNOWN_TOWERS, LlavaConfig
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
     DEFAULT_IM_START_TOKEN,
     DEFAULT_IMAGE_PATCH_TOKEN,
 )
 from llava.images.processor import ImageProcessor
-from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
-from llava.model.multimodal_encoder.builder import KNOWN_TOWERS
-from llava.model.text_tools import TextTools
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.text import TextTools
 from llava.tokenizer import LlavaTokenizer
-from otprune.pruning.settings import Pruning
+from otprune.pruning import Pruning
 
 __all__ = ["CheckpointError", "load_pretrained_model"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from llava.images.layouts import Size, get_anyres_image_grid_shape
 from llava.model.multimodal_encoder.tower import TowerOutput
 from otprune import Signals
-from otprune.pruning.image_tokens import ImageTokens
+from otprune.pruning import ImageTokens
 
 NEWLINE = -1
-"""Source of a token that stands for the end of a row of patches."""
+"""Source of an ``image_newline`` token, which ends a row of patches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,17 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 from helpers import CLIP, QUESTION, ROOT, loaded
+from llava.checkpoint import CheckpointError
 from llava.checkpoint.config import read_config
-from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
-from llava.checkpoint.write import write_checkpoint
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import _clip_source, load_pretrained_model
 from llava.model.multimodal_encoder.clip_text import ClipText, segments
 from llava.model.multimodal_encoder.dinov2_encoder import Dinov2VisionTower
-from llava.model.text_tools import TextTools
+from llava.model.text import TextTools
+from llava.model.writer import write_checkpoint
 
 METHODS = ROOT.parent / "tests" / "data" / "parity" / "methods"
 CPU = torch.device("cpu")

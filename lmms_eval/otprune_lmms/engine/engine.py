@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llava.model.decoder import decoder_shape
+from otprune.hf.layers import decoder_shape
 from otprune_lmms.engine.ahead import ahead
 from otprune_lmms.engine.answers import Answers, Counts
 from otprune_lmms.engine.asked import Asked, LeaveOut

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from llava.model.builder import load_pretrained_model
-from llava.model.decoder import decoder_shape
+from otprune.hf.layers import decoder_shape
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Answer, Answers, Engine, Request, requests_of
 from otprune_lmms.experiments import pictures

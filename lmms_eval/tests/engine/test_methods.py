@@ -3,8 +3,8 @@
 import pytest
 
 from helpers import loaded, request
-from llava.model.decoder import decoder_shape
 from otprune import PRUNERS
+from otprune.hf.layers import decoder_shape
 from otprune.registry import LAYER_PRUNERS
 from otprune_lmms.engine import Engine
 from otprune_lmms.pruning_config import Cell

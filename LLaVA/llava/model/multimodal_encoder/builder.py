@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from llava.configuration import KNOWN_TOWERS
 from llava.images.processor import ImageProcessor, processor_from_config
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_encoder.dinov2_encoder import Dinov2VisionTower
@@ -16,24 +17,6 @@ TOWERS: dict[str, type[VisionTower]] = {
     "siglip_vision_model": SiglipVisionTower,
     "dinov2": Dinov2VisionTower,
 }
-
-_CLIP_LARGE = {
-    "model_type": "clip_vision_model",
-    "hidden_act": "quick_gelu",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "layer_norm_eps": 1e-5,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-    "patch_size": 14,
-    "projection_dim": 768,
-}
-KNOWN_TOWERS: dict[str, dict[str, Any]] = {
-    "openai/clip-vit-large-patch14-336": {**_CLIP_LARGE, "image_size": 336},
-    "openai/clip-vit-large-patch14": {**_CLIP_LARGE, "image_size": 224},
-}
-"""Configurations of the towers that LLaVA's checkpoints name, so that a checkpoint with the tower's
-weights inside needs nothing from elsewhere."""
 
 _NOT_SETTINGS = ("model_type", "architectures", "torch_dtype", "dtype", "transformers_version")
 """What stored configurations say beside the tower's shape. The dtype is the whole model's."""

@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 from llava.checkpoint.layouts import is_weight
 from llava.checkpoint.shards import Weights, read_weights
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower

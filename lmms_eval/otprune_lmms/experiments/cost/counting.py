@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.decoder import decoder_shape
 from otprune.cost import Convention, prefill_multiply_adds
+from otprune.hf.layers import decoder_shape
 from otprune.pruning import Pruning, Trace
 from otprune_lmms.engine.generation import Row, counted, padding_id
 from otprune_lmms.engine.prompts import padded

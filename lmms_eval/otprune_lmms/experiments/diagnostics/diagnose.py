@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from llava.model.decoder import decoder_shape
 from otprune import Merger, Selector
+from otprune.hf.layers import decoder_shape
 from otprune.pruning import Pruning
 from otprune.pruning.choose import Candidates, choose
 from otprune.pruning.image_tokens import ImageTokens

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from helpers import TINY_ANYRES, loaded, request
-from llava.model.decoder import decoder_shape
 from otprune import make_pruner
 from otprune.cost import kv_cache_bytes, prefill_multiply_adds
+from otprune.hf.layers import decoder_shape
 from otprune.pruning import Pruning, Stage, make_pruning
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.survey import Surveyor
