@@ -142,7 +142,7 @@ class Batch:
 
 
 def batch_of(rows: list[list[Part]], axes: int, side: str = "left") -> Batch:
-    """Prompts of random vectors, padded with zeros; images have a grid of positions under m-rope."""
+    """Prompts of random vectors, padded with zeros; under m-rope images have grid positions."""
     columns, images = [], []
     for row in rows:
         last = max(i for i, part in enumerate(row) if isinstance(part, tuple))
