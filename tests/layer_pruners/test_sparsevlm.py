@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from layer_pruners.views import make_view, pruned, rotated, seeded
 from otprune import LayerPruner, make_pruner
-from otprune.layer_pruners.sparsevlm import SparseVLM, largest_heads, rotary_weights, text_raters
-from otprune.layer_pruners.sparsevlm_clusters import cluster_labels, cluster_means
+from otprune.layer_pruners.sparsevlm import (
+    SparseVLM,
+    cluster_labels,
+    cluster_means,
+    largest_heads,
+    rotary_weights,
+    text_raters,
+)
 from otprune.schedule import tokens_by_layer
 
 MEANS = {
