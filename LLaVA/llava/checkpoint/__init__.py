@@ -1,4 +1,4 @@
-"""Checkpoints on disk or on a hub, read completely or not at all.
+"""Checkpoints in a folder or on the hub, read completely or not at all.
 
 `files` finds them, `config` understands their configuration, `layouts` knows what their weights are
 called, `shards` reads them, `assemble` puts a model's weights together.

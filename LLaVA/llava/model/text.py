@@ -69,7 +69,7 @@ class TextTools:
         """Return a question in the space that CLIP shares between images and texts.
 
         Raises:
-            ValueError: there is no text half.
+            ValueError: there is no text encoder.
         """
         return self._loaded().text(question)
 
@@ -86,7 +86,7 @@ class TextTools:
         """Load what the signals that a method needs are computed with.
 
         Raises:
-            ValueError: a signal of CLIP's text half where the tower is not CLIP's, or where the
+            ValueError: a signal of CLIP's text encoder where the tower is not CLIP's, or where the
                 repository that the tower comes from does not hold it.
         """
         if needs & CLIP_SIGNALS:
@@ -97,8 +97,8 @@ class TextTools:
         if self._clip is None:
             if self.clip_source is None:
                 raise ValueError(
-                    "clip_text and clip_patches need CLIP's text half; the checkpoint does not say "
-                    "where its vision tower comes from: set model.text_tools.clip_source"
+                    "clip_text and clip_patches need CLIP's text encoder; the checkpoint does not "
+                    "say where its vision tower comes from: set model.text_tools.clip_source"
                 )
             self._clip = ClipText.load(self.clip_source, self.device)
         return self._clip
@@ -163,7 +163,7 @@ class QuestionText:
 def _clip_tower(tower: VisionTower) -> CLIPVisionTower:
     if not isinstance(tower, CLIPVisionTower):
         raise ValueError(
-            "clip_text and clip_patches need a CLIP vision tower with its text half; "
+            "clip_text and clip_patches need a CLIP vision tower with its text encoder; "
             f"{type(tower).__name__} has none"
         )
     return tower

@@ -19,7 +19,7 @@ TOWERS: dict[str, type[VisionTower]] = {
 }
 
 _NOT_SETTINGS = ("model_type", "architectures", "torch_dtype", "dtype", "transformers_version")
-"""What stored configurations say beside the tower's shape. The dtype is the whole model's."""
+"""Fields of stored configurations that are no settings of the tower; its dtype is the model's."""
 
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 
@@ -33,7 +33,7 @@ def build_vision_tower(config: Any) -> VisionTower:
     that of the tower's family at the tower's image size.
 
     Raises:
-        ValueError: an unknown kind of tower; settings that it does not have.
+        ValueError: an unknown type of tower; settings that it does not have.
     """
     raw = vision_settings(config)
     kind = raw.get("model_type")
@@ -60,7 +60,7 @@ def vision_settings(config: Any) -> dict[str, Any]:
     """Return the tower's own configuration as a flat dictionary.
 
     Raises:
-        ValueError: it is neither given nor known by name.
+        ValueError: it is not given, and the tower's name is not known.
     """
     raw = getattr(config, "mm_vision_config", None)
     if raw is None:
@@ -71,7 +71,7 @@ def vision_settings(config: Any) -> dict[str, Any]:
                 f"known without it: {', '.join(KNOWN_TOWERS)}"
             )
         raw = KNOWN_TOWERS[name]
-    # CLIP and SigLIP repositories hold text and vision; only the vision half is wanted.
+    # CLIP and SigLIP repositories describe both encoders; only the vision encoder is used.
     nested = raw.get("vision_config")
     if isinstance(nested, Mapping):
         return {**nested, "model_type": raw.get("model_type")}
