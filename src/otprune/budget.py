@@ -49,7 +49,7 @@ def check_layer(value: object, name: str = "layer") -> int:
 
 
 def check_budget(keep_ratio: object, k: object) -> tuple[float | None, int | None]:
-    """Return a budget, of which exactly one half is given, as ``(keep_ratio, k)``.
+    """Return ``(keep_ratio, k)``, of which exactly one is given and the other is None.
 
     Raises:
         ValueError: both or none given, or the one that is given is out of its range.

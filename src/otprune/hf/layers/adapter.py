@@ -135,7 +135,7 @@ class DecoderAdapter:
             inputs_embeds=hidden,
             attention_mask=valid,
             past_key_values=cache,
-            # Not told, since pruning leaves gaps that would be taken for packed sequences.
+            # Left out: the gaps that pruning leaves would be taken for packed sequences.
             position_ids=None,
             layer_idx=layer,
         )
