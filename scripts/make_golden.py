@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from otprune import PRUNERS, LayerPruner, Merger, Selector, make_pruner
+from otprune import BUILT_IN, LayerPruner, Merger, Selector, make_pruner
 
 TESTS = Path(__file__).parent.parent / "tests"
 DATA = TESTS / "data"
@@ -26,7 +26,7 @@ PHOTO, K = "astronaut/9", 56
 
 def golden_pruner(name: str) -> Any:
     """Return the method with its defaults, in float64 where it can."""
-    settings = {field.name for field in dataclasses.fields(PRUNERS[name])}  # type: ignore[arg-type]
+    settings = {field.name for field in dataclasses.fields(BUILT_IN[name])}
     return make_pruner(name, **({"accumulate": "float64"} if "accumulate" in settings else {}))
 
 
@@ -60,7 +60,7 @@ def _left(pruner: LayerPruner, tokens: torch.Tensor) -> list[int]:
 
     n, d = tokens.shape
     point = next(point for point in pruner.points if point.layer)
-    view = make_view(layer=point.layer, visual=n, hidden=d, alive=torch.arange(n))
+    view = make_view(layer=point.layer, visual=n, hidden=d, numbers=torch.arange(n))
     view.hidden[view.visual] = tokens
     if pruner.observes:
         view = dataclasses.replace(view, accumulated=drawn("seen", len(view.hidden)).abs())
@@ -72,7 +72,7 @@ def _left(pruner: LayerPruner, tokens: torch.Tensor) -> list[int]:
 
 def golden() -> dict[str, list[int]]:
     """Return the answers by method."""
-    return {name: golden_answer(name) for name in sorted(PRUNERS)}
+    return {name: golden_answer(name) for name in sorted(BUILT_IN)}
 
 
 if __name__ == "__main__":

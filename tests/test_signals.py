@@ -59,7 +59,7 @@ def test_a_missing_signal_is_named_with_its_image():
         (Signals(final_keys=torch.ones(4, 3)), r"signals\.final_keys .* n = 3 on axis 0"),
         (Signals(features=torch.ones(4, 3)), r"signals\.features .* n = 3 on axis 0 of two"),
         (Signals(clip_patches=torch.ones(2, 3)), r"signals\.clip_patches .* n = 3 on axis 0"),
-        (Signals(grid=(2, 2)), r"signals\.grid of tokens must have n = 3 cells, got 2 x 2"),
+        (Signals(grid=(2, 2)), r"signals\.grid of tokens must have n = 3 tokens, got 2 x 2"),
     ],
 )
 def test_a_signal_about_another_number_of_tokens_is_refused(signals, message):

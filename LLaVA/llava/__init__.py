@@ -1,8 +1,8 @@
-"""LLaVA of our own: original checkpoints on today's transformers, with a seam for pruning.
+"""LLaVA on today's transformers: original checkpoints, with visual tokens pruned on request.
 
-The parts that lmms-eval and LLaVA's users import keep their names: `llava.constants`,
+Modules that lmms-eval and LLaVA's users import keep their names: `llava.constants`,
 `llava.conversation`, `llava.mm_utils`, `llava.model.builder`, `llava.model.llava_arch`. Nothing
-heavy is imported here.
+is imported here.
 """
 
 __version__ = "0.1.0"

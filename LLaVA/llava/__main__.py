@@ -1,4 +1,4 @@
-"""Ask a checkpoint from the command line: ``python -m llava MODEL QUESTION --image FILE``."""
+"""Ask a model from the command line: ``python -m llava MODEL QUESTION --image FILE``."""
 
 import logging
 from pathlib import Path
@@ -18,8 +18,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     model: Annotated[str, typer.Argument(help="Folder or hub id of a LLaVA checkpoint.")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    image: Annotated[list[Path] | None, typer.Option(help="A picture; may be repeated.")] = None,
+    question: Annotated[str, typer.Argument(help="Question about the images.")],
+    image: Annotated[list[Path] | None, typer.Option(help="Image file; may be repeated.")] = None,
     method: Annotated[str | None, typer.Option(help="Pruning method, such as otprune.")] = None,
     keep_ratio: Annotated[
         float | None, typer.Option(help="Share of visual tokens to keep.")
@@ -31,7 +31,7 @@ def main(
     device: Annotated[str, typer.Option(help="cuda, cpu, cuda:1, ...")] = "cuda",
     dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
 ) -> None:
-    """Answer a question about pictures, with visual tokens pruned on request."""
+    """Answer a question about images, with visual tokens pruned on request."""
     logging.basicConfig(handlers=[RichHandler(show_path=False)], format="%(message)s")
     console = Console()
     if method is None and (keep_ratio is not None or keep is not None or layer):
@@ -40,7 +40,7 @@ def main(
         pruning = None
         if method is not None:
             pruning = make_pruning(method, keep_ratio=keep_ratio, k=keep, layer=layer)
-        # Heavy, and not needed to refuse a mistake.
+        # Imported late, since it takes seconds that a mistaken setting need not cost.
         from llava.chat import ask
         from llava.model.builder import load_pretrained_model
 

@@ -1,9 +1,10 @@
-"""Ask a model about pictures: prompt, pixels, answer."""
+"""Ask a model about images: prompt, pixels, answer."""
 
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
+import torch
 from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -20,7 +21,7 @@ def make_prompt(question: str, images: int, template: str = "vicuna_v1") -> str:
     """Return the prompt of one question, with ``<image>`` lines in front unless it has its own.
 
     Raises:
-        ValueError: an unknown template; another number of ``<image>`` in the question than images.
+        ValueError: an unknown template; a question that places another number of images.
     """
     if template not in conv_templates:
         raise ValueError(f"template must be one of {', '.join(conv_templates)}; got {template!r}")
@@ -47,7 +48,7 @@ def ask(
 
     Args:
         loaded: what `load_pretrained_model` returns.
-        question: may say where the images go with ``<image>``; else they come first.
+        question: may contain ``<image>`` where the images go; else they come first.
         images: files, their bytes, or PIL images.
         template: name of the conversation template.
         **generation: as `LlavaLlamaForCausalLM.generate`: ``pruning``, ``max_new_tokens``, ...
@@ -61,11 +62,11 @@ def ask(
         as_rgb(image) if isinstance(image, Image.Image) else open_image(image) for image in images
     ]
     prompt = make_prompt(question, len(pictures), template)
-    ids = tokenizer_image_token(prompt, tokenizer, return_tensors="pt")
+    ids = torch.tensor([tokenizer_image_token(prompt, tokenizer)])
     pixels = process_images(pictures, processor, model.config) if pictures else None
     settings = {"do_sample": False, "max_new_tokens": 512, **generation}
     answer = model.generate(
-        ids[None].to(model.device),  # type: ignore[union-attr]
+        ids.to(model.device),
         images=pixels,
         image_sizes=[picture.size for picture in pictures],
         **settings,

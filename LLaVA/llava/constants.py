@@ -1,10 +1,10 @@
-"""Numbers and words that LLaVA's prompts and labels use."""
+"""Constants of LLaVA's prompts and labels."""
 
 IGNORE_INDEX = -100
-"""Label of positions that no loss is taken at."""
+"""Label of positions without a loss."""
 
 IMAGE_TOKEN_INDEX = -200
-"""Token id that stands where an image goes."""
+"""Token id of the placeholder of an image."""
 
 DEFAULT_IMAGE_TOKEN = "<image>"
 DEFAULT_IMAGE_PATCH_TOKEN = "<im_patch>"

@@ -1,8 +1,8 @@
 """Conversation templates: the exact prompts that LLaVA's checkpoints were trained on.
 
-The texts are part of the checkpoints: one character more or less moves every answer. Left out are
-the templates of other projects' language models that the original also lists (``v0`` and
-``default``, a few-shot text; ``llama_2``): no LLaVA checkpoint was trained with them.
+The texts belong to the checkpoints: one character more or less changes every answer. Templates of
+other projects' language models that the original also lists are left out (``v0`` and ``default``, a
+few-shot text; ``llama_2``), since no LLaVA checkpoint was trained with them.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 
 class SeparatorStyle(Enum):
-    """How turns are put together."""
+    """How turns are joined."""
 
     SINGLE = auto()
     """One separator after every turn."""
@@ -26,13 +26,13 @@ class SeparatorStyle(Enum):
 
 @dataclass
 class Conversation:
-    """A template, and the turns that were appended to it.
+    """A chat template, and the turns that were appended to it.
 
     Attributes:
         system: text before the first turn.
         roles: names of user and assistant.
-        messages: [role, text] pairs; None as text asks for the next reply.
-        sep_style: how turns are put together.
+        messages: [role, text] pairs; None as text ends the prompt with the role, for its reply.
+        sep_style: how turns are joined.
         sep: separator after a turn.
         sep2: separator after the assistant's turn, where the style has two.
         version: name of the template's family.
@@ -49,11 +49,11 @@ class Conversation:
     offset: int = 0
 
     def append_message(self, role: str, message: str | None) -> None:
-        """Append a turn; None as message asks for the next reply."""
+        """Append a turn; None as message ends the prompt with the role, for its reply."""
         self.messages.append([role, message])
 
     def copy(self) -> "Conversation":
-        """Return a conversation of its own with the same turns."""
+        """Return an independent conversation with the same turns."""
         turns = [list(turn) for turn in self.messages]
         return Conversation(
             self.system,

@@ -1,4 +1,4 @@
-"""The helpers that LLaVA's users import from here: prompts, model names, images."""
+"""The helpers that LLaVA's users import from this module: prompts, model names, images."""
 
 import base64
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def tokenizer_image_token(
 ) -> list[int] | Tensor:
     """Return the ids of a prompt with one ``image_token_index`` for every ``<image>`` in it.
 
-    The text between images is tokenised piece by piece, each with the tokenizer's dummy prefix;
-    only the first piece keeps its ``<s>``.
+    The texts between images are tokenised separately, each with the tokenizer's dummy prefix; only
+    the first keeps its ``<s>``.
 
     Raises:
         ValueError: ``return_tensors`` other than "pt" or None.
@@ -76,13 +76,13 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):
-    """Stop each row once it has written one of the keywords.
+    """Stop each row once its text contains one of the keywords.
 
     Args:
         keywords: the words to stop at.
-        tokenizer: decodes what was written.
-        input_ids: taken because the original takes it; our `generate` hands over new tokens only,
-            so there is no prompt to skip.
+        tokenizer: decodes the new tokens.
+        input_ids: not used; the original takes it. `generate` passes new tokens only, so there is
+            no prompt to skip.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class KeywordsStoppingCriteria(StoppingCriteria):
         self.keywords = list(keywords)
         self.tokenizer = tokenizer
 
+    # The original's argument names; and a Tensor where transformers annotates a BoolTensor.
     def __call__(  # type: ignore[override]
         self, output_ids: Tensor, scores: Tensor, **kwargs: object
     ) -> Tensor:

@@ -1,9 +1,9 @@
-"""LLaMA's tokenizer, straight from ``tokenizer.model``.
+"""LLaMA's tokenizer, read from ``tokenizer.model``.
 
-transformers 5 reads such a folder either through a generic backend that gives other ids without a
-word (`AutoTokenizer` on LLaVA's model type) or through sentencepiece's generated protobuf code.
-Here sentencepiece's own C++ reader does the work, so the ids are those of the slow tokenizer that
-LLaVA was trained and published with (``LlamaTokenizer``, ``legacy=False``).
+transformers 5 reads such a folder either through a generic backend that silently gives other ids
+(`AutoTokenizer` on LLaVA's model type) or through sentencepiece's generated protobuf code. Here
+sentencepiece's own C++ reader is used, so the ids are those of the slow tokenizer that LLaVA was
+trained and published with (``LlamaTokenizer``, ``legacy=False``).
 """
 
 from pathlib import Path
@@ -12,24 +12,24 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizer
 
-from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointError
 
 _SPACE = "\u2581"
 """sentencepiece writes a space as this character."""
 
 _SENTINEL = "\ue000"
-"""A private-use character that no piece holds: text after it is encoded without a dummy prefix."""
+"""A private-use character that is in no piece: text after it is encoded without a dummy prefix."""
 
 
 class LlavaTokenizer(PreTrainedTokenizer):
     """Sentencepiece pieces as transformers tokens; ``<s>`` in front, padding on the left.
 
-    A text gets sentencepiece's dummy prefix (a space) at its start and nowhere else: what follows a
-    special token inside the text does not. Consecutive spaces stay as they are.
+    sentencepiece's dummy prefix (a space) is added at the start of a text only, not after a special
+    token inside it. Consecutive spaces are kept.
 
     Args:
         model_file: the ``tokenizer.model``.
-        model_max_length: kept for users of the attribute; nothing is cut here.
+        model_max_length: an attribute for its users; nothing is cut here.
 
     Raises:
         CheckpointError: the file is missing, unreadable, or lacks ``<unk>``, ``<s>`` or ``</s>``.
@@ -85,12 +85,12 @@ class LlavaTokenizer(PreTrainedTokenizer):
         return pieces
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Return the text of pieces; the dummy prefix is removed, bytes are put together."""
+        """Return the text of pieces; the dummy prefix is removed, bytes are joined."""
         text, run = "", [] if tokens and tokens[0].startswith(_SPACE) else [_SPACE]
         for token in tokens:
             if token in self._added_tokens_encoder:
                 text += self._pieces.decode(run) + token
-                # sentencepiece drops a leading space of what it decodes: only the text's may go.
+                # sentencepiece removes a leading space; only that of the whole text may go.
                 run = [_SPACE]
             else:
                 run.append(token)
@@ -109,7 +109,7 @@ class LlavaTokenizer(PreTrainedTokenizer):
         return self._pieces.piece_to_id(token)
 
     def _convert_id_to_token(self, index: int) -> str:
-        # Embeddings may be longer than the vocabulary, so a model can name ids beyond it.
+        # Embeddings may have more rows than the vocabulary, so a model can return ids beyond it.
         return self._pieces.id_to_piece(index if index < self.vocab_size else 0)
 
 

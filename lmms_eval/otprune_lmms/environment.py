@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from otprune import PRUNERS, LayerPruner
+from otprune.budget import check_keep_ratio, check_layer
 
 _OURS = {"ours": "otprune"}
 _NOTHING = {"orig", "none"}
@@ -170,19 +171,21 @@ def _scheduled(method: str) -> bool:
 
 
 def _layer(text: str) -> int:
-    if not text.isdecimal():
-        raise SettingsError(f"LAYER_INDEX must be an integer >= 0, got {text!r}")
-    return int(text)
+    try:
+        return check_layer(int(text) if text.isdecimal() else text, VARIABLES["layer"])
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _ratio(text: str) -> float:
     try:
-        ratio = float(text)
+        ratio: object = float(text)
     except ValueError:
-        ratio = float("nan")
-    if not 0 < ratio <= 1:
-        raise SettingsError(f"SUBSET_RATIO must be in (0, 1], got {text!r}")
-    return ratio
+        ratio = text
+    try:
+        return check_keep_ratio(ratio, VARIABLES["keep_ratio"])
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def child_environment() -> dict[str, str]:

@@ -176,7 +176,7 @@ def _config(given: Mapping[str, Any]) -> PruningConfig:
 def _settings(method: str) -> list[str]:
     if method == "none":
         return []
-    fields = dataclasses.fields(PRUNERS[method])  # type: ignore[arg-type]
+    fields = dataclasses.fields(PRUNERS[method])
     return ["preset", *(field.name for field in fields)]
 
 

@@ -267,7 +267,7 @@ FIELDS = tuple(
 
 def takes_text(method: str) -> frozenset[str]:
     """Return the settings of a method whose values are text, ``preset`` among them."""
-    fields = dataclasses.fields(PRUNERS[method]) if method in PRUNERS else ()  # type: ignore[arg-type]
+    fields = dataclasses.fields(PRUNERS[method]) if method in PRUNERS else ()
     return frozenset({"preset"} | {one.name for one in fields if isinstance(one.default, str)})
 
 

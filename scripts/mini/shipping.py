@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from llava.checkpoint.write import write_checkpoint
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.writer import write_checkpoint
 from llava.tokenizer import LlavaTokenizer
 from network import Learner, language_config
 from tower import processor, read_tower, tower_config

@@ -1,4 +1,4 @@
-"""Input checks whose messages name the argument, the rule and the value."""
+"""Input checks; their messages name the argument, the rule and the value."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def check_tokens(tokens: object, name: str = "tokens") -> None:
     """Raise ``ValueError`` unless ``tokens`` is a floating-point matrix [n d], finite in float32.
 
     One pass over the data: the sum of a matrix is finite only if no entry is NaN or infinite (an
-    overflowing sum is looked at again entry by entry).
+    overflowing sum is checked again entry by entry).
     """
     if not isinstance(tokens, Tensor):
         raise ValueError(f"{name} must be a tensor [n d], got {type(tokens).__name__}")

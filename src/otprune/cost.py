@@ -1,15 +1,15 @@
 """What a decoder costs: multiply-adds of prefill and decoding, bytes of the key-value cache.
 
-Published tables of this field count multiply-adds and call them FLOPs; so does this module, under
-the name that says what is counted. Twice the number is the floating-point operations. Two
-conventions are in use (n tokens in a layer, d hidden size, m width of the feed-forward network):
+Published tables of this field count multiply-adds and call them FLOPs. This module counts the same
+and calls them multiply-adds; floating-point operations are twice as many. Two conventions are in
+use (n tokens in a layer, d hidden size, m width of the feed-forward network):
 
 - ``2ndm``: 4nd² + 2n²d + 2ndm a layer; FastV, DivPrune, OTPrune.
-- ``3ndm``: 4nd² + 2n²d + 3ndm a layer, the gated network that LLaMA has; SparseVLM, PyramidDrop,
+- ``3ndm``: 4nd² + 2n²d + 3ndm a layer, for LLaMA's gated network; SparseVLM, PyramidDrop,
   TransPrune.
 
-Both leave out embeddings, norms, the output head, the vision tower and the pruning itself, and
-count attention as if keys and values had d channels.
+Both leave out embeddings, norms, the output head, the vision encoder and the pruning itself, and
+count attention as if keys and values had d channels, which grouped queries do not.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class DecoderShape:
         feed_forward: m, channels inside the feed-forward network.
         layers: number of decoder layers.
         heads: query heads.
-        kv_heads: key and value heads; ``heads`` unless queries are grouped.
+        kv_heads: key and value heads; None if there are as many as query heads.
         head_dim: channels of a head; hidden / heads if not given.
     """
 
@@ -54,7 +54,7 @@ class DecoderShape:
 
     @property
     def kv_channels(self) -> int:
-        """Channels of the keys of one token in one layer; as many again for the values."""
+        """Channels of one token's keys in one layer; its values have as many."""
         head_dim = self.head_dim or self.hidden // self.heads
         return (self.kv_heads or self.heads) * head_dim
 
@@ -70,9 +70,9 @@ def prefill_multiply_adds(
 
     Args:
         shape: the decoder.
-        tokens: tokens that each layer processes, text and visual; one number if all layers see the
-            same, else one for each layer.
-        convention: "2ndm" or "3ndm", see the head of this file.
+        tokens: text and visual tokens that a layer processes; one number for all layers, or one for
+            each.
+        convention: "2ndm" or "3ndm", see the start of this file.
 
     Raises:
         ValueError: a count below 0, not one count for each layer, an unknown convention.
@@ -89,8 +89,8 @@ def decode_multiply_adds(
 ) -> int:
     """Return the multiply-adds of decoding ``new`` tokens one by one after a prefill.
 
-    ``cached`` is what each layer's cache holds before; the i-th new token attends to cached + i
-    keys, itself included: 4d² + 2(cached + i)d + 2dm or 3dm in each layer.
+    ``cached`` is the number of tokens in each layer's cache before. The i-th new token attends to
+    cached + i keys, itself included: 4d² + 2(cached + i)d + 2dm or 3dm in each layer.
 
     Raises:
         ValueError: as `prefill_multiply_adds`; ``new`` below 0.

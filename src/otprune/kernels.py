@@ -1,4 +1,4 @@
-"""Kernels over the tokens of one image, kept as factors: n x n is formed only when it pays."""
+"""Kernels over the tokens of one image, stored as factors; [n n] is formed only where cheaper."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 _ROWS = 192
-"""Rows a time in blocked passes: little is wasted above the diagonal, and blocks stay in cache."""
+"""Rows per block: small enough for the cache, and to waste little above the diagonal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,9 @@ class FactoredKernel:
         factor: F, [n r].
         middle: M, symmetric [r r]; None for the identity.
         scale: factor of the product.
-        ridge: what is added on the diagonal.
-        known_diagonal: the diagonal where it is known better than rounded products give it: that of
-            cosines is exactly 1, and greedy rules start from a tie, not from the last bit.
+        ridge: number added on the diagonal.
+        known_diagonal: the exact diagonal, if it is known. That of cosines is 1; computed as
+            products it would be rounded, and rounding would decide a greedy rule's first pick.
     """
 
     factor: Float[Tensor, "n r"]
@@ -71,7 +71,7 @@ class FactoredKernel:
 def _quadratic_forms(
     vectors: Float[Tensor, "n r"], matrix: Float[Tensor, "r r"]
 ) -> Float[Tensor, " n"]:
-    """Return vᵀ M v for each row v, M symmetric: the blocks above M's diagonal count twice."""
+    """Return vᵀ M v for each row v, M symmetric; blocks above M's diagonal are counted twice."""
     if vectors.device.type != "cpu":
         return torch.linalg.vecdot(vectors @ matrix, vectors)
     forms = vectors.new_zeros(len(vectors))
@@ -91,14 +91,14 @@ def symmetric_product(
 ) -> Float[Tensor, "n n"]:
     """Return ``left @ diag(weights) @ right.T``, known to be symmetric.
 
-    Only the upper triangle of blocks is computed and mirrored: about 1.4 times as fast on a CPU as
-    the full product. A GPU is faster with the one large product.
+    On a CPU only the upper triangle of blocks is computed, then mirrored: about 1.4 times as fast
+    as the full product. A GPU is faster with one large product.
     """
     if left.device.type != "cpu":
         return (left if weights is None else left * weights) @ right.T
     n = len(left)
     product = left.new_empty(n, n)
-    # One buffer for all blocks: fresh pages for each would cost as much as the arithmetic.
+    # One buffer for all blocks: new memory for each would cost as much as the arithmetic.
     buffer = left.new_empty(min(n, _ROWS), left.shape[1])
     for start in range(0, n, _ROWS):
         stop = min(n, start + _ROWS)
@@ -120,14 +120,14 @@ def squared_gram(
     """Return ``ridge * I + scale * (V Vᵀ)²`` with V = tokens * sqrt(weights).
 
     (V Vᵀ)² = V (VᵀV) Vᵀ, so its rows come either from W = V Vᵀ [n n] at O(n²) each, or from V and
-    the Gram matrix VᵀV [d d] at O(d(n + d)) each; `gram_is_cheaper` decides. Which one is taken
-    depends on the shape alone, so that budgets and batches do not change the rounding.
+    the Gram matrix VᵀV [d d] at O(d(n + d)) each; `gram_is_cheaper` decides by the shape alone, so
+    that budgets and batches do not change the rounding.
     """
     if gram_is_cheaper(*tokens.shape):
         gram = symmetric_product(tokens.T, tokens.T)
         if weights is not None:
             # With D = diag(weights): (V D Vᵀ)² = V (D VᵀV D) Vᵀ, which needs no scaled copy of V.
-            # Two steps: the products of two weights may leave the dtype's range.
+            # In two steps, since the product of two weights may leave the dtype's range.
             gram *= weights[:, None]
             gram *= weights
         return FactoredKernel(tokens, gram, scale, ridge)
@@ -151,8 +151,8 @@ def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
 def in_range(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Return the tokens, divided by their largest entry if squares would leave the dtype's range.
 
-    For rules that do not change when all tokens are multiplied by one number. Reads one pair of
-    numbers on the host.
+    For rules whose result does not change when all tokens are multiplied by one number. Reads two
+    numbers back to the host.
     """
     low, high = torch.aminmax(tokens)
     largest = max(abs(float(low)), abs(float(high)))
@@ -164,8 +164,8 @@ def in_range(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def unit_rows(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Return the tokens divided by their Euclidean norms; an all-zero token stays zero.
 
-    Norms are float32 at least. Reads on the host whether any leaves the dtype's range; then each
-    token is divided by its largest entry first.
+    Norms are at least float32. If any leaves the dtype's range, which is read back to the host,
+    each token is divided by its largest entry first.
     """
     single = tokens if tokens.dtype == torch.float64 else tokens.float()
     norms = torch.linalg.vector_norm(single, dim=1, keepdim=True)
@@ -180,12 +180,12 @@ def unit_rows(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def gram_is_cheaper(n: int, d: int) -> bool:
     """Whether rows of (V Vᵀ)² are cheaper through VᵀV [d d] than through V Vᵀ [n n].
 
-    The Gram route costs nd² multiply-adds before the first pick and d(n + d) a row, the other one
-    n²d / 2 and n². Memory follows the same choice: d² more than the tokens against n².
+    Through VᵀV: nd² multiply-adds before the first pick, d(n + d) a row, d² memory. Through V Vᵀ:
+    n²d / 2 before the first pick, n² a row, n² memory.
     """
     return n > 2 * d
 
 
 def working_dtype(accumulate: str) -> torch.dtype:
-    """Return the dtype that a setting ``accumulate`` of float32 or float64 stands for."""
+    """Return the dtype that a setting ``accumulate``, float32 or float64, names."""
     return torch.float64 if accumulate == "float64" else torch.float32

@@ -1,4 +1,4 @@
-"""The contract of a layer pruner: visual tokens are dropped inside the language model."""
+"""The interface of a layer pruner, which drops visual tokens inside the language model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from otprune.signals import NO_SIGNALS, Signals
 
 
 class Probe(Protocol):
-    """What can be asked of the layers around a point, for one prompt without its padding.
+    """Attention, keys and angles of the layers around a point, for one prompt without padding.
 
     ``layer`` is the layer about to run, or the one before it if the pruner ``looks_back``.
     """
@@ -24,12 +24,12 @@ class Probe(Protocol):
     def attention(self, layer: int, rows: Int64[Tensor, " r"]) -> Float[Tensor, "h r t"]:
         """Attention of some positions to all, causal, as probabilities in float32.
 
-        Computed anew for these rows alone, whatever attention the model uses: O(r t).
+        Computed for these rows alone, under any attention implementation of the model: O(r t).
         """
         ...
 
     def keys(self, layer: int) -> Float[Tensor, "g t c"]:
-        """Keys of a layer with their rotary angles, of each key-value head."""
+        """Keys of a layer with their rotary angles applied, for each key-value head."""
         ...
 
     def rotary(self, layer: int) -> tuple[Float[Tensor, "t c"], Float[Tensor, "t c"]]:
@@ -37,36 +37,39 @@ class Probe(Protocol):
         ...
 
     def final_norm(self, hidden: Float[Tensor, "t d"]) -> Float[Tensor, "t d"]:
-        """The norm that the language model ends with."""
+        """The norm after the language model's last layer."""
         ...
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """One image of one prompt at the input of a layer; positions count the prompt's own.
+    """One image of one prompt at the input of a layer.
+
+    Positions are indices into the prompt's remaining sequence, padding left out.
 
     Attributes:
         layer: number of the layer about to run.
         hidden: its input, [t d].
-        visual: positions of the image's tokens that are still there, ascending.
-        alive: their numbers before any pruning; merged tokens go on from n.
+        visual: positions of the image's remaining tokens, ascending.
+        numbers: which of the image's n tokens these are; merged tokens have numbers from n on.
         n: tokens of the image before any pruning.
         question: positions of the text after the prompt's last image, a given answer left out.
-        positions: rotary position of each, [t].
-        probe: what can be asked of the layers.
-        accumulated: sum of what `LayerPruner.observe` gave for each position, [t]; 0 at merged
-            tokens; None if it observes no layer before this one.
-        started: what `LayerPruner.start` gave.
-        signals: about the tokens ``alive``; nothing about an image that has merged tokens.
+        positions: rotary position of each position, [t]; [3 t] or [4 t] under multimodal rotary
+            embedding.
+        probe: attention, keys and angles of the layers around.
+        accumulated: sum over the observed layers of `LayerPruner.observe`, [t]; 0 at merged tokens.
+            None if no layer before this one was observed.
+        started: result of `LayerPruner.start`.
+        signals: about the tokens ``numbers``; none about tokens if the image has merged ones.
     """
 
     layer: int
     hidden: Float[Tensor, "t d"]
     visual: Int64[Tensor, " v"]
-    alive: Int64[Tensor, " v"]
+    numbers: Int64[Tensor, " v"]
     n: int
     question: Int64[Tensor, " q"]
-    positions: Int64[Tensor, " t"]
+    positions: Int64[Tensor, "*m t"]
     probe: Probe
     accumulated: Float[Tensor, " t"] | None = None
     started: Any = None
@@ -75,14 +78,14 @@ class LayerView:
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """What went into the two halves of a layer and came out, before the residual sum; [b t d].
+    """Inputs and outputs of a layer's attention and feed-forward modules, [b t d] each.
 
     Attributes:
         layer: number of the layer.
-        attention_in: its input, normalised.
-        attention_out: what is added to the residual stream.
-        feed_forward_in: likewise of the feed-forward network.
-        feed_forward_out: likewise.
+        attention_in: input of the attention module, normalised.
+        attention_out: its output, before it is added to the residual stream.
+        feed_forward_in: input of the feed-forward module, normalised.
+        feed_forward_out: its output, before it is added to the residual stream.
         valid: which positions are neither padding nor a given answer, [b t].
     """
 
@@ -96,12 +99,12 @@ class Modules:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What stays of an image.
+    """The tokens of an image that a layer pruner keeps.
 
     Attributes:
-        index: which of ``view.visual``, any order; they stay in the order of the sequence.
-        merged: new tokens, appended after the kept ones; [c d].
-        scores: what was ranked, for who asks; [v].
+        index: which of ``view.visual`` are kept, in any order; the sequence keeps its order.
+        merged: new tokens, which follow the kept ones; [c d].
+        scores: the scores that the tokens were ranked by, for a trace; [v].
     """
 
     index: Int64[Tensor, " k"]
@@ -110,16 +113,17 @@ class Kept:
 
 
 class LayerPruner(Method, ABC):
-    """A rule that drops visual tokens at the input of some layers, as a schedule says.
+    """A rule that drops visual tokens at the input of some layers, by a schedule.
 
-    A field ``schedule`` (see `parse_schedule`) says at which layers, and how many tokens are left;
-    layer L of it is always the layer that the fewer tokens enter first. Every image of a prompt is
-    treated by itself. Batches, padding, caches, positions and budgets are the model's business.
+    A field ``schedule`` (see `parse_schedule`) gives the layers and how many tokens are kept there;
+    its layer L is always the first layer that the smaller number of tokens enters. Each image of a
+    prompt is pruned separately. The model takes care of batches, padding, caches, positions and
+    budgets.
 
     Class attributes:
-        looks_back: whether `Probe` must know the layer before.
-        starts: whether `start` is to be called.
-        positions: rotary positions of what is left: "original" or "compact" (0, 1, 2, ...).
+        looks_back: whether `prune` uses the `Probe` of the layer before.
+        starts: whether `start` is called.
+        positions: rotary positions of the remaining tokens: "original" or "compact" (0, 1, ...).
     """
 
     __slots__ = ()
@@ -130,41 +134,42 @@ class LayerPruner(Method, ABC):
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """The schedule; a point at layer 0 is `first`'s."""
+        """The schedule; a point at layer 0 is carried out by `first`."""
         return parse_schedule(self.schedule)
 
     @property
     def first(self) -> Selector | None:
-        """What prunes before the language model, if the schedule has a layer 0."""
+        """The selector before the language model, if the schedule has a layer 0."""
         return None
 
     @property
     def observes(self) -> frozenset[int]:
-        """Layers whose halves `observe` is to see; those from the last point on are never run."""
+        """Layers that `observe` is called for, unless they come after the schedule's last point."""
         return frozenset()
 
     def observe(self, modules: Modules) -> Float[Tensor, "b t"]:
-        """Return a number for each position, which is added up over the layers observed."""
+        """Return a number for each position; they are summed over the observed layers."""
         raise NotImplementedError
 
     def start(self, view: LayerView) -> Any:
-        """Return what is to be known later about the unpruned input of layer 0."""
+        """Return what `prune` will need of the unpruned input of layer 0, for one image."""
         raise NotImplementedError
 
     def appended(self, dropped: int) -> int:
-        """Return how many merged tokens stand in for so many dropped ones."""
+        """Return how many merged tokens replace so many dropped ones."""
         return 0
 
     def plan(
         self, n: int, layers: int, target: float | None, cost: Callable[[int], float]
     ) -> dict[int, int]:
-        """Return how many tokens of an image of ``n`` are left at which layers.
+        """Return by layer how many of an image's ``n`` tokens are kept from that layer on.
 
         Args:
             n: tokens of the image.
-            layers: of the language model.
-            target: total of ``cost`` over all layers; None for the schedule as it is.
-            cost: of a layer that so many tokens enter.
+            layers: number of layers of the language model.
+            target: total of ``cost`` over all layers to which the schedule is scaled; None to take
+                it as it is.
+            cost: cost of a layer, as a function of the tokens that enter it.
 
         Raises:
             ValueError: a target that the schedule's layers cannot reach.
@@ -174,10 +179,10 @@ class LayerPruner(Method, ABC):
         return solve(self.points, n, layers, target, cost, self.appended)
 
     def prune(self, view: LayerView, k: int) -> Kept:
-        """Return the ``k`` tokens of an image that stay, 0 <= k < v.
+        """Return the ``k`` tokens of an image that are kept, 0 <= k < v.
 
         Raises:
-            ArithmeticError: the method did not give k distinct tokens.
+            ArithmeticError: the method did not return k distinct tokens.
         """
         with torch.inference_mode():
             kept = self._prune(view, k)
@@ -189,7 +194,7 @@ class LayerPruner(Method, ABC):
 
     @abstractmethod
     def _prune(self, view: LayerView, k: int) -> Kept:
-        """Tokens that stay of one image."""
+        """Return the tokens of one image that are kept."""
 
 
 def top(scores: Float[Tensor, " v"], k: int) -> Kept:
@@ -199,5 +204,5 @@ def top(scores: Float[Tensor, " v"], k: int) -> Kept:
 
 
 def question_rows(view: LayerView) -> Int64[Tensor, " q"]:
-    """Return the positions that ask: the question's, or the image's last if nothing follows it."""
+    """Return the positions of the question; the image's last position if no text follows it."""
     return view.question if len(view.question) else view.visual[-1:]

@@ -1,4 +1,4 @@
-"""The contract of a merger: visual tokens in, fewer new tokens out, each a mixture of old ones."""
+"""The interface of a merger: visual tokens in, fewer new tokens out, each a mixture of old ones."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,14 +20,15 @@ from otprune.types import VisualTokens
 class Mixture:
     """New tokens, in the order in which they enter the language model.
 
-    Either weights, or tokens as they are.
+    They are given either by ``weights`` or as ``tokens``.
 
     Attributes:
-        places: number of the old token in whose place each new one stands, -1 if it stands for no
-            single place (a CLS token, what is left over).
-        weights: share of each old token, then of each tile's CLS token if the merger mixes
-            ``features`` and its ``needs`` name ``cls_features``; [k m].
-        tokens: new tokens that are no mixture of the old ones, [k d].
+        places: number of the old token whose place each new token takes; -1 where it takes no
+            single token's place (a CLS token, a mean of all other tokens).
+        weights: share of each old token in each new one, [k m]. The m columns are the old tokens;
+            if the merger mixes ``features`` and its ``needs`` name ``cls_features``, the tiles' CLS
+            tokens follow.
+        tokens: new tokens that are not mixtures of the old ones, [k d].
     """
 
     places: Int64[Tensor, " k"]
@@ -38,13 +39,13 @@ class Mixture:
 class Merger(Method, ABC):
     """A rule that makes k tokens of the n visual tokens of an image.
 
-    It says with which weights old tokens are mixed; the model mixes, since some methods do so
-    before the projector. Every call is deterministic, needs no gradient and leaves the tokens as
-    they are. Arithmetic is float32 unless a method says otherwise; ties go to the lower index.
+    A merger returns the weights of the mixtures; the model computes these, since some methods mix
+    before the projector. Every call is deterministic, records no gradient and does not change the
+    tokens. Arithmetic is float32 unless a method documents otherwise; ties go to the lower index.
 
     Class attributes:
-        space: what is mixed: "tokens" as the language model takes them, or "features" as the
-            projector does.
+        space: what is mixed: "tokens", the input of the language model, or "features", the input of
+            the projector.
     """
 
     __slots__ = ()
@@ -62,14 +63,13 @@ class Merger(Method, ABC):
 
         Args:
             tokens: visual tokens [n d].
-            k: how many new ones; a method that decides itself treats it as an upper bound and says
-                so; or
+            k: how many new ones; a few methods document it as an upper bound; or
             keep_ratio: k / n, see `resolve_budget`.
             signals: side information.
 
         Raises:
             ValueError: tokens not a finite floating matrix, k outside 1..n, a signal missing, a
-                count that the method cannot make.
+                count that the method cannot produce.
         """
         check_tokens(tokens)
         signals.check_size(len(tokens), "tokens")
@@ -80,20 +80,20 @@ class Merger(Method, ABC):
         count = resolve_budget(len(tokens), keep_ratio=keep_ratio, k=k)
         with torch.inference_mode():
             mixture = self._merge_image(tokens, count, signals)
-        # Copies made out here are ordinary tensors, which autograd may save.
-        copies = [
-            None if part is None else part.clone()
-            for part in (mixture.places, mixture.weights, mixture.tokens)
-        ]
-        return Mixture(*copies)  # type: ignore[arg-type]
+        # Copied outside of inference mode, so that autograd may save the tensors.
+        return Mixture(
+            mixture.places.clone(),
+            None if mixture.weights is None else mixture.weights.clone(),
+            None if mixture.tokens is None else mixture.tokens.clone(),
+        )
 
     @abstractmethod
     def _merge_image(self, tokens: VisualTokens, k: int, signals: Signals) -> Mixture:
-        """New tokens of one checked image."""
+        """Return the new tokens of one checked image."""
 
 
 def mixed(mixture: Mixture, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "k d"]:
-    """Return weights times vectors: float32 inside, the vectors' dtype out."""
+    """Return the mixtures of vectors; computed in float32, in the dtype of the vectors."""
     if mixture.weights is None:
         raise ValueError("weights must be given to mix vectors, got tokens")
     weights = mixture.weights.to(vectors.device, torch.float32)
@@ -101,6 +101,6 @@ def mixed(mixture: Mixture, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "k d
 
 
 def as_weights(kept: Sequence[int] | Tensor, m: int) -> Float[Tensor, "k m"]:
-    """Return weights that take tokens as they are."""
+    """Return the weights of mixtures that are single old tokens; ``m`` columns."""
     index = torch.as_tensor(kept, dtype=torch.long)
     return torch.nn.functional.one_hot(index, m).float()

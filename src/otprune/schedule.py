@@ -1,4 +1,4 @@
-"""Schedules: how many visual tokens are left from which layer on."""
+"""Schedules: how many visual tokens are kept from which layer on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ class Point:
     """Tokens are dropped at the input of a layer.
 
     Attributes:
-        layer: 0 for before the language model.
-        amount: what is left: a share of the image's tokens before any pruning (a float), or a
+        layer: 0 means before the language model.
+        amount: what is kept: a share of the image's tokens before any pruning (a float), or a
             number of tokens (an int).
     """
 
@@ -18,14 +18,14 @@ class Point:
     amount: float | int
 
     def count(self, n: int) -> int:
-        """Return how many of ``n`` tokens are left; a share is cut to a whole number (``int``)."""
+        """Return how many of ``n`` tokens are kept; a share is rounded down to a whole number."""
         return self.amount if isinstance(self.amount, int) else int(self.amount * n)
 
 
 def parse_schedule(text: str, least: int = 0) -> tuple[Point, ...]:
     """Return the points of a schedule like ``7:0.875/9:0.625/12:0.125`` or ``2:64``.
 
-    Numbers with a point are shares of the image's tokens, others are counts.
+    Numbers with a decimal point are shares of the image's tokens, others are counts.
 
     Args:
         text: the schedule.
@@ -65,17 +65,17 @@ def tokens_by_layer(
     """Return the visual tokens of an image that enter each layer.
 
     Args:
-        counts: tokens left from a layer on; those that a method appends not counted.
+        counts: by layer the tokens kept from there on, without those that a method appends.
         n: tokens before any pruning.
-        layers: of the language model.
-        appended: merged tokens that stand in for so many dropped ones.
+        layers: number of layers of the language model.
+        appended: how many merged tokens replace so many dropped ones; None for none.
     """
-    alive, found = n, []
+    remaining, found = n, []
     for layer in range(layers):
-        if layer in counts and counts[layer] < alive:
-            dropped = alive - counts[layer]
-            alive = counts[layer] + (appended(dropped) if appended and layer else 0)
-        found.append(alive)
+        if layer in counts and counts[layer] < remaining:
+            dropped = remaining - counts[layer]
+            remaining = counts[layer] + (appended(dropped) if appended and layer else 0)
+        found.append(remaining)
     return found
 
 
@@ -87,22 +87,23 @@ def solve(
     cost: Callable[[int], float],
     appended: Callable[[int], int] | None = None,
 ) -> dict[int, int]:
-    """Return how many tokens to leave at each point so that all layers together cost ``target``.
+    """Return how many tokens to keep at each point so that all layers together cost ``target``.
 
-    All amounts are scaled by one number, at most to n, so that the total comes as near as it can
-    from below; what is left of the target then goes token by token to the last point that can have
-    one more, the finest. At the end the target pays for no further token at any point.
+    All amounts are scaled by the largest factor, up to n tokens each, at which the total does not
+    exceed the target. The rest of the target is then spent token by token, always at the last point
+    that can have one more, where a token is cheapest. In the end no point can have a further token
+    within the target.
 
     Args:
         points: the shape of the schedule; at least one. An amount of 0 counts as one token.
         n: tokens of the image.
-        layers: of the language model.
-        target: total cost; that of n tokens in every layer or more keeps everything.
-        cost: of a layer that so many visual tokens enter; growing.
+        layers: number of layers of the language model.
+        target: total cost; the cost of n tokens in every layer, or more, keeps everything.
+        cost: cost of a layer, as an increasing function of the visual tokens that enter it.
         appended: see `tokens_by_layer`.
 
     Raises:
-        ValueError: even a single token left at every point costs more.
+        ValueError: even a single token at every point costs more.
     """
 
     def total(counts: dict[int, int]) -> float:
@@ -131,7 +132,7 @@ def solve(
 
 
 def _with_one_more(counts: dict[int, int], n: int) -> Iterator[dict[int, int]]:
-    """Give one more token to each point that may have it, the last point first."""
+    """Yield the counts with one more token at one point, the last possible point first."""
     layers = list(counts)
     for before, layer in zip(reversed([None, *layers[:-1]]), reversed(layers), strict=True):
         if counts[layer] < (n if before is None else counts[before]):

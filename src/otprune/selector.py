@@ -1,8 +1,7 @@
-"""The contract of a selector: visual tokens in, indices of the tokens worth keeping out.
+"""The interface of a selector: visual tokens in, indices of the tokens worth keeping out.
 
-A method is one frozen dataclass that implements ``_rank_image`` (or ``_rank_images``, when a batch
-can be treated at once). Checks, budgets, batches and the order of the answer are here, once, so
-that no method can get them wrong.
+A method is a frozen dataclass that implements ``_rank_image``, or ``_rank_images`` to handle a
+batch at once. Input checks, budgets, batches and the order of the result are implemented here.
 """
 
 from abc import ABC, abstractmethod
@@ -23,23 +22,23 @@ from otprune.types import KeptIndices, PickOrder, VisualTokens
 class Selector(Method, ABC):
     """A rule that picks k of the n visual tokens of an image.
 
-    Every call is deterministic, needs no gradient, never returns an index twice, and leaves the
-    tokens as they are. Indices are int64 on the tokens' device. Unless a method says otherwise,
-    arithmetic is float32 whatever the dtype of the tokens, and ties go to the lower index.
+    Every call is deterministic, records no gradient, never returns an index twice, and does not
+    change the tokens. Indices are int64 on the tokens' device. Unless a method documents otherwise,
+    arithmetic is float32 for tokens of any dtype, and ties go to the lower index.
     """
 
     __slots__ = ()
 
     @property
     def nested(self) -> bool:
-        """Whether the answer for a smaller k is a prefix of the pick order for a larger one."""
+        """Whether the pick order for a smaller k is a prefix of that for a larger one."""
         return True
 
     def rank(self, tokens: Tensor, k: SupportsIndex, signals: Signals | None = None) -> PickOrder:
         """Return the first ``k`` picks in the order in which the method picks them.
 
-        If `nested`, every prefix is the answer for that smaller budget: a sweep over budgets ranks
-        once, at the largest. Near-ties within rounding may fall differently between two budgets.
+        If `nested`, every prefix is the result for that smaller budget, so that several budgets
+        need one call, with the largest. Near-ties within rounding may differ between two budgets.
 
         Raises:
             ValueError: tokens not a finite floating matrix [n d], k outside 1..n, a signal missing.
@@ -75,7 +74,7 @@ class Selector(Method, ABC):
             signals: side information, one for each image.
 
         Raises:
-            ValueError: whatever `resolve_budget` and `rank` refuse; the message names the image.
+            ValueError: as `resolve_budget` and `rank`; the message names the image.
         """
         if isinstance(tokens, Tensor) and tokens.ndim == 3:
             if isinstance(signals, Signals):
@@ -124,7 +123,7 @@ class Selector(Method, ABC):
         for order, count in zip(picks, k, strict=True):
             if len(order.unique()) != count:
                 raise ArithmeticError(f"{type(self).__name__} did not pick {count} distinct tokens")
-        # Copies made out here are ordinary tensors: they may index what autograd records.
+        # Copied outside of inference mode, so that the indices can be used where autograd records.
         return [order.clone() for order in picks]
 
     def _check_images(
@@ -153,7 +152,7 @@ class Selector(Method, ABC):
     def _rank_images(
         self, tokens: list[Tensor], k: list[int], signals: list[Signals]
     ) -> list[Tensor]:
-        """Pick orders of checked images; override to treat a batch at once."""
+        """Return the pick orders of checked images; override to handle a batch at once."""
         return [
             self._rank_image(image, count, signal)
             for image, count, signal in zip(tokens, k, signals, strict=True)
@@ -161,10 +160,10 @@ class Selector(Method, ABC):
 
     @abstractmethod
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
-        """Pick order of one checked image."""
+        """Return the pick order of one checked image."""
 
     def _arrange(self, picks: PickOrder) -> KeptIndices:
-        """Bring picks into the order in which the kept tokens enter the language model."""
+        """Return picks in the order in which the kept tokens enter the language model."""
         return picks.sort().values
 
 

@@ -1,9 +1,9 @@
 """The order in which CPython iterates over a set of small integers.
 
-The released code of OTPrune hands the kept tokens to the language model in the order of
+The released code of OTPrune passes the kept tokens to the language model in the order of
 ``list(set(picks))``. That order is neither the picking order nor ascending, but it is a function of
-the picks: integers hash to themselves, and CPython's open-addressing table fixes the rest. It is
-re-enacted here, so that the answer does not depend on the interpreter that runs.
+the picks: integers hash to themselves, and the rest follows from CPython's open-addressing table.
+It is reproduced here, so that the result does not depend on the interpreter.
 """
 
 _SMALLEST_TABLE = 8
@@ -15,7 +15,7 @@ _SLOW_GROWTH_ABOVE = 50_000
 def set_order(items: list[int]) -> list[int]:
     """Return distinct non-negative integers in the order of CPython's ``list(set(items))``.
 
-    Re-enacts insertion one by one (CPython 3.7 to 3.13, ``Objects/setobject.c``): nine linear
+    Reproduces insertion one by one (CPython 3.7 to 3.13, ``Objects/setobject.c``): nine linear
     probes, then perturbed jumps; the table grows fourfold once it is three fifths full.
 
     Raises:

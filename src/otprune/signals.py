@@ -1,4 +1,4 @@
-"""What a method may ask for besides the tokens of an image."""
+"""Side information about an image that methods may need in addition to its tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,39 +18,39 @@ TOKEN_AXIS = {
     "clip_patches": 0,
     "tiles": 0,
 }
-"""Signals about each token, and the axis on which the tokens are."""
+"""Signals that have a value for each token, and the axis of the tokens."""
 
 TEXT_SIGNALS = frozenset({"text_embeddings", "question", "embed_words", "clip_text"})
-"""Signals of the question: with one of them an image is ranked anew for each question."""
+"""Signals about the question: a method that needs one ranks an image again for each question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
     """Side information about one image; a model computes only what the method's ``needs`` name.
 
-    What is said of each token is 0 at tokens that stand for the end of a row of patches.
+    Signals with a value for each token are 0 at newline tokens, which end a row of patches.
 
     Attributes:
         grid: rows and columns of the token grid, in raster order; rows * columns = n.
-        image_id: an integer that names the image (a document number, say), so that a random
-            selector draws anew for each image and yet the same whatever the batch.
-        tiles: number of the tile that a token comes from, -1 at the end of a row; None where the
+        image_id: an integer that identifies the image (such as a document number). A random
+            selector draws by it, so that images differ and batches do not matter.
+        tiles: number of the tile that a token comes from, -1 at newline tokens; None where the
             image is one tile.
-        cls_attention: attention of the CLS token to each visual token, per head, in the tower's
-            block whose output the projector takes (with the CLS token in the softmax).
-        encoder_keys: attention keys of that block for each visual token, all heads side by side.
-        final_cls_attention: attention of the CLS token to each visual token in the tower's next
-            block, all channels as one head, softmax over CLS and patches of a tile.
+        cls_attention: attention of the CLS token to each visual token, per head, in the block of
+            the vision encoder whose output the projector takes (the CLS token is in the softmax).
+        encoder_keys: attention keys of that block for each visual token, heads concatenated.
+        final_cls_attention: attention of the CLS token to each visual token in the vision encoder's
+            next block, all channels as one head, softmax over CLS and patches of a tile.
         final_keys: attention keys of that next block.
-        features: what the projector took for each token.
-        cls_features: the tower's output for the CLS token of each tile.
+        features: the projector's input for each token.
+        cls_features: the vision encoder's output for the CLS token of each tile.
         clip_patches: each token in the space that CLIP shares between images and texts.
         clip_text: the question in that space, one row for each 77-token segment.
         text_embeddings: embeddings of the question's tokens; inside the language model their hidden
             states.
         question: the question as text.
-        embed_words: gives the language model's embeddings [m d] of words, each tokenised alone.
-        encode_at: gives the tokens [r * c, d] of the whole image down-sampled to r x c patches.
+        embed_words: returns the language model's embeddings [m d] of words, each tokenised alone.
+        encode_at: returns the tokens [r * c, d] of the whole image down-sampled to r x c patches.
     """
 
     grid: tuple[int, int] | None = None
@@ -70,7 +70,7 @@ class Signals:
     encode_at: Callable[[int, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        """Check what can be checked without the tokens."""
+        """Check grid and image id, which need no tokens."""
         if self.grid is not None:
             if not isinstance(self.grid, tuple | list) or len(self.grid) != 2:
                 raise ValueError(f"grid must be (rows, columns), got {self.grid!r}")
@@ -79,13 +79,24 @@ class Signals:
         if self.image_id is not None:
             check_count("image_id", self.image_id)
 
+    def given(self, name: str) -> Tensor:
+        """Return a signal that is a tensor.
+
+        Raises:
+            ValueError: it is not given.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"signals.{name} must be given, got None")
+        return value
+
     def check_size(self, n: int, name: str) -> None:
-        """Raise ``ValueError`` unless every signal about tokens is about ``n`` of them."""
+        """Raise ``ValueError`` unless every signal about tokens has ``n`` of them."""
         if self.grid is not None:
             rows, columns = self.grid
             if rows * columns != n:
                 raise ValueError(
-                    f"signals.grid of {name} must have n = {n} cells, got {rows} x {columns}"
+                    f"signals.grid of {name} must have n = {n} tokens, got {rows} x {columns}"
                 )
         for signal, axis in TOKEN_AXIS.items():
             value = getattr(self, signal)
@@ -97,7 +108,7 @@ class Signals:
                 )
 
     def take(self, among: Int64[Tensor, " m"]) -> "Signals":
-        """Return what is known about some of the tokens; they are a raster no longer."""
+        """Return the signals about some of the tokens, without a grid."""
         changes = {
             name: value.index_select(axis, among.to(value.device))
             for name, axis in TOKEN_AXIS.items()

@@ -1,4 +1,4 @@
-"""Images of several tiles: which token belongs to which, and how a budget is shared out."""
+"""Images of several tiles: which token belongs to which tile, and how a budget is divided."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,8 +13,8 @@ from otprune.types import PickOrder
 def share_out(k: int, sizes: Sequence[int]) -> list[int]:
     """Return how many of ``k`` tokens each tile gets, as evenly as the sizes allow.
 
-    Every tile gets the same or all that it has; what does not divide goes to the first tiles that
-    have room.
+    Every tile gets the same number, or all its tokens if it has fewer. A remainder goes to the
+    first tiles that have tokens left, one each.
 
     Raises:
         ValueError: ``k`` below 0 or above the sum of the sizes.
@@ -41,7 +41,7 @@ def share_out(k: int, sizes: Sequence[int]) -> list[int]:
 def tile_groups(signals: Signals, n: int) -> list[Int64[Tensor, " m"]]:
     """Return the positions of each tile's tokens, tile after tile, on the CPU.
 
-    Ends of rows (tile -1) are in no group; one group of all ``n`` tokens if the image is one tile.
+    Newline tokens (tile -1) are in no group. An image of one tile is one group of ``n`` tokens.
     """
     if signals.tiles is None:
         return [torch.arange(n)]
@@ -50,14 +50,14 @@ def tile_groups(signals: Signals, n: int) -> list[Int64[Tensor, " m"]]:
 
 
 def patches(signals: Signals, n: int) -> Int64[Tensor, " m"]:
-    """Return the positions of tokens that stand for no end of a row, ascending, on the CPU."""
+    """Return the positions of all tokens but newline tokens, ascending, on the CPU."""
     if signals.tiles is None:
         return torch.arange(n)
     return (signals.tiles.cpu() >= 0).nonzero()[:, 0]
 
 
 def row_ends(signals: Signals) -> Int64[Tensor, " m"]:
-    """Return the positions of tokens that stand for the end of a row, on the CPU."""
+    """Return the positions of newline tokens, ascending, on the CPU."""
     if signals.tiles is None:
         return torch.arange(0)
     return (signals.tiles.cpu() < 0).nonzero()[:, 0]
@@ -72,15 +72,15 @@ def pick_by_tiles(
 ) -> PickOrder:
     """Return ``k`` picks of an image, chosen within each tile, in turn from one tile after another.
 
-    Ends of rows come last, in order. If a tile's picks are nested, so are the image's.
+    Newline tokens come last, in order. If a tile's picks are nested, so are the image's.
 
     Args:
-        signals: say which tile a token belongs to.
+        signals: of the image; ``tiles`` is used.
         n: tokens of the image.
-        k: how many to pick, shared out by `share_out`.
+        k: how many to pick, divided among the tiles by `share_out`.
         pick: called for each tile with the positions of its tokens and a count, returns which of
             them are picked, in order.
-        device: of the answer.
+        device: of the result.
     """
     groups = tile_groups(signals, n)
     ends = row_ends(signals)

@@ -1,4 +1,4 @@
-r"""How far kept tokens are from all tokens: transport distances and their kin.
+r"""How far kept tokens are from all tokens: transport distances and related measures.
 
 Every function takes tokens of one image [n d] and the positions of the kept ones [k], computes in
 float64, and returns a Python float. Distances are in the unit of the tokens; pass `unit_rows` of
@@ -55,7 +55,7 @@ def exact_w2(tokens: Tensor, kept: Tensor) -> float:
     everything, some = _all_and_kept(tokens, kept)
     cost = _squared_distances(everything, some).cpu()
     all_masses, kept_masses = (cost.new_full((size,), 1 / size) for size in cost.shape)
-    # The solver's tolerances are absolute: give it costs of order one.
+    # The solver's tolerances are absolute, so its costs must be of order one.
     unit = float(cost.max()) or 1.0
     value, log = ot.emd2(all_masses, kept_masses, cost / unit, numItermax=10_000_000, log=True)
     if log["warning"] is not None:
@@ -66,8 +66,8 @@ def exact_w2(tokens: Tensor, kept: Tensor) -> float:
 def coverage(tokens: Tensor, kept: Tensor) -> float:
     """Return the root mean squared distance from each token to its nearest kept token.
 
-    The 2-Wasserstein distance if kept tokens may carry any masses (the best masses are the shares
-    of tokens nearest to each), hence never above `exact_w2`. O(nkd).
+    The 2-Wasserstein distance if kept tokens may have any masses (the best are the shares of tokens
+    nearest to each), hence at most `exact_w2`. O(nkd).
 
     Raises:
         ValueError: as `gaussian_w2`.

@@ -97,7 +97,7 @@ def awkward_views(pruner: LayerPruner, layer: int) -> dict[str, LayerView]:
         "zeros": dataclasses.replace(view, hidden=torch.zeros_like(view.hidden)),
         "half": dataclasses.replace(view, hidden=view.hidden.half()),
         "bfloat16": dataclasses.replace(view, hidden=view.hidden.bfloat16()),
-        "merged tokens": dataclasses.replace(view, alive=merged),
+        "merged tokens": dataclasses.replace(view, numbers=merged),
     }
 
 

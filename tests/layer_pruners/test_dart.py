@@ -81,7 +81,7 @@ def test_exactly_k_distinct_tokens_stay(v, after, seed, data):
     view = make_view(visual=v, after=after, seed=seed)
     kept = pruned(DART(**settings), view, k)
     assert len(set(kept)) == k
-    assert set(kept) <= set(view.alive.tolist())
+    assert set(kept) <= set(view.numbers.tolist())
 
 
 def test_the_pivots_of_the_image_always_stay():

@@ -13,7 +13,7 @@ def by_hand(view, k: int, row: int) -> list[int]:
     attention = view.probe.full_attention(view.layer)
     scores = [
         (-sum(float(head[row, place]) for head in attention), int(number))
-        for place, number in zip(view.visual, view.alive, strict=True)
+        for place, number in zip(view.visual, view.numbers, strict=True)
     ]
     return sorted(number for _, number in sorted(scores)[:k])
 

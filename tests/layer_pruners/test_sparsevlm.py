@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from layer_pruners.views import make_view, pruned, rotated, seeded
 from otprune import LayerPruner, make_pruner
-from otprune.layer_pruners.sparsevlm import SparseVLM, largest_heads, rotary_weights, text_raters
-from otprune.layer_pruners.sparsevlm_clusters import cluster_labels, cluster_means
+from otprune.layer_pruners.sparsevlm import (
+    SparseVLM,
+    cluster_labels,
+    cluster_means,
+    largest_heads,
+    rotary_weights,
+    text_raters,
+)
 from otprune.schedule import tokens_by_layer
 
 MEANS = {
@@ -255,10 +261,10 @@ def test_raters_follow_the_question_when_positions_have_shifted():
 
 
 def test_merged_tokens_are_candidates_like_others():
-    alive = torch.cat([torch.arange(10), torch.arange(50, 53)])
-    view = make_view(visual=13, n=50, alive=alive, started=torch.tensor([0, 2]))
+    numbers = torch.cat([torch.arange(10), torch.arange(50, 53)])
+    view = make_view(visual=13, n=50, numbers=numbers, started=torch.tensor([0, 2]))
     scores = SparseVLM().prune(view, 4).scores
-    best = [int(alive[i]) for i in by_descending(scores.tolist())[:4]]
+    best = [int(numbers[i]) for i in by_descending(scores.tolist())[:4]]
     assert pruned(SparseVLM(), view, 4) == sorted(best)
 
 

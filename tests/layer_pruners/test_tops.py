@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from layer_pruners.views import make_view, pruned, seeded
 from otprune import LayerPruner, Signals, make_pruner
 from otprune.layer_pruners.sparsevlm import text_raters
-from otprune.layer_pruners.tops import TOPS, above_mean
-from otprune.layer_pruners.tops_stage import TOPSStage, token_set
+from otprune.layer_pruners.tops import TOPS, TOPSStage, above_mean, token_set
 from otprune.schedule import tokens_by_layer
 
 
@@ -253,7 +252,7 @@ def test_it_is_a_layer_pruner_with_compact_positions():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "0:100"}, "schedule must go on after layer 0, got '0:100'"),
+        ({"schedule": "0:100"}, "schedule must have a layer after layer 0, got '0:100'"),
         ({"alpha": -1}, "alpha must be a finite number >= 0, got -1"),
         ({"lam": float("inf")}, "lam must be a finite number >= 0, got inf"),
         ({"first_alpha": "x"}, "first_alpha must be"),

@@ -86,7 +86,7 @@ def make_view(
     after: int = 6,
     answer: int = 0,
     n: int | None = None,
-    alive: Tensor | None = None,
+    numbers: Tensor | None = None,
     hidden: int = 16,
     seed: int = 0,
     positions: Tensor | None = None,
@@ -97,20 +97,20 @@ def make_view(
 ) -> LayerView:
     """One image of ``visual`` tokens between ``before`` and ``after`` tokens of text.
 
-    The tokens ``alive`` default to a seeded choice out of ``n`` (itself ``visual`` by default); an
-    ``answer`` of so many tokens follows the question.
+    Their ``numbers`` default to a seeded choice out of ``n`` (itself ``visual`` by default). After
+    the question follow ``answer`` tokens of a given answer.
     """
     t = before + visual + after + answer
     n = visual if n is None else n
-    if alive is None:
-        alive = torch.randperm(n, generator=seeded(seed, 1))[:visual].sort().values
+    if numbers is None:
+        numbers = torch.randperm(n, generator=seeded(seed, 1))[:visual].sort().values
     if positions is None:
         positions = torch.arange(t)
     view = LayerView(
         layer=layer,
         hidden=torch.randn(t, hidden, generator=seeded(seed, 2)),
         visual=torch.arange(before, before + visual),
-        alive=alive,
+        numbers=numbers,
         n=n,
         question=torch.arange(before + visual, before + visual + after),
         positions=positions,
@@ -131,4 +131,4 @@ def make_modules(
 
 def pruned(pruner: LayerPruner, view: LayerView, k: int) -> list[int]:
     """Numbers of the tokens that stay, ascending."""
-    return view.alive[pruner.prune(view, k).index].sort().values.tolist()
+    return view.numbers[pruner.prune(view, k).index].sort().values.tolist()

@@ -28,8 +28,8 @@ def test_whole_factors_are_average_pooling(rows, columns, factor):
     torch.testing.assert_close(mixed(mixture, tokens), expected)
 
 
-def test_a_cell_s_edge_may_run_through_a_patch():
-    # Three patches in two cells: the middle one belongs to each by half.
+def test_a_patch_may_lie_in_two_bins():
+    # Three patches in two bins: half of the middle one is in each.
     signals = Signals(grid=(1, 3))
     weights = Pooling().merge(torch.ones(3, 1), 2, signals=signals).weights
     expected = torch.tensor([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
@@ -41,13 +41,13 @@ def by_small_steps(rows: int, columns: int, shape: tuple[int, int]) -> torch.Ten
     weights = torch.zeros(shape[0] * shape[1], rows * columns)
     for y in range(rows * shape[0]):
         for x in range(columns * shape[1]):
-            cell = y // rows * shape[1] + x // columns
-            weights[cell, y // shape[0] * columns + x // shape[1]] += 1
+            bin_ = y // rows * shape[1] + x // columns
+            weights[bin_, y // shape[0] * columns + x // shape[1]] += 1
     return weights / weights.sum(1, keepdim=True)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.data())
-def test_cells_are_equal_parts_of_the_image(rows, columns, data):
+def test_bins_are_equal_parts_of_the_image(rows, columns, data):
     n = rows * columns
     k = data.draw(st.integers(1, n))
     mixture = Pooling().merge(torch.ones(n, 1), k, signals=Signals(grid=(rows, columns)))

@@ -223,7 +223,7 @@ def test_a_grid_covers_the_image_better_than_a_stride():
 def test_a_grid_needs_its_shape_where_n_is_no_square():
     with pytest.raises(ValueError, match=r"signals\.grid must be given .* n = 10"):
         make_pruner("grid").select(torch.zeros(10, 1), 3)
-    with pytest.raises(ValueError, match=r"grid of tokens must have n = 10 cells, got 3 x 3"):
+    with pytest.raises(ValueError, match=r"grid of tokens must have n = 10 tokens, got 3 x 3"):
         make_pruner("grid").select(torch.zeros(10, 1), 3, signals=Signals(grid=(3, 3)))
 
 

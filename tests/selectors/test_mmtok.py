@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import METHODS, brute_greedy, method_case, method_runs
 from otprune import Signals, make_pruner
-from otprune.selectors.mmtok import coverage_picks
-from otprune.selectors.mmtok_text import coverage_words
+from otprune.selectors.mmtok import coverage_picks, coverage_words
 
 RUNS = [pytest.param(case, run, id=f"{case}-{run['id']}") for case, run in method_runs("mmtok")]
 UNPADDED = [one for one in RUNS if not one.values[1]["exclude_padding"]]

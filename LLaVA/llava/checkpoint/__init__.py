@@ -1,9 +1,9 @@
-"""Checkpoints on disk or on a hub, read completely or not at all.
+"""Checkpoints in a folder or on the hub, read completely or not at all.
 
 `files` finds them, `config` understands their configuration, `layouts` knows what their weights are
-called, `shards` reads them, `write` makes one in LLaVA's original layout.
+called, `shards` reads them, `assemble` puts a model's weights together.
 """
 
-from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointError
 
 __all__ = ["CheckpointError"]

@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from llava.checkpoint.config import CheckpointConfig
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 from llava.checkpoint.layouts import from_hf, from_original, from_tower, is_tower, is_weight
 from llava.checkpoint.shards import SOURCES, Weights, read_bin, read_safetensors, read_weights
 
@@ -22,15 +21,14 @@ def assemble(
 ) -> Weights:
     """Return the weights of a model under the names used here, on the CPU.
 
-    With a ``base`` all but what the checkpoint changes comes from there: it is either a projector
+    With a ``base``, the checkpoint changes weights of that model: it is either a projector
     (``mm_projector.bin``) or a LoRA adapter with ``non_lora_trainables.bin``, which is merged.
     The vision tower comes from the checkpoint if its configuration says so, else from its own
-    folder; if that cannot be had, from the checkpoint all the same, with a warning: a frozen tower
-    was saved unchanged.
+    folder or repository. If that cannot be read it comes from the checkpoint after all, with a
+    warning, since a frozen tower was saved unchanged.
 
     Raises:
-        CheckpointError: whatever `read_weights` says; a tower that is nowhere; an adapter of
-            another kind.
+        CheckpointError: as `read_weights`; a tower that is nowhere; an adapter of another kind.
     """
     if base is None:
         rename = from_hf if config.layout == "hf" else from_original
@@ -63,10 +61,10 @@ def _tower(files: CheckpointFiles, config: CheckpointConfig, inside: Weights) ->
 
 
 def refuse_parts(files: CheckpointFiles) -> None:
-    """Say that a folder holds an adapter or a projector, which alone is no model.
+    """Refuse a folder that holds an adapter or a projector, which is no model without its base.
 
     Raises:
-        CheckpointError: it does.
+        CheckpointError: it holds one.
     """
     if files.folder is None:
         return
@@ -77,7 +75,7 @@ def refuse_parts(files: CheckpointFiles) -> None:
 
 
 def _on_top(files: CheckpointFiles, weights: Weights) -> Weights:
-    """Return what a projector or an adapter changes in the weights of a base."""
+    """Return the weights of a base that a projector or an adapter changes."""
     settings = files.json("adapter_config.json")
     if settings is None:
         path = files.need("mm_projector.bin")
@@ -89,7 +87,7 @@ def _on_top(files: CheckpointFiles, weights: Weights) -> Weights:
 
 
 def _plain(name: str) -> str:
-    """Return the name that training wrappers have put ``base_model.model.`` in front of."""
+    """Return a name without the prefix ``base_model.model.`` of training wrappers."""
     name = name.removeprefix("base_model.")
     return name.removeprefix("model.") if name.startswith("model.model.") else name
 

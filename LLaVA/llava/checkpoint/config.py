@@ -1,6 +1,6 @@
-"""Understand ``config.json`` of the original layout and of transformers' own.
+"""Read ``config.json`` of the original layout and of transformers' own.
 
-Never through `AutoConfig`, which takes the original layout for transformers' native LLaVA.
+Not through `AutoConfig`, which takes the original layout for transformers' native LLaVA.
 """
 
 from collections.abc import Mapping
@@ -9,19 +9,17 @@ from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
 
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
-from llava.model.language_model.llava_llama import LlavaConfig
-from llava.model.multimodal_encoder.builder import KNOWN_TOWERS, TOWERS
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
+from llava.configuration import KNOWN_TOWERS, TOWER_TYPES, LlavaConfig
 
 Layout = Literal["original", "hf"]
 
 _ORIGINAL_TYPES = ("llava", "llava_llama")
 _HF_TYPES = {"llava": ("pad", "flat"), "llava_next": ("anyres", "spatial_unpad")}
-"""Model types of transformers' layout: their image_aspect_ratio and merge type in the original."""
+"""Model types of transformers' layout, with the original's image_aspect_ratio and merge type."""
 
 _HF_FEATURES = {"default": "patch", "full": "cls_patch"}
-"""transformers' names of what is selected from the tower, and the original's."""
+"""transformers' names of the features that are selected from the tower, and the original's."""
 
 _NOT_SETTINGS = (
     "_name_or_path",
@@ -34,8 +32,7 @@ _NOT_SETTINGS = (
     "torch_dtype",
     "transformers_version",
 )
-"""What stored configurations say beside the model's shape: where it came from, and what belongs to
-generation or loading."""
+"""Fields of stored configurations that are about origin, generation or loading, not the model."""
 
 _REQUIRED = (
     "hidden_size",
@@ -54,8 +51,8 @@ class CheckpointConfig:
     Attributes:
         model: configuration of the model, the tower's included.
         layout: how the weights are named.
-        tower: files of the tower; None if it needs nothing from elsewhere.
-        tower_inside: the checkpoint's own tower is meant.
+        tower: files of the tower's own repository; None if nothing is needed from it.
+        tower_inside: whether the tower's weights are those in the checkpoint.
     """
 
     model: LlavaConfig
@@ -68,8 +65,8 @@ def read_config(files: CheckpointFiles) -> CheckpointConfig:
     """Return the configuration of a checkpoint.
 
     Raises:
-        CheckpointError: no ``config.json``; no LLaVA; another language model than Llama; the vision
-            tower's configuration cannot be found.
+        CheckpointError: no ``config.json``; not of a LLaVA on Llama; the vision tower's
+            configuration cannot be found.
     """
     raw = files.json("config.json")
     if raw is None:
@@ -94,7 +91,6 @@ def _original(files: CheckpointFiles, raw: dict[str, Any]) -> CheckpointConfig:
     missing = [name for name in _REQUIRED if name not in raw]
     if missing:
         raise CheckpointError(f"config.json of {files.name} lacks {', '.join(missing)}")
-    # The newer name of this field; transformers knows the tower's settings under no name at all.
     fields = {key: value for key, value in raw.items() if key not in _NOT_SETTINGS}
     inside = bool(raw.get("unfreeze_mm_vision_tower")) or "mm_vision_config" in raw
     tower = None
@@ -162,8 +158,8 @@ def _check_hf(files: CheckpointFiles, raw: dict[str, Any], text: Mapping[str, An
 def _pinpoints(heights_first: list[list[int]]) -> list[list[int]]:
     """Return resolutions as (width, height), the original's order; transformers has height first.
 
-    A set that holds both orders of each stays as it is: it is the original's list, whose order
-    decides ties.
+    A list with both orders of every resolution is returned as it is: it is the original's, whose
+    order decides ties.
     """
     widths_first = [[width, height] for height, width in heights_first]
     return heights_first if sorted(widths_first) == sorted(heights_first) else widths_first
@@ -176,12 +172,12 @@ def _tower_config(tower: CheckpointFiles, files: CheckpointFiles) -> dict[str, A
     if raw is None:
         raise CheckpointError(
             f"the vision tower {tower.name} that {files.name} names is neither a folder with a "
-            "config.json, nor cached, nor to be had from the hub"
+            "config.json, nor cached, nor available from the hub"
         )
-    if raw.get("model_type") not in TOWERS:
+    if raw.get("model_type") not in TOWER_TYPES:
         raise CheckpointError(
             f"the vision tower {tower.name} is of type {raw.get('model_type')!r}; "
-            f"known: {', '.join(sorted(TOWERS))}"
+            f"known: {', '.join(TOWER_TYPES)}"
         )
     return raw
 

@@ -17,20 +17,22 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from llava.checkpoint.errors import CheckpointError
-
 logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is incomplete, damaged or of another kind; the message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """Where the files of a checkpoint are.
+    """The files of a checkpoint, wherever they are.
 
     Attributes:
         name: a folder, or the id of a hub repository (``owner/name``).
         revision: branch, tag or commit on the hub.
         cache_dir: folder of the hub's cache; the hub library's default if not given.
-        local_files_only: do not ask the hub, use what is cached.
+        local_files_only: use cached files only, not the hub.
     """
 
     name: str
@@ -45,7 +47,7 @@ class CheckpointFiles:
         return path if path.is_dir() else None
 
     def find(self, file: str) -> Path | None:
-        """Return the path of a file, fetched if need be; None if the checkpoint does not have it.
+        """Return the path of a file, downloaded if needed; None if the checkpoint does not have it.
 
         Raises:
             CheckpointError: no such folder and no such repository, or access refused.
@@ -64,7 +66,7 @@ class CheckpointFiles:
         """Return the path of a file.
 
         Raises:
-            CheckpointError: the checkpoint does not have it, or it cannot be fetched.
+            CheckpointError: the checkpoint does not have it, or it cannot be downloaded.
         """
         path = self.find(file)
         if path is not None:
@@ -94,10 +96,10 @@ class CheckpointFiles:
         return content
 
     def related(self, name: str) -> "CheckpointFiles":
-        """Return the files of what a configuration in this checkpoint calls ``name``.
+        """Return the files of another checkpoint that this one's configuration names.
 
-        A path that exists relative to this folder (a name that starts with a dot is tried there
-        first), then one that exists as it is, then a hub id.
+        ``name`` is an existing path, or one relative to this folder, or else a hub id. A name that
+        starts with a dot is first looked for relative to this folder.
         """
         beside = None if self.folder is None else self.folder / name
         places = [Path(name).expanduser(), beside]

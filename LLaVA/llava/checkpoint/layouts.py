@@ -1,7 +1,8 @@
-"""What weights are called on disk, and what they are called here.
+"""The names of weights in stored layouts, and in this package.
 
-Names here are those of the original layout, but that the tower's names follow today's transformers,
-which has dropped CLIP's and SigLIP's ``vision_model.`` and renamed DINOv2's attention.
+In this package they are those of the original layout, except for the tower's, which follow today's
+transformers: without ``vision_model.`` of CLIP and SigLIP, and with other names of DINOv2's
+attention.
 """
 
 import re
@@ -9,14 +10,14 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointError
 from llava.checkpoint.shards import Weights
 
 TOWER = "model.vision_tower.vision_tower."
-"""Prefix of the vision tower's weights in the original layout, and here."""
+"""Prefix of the vision tower's weights in the original layout and in this package."""
 
 _NO_WEIGHTS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|masked_bias)$")
-"""Buffers that old checkpoints carry along; they follow from the configuration."""
+"""Buffers in old checkpoints; they follow from the configuration."""
 
 _HF = (
     (re.compile(r"^(model\.)?language_model\.lm_head\."), "lm_head."),
@@ -27,7 +28,7 @@ _HF = (
     (re.compile(r"^(model\.)?multi_modal_projector\.linear_2\."), "model.mm_projector.2."),
     (re.compile(r"^(model\.)?image_newline$"), "model.image_newline"),
 )
-"""transformers' own layout (``llava-hf/*``) in its three generations of names."""
+"""Names of transformers' own layout (``llava-hf/*``), which has had three versions of them."""
 
 _TOWER_NAMES = (
     (re.compile(r"^vision_model\."), ""),
@@ -36,33 +37,33 @@ _TOWER_NAMES = (
     (re.compile(r"\.attention\.attention\.value\."), ".attention.v_proj."),
     (re.compile(r"\.attention\.output\.dense\."), ".attention.o_proj."),
 )
-_OTHER_HALF = re.compile(
+_TEXT_ENCODER = re.compile(
     r"^(text_model\.|text_projection|visual_projection|logit_scale|logit_bias)"
 )
-"""What CLIP and SigLIP repositories hold for text."""
+"""Weights of the text encoders in CLIP and SigLIP repositories."""
 
 
 def is_weight(name: str) -> bool:
-    """Return whether a stored name is that of a weight, not of a buffer that follows."""
+    """Return whether a stored name is that of a weight, not of such a buffer."""
     return _NO_WEIGHTS.search(name) is None
 
 
 def from_original(weights: Weights) -> Weights:
-    """Return weights of the original layout under the names used here."""
+    """Return weights of the original layout under the names of this package."""
     return {_original_name(name): tensor for name, tensor in weights.items()}
 
 
 def from_hf(weights: Weights) -> Weights:
-    """Return weights of transformers' LLaVA layout under the names used here."""
+    """Return weights of transformers' LLaVA layout under the names of this package."""
     return {_hf_name(name): tensor for name, tensor in weights.items()}
 
 
 def from_tower(weights: Weights) -> Weights:
-    """Return weights of a tower's own folder under the names used here, its text half left out."""
+    """Return weights of a tower's own repository under the names of this package, without text."""
     return {
         TOWER + _tower_name(name): tensor
         for name, tensor in weights.items()
-        if not _OTHER_HALF.match(name)
+        if not _TEXT_ENCODER.match(name)
     }
 
 
@@ -72,10 +73,10 @@ def is_tower(name: str) -> bool:
 
 
 def check_complete(weights: Weights, shapes: dict[str, tuple[int, ...]], source: str) -> None:
-    """Raise unless the weights are just those that the model has, in their shapes.
+    """Check that the weights are exactly those of the model, with their shapes.
 
     Raises:
-        CheckpointError: names missing, unknown or of another shape; the message gives some.
+        CheckpointError: names missing, unknown or of another shape; the message lists some.
     """
     missing = [name for name in shapes if name not in weights]
     if missing:

@@ -9,8 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 
 SOURCES = (
     "model.safetensors.index.json",
@@ -18,7 +17,7 @@ SOURCES = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-"""In the order of preference; an index names the shards."""
+"""Files that hold weights or name their shards, in order of preference."""
 
 Weights = dict[str, Tensor]
 
@@ -27,15 +26,15 @@ def read_weights(files: CheckpointFiles, wanted: Callable[[str], bool] = lambda 
     """Return the weights of a checkpoint by their stored names, on the CPU.
 
     Files are mapped into memory where their format allows it, so that reading costs little until
-    weights are copied to where they belong. ``.bin`` files are read with ``weights_only``.
+    weights are copied to their device. ``.bin`` files are read with ``weights_only``.
 
     Args:
         files: the checkpoint.
-        wanted: which names to return; the others need not be readable one by one.
+        wanted: whether to return the weight of a name.
 
     Raises:
-        CheckpointError: no weights, a shard that the index names missing or damaged, a name that
-            the index promises and its shard lacks, or one in two shards.
+        CheckpointError: no weights; a shard of the index that is missing or damaged; a weight that
+            is not in the shard that the index names, or that is in two shards.
     """
     for source in SOURCES:
         path = files.find(source)
@@ -84,6 +83,7 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda _: True)
     """
     try:
         with safe_open(path, framework="pt") as file:
+            # `safe_open` returns no dictionary: it can only be iterated through `keys`.
             return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None

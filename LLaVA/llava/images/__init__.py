@@ -1,7 +1,7 @@
-"""From image files to pixel values, pixel for pixel as LLaVA's original preprocessing.
+"""From image files to pixel values, equal to LLaVA's original preprocessing in every pixel.
 
-`reading` opens files, `processor` turns one picture into one tile of pixel values, `layouts`
-decides which tiles an image becomes under its ``image_aspect_ratio``.
+`reading` opens files, `processor` turns an image into one tile of pixel values, `layouts` divides
+an image into tiles by the model's ``image_aspect_ratio``.
 """
 
 from llava.images.layouts import process_images

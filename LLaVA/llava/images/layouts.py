@@ -1,4 +1,4 @@
-"""Which tiles an image becomes: padded to a square, cut into a grid, or as it is."""
+"""The tiles of an image: padded to a square, cut into a grid, or cropped."""
 
 import ast
 import math
@@ -13,7 +13,7 @@ from llava.images.processor import ImageProcessor
 from llava.images.reading import as_rgb
 
 Size = tuple[int, int]
-"""Width and height, in this order, as PIL has it."""
+"""Width and height, in PIL's order."""
 
 _PLAIN = (None, "square", "original")
 
@@ -24,13 +24,13 @@ def process_images(
     """Return the pixel values of images under the model's ``image_aspect_ratio``, float32.
 
     - "pad": the image in the middle of a square of the mean colour; [b 3 s s].
-    - "anyres": the whole image squeezed into one tile, then the tiles of its best resolution in
+    - "anyres": the whole image resized to one tile, then the tiles of its best resolution in
       raster order (LLaVA-1.6); [b t 3 s s] if all have as many tiles, else a list of [t_i 3 s s].
     - none, "square", "original": shorter side scaled, middle cropped; [b 3 s s].
 
     Raises:
         ValueError: another ``image_aspect_ratio``, no images.
-        ImageError: an image without pixels; the message says its number.
+        ImageError: an image without pixels; the message names its number.
     """
     ratio = getattr(model_cfg, "image_aspect_ratio", None)
     if ratio not in (*_PLAIN, "pad", "anyres"):
@@ -71,9 +71,9 @@ def process_anyres_image(
 ) -> Tensor:
     """Return the whole image as one tile, then the tiles of its best resolution: [t 3 s s]."""
     best = select_best_resolution(image.size, _resolutions(grid_pinpoints))
-    # The first tile is squeezed without regard to its aspect ratio.
-    edge = processor.size.get("shortest_edge", processor.side)
-    whole = image.resize((edge, edge))
+    # The first tile is resized without regard to its aspect ratio.
+    side = processor.size.get("shortest_edge", processor.side)
+    whole = image.resize((side, side))
     cut = divide_to_patches(resize_and_pad_image(image, best), processor.crop_size["height"])
     return torch.stack([processor.tile(tile) for tile in [whole, *cut]])
 
@@ -81,7 +81,7 @@ def process_anyres_image(
 def select_best_resolution(
     original_size: Size, possible_resolutions: Sequence[Sequence[int]]
 ) -> Size:
-    """Return the resolution that keeps most of the image's pixels; ties go to the least waste.
+    """Return the resolution that keeps most of the image's pixels; ties go to the least padding.
 
     Raises:
         ValueError: there are no resolutions.

@@ -1,4 +1,4 @@
-"""One picture into one tile of pixel values."""
+"""Turn an image into one tile of pixel values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """Resize, crop and normalise as transformers' slow processors do, bit for bit.
+    """Resize, crop and normalise with the bits that transformers' slow processors return.
 
-    PIL resamples 8-bit pixels. Each pixel is then divided in float64, rounded to float32, and
-    normalised in float32: a function of 256 values a channel, so it is looked up.
+    PIL resamples 8-bit pixels. Each value is then divided in float64, rounded to float32, and
+    normalised in float32; the results are in a table of 256 values for each channel.
 
     Attributes:
         side: pixels of the tile's sides.
@@ -57,7 +57,7 @@ class ImageProcessor:
 
     @property
     def crop_size(self) -> dict[str, int]:
-        """Sides of the tile, under the names that LLaVA's users read."""
+        """Sides of the tile, as LLaVA's users read them."""
         return {"height": self.side, "width": self.side}
 
     @property
@@ -69,7 +69,7 @@ class ImageProcessor:
 
     @property
     def background(self) -> tuple[int, int, int]:
-        """Mean colour, what the original pads with: rounded down."""
+        """Mean colour, rounded down, with which the original pads."""
         red, green, blue = (int(mean * 255) for mean in self.image_mean)
         return red, green, blue
 
@@ -88,7 +88,7 @@ class ImageProcessor:
 
         Raises:
             ValueError: ``return_tensors`` other than "pt".
-            ImageError: an image that is none or has no pixels.
+            ImageError: an object that is no image, or an image without pixels.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors must be 'pt', got {return_tensors!r}")
@@ -113,7 +113,7 @@ def processor_from_config(config: Mapping[str, Any]) -> ImageProcessor:
     """Return the processor that a ``preprocessor_config.json`` describes.
 
     Raises:
-        ValueError: a step left out, tiles that are no squares, sizes of an unknown form.
+        ValueError: a step is switched off, tiles are not square, sizes have an unknown form.
     """
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(step, True):
@@ -130,7 +130,7 @@ def processor_from_config(config: Mapping[str, Any]) -> ImageProcessor:
         return ImageProcessor(side=_square("size", size), fit="exact", **fields)
     shortest = size["shortest_edge"] if isinstance(size, Mapping) else size
     if not cropped:
-        raise ValueError("a shortest edge without a centre crop gives tiles that are no squares")
+        raise ValueError("a shortest edge without a centre crop gives tiles that are not square")
     return ImageProcessor(
         side=_square("crop_size", config.get("crop_size", shortest)),
         resize_to=int(shortest),

@@ -1,4 +1,4 @@
-"""Open images as the original does, and say which one is broken."""
+"""Open images as the original does; errors name the broken image."""
 
 from io import BytesIO
 from os import PathLike
@@ -7,19 +7,18 @@ from PIL import Image, UnidentifiedImageError
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message names it."""
+    """An image cannot be used; the message names it."""
 
 
 def open_image(source: str | PathLike[str] | bytes, name: str | None = None) -> Image.Image:
     """Return an image as RGB, decoded in full.
 
-    As in the original code everything goes through ``convert("RGB")``: alpha is dropped, palettes
-    and greyscale are spread over three channels, 16-bit values above 255 become 255, and an EXIF
-    orientation is not applied.
+    As in the original code ``convert("RGB")`` is applied: alpha is dropped, palettes and greyscale
+    become three channels, 16-bit values above 255 become 255. An EXIF orientation is not applied.
 
     Args:
         source: a path, or the bytes of a file.
-        name: what error messages call it; the path if not given.
+        name: how error messages name it; the path if not given.
 
     Raises:
         ImageError: missing, truncated, of an unknown format, without pixels, or too large for PIL.
@@ -38,7 +37,7 @@ def as_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Return a PIL image as RGB.
 
     Raises:
-        ImageError: no PIL image, a side of zero pixels, truncated data; the message says ``name``.
+        ImageError: no PIL image, a side of zero pixels, truncated data; the message names ``name``.
     """
     if not isinstance(image, Image.Image):
         raise ImageError(f"{name} must be a PIL image, got {type(image).__name__}")

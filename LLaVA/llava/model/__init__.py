@@ -1,1 +1,1 @@
-"""The model: language model, vision tower, projector, and the seam between them."""
+"""The model: language model, vision tower, projector, and the pruning between them."""

@@ -11,37 +11,36 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 
 from llava.checkpoint.assemble import assemble, refuse_parts
 from llava.checkpoint.config import CheckpointConfig, read_config
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 from llava.checkpoint.layouts import check_complete, shapes_of
 from llava.checkpoint.shards import Weights
+from llava.configuration import KNOWN_TOWERS, LlavaConfig
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
     DEFAULT_IM_START_TOKEN,
     DEFAULT_IMAGE_PATCH_TOKEN,
 )
 from llava.images.processor import ImageProcessor
-from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
-from llava.model.multimodal_encoder.builder import KNOWN_TOWERS
-from llava.model.text_tools import TextTools
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.text import TextTools
 from llava.tokenizer import LlavaTokenizer
-from otprune.pruning.settings import Pruning
+from otprune.pruning import Pruning
 
 __all__ = ["CheckpointError", "load_pretrained_model"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_SPARE_ROWS = 128
-"""Rows by which an embedding may be longer than its vocabulary: checkpoints are padded to 64."""
+"""Rows that an embedding may have beyond its vocabulary: checkpoints are padded to 64."""
 
 _WITHOUT_EFFECT = {"multimodal", "low_cpu_mem_usage"}
-"""Arguments that other loaders know and that ask for what happens here anyway."""
+"""Arguments of other loaders for what is always done here."""
 
 _SHAPE = ("hidden_size", "image_size", "num_hidden_layers", "patch_size")
-"""What tells known vision towers from others."""
+"""Fields by which a known vision tower is recognised."""
 
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
-"""How accelerate may spread a model over the devices that there are."""
+"""accelerate's strategies for distributing a model over the available devices."""
 
 DeviceMap = str | int | torch.device | Mapping[str, Any] | None
 
@@ -71,28 +70,28 @@ def load_pretrained_model(
     Reads LLaVA's original layout (``liuhaotian/llava-v1.5-7b``, ``-13b``,
     ``liuhaotian/llava-v1.6-vicuna-7b`` and what was trained like them) and transformers' own
     (``llava-hf/llava-1.5-*-hf``, ``llava-hf/llava-v1.6-vicuna-*-hf``), from a folder or from the
-    hub. Either everything is there and fits, or nothing is returned.
+    hub. A checkpoint is loaded completely or refused.
 
     Args:
         model_path: a folder or a hub id.
         model_base: the language model below a projector-only checkpoint or a LoRA adapter.
-        model_name: not needed; the checkpoint says what it is.
+        model_name: not used; the checkpoint tells its kind.
         load_8bit: 8-bit weights through bitsandbytes.
         load_4bit: 4-bit weights (nf4, double quantisation) through bitsandbytes.
-        device_map: "auto" (or another of accelerate's strategies) spreads the model over the GPUs;
-            or one device; or accelerate's map.
-        device: anything but "cuda" overrides ``device_map``. Without a GPU "auto" means the CPU.
-        use_flash_attn: short for ``attn_implementation="flash_attention_2"``.
+        device_map: "auto" (or another of accelerate's strategies) distributes the model over the
+            GPUs; or one device; or a map for accelerate.
+        device: any device but "cuda" replaces ``device_map``. Without a GPU "auto" means the CPU.
+        use_flash_attn: the same as ``attn_implementation="flash_attention_2"``.
         attn_implementation: eager, sdpa (default), flash_attention_2, ...
         torch_dtype: dtype of the weights; float16 on GPUs (as the original) and float32 on a CPU by
             default.
         pruning: what every call prunes; see `otprune.pruning.make_pruning`.
         revision: branch, tag or commit on the hub.
         cache_dir: folder of the hub's cache.
-        local_files_only: do not ask the hub.
-        max_memory: how much of each device ``device_map="auto"`` may fill, as accelerate has it.
-        offload_folder: where the parts go that a device map puts on "disk".
-        **kwargs: ``multimodal``, ``low_cpu_mem_usage`` are accepted and mean nothing here.
+        local_files_only: use cached files only, not the hub.
+        max_memory: how much of each device ``device_map="auto"`` may fill, as in accelerate.
+        offload_folder: folder for the parts that a device map puts on "disk".
+        **kwargs: ``multimodal`` and ``low_cpu_mem_usage`` are accepted and have no effect.
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged or of another kind.
@@ -186,8 +185,8 @@ def _dtype(wanted: torch.dtype | str | None, placement: Any) -> torch.dtype:
 def _quantization(
     load_8bit: bool, load_4bit: bool, dtype: torch.dtype
 ) -> BitsAndBytesConfig | None:
-    # What feeds the language model, and its output, stay as they are: the tower and the projector
-    # are small, and their features decide what is kept.
+    # Tower, projector and output head are not quantised: they are small, and features decide what
+    # is kept.
     skip = ["model.vision_tower", "model.mm_projector", "lm_head"]
     if load_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
@@ -215,13 +214,13 @@ def _model(
         del shapes["lm_head.weight"]
     check_complete(weights, shapes, files.name)
     given = {name: value for name, value in settings.items() if value is not None}
-    # The weights are complete and checked; transformers places, casts and quantises them.
+    # The weights are complete and checked; transformers moves, casts and quantises them.
     model = LlavaLlamaForCausalLM.from_pretrained(
         None, config=config.model, state_dict=weights, **given
     )
     newline = getattr(model.model, "image_newline", None)
     if newline is not None and newline.is_meta and not hasattr(model.model, "_hf_hook"):
-        # Offloaded alone it would be fetched by nobody: hooks are for modules.
+        # If offloaded it would never be fetched: accelerate's hooks are for modules.
         kept = weights["model.image_newline"].to(newline.dtype)
         model.model.image_newline = torch.nn.Parameter(kept)
     return model
@@ -232,14 +231,14 @@ def _generation(
 ) -> GenerationConfig:
     """Return the checkpoint's own generation settings, without its limit of total length.
 
-    The limit (4096 in LLaVA-1.5) would count against the new tokens alone here. Rows that end early
-    are filled with the tokenizer's padding: llava-hf's own is no piece of the vocabulary.
+    The limit (4096 in LLaVA-1.5) would apply to the new tokens alone here. Rows that end early are
+    filled with the tokenizer's padding, since llava-hf's is not in the vocabulary.
     """
     stored = files.json("generation_config.json") or {}
     ids = ("bos_token_id", "eos_token_id")
     known = {name: getattr(model.config, name) for name in ids}
     known |= {name: stored[name] for name in ids if stored.get(name) is not None}
-    # Sampling settings that contradict do_sample are in some checkpoints by accident.
+    # Some checkpoints have sampling settings that contradict do_sample.
     if stored.get("do_sample"):
         known |= {
             n: stored[n] for n in ("do_sample", "temperature", "top_p", "top_k") if n in stored
@@ -248,10 +247,10 @@ def _generation(
 
 
 def _clip_source(files: CheckpointFiles, config: CheckpointConfig) -> CheckpointFiles | None:
-    """Return the repository that the vision tower was made from, which may hold CLIP's text half.
+    """Return the repository of the vision tower, which may hold CLIP's text encoder.
 
-    A checkpoint with its tower inside need not name it (transformers' layout does not): then a
-    tower in the shape of a known one is taken for it.
+    A checkpoint that holds the tower's weights need not name it (transformers' layout does not).
+    Then the known tower with the same sizes is assumed.
     """
     if config.tower is not None:
         return config.tower
@@ -266,7 +265,7 @@ def _clip_source(files: CheckpointFiles, config: CheckpointConfig) -> Checkpoint
 
 
 def _add_tokens(tokenizer: LlavaTokenizer, model: LlavaLlamaForCausalLM) -> None:
-    """Add the tokens that the configuration asks for, and rows for them if there are none."""
+    """Add the tokens that the configuration requires, and embeddings for them if needed."""
     tokens = []
     if getattr(model.config, "mm_use_im_patch_token", True):
         tokens.append(DEFAULT_IMAGE_PATCH_TOKEN)

@@ -1,4 +1,4 @@
-"""Where a module computes, also when accelerate keeps its weights elsewhere between calls."""
+"""The device on which a module computes, also when accelerate offloads its weights."""
 
 from typing import Any
 
@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Return the device on which a module wants its input.
+    """Return the device on which a module expects its input.
 
-    Offloaded weights are on "meta" until their module is called; the hook that fetches them knows
-    where to.
+    Offloaded weights are on "meta" until their module is called; accelerate's hook has the device.
     """
     for part in module.modules():
         for hook in _hooks(part):
@@ -23,7 +22,7 @@ def execution_device(module: nn.Module) -> torch.device:
 
 
 def fetched(module: nn.Module, name: str) -> Tensor | None:
-    """Return a parameter of a module's own, from where it is offloaded to if need be."""
+    """Return a parameter of a module, read from its offloaded copy if there is one."""
     parameter = getattr(module, name, None)
     if parameter is None or not parameter.is_meta:
         return parameter

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +10,9 @@ from torch import Tensor
 from llava.images.layouts import Size
 from llava.model.devices import execution_device, fetched
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
+from llava.model.text import TextTools
 from llava.model.visual_tokens import TokenLayout, gather_tokens, token_layout
-from otprune.pruning.image_tokens import ImageTokens
-
-if TYPE_CHECKING:
-    from llava.model.text_tools import TextTools
+from otprune.pruning import ImageTokens
 
 
 def project(model: Any, features: Tensor) -> Tensor:
@@ -31,7 +29,7 @@ def encode_visual(
     images: Tensor | Sequence[Tensor],
     image_sizes: Sequence[Size] | None,
     signals: frozenset[str],
-    tools: "TextTools | None",
+    tools: TextTools | None,
 ) -> list[ImageTokens]:
     """Return the visual tokens of each image; see `LlavaMetaForCausalLM.encode_visual`.
 
@@ -77,7 +75,7 @@ def _layout(
     side = tower.num_patches_per_side
     per_tile = side * side + (tower.select_feature == "cls_patch")
     if single:
-        # One tile an image, given as one tensor, is never merged, whatever the merge type.
+        # Images of one tile each, given as one tensor, are not merged, whatever the merge type.
         return TokenLayout(torch.arange(per_tile), (side, side) if per_tile == side**2 else None)
     pixels = tower.image_processor.side
     whole = None if size is None else (int(size[0]), int(size[1]))
@@ -85,13 +83,13 @@ def _layout(
 
 
 class _Resized:
-    """Encodes an image again, down-sampled; of several tiles the first, the whole image.
+    """Encodes an image again at a lower resolution; of several tiles the first, the whole image.
 
-    Holds the tile's pixels: a few times what the tokens of a small model take.
+    Keeps the tile's pixels, which take a few times the memory of a small model's tokens.
     """
 
     def __init__(self, model: Any, tile: Tensor) -> None:
-        # A copy, so that not the whole batch of tiles is held.
+        # A copy, so that the rest of the batch of tiles can be freed.
         self.model, self.tile = model, tile.clone()
 
     def __call__(self, rows: int, columns: int) -> Tensor:

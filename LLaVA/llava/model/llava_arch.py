@@ -1,10 +1,10 @@
-"""The seam: images become visual tokens, visual tokens are pruned, and both join the text.
+"""Where LLaVA is pruned: images become visual tokens, these are pruned, the rest joins the text.
 
-Pruning happens per image inside the splice: wherever ``<image>`` stands in a prompt, for any batch.
-What the released forks prune is a fixed block of the finished batch; see `llava.pruning.reference`.
+Each image is pruned before its tokens are put where ``<image>`` stands, in any batch of prompts.
+The released forks prune a fixed block of the finished batch instead, see `llava.model.released`.
 
-`OTPrune` is the method that this repository is named after, `greedy_select` its greedy rule under
-the name and with the arguments that the released code has.
+`OTPrune` is the method that this repository is named after; `greedy_select` is its greedy rule with
+the name and arguments of the released code.
 """
 
 import logging
@@ -20,17 +20,16 @@ from llava.images.layouts import Size
 from llava.model.devices import execution_device
 from llava.model.encoding import encode_visual, project
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.multimodal_encoder.tower import VisionTower
+from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.released import greedy_select, prune_as_released
 from llava.model.splice import Prompt, Spliced, splice, split_prompts
-from llava.model.text import Question, names_of, question_signals
-from llava.pruning.before_llm import budgets_of, check_pruning, choose_before
-from llava.pruning.prefill import LayerPlan
-from llava.pruning.reference import greedy_select, prune_as_released
-from llava.pruning.rows import Side
-from otprune.pruning.image_tokens import ImageTokens
-from otprune.pruning.settings import Positions, Pruning
-from otprune.pruning.trace import Trace, watched
+from llava.model.text import QuestionText, TextTools
+from otprune.hf.layers import LayerPlan, Side, decoder_shape
+from otprune.pruning import ImageTokens, Positions, Pruning, Trace, watched
+from otprune.pruning.choose import budgets_of, choose_before
+from otprune.pruning.image_tokens import check_image_ids
+from otprune.pruning.questions import question_signals
 from otprune.selectors.otprune import OTPrune
 
 __all__ = ["LlavaMetaForCausalLM", "LlavaMetaModel", "OTPrune", "Prepared", "greedy_select"]
@@ -44,18 +43,21 @@ class Prepared:
 
     Attributes:
         batch: what enters layer 0.
-        plan: what is still to be pruned inside; None if nothing.
+        plan: what is to be pruned inside the language model; None if nothing.
     """
 
     batch: Spliced
     plan: LayerPlan | None
 
 
-class LlavaMetaModel:
-    """Vision tower, projector and newline token beside a language model's decoder."""
+class LlavaMetaModel(nn.Module):
+    """Vision tower, projector and newline token, added to a language model's decoder.
+
+    A class of a model inherits from this one first, then from its decoder.
+    """
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)  # type: ignore[call-arg]
+        super().__init__(config)
         self.vision_tower = build_vision_tower(config)
         self.mm_projector = build_vision_projector(config)
         if "unpad" in getattr(config, "mm_patch_merge_type", ""):
@@ -68,16 +70,17 @@ class LlavaMetaModel:
 
 
 class LlavaMetaForCausalLM:
-    """What turns prompts and images into the input of the language model.
+    """Turns prompts and images into the input of the language model.
 
     Attributes:
-        pruning: what every call prunes unless it says otherwise.
-        text_tools: what makes text of ids and embeds words; comes with `load_pretrained_model`.
+        config: the model's configuration.
+        pruning: what every call prunes that is not given a pruning of its own.
+        text_tools: decodes ids and embeds words; set by `load_pretrained_model`.
     """
 
+    config: Any
     pruning: Pruning | None
-    # Any: transformers evaluates a model's annotations, and tools know towers, which know models.
-    text_tools: Any = None
+    text_tools: TextTools | None = None
 
     def get_model(self) -> Any:
         """Return the decoder with vision tower and projector."""
@@ -100,17 +103,17 @@ class LlavaMetaForCausalLM:
     ) -> list[ImageTokens]:
         """Return the visual tokens of each image; all tiles go through the tower at once.
 
-        What `forward` and `generate` take as ``visual``: a sweep encodes an image once and prunes
-        it many times.
+        `forward` and `generate` take the result as ``visual``, so that an image is encoded once and
+        pruned many times.
 
         Args:
             images: [b 3 s s], one tile an image; [b t 3 s s]; or a list of [t_i 3 s s] or [3 s s].
             image_sizes: width and height of each image in pixels; needed under anyres.
-            signals: names of `otprune.Signals` fields to compute as well; those that no tower gives
-                are left to the seam.
+            signals: names of `otprune.Signals` fields to compute as well. Those about the question
+                are ignored here; `prepare` adds them.
 
         Raises:
-            ValueError: shapes that do not fit, a signal that this tower cannot give.
+            ValueError: shapes that do not fit, a signal that the tower cannot give.
         """
         return encode_visual(self.get_model(), images, image_sizes, signals, self.text_tools)
 
@@ -127,7 +130,7 @@ class LlavaMetaForCausalLM:
         answer_lengths: Sequence[int] | None = None,
         trace: Trace | None = None,
     ) -> Prepared:
-        """Return the batch that enters the language model, pruned as far as that happens before it.
+        """Return the batch that enters the language model, pruned by the stage before it if any.
 
         Args:
             input_ids: [b t] with `IMAGE_TOKEN_INDEX` where an image goes; padding on either side.
@@ -136,28 +139,28 @@ class LlavaMetaForCausalLM:
             visual: tokens of each image, in order of the prompts.
             pruning: what to prune; None for nothing.
             side: where the batch is padded.
-            image_ids: names of the images for seeded methods.
-            answer_lengths: ids at the end of each row that are a given answer.
+            image_ids: a number for each image, by which seeded methods tell images apart.
+            answer_lengths: how many ids at the end of each row are a given answer.
             trace: filled if given.
 
         Raises:
-            ValueError: see `split_prompts`; a layer that the model does not have; image_ids not one
-                for each image.
+            ValueError: as `split_prompts` and `check_pruning`; not one of ``image_ids`` for each
+                image.
         """
         prompts = split_prompts(input_ids, attention_mask, labels, len(visual), answer_lengths)
-        names = names_of(image_ids, len(visual))
+        ids = check_image_ids(image_ids, len(visual))
         self.check_pruning(pruning)
         if pruning is not None and pruning.compat == "reference" and visual:
             batch, kept = self._prepare_as_released(prompts, visual, pruning, trace)
             plan = None
         else:
-            batch, kept, plan = self._prepare(prompts, visual, pruning, side, names, trace)
+            batch, kept, plan = self._prepare(prompts, visual, pruning, side, ids, trace)
         if any(batch.truncated):
             logger.warning(
                 "prompts cut to tokenizer_model_max_length: %s positions lost", batch.truncated
             )
         if trace is not None:
-            layers = 0 if plan is not None else self.config.num_hidden_layers  # type: ignore[attr-defined]
+            layers = 0 if plan is not None else self.config.num_hidden_layers
             trace.begin([len(image) for image in visual], batch.truncated, kept)
             trace.lengths[:] = [list(batch.lengths) for _ in range(layers)]
         return Prepared(batch, plan)
@@ -168,19 +171,19 @@ class LlavaMetaForCausalLM:
         visual: Sequence[ImageTokens],
         pruning: Pruning | None,
         side: Side,
-        names: Sequence[int | None],
+        image_ids: Sequence[int | None],
         trace: Trace | None,
     ) -> tuple[Spliced, list[Tensor] | None, LayerPlan | None]:
-        """Return the batch, what was kept before the language model, and what is still to do."""
+        """Return the batch, what was kept before the language model, and the plan for inside it."""
         tokens: Sequence[Tensor] = [image.tokens for image in visual]
         kept, budgets = None, []
-        questions = [Question(self, prompt.ids[prompt.question()]) for prompt in prompts]
+        questions = [QuestionText(self, prompt.ids[prompt.question()]) for prompt in prompts]
         if pruning is not None and visual:
-            budgets = budgets_of(pruning, visual, self.config)  # type: ignore[attr-defined]
+            budgets = budgets_of(pruning, visual, decoder_shape(self.config))
             if any(0 in budget for budget in budgets):
                 images = [(i, q) for p, q in zip(prompts, questions, strict=True) for i in p.images]
                 known = [
-                    question_signals(visual[i].signals, pruning.needs, question, names[i])
+                    question_signals(visual[i].signals, pruning.needs, question, image_ids[i])
                     for i, question in images
                 ]
                 with watched(trace):
@@ -191,7 +194,7 @@ class LlavaMetaForCausalLM:
         batch = self._splice(prompts, visual, tokens, kept, positions, side)
         plan = None
         if pruning is not None and pruning.inside and visual:
-            plan = LayerPlan(pruning, batch, visual, names, questions, budgets, trace)
+            plan = LayerPlan(pruning, batch, visual, image_ids, questions, budgets, trace)
         return batch, kept, plan
 
     def _prepare_as_released(
@@ -229,7 +232,7 @@ class LlavaMetaForCausalLM:
             [len(image) for image in visual],
             positions=positions,
             side=side,
-            max_length=getattr(self.config, "tokenizer_model_max_length", None),  # type: ignore[attr-defined]
+            max_length=getattr(self.config, "tokenizer_model_max_length", None),
             device=execution_device(embed),
         )
 
@@ -240,9 +243,13 @@ class LlavaMetaForCausalLM:
             ValueError: a layer that the model does not have, a signal that its tower cannot give, a
                 target that the method cannot reach.
         """
-        if pruning is not None:
-            tower = self.get_vision_tower()
-            check_pruning(pruning, self.config, tower, self.text_tools)  # type: ignore[attr-defined]
+        if pruning is None:
+            return
+        tower = self.get_vision_tower()
+        pruning.check(tower.num_patches, decoder_shape(self.config))
+        tower.check_signals(pruning.needs & TOWER_SIGNALS)
+        if self.text_tools is not None:
+            self.text_tools.check(pruning.needs, tower)
 
     def prepare_inputs_labels_for_multimodal(
         self,
@@ -256,13 +263,13 @@ class LlavaMetaForCausalLM:
     ) -> tuple[Any, ...]:
         """Return the batch as the original function of this name does.
 
-        (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels); input_ids
-        become None once they are embeddings, what was None stays None unless the batch needs it.
-        Prunes as ``self.pruning`` says, before the language model only.
+        That is (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels).
+        ``input_ids`` is None where they were replaced by embeddings; what was None stays None
+        unless the batch needs it. Prunes by ``self.pruning``, before the language model only.
 
         Raises:
-            ValueError: the pruning has stages inside the language model, which embeddings alone
-                cannot carry out; use `forward` or `generate`.
+            ValueError: the pruning has stages inside the language model, for which embeddings are
+                not enough; use `forward` or `generate`.
         """
         if images is None or input_ids.shape[1] == 1:
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
@@ -273,7 +280,7 @@ class LlavaMetaForCausalLM:
                 "give images to forward or generate"
             )
         signals = frozenset() if pruning is None else pruning.needs
-        side: Side = getattr(self.config, "tokenizer_padding_side", "right")  # type: ignore[attr-defined]
+        side: Side = getattr(self.config, "tokenizer_padding_side", "right")
         batch = self.prepare(
             input_ids,
             attention_mask,

@@ -1,7 +1,7 @@
 """Put visual tokens where ``<image>`` stands, for a batch of any prompts.
 
-Everything is planned on the host as row numbers into one pool of vectors; a single gather then
-makes the batch. So no image's position is assumed, and no vector is computed with.
+The batch is planned on the host as row numbers into one pool of vectors, from which a single gather
+makes it. So an image may stand anywhere, and no arithmetic touches the vectors.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.pruning.rows import Side
-from otprune.pruning.settings import Positions
+from otprune.hf.layers import BatchLayout, Side
+from otprune.pruning import Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +35,23 @@ class Prompt:
     def question(self) -> Bool[Tensor, " t"]:
         """Return which ids are text after the last image; all of them if there is no image.
 
-        A given answer is left out, and so is what has a label: nothing may be chosen by it.
+        A given answer and ids with a label are left out, since nothing may be chosen by them.
         """
         places = (self.ids == IMAGE_TOKEN_INDEX).nonzero()[:, 0]
-        asked = torch.ones(len(self.ids), dtype=torch.bool)
+        is_question = torch.ones(len(self.ids), dtype=torch.bool)
         if len(places):
-            asked[: int(places[-1]) + 1] = False
+            is_question[: int(places[-1]) + 1] = False
         if self.answer:
-            asked[-self.answer :] = False
+            is_question[-self.answer :] = False
         if self.labels is not None:
             unlabelled = self.labels == IGNORE_INDEX
-            # Where all text has a label, nothing is told apart by it.
+            # If all text is labelled, labels do not tell an answer from a question.
             if (unlabelled & (self.ids != IMAGE_TOKEN_INDEX)).any():
-                asked &= unlabelled
-        return asked
+                is_question &= unlabelled
+        return is_question
 
     def answered(self) -> Bool[Tensor, " t"]:
-        """Return which ids after the last image are no question: by them nothing is chosen."""
+        """Return which ids after the last image are not the question: nothing is chosen by them."""
         places = (self.ids == IMAGE_TOKEN_INDEX).nonzero()[:, 0]
         given = ~self.question()
         given[: int(places[-1]) + 1 if len(places) else 0] = False
@@ -59,35 +59,20 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Spliced:
+class Spliced(BatchLayout):
     """A batch as it enters the language model.
 
     Attributes:
         embeds: vectors, 0 at padding; [b t d].
-        attention_mask: which positions are no padding, [b t].
-        position_ids: rotary positions, 0 at padding; [b t].
         labels: `IGNORE_INDEX` at images and padding; None if none were given.
-        image_of: number of the image that a position belongs to, -1 elsewhere; [b t] on the CPU.
-        token_of: number of the visual token within its image before pruning, -1 elsewhere; new
-            tokens that stand in no one's place have numbers beyond the image's.
-        question: which positions are text after the row's last image; [b t] on the CPU.
-        answer: which positions are a given answer to it; [b t] on the CPU.
         lengths: positions of each row that are no padding.
         truncated: positions cut off the end of each row.
-        side: where the padding is.
     """
 
     embeds: Float[Tensor, "b t d"]
-    attention_mask: Bool[Tensor, "b t"]
-    position_ids: Int64[Tensor, "b t"]
     labels: Int64[Tensor, "b t"] | None
-    image_of: Int64[Tensor, "b t"]
-    token_of: Int64[Tensor, "b t"]
-    question: Bool[Tensor, "b t"]
-    answer: Bool[Tensor, "b t"]
     lengths: list[int]
     truncated: list[int]
-    side: Side
 
 
 def split_prompts(
@@ -164,13 +149,13 @@ def splice(
         prompts: rows, see `split_prompts`.
         embed: vectors of token ids.
         visual: tokens of each image that enter, in that order.
-        kept: for each image their numbers before pruning, -1 for a new token that stands in no
-            single one's place; on the CPU.
+        kept: for each image the numbers of these tokens before pruning, -1 for a new token that
+            takes no single token's place; on the CPU.
         sizes: number of tokens of each image before pruning.
         positions: see `Pruning.positions`.
         side: where shorter rows are padded.
         max_length: rows are cut to this length after pruning; None for no limit.
-        device: where the batch is wanted.
+        device: of the batch.
     """
     text = torch.cat([prompt.ids[prompt.ids != IMAGE_TOKEN_INDEX] for prompt in prompts])
     pool = [embed(text.to(device))]
@@ -216,7 +201,7 @@ def _row(
 ) -> Int64[Tensor, "7 t"]:
     """Return as columns: pool row, place, image, token, label, question, answer."""
     labels = torch.full_like(prompt.ids, IGNORE_INDEX) if prompt.labels is None else prompt.labels
-    asked, given = prompt.question().long(), prompt.answered().long()
+    question, answer = prompt.question().long(), prompt.answered().long()
     parts, text, place, at = [], first_text, 0, 0
     for image in [*prompt.images, None]:
         ends = len(prompt.ids)
@@ -229,7 +214,7 @@ def _row(
             torch.stack(
                 [
                     *(run + text, run + place, none, none),
-                    *(labels[at:ends], asked[at:ends], given[at:ends]),
+                    *(labels[at:ends], question[at:ends], answer[at:ends]),
                 ]
             )
         )
@@ -239,7 +224,7 @@ def _row(
             rows = torch.arange(len(keep)) + starts[image]
             image_of = torch.full_like(keep, image)
             ignore, no = torch.full_like(keep, IGNORE_INDEX), torch.zeros_like(keep)
-            # A token in no one's place stands where the image begins, and is numbered after all.
+            # A token that takes no token's place stands where the image begins, numbered beyond it.
             numbers = torch.where(keep < 0, torch.arange(len(keep)) + sizes[image], keep)
             parts.append(
                 torch.stack([rows, keep.clamp(min=0) + place, image_of, numbers, ignore, no, no])

@@ -11,10 +11,10 @@ from torch import Tensor
 from llava.images.layouts import Size, get_anyres_image_grid_shape
 from llava.model.multimodal_encoder.tower import TowerOutput
 from otprune import Signals
-from otprune.pruning.image_tokens import ImageTokens
+from otprune.pruning import ImageTokens
 
 NEWLINE = -1
-"""Source of a token that stands for the end of a row of patches."""
+"""Source of an ``image_newline`` token, which ends a row of patches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ def token_layout(
 ) -> TokenLayout:
     """Return the layout of an image of several tiles.
 
-    Under ``mm_patch_merge_type`` "flat" all patches follow each other, tile by tile. Under
-    "spatial" the first tile, the whole image, comes first; the others are one raster; with "unpad"
-    the raster is cut to where the image is and each row ends in a newline token.
+    With ``mm_patch_merge_type`` "flat" all patches follow each other, tile by tile. With "spatial"
+    the first tile, which shows the whole image, comes first, and the others form one raster; with
+    "spatial_unpad" the raster's padding is cut off and each row ends in a newline token.
 
     Args:
         config: the model's configuration.
@@ -45,10 +45,10 @@ def token_layout(
         size: width and height of the image in pixels.
         side: patches along a side of a tile.
         tile_pixels: pixels along a side of a tile.
-        per_tile: features of a tile; side² patches, and CLS where it is kept.
+        per_tile: features of a tile: side² patches, and the CLS token if it is used.
 
     Raises:
-        ValueError: an unknown merge type; a raster that the tiles do not fill; no ``size``.
+        ValueError: an unknown merge type; a raster of another number of tiles; no ``size``.
     """
     merge = getattr(config, "mm_patch_merge_type", "flat")
     if merge not in ("flat", "spatial", "spatial_unpad"):
@@ -78,7 +78,7 @@ def token_layout(
 @lru_cache(maxsize=4096)
 @torch.inference_mode(mode=False)
 def _spatial(wide: int, high: int, side: int, size: Size, unpad: bool) -> Tensor:
-    # Kept for later calls, of which some record gradients: it must be no inference tensor.
+    # Cached for later calls, some of which record gradients, so not an inference tensor.
     base = torch.arange(side * side)
     tiles = torch.arange(side * side, (wide * high + 1) * side * side)
     raster = tiles.view(high, wide, side, side).transpose(1, 2).reshape(high * side, wide * side)
@@ -92,8 +92,8 @@ def _spatial(wide: int, high: int, side: int, size: Size, unpad: bool) -> Tensor
 def unpad_image(tensor: Tensor, original_size: Size) -> Tensor:
     """Return a raster [c h w] without the rows or columns that hold padding only.
 
-    ``original_size`` is the image's width and height in pixels. Cuts the same on both sides, so a
-    row or column of padding may stay, as in the original.
+    ``original_size`` is the image's width and height in pixels. Both sides are cut by the same
+    amount, so a row or column of padding may remain, as in the original.
     """
     width, height = original_size
     rows, columns = tensor.shape[1:]
@@ -109,7 +109,7 @@ def gather_tokens(
 ) -> ImageTokens:
     """Return the tokens of one image from the features [t n d] of its tiles.
 
-    A pure selection of rows: nothing is computed. ``output`` holds the signals of the same tiles.
+    Rows are selected, nothing is computed. ``output`` holds the signals of the same tiles.
 
     Raises:
         ValueError: the layout has newline tokens but the model has no ``image_newline``.

@@ -1,4 +1,4 @@
-"""CLIP's text half, beside a tower that is a whole CLIP, and what methods that read are given."""
+"""CLIP's text encoder in the tower's repository, and the signals that methods get from it."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,17 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 from helpers import CLIP, QUESTION, ROOT, loaded
+from llava.checkpoint import CheckpointError
 from llava.checkpoint.config import read_config
-from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
-from llava.checkpoint.write import write_checkpoint
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import _clip_source, load_pretrained_model
 from llava.model.multimodal_encoder.clip_text import ClipText, segments
 from llava.model.multimodal_encoder.dinov2_encoder import Dinov2VisionTower
-from llava.model.text_tools import TextTools
+from llava.model.text import TextTools
+from llava.model.writer import write_checkpoint
 
 METHODS = ROOT.parent / "tests" / "data" / "parity" / "methods"
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ START, END = len(VOCABULARY) - 2, len(VOCABULARY) - 1
 TEXT_LENGTH = 8
 
 
-def write_text_half(folder: Path) -> CLIPModel:
+def write_text_encoder(folder: Path) -> CLIPModel:
     """Make a tower's folder that of a whole CLIP with random weights; return the model."""
     vision = json.loads((folder / "config.json").read_text())
     text = {
@@ -61,7 +61,7 @@ def write_text_half(folder: Path) -> CLIPModel:
 @pytest.fixture
 def whole(v15):
     """A copy of the tiny v1.5 checkpoint whose tower is a whole CLIP, and that CLIP."""
-    clip = write_text_half(v15.parent / "tiny-clip")
+    clip = write_text_encoder(v15.parent / "tiny-clip")
     return load_pretrained_model(v15, device="cpu")[1], clip
 
 
@@ -158,17 +158,17 @@ def test_the_tokenizer_may_be_one_file(whole, v15):
 def test_a_repository_that_lacks_a_part_is_named_with_the_part(whole, v15, spoil, message):
     folder = v15.parent / "tiny-clip"
     spoil(folder)
-    with pytest.raises(ValueError, match=f"need CLIP's text half; .*tiny-clip {message}"):
+    with pytest.raises(ValueError, match=f"need CLIP's text encoder; .*tiny-clip {message}"):
         whole[0].text_tools.check(frozenset({"clip_text"}), whole[0].get_vision_tower())
 
 
-def test_a_text_half_that_does_not_fit_its_configuration_is_refused(whole, v15):
+def test_a_text_encoder_that_does_not_fit_its_configuration_is_refused(whole, v15):
     path = v15.parent / "tiny-clip" / "config.json"
     config = json.loads(path.read_text())
     config["text_config"]["num_hidden_layers"] = 3
     path.write_text(json.dumps(config))
     with pytest.raises(
-        CheckpointError, match="CLIP's text half in .*tiny-clip is damaged: .*issing"
+        CheckpointError, match="CLIP's text encoder in .*tiny-clip is damaged: .*issing"
     ):
         whole[0].text_tools.clip_text("cat")
 
@@ -176,14 +176,14 @@ def test_a_text_half_that_does_not_fit_its_configuration_is_refused(whole, v15):
 def test_a_tower_of_the_vision_half_alone_is_refused_by_name():
     _, model, _, _ = loaded("checkpoints/tiny-llava-v1.5")
     with pytest.raises(
-        ValueError, match=f"text half; .*{CLIP.name} lacks visual_projection.weight"
+        ValueError, match=f"text encoder; .*{CLIP.name} lacks visual_projection.weight"
     ):
         model.text_tools.check(frozenset({"clip_patches"}), model.get_vision_tower())
 
 
 @pytest.mark.parametrize(("side", "expected"), [(336, "-336"), (224, ""), (56, None)])
 @pytest.mark.parametrize("model_type", ["llava", "llava_next"])
-def test_transformers_layout_takes_the_text_half_of_the_tower_of_its_shape(
+def test_transformers_layout_takes_the_text_encoder_of_the_tower_of_its_shape(
     tmp_path, side, expected, model_type
 ):
     vision = {"hidden_size": 1024, "image_size": side, "num_hidden_layers": 24, "patch_size": 14}
@@ -214,7 +214,7 @@ def test_a_checkpoint_written_from_another_names_the_same_tower(whole, v15):
 def test_a_tower_that_is_not_clips_is_refused_by_name():
     tower = object.__new__(Dinov2VisionTower)
     tools = TextTools(loaded("checkpoints/tiny-llava-v1.5")[0])
-    expected = "need a CLIP vision tower with its text half; Dinov2VisionTower has none"
+    expected = "need a CLIP vision tower with its text encoder; Dinov2VisionTower has none"
     for ask in (
         lambda: tools.check(frozenset({"clip_text"}), tower),
         lambda: tools.clip_patches(tower, torch.zeros(1, 2)),

@@ -7,8 +7,8 @@ import torch
 
 from helpers import V15, V16, load, same_weights
 from llava.checkpoint import CheckpointError
-from llava.checkpoint.write import write_checkpoint
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+from llava.model.writer import write_checkpoint
 from llava.tokenizer import LlavaTokenizer
 
 
@@ -71,7 +71,7 @@ def test_an_interrupted_writing_leaves_nothing_to_read(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("llava.checkpoint.write.save_file", full)
+    monkeypatch.setattr("llava.model.writer.save_file", full)
     with pytest.raises(OSError, match="no space left"):
         write_checkpoint(model, tokenizer, tmp_path)
     with pytest.raises(CheckpointError, match="holds no weights"):

@@ -84,7 +84,7 @@ def test_stored_configurations_old_and_new_mean_the_same(form):
     [
         ({"do_resize": False}, "do_resize must be true"),
         ({"do_normalize": False}, "do_normalize must be true"),
-        ({"do_center_crop": False}, "tiles that are no squares"),
+        ({"do_center_crop": False}, "tiles that are not square"),
         ({"crop_size": {"height": 336, "width": 300}}, "crop_size must be one number or equal"),
         ({"size": {"height": 336, "width": 300}}, "size must be one number or equal"),
         ({"image_mean": [0.5]}, "three entries"),

@@ -20,7 +20,7 @@ from llava.mm_utils import process_images
 from llava.model.encoding import project
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS
-from llava.model.text import Question
+from llava.model.text import QuestionText
 from masked import model_of
 from otprune import LayerPruner, make_pruner
 from otprune.pruning import make_pruning
@@ -276,7 +276,7 @@ def test_what_is_not_asked_for_costs_no_product():
 
 def test_a_prompt_pruned_without_signals_asks_for_no_text(monkeypatch):
     for name in ("text_embeddings", "question", "embed_words", "clip_text"):
-        monkeypatch.setattr(Question, name, property(lambda self: pytest.fail("was asked")))
+        monkeypatch.setattr(QuestionText, name, property(lambda self: pytest.fail("was asked")))
     model, request = model_of(), small_request([[1, 20, -200, 30]])
     for pruning in (None, make_pruning("otprune", k=9), make_pruning("otprune", k=9, layer=2)):
         with torch.no_grad():

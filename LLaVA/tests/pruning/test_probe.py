@@ -193,7 +193,7 @@ def test_observed_sums_follow_the_tokens(side):
         sums = [Asks().observe(modules)[row] for modules in pruner.seen]
         valid = [modules.valid[row].nonzero()[:, 0] for modules in pruner.seen]
         assert largest(before.accumulated - sums[0][valid[0]]) <= 1e-5
-        old = before.visual[torch.isin(before.alive, after.alive)]
+        old = before.visual[torch.isin(before.numbers, after.numbers)]
         want = before.accumulated[old] + (sums[1] + sums[2])[valid[1]][after.visual]
         assert largest(after.accumulated[after.visual] - want) <= 1e-4
 

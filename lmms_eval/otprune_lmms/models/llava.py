@@ -20,8 +20,8 @@ from llava.images import process_images
 from llava.images.layouts import get_anyres_image_grid_shape
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_pretrained_model
-from llava.model.decoder import decoder_shape
 from llava.model.visual_tokens import TokenLayout, token_layout
+from otprune.hf.layers import decoder_shape
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.models.fingerprint import model_fingerprint

@@ -1,13 +1,13 @@
 """Greedy maximisation of log det of a kernel's principal sub-matrix, exact, on CPU and CUDA.
 
-One rule, several ways to run it. All pick, at each step, the token with the largest conditional
+One rule in several implementations. At each step all pick the token with the largest conditional
 variance given the tokens already picked (its marginal gain is the logarithm), by incremental
 Cholesky factorisation (Chen, Zhang & Zhou 2018, arXiv 1709.05135, Algorithm 1):
 
-- `by_rows`: a row of the kernel a pick, from the kernel in full (few tokens) or fetched in batches
-  (thousands of tokens with few channels); CPU.
-- `active_set`: rows only over the tokens that can still win; CPU, many tokens.
-- `device`: a padded batch without a host read per pick; CUDA.
+- `by_rows`: one row of the kernel for each pick, from the full kernel (few tokens) or computed in
+  batches (thousands of tokens with few channels); CPU.
+- `active_set`: rows over the tokens that can still be picked next; CPU, many tokens.
+- `device`: a padded batch, without reading back to the host for each pick; CUDA.
 - `reference`: the released code's order of operations, for parity.
 """
 

@@ -1,17 +1,17 @@
-"""Greedy log-determinant over the few tokens that can still win: exact, for many tokens on a CPU.
+"""Greedy log-determinant over the tokens that can be picked next; exact, for many tokens on a CPU.
 
 Conditional variances only fall as tokens are picked, so a value computed earlier is an upper bound
 now (Minoux 1978, lazy evaluation). Each round therefore
 
 1. takes the tokens with the largest variances as the *active set*, and the largest variance
    outside it as the *bound*;
-2. picks inside the active set, one token at a time, with kernel rows over that set only, for as
-   long as the winner lies above the bound: nobody outside can then be the true winner;
-3. *settles* the round: brings all n variances up to date for the round's picks together, in one
-   matrix product and one triangular solve.
+2. picks inside the active set, one token at a time, with kernel rows over that set only, as long
+   as the largest variance there is above the bound: no token outside can then have a larger one;
+3. *settles* the round: updates all n variances for the round's picks together, in one matrix
+   product and one triangular solve.
 
-Step 3 is what a plain loop does pick by pick, each time reading the whole factor from memory. The
-result is the same; how much is saved depends on how far the leading variances stand apart.
+A plain loop does step 3 after every pick, and reads the whole factor from memory each time. The
+result is the same; how much is saved depends on how much the leading variances differ.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from otprune.greedy.picks import PICKED, Picks, variance_floor, with_leftovers
 from otprune.kernels import FactoredKernel
 
 _ACTIVE = 256
-"""Least size of the active set: its rows of the factor fit in a core's cache."""
+"""Smallest size of the active set: its rows of the factor fit in a core's cache."""
 
 _SHARE = 48
 """Above 12 288 tokens one in 48 is active: settling all tokens then costs more than a round."""
 
 _ROUND = 64
-"""Most picks in a round, which bounds the width of the settling solve."""
+"""Largest number of picks in a round, which bounds the width of the triangular solve."""
 
 
 def greedy_active_set(kernel: FactoredKernel, k: int) -> Picks:
@@ -46,7 +46,7 @@ def _active_size(n: int) -> int:
 
 @dataclass(slots=True)
 class _Run:
-    """State of a run: everything below is up to date for the first ``picked`` tokens."""
+    """State of a run, valid for the first ``picked`` tokens."""
 
     kernel: FactoredKernel
     k: int
@@ -60,7 +60,7 @@ class _Run:
     active_factor: Tensor
     """[m k] buffer for the active set's rows of the Cholesky factor."""
     columns: Tensor
-    """[n * picks] buffer for settling a round. Fresh pages for each round would cost more."""
+    """[n * picks] buffer for settling a round; new memory for each round would cost more."""
     order: list[int]
     variances: list[float]
     picked: int = 0
@@ -83,7 +83,7 @@ class _Run:
         )
 
     def play_round(self) -> bool:
-        """Pick inside one active set and settle; false once nothing is left to gain."""
+        """Pick inside one active set and settle; return False once no token has a gain left."""
         first = int(self.variance.argmax())
         if float(self.variance[first]) <= self.floor:
             return False
@@ -107,7 +107,7 @@ class _Run:
         return active.sort().values, max(float(values[size]), self.floor)
 
     def _pick(self, active: Tensor, bound: float) -> Tensor:
-        """Pick while the winner is certain; return the picks' rows of the factor, [picks k]."""
+        """Pick while the next pick is certain; return the picks' rows of the factor, [picks k]."""
         kernel, start = self.kernel, self.picked
         most = min(_ROUND, self.k - start, len(active))
         rows = torch.index_select(kernel.factor, 0, active, out=self.rows)
@@ -118,7 +118,7 @@ class _Run:
         for t in range(start, start + most):
             j = int(variance.argmax())
             best = float(variance[j])
-            # The first winner was the maximum over all tokens; a later one must beat the bound.
+            # The first pick is the maximum over all tokens; a later one must be above the bound.
             if local and best <= bound:
                 break
             local.append(j)
@@ -134,15 +134,15 @@ class _Run:
         return factor[local, : start + len(local)]
 
     def _settle(self, rows: Tensor) -> None:
-        """Fill the factor's next columns for all tokens and lower their variances."""
+        """Compute the factor's next columns for all tokens and update their variances."""
         kernel, start, stop = self.kernel, self.picked, len(self.order)
         picks = torch.tensor(self.order[start:])
         columns = self.columns[: len(kernel) * len(picks)].view(len(kernel), len(picks))
         torch.mm(kernel.factor, kernel.left_rows(picks).T, out=columns).mul_(kernel.scale)
         columns[picks, torch.arange(stop - start)] += kernel.ridge
         columns.addmm_(self.factor[:, :start], rows[:, :start].T, alpha=-1)
-        corner = rows[:, start:].tril()
-        torch.linalg.solve_triangular(corner.T, columns, upper=True, left=False, out=columns)
+        among_picks = rows[:, start:].tril()
+        torch.linalg.solve_triangular(among_picks.T, columns, upper=True, left=False, out=columns)
         self.factor[:, start:stop] = columns
         self.variance -= columns.square().sum(1)
         self.variance[picks] = PICKED

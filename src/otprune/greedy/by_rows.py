@@ -1,4 +1,4 @@
-"""The plain rule on a CPU: one row of the kernel a pick, wherever rows come from."""
+"""The plain rule on a CPU: one row of the kernel for each pick."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from otprune.greedy.picks import PICKED, Picks, variance_floor, with_leftovers
 from otprune.kernels import FactoredKernel
 
 _FETCH = 32
-"""Rows a fetch; 8 and 16 were slower on three kinds of tokens out of four."""
+"""Rows computed at once; 8 and 16 were slower on three kinds of tokens out of four."""
 
 
 def greedy_dense(kernel: FactoredKernel, k: int) -> Picks:
-    """Return k greedy picks from the kernel in full: the quickest way for a few hundred tokens.
+    """Return k greedy picks from the full kernel, which is fastest for a few hundred tokens.
 
     O(n²r + nk²) time, O(n² + nk) memory.
     """
@@ -22,12 +22,13 @@ def greedy_dense(kernel: FactoredKernel, k: int) -> Picks:
 
 
 def greedy_row_cache(kernel: FactoredKernel, k: int) -> Picks:
-    """Return k greedy picks from rows fetched in batches: for some thousand narrow tokens.
+    """Return k greedy picks from rows computed in batches: for some thousand narrow tokens.
 
-    A row of the kernel costs a pass over its whole factor; many rows at once cost little more than
-    one. So when the winner's row is not at hand it is fetched together with those of the
-    runners-up, a good part of which win later. Which rows are fetched depends on the tokens alone,
-    so a smaller budget is a prefix to the bit. O(nk(r + k)) time, O(n(k + rows fetched)) memory.
+    A row of the kernel costs a pass over its whole factor, many rows at once little more than one.
+    So when the row of the next pick is missing, it is computed together with those of the tokens
+    with the next largest variances, many of which are picked later. Which rows are computed depends
+    on the tokens alone, so a smaller budget is a prefix to the last bit. O(nk(r + k)) time,
+    O(n(k + rows computed)) memory.
     """
     return _greedy(kernel.diagonal(), kernel.ridge, k, _FetchedRows(kernel))
 
@@ -37,7 +38,7 @@ def _greedy(
 ) -> Picks:
     """Pick from ``variance`` [n], the kernel's diagonal; ``kernel_row(j, variance)`` is row j.
 
-    Reads each pick on the host, which is free on a CPU.
+    Reads each pick back, which costs nothing on a CPU.
     """
     floor = float(variance_floor(variance, ridge))
     factor = variance.new_empty(k, len(variance))
@@ -60,7 +61,7 @@ def _greedy(
 
 
 class _FetchedRows:
-    """Rows of a kernel, fetched for the winner and the runners-up together."""
+    """Rows of a kernel, computed for the next pick and the likely ones after it together."""
 
     def __init__(self, kernel: FactoredKernel) -> None:
         self._kernel = kernel

@@ -1,4 +1,4 @@
-"""Greedy log-determinant for a padded batch without a host read per pick: the way for CUDA."""
+"""Greedy log-determinant for a padded batch, without reading back for each pick; for CUDA."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ from otprune.kernels import FactoredKernel
 def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     """Return the picks of each image; all images advance together, one pick a step.
 
-    Images may differ in n, r and k: factors are padded with zeros, padded tokens can never win, and
-    an image that has all its picks goes on unheeded. Nothing is read back to the host, so steps
-    queue up on the device. Memory O(b(nr + nk)) with the largest n, r and k.
+    Images may differ in n, r and k: factors are padded with zeros, padding is never picked, and
+    further picks of an image that has its k are ignored. Nothing is read back to the host, so that
+    steps queue up on the device. Memory O(b(nr + nk)) with the largest n, r and k.
     """
     left, right = _padded(kernels)
     ridge = kernels[0].ridge
-    # Filled on the device: a copy of a list would wait for the host.
+    # Filled on the device, since copying a list would wait for the host.
     scale = torch.cat([left.new_full((1,), kernel.scale) for kernel in kernels])
     b, n, _ = left.shape
     steps = max(k)

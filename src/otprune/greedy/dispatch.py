@@ -1,4 +1,4 @@
-"""Choose the way to run the greedy rule."""
+"""Choose the implementation of the greedy rule."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from otprune.greedy.picks import Picks
 from otprune.kernels import FactoredKernel
 
 _DENSE_UP_TO = 1536
-"""Tokens up to which the kernel in full is quickest on a CPU."""
+"""Tokens up to which the full kernel is fastest on a CPU."""
 
 _ROW_CACHE_UP_TO = 8192
-"""Tokens up to which, with a narrow factor (r <= n / 2), whole rows beat an active set."""
+"""Tokens up to which, with a narrow factor (r <= n / 2), `by_rows` is faster than `active_set`."""
 
 
 def greedy_logdet(kernel: FactoredKernel, k: int) -> Picks:
@@ -26,11 +26,11 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
 
     The value reached is at least (1 - 1/e) of the best for k tokens if the kernel's ridge is at
     least 1 (then the objective is monotone and submodular). The order is nested. Ties go to the
-    lower index; a token is never picked twice, not even when the rank of the kernel is used up.
+    lower index; a token is never picked twice, even when the picks span the kernel's rank.
 
-    On a CPU images are taken in turn, which is faster than padding them; on CUDA they advance
+    On a CPU images are handled one by one, which is faster than padding them; on CUDA they advance
     together. All kernels share dtype, device and ridge. Time at most O(nk(r + k)), memory
-    O(n(r + k)); O(n²) up to 1536 tokens; with narrow factors up to 8192 also the rows fetched.
+    O(n(r + k)); O(n²) up to 1536 tokens; with narrow factors up to 8192 also the computed rows.
 
     Raises:
         ValueError: k outside 1..n; kernels that differ in dtype, device or ridge.
@@ -52,7 +52,7 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
 
 
 def _engine(kernel: FactoredKernel) -> Callable[[FactoredKernel, int], Picks]:
-    """Choose by shape alone, so that neither the budget nor the batch changes the rounding."""
+    """Choose by the shape alone, so that neither budget nor batch changes the rounding."""
     n, r = kernel.factor.shape
     if n <= _DENSE_UP_TO:
         return greedy_dense

@@ -1,4 +1,4 @@
-"""What a greedy run returns, and when it has nothing left to gain."""
+"""The result of a greedy run, and the variance below which tokens count as equal."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from otprune.types import PickOrder
 
 PICKED = float("-inf")
-"""Conditional variance written over a token once it is picked: it never wins again."""
+"""Conditional variance of a picked token, so that it is never picked again."""
 
 
 class Picks(NamedTuple):
-    """Tokens in the order of picking, and what each added.
+    """Tokens in the order of picking, and their conditional variances.
 
     Attributes:
         order: positions of the picked tokens.
@@ -26,10 +26,10 @@ class Picks(NamedTuple):
 
 
 def variance_floor(diagonal: Float[Tensor, "*b n"], ridge: float) -> Float[Tensor, "*b"]:
-    """Return the conditional variance at and below which tokens are equal, for each image.
+    """Return the conditional variance at and below which tokens count as equal, for each image.
 
     A kernel ``ridge * I + PSD`` has conditional variances of at least ``ridge``. Without a ridge
-    they reach zero once the rank is used up; what is left then is rounding of the diagonal.
+    they are zero once the picks span the kernel's rank, up to rounding of the diagonal.
     """
     if ridge > 0:
         return torch.full_like(diagonal[..., 0], ridge)
@@ -40,7 +40,7 @@ def variance_floor(diagonal: Float[Tensor, "*b n"], ridge: float) -> Float[Tenso
 def with_leftovers(
     order: list[int], variances: list[float], floor: float, k: int, diagonal: Float[Tensor, " n"]
 ) -> Picks:
-    """Complete a run that has nothing left to gain: the lowest positions not yet picked follow."""
+    """Complete a run in which no token has a gain left by the lowest positions not yet picked."""
     taken = set(order)
     for i in range(len(diagonal)):
         if len(order) == k:

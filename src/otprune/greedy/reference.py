@@ -10,11 +10,11 @@ from otprune.greedy.picks import PICKED, Picks
 def greedy_reference(
     kernel: Float[Tensor, "n n"], k: int, factor_dtype: torch.dtype | None = None
 ) -> Picks:
-    """Return k greedy picks from a kernel in full, as the released code computes them.
+    """Return k greedy picks from a full kernel, as the released code computes them.
 
     ``factor_dtype`` is the dtype of the Cholesky rows: the released code keeps them in the model's
-    (half) precision while the kernel is float32. Rounding then moves picks; see the method pages.
-    Unlike there a picked token is masked; without rounding it could not win again.
+    (half) precision while the kernel is float32. Rounding then changes picks; see docs/otprune.md.
+    Unlike there a picked token is masked; without rounding it could not be picked again.
     """
     factor_dtype = factor_dtype or kernel.dtype
     variance = kernel.diagonal().clone()

@@ -1,4 +1,4 @@
-"""DART: keep what least resembles a few pivot tokens (arXiv 2502.11494)."""
+"""DART: keep the tokens least similar to a few pivot tokens (arXiv 2502.11494)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,32 +15,33 @@ from otprune.set_order import set_order
 
 @dataclass(frozen=True, slots=True)
 class DART(LayerPruner):
-    """Pivots of the image and of the question; for each, the tokens least like it stay.
+    """Pivots of the image and of the question; the tokens least similar to them are kept.
 
     Source: arXiv 2502.11494 (EMNLP 2025). After layer 1 (here: at the input of layer 2) the 4 image
-    and 4 question tokens whose keys of the layer just run have the largest L1 norm (heads side by
-    side, with their rotary angles) are pivots. Each pivot in turn takes the remaining image tokens
-    with the lowest cosine to it, both after the language model's final norm. The image's pivots and
-    all that was taken stay, at their original positions.
+    and 4 question tokens whose keys in the layer that has just run have the largest L1 norm (heads
+    concatenated, rotary angles applied) are pivots. Each pivot in turn takes the remaining image
+    tokens with the lowest cosine to it, both after the language model's final norm. The image's
+    pivots and all tokens taken are kept, at their original positions.
 
-    Nothing of the authors' was run: that the norm is L1, the counts 4 + 4, the final norm and the
-    order of the pivots are read in ports and copies of the code (uncertain whether the paper's
-    experiments have them all; one port takes 5 + 3).
+    The authors' code was not run. That the norm is L1, the counts 4 + 4, the final norm and the
+    order of the pivots were read in ports and copies of it; whether the paper's experiments have
+    all of this is uncertain (one port takes 5 + 3).
 
-    How many: the ports give every pivot int(0.222 * 576 / 8) = 15 tokens and so keep 124 where 128
-    were asked for; others give 128 // 8 = 16 and keep 132. Here exactly k stay: the image's pivots
-    first, then to each pivot the same whole number of tokens, then in a last round one more to each
-    of the first few. k = 124 is the ports' configuration (preset "ports"); k = 128 is the same 124
+    Counts: the ports let every pivot take int(0.222 * 576 / 8) = 15 tokens and so keep 124 for a
+    budget of 128; others let it take 128 // 8 = 16 and keep 132. Here exactly k are kept: the
+    image's pivots, then the same whole number of tokens for each pivot, then one more for each of
+    the first few. k = 124 is the ports' configuration (preset "ports"); k = 128 keeps the same 124
     and four more.
 
-    Cost: O(v d) for each pivot; no attention is needed.
+    Cost: O(v d) for each pivot; no attention is computed.
 
     Attributes:
-        schedule: tokens that stay.
-        image_pivots: fewer if fewer tokens are to stay, none of them then being taken by a pivot.
-        text_pivots: fewer if the question is shorter.
-        order: in which pivots take: "reference" (that of CPython's set of their positions in the
-            prompt, as in the ports) or "norm" (image before question, each by falling norm).
+        schedule: layer and number of kept tokens.
+        image_pivots: number of image pivots; at most k.
+        text_pivots: number of question pivots; at most the question's tokens.
+        order: order in which pivots take tokens. "reference": that of CPython's set of their
+            positions in the prompt, as in the ports; "norm": image before question, each by
+            decreasing norm.
     """
 
     looks_back: ClassVar[bool] = True

@@ -11,25 +11,25 @@ from otprune.schedule import parse_schedule
 class FastV(LayerPruner):
     """The attention of layer K - 1 from the question's last token, mean over heads.
 
-    Source: arXiv 2403.06764 (ECCV 2024); pruned once, at the input of 0-based layer K, with
-    the attention of the layer before. What is left keeps its rotary positions.
+    Source: arXiv 2403.06764 (ECCV 2024). Pruned once, at the input of 0-based layer K, with the
+    attention of the layer before. The remaining tokens keep their rotary positions.
 
-    The number that stays is ``int(share * n)`` as in the released key-value-cache version; the one
-    built on the transformers library rounds. Not imitated: image positions fixed at 35..610, one
-    image's tokens kept for a whole batch, layer K - 1 run twice with its keys stored twice, random
-    tokens for K = 0 (here layers start at 1).
+    ``int(share * n)`` tokens are kept, as in the released key-value-cache version; the version
+    built on the transformers library rounds. Not reproduced from the released code: image positions
+    fixed at 35..610, one image's choice for a whole batch, layer K - 1 run twice with its keys
+    stored twice, random tokens for K = 0 (here layers start at 1).
 
-    Ours: only the one row of attention is computed, so any attention implementation serves; where a
-    given answer follows, the row is that of the last token before it; a schedule of several points
-    prunes at each of them.
+    Ours: only the one row of attention is computed, which works with any attention implementation;
+    where a given answer follows the question, the row is that of the last token before it; a
+    schedule of several points prunes at each of them.
 
     Cost O(h t c) for h heads of c channels and t positions; ties go to the lower index.
 
     Attributes:
-        schedule: "K:share", the share that is *kept*: 1 - R of the paper; or "K:count". Preset "k3"
+        schedule: "K:share", the share that is *kept*, 1 - R of the paper; or "K:count". Preset "k3"
             is that of the authors' table made with lmms-eval. Presets "table1_7b", "table1_13b" and
-            "table1_llava16" are our inference from the costs that DivPrune and OTPrune (Table 1)
-            print for FastV: one, 13 and two tokens.
+            "table1_llava16" are inferred from the costs that DivPrune and OTPrune (Table 1) print
+            for FastV: one, 13 and two tokens.
     """
 
     looks_back: ClassVar[bool] = True

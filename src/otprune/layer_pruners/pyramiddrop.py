@@ -11,23 +11,23 @@ from otprune.schedule import parse_schedule
 class PyramidDrop(LayerPruner):
     """The attention of the layer about to run from the question's last token, mean over heads.
 
-    Source: arXiv 2410.17247 (CVPR 2025). Stages of equal length, each with half of the
-    tokens of the one before. The released lists name layers from 1 on, "after layer r", which is
-    the input of 0-based layer r; the score takes norm and projections of that layer, as here.
-    Shares are of the image's tokens before any pruning and cut to whole numbers; positions are
-    numbered anew after each stage.
+    Source: arXiv 2410.17247 (CVPR 2025). Stages of equal length, each with half of the tokens of
+    the one before. The released lists count layers from 1, "after layer r", which is the input of
+    0-based layer r; the score uses norm and projections of that layer, as here. Shares count the
+    image's tokens before any pruning and are rounded down; positions are renumbered after each
+    stage.
 
-    Not imitated: no batches, no eager attention, only a prompt's first image pruned, prompts cut at
-    2048 positions.
+    Limits of the released code that do not hold here: no batches, no eager attention, only a
+    prompt's first image is pruned, prompts are cut at 2048 positions.
 
-    Ours: where a given answer follows, the row is that of the last token before it. With the
-    default layers a quarter of the tokens is the least there can be on average in a model of 32
-    layers; smaller budgets need other layers, for which the authors give none.
+    Ours: where a given answer follows the question, the row is that of the last token before it.
+    With the default layers a model of 32 layers processes at least a quarter of the tokens on
+    average; smaller budgets need other layers, of which the authors publish none.
 
     Cost O(h t c) a stage for h heads of c channels and t positions; ties go to the lower index.
 
     Attributes:
-        schedule: layers and the shares that stay.
+        schedule: layers and the shares that are kept.
     """
 
     positions: ClassVar[Literal["original", "compact"]] = "compact"

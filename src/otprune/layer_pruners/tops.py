@@ -8,18 +8,57 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from otprune.checks import check_choice
+from otprune.kernels import symmetric_product, unit_rows
 from otprune.layer_pruner import Kept, LayerPruner, LayerView, question_rows
 from otprune.layer_pruners.sparsevlm import text_raters
-from otprune.layer_pruners.tops_stage import (
-    NORMALISATIONS,
-    Normalise,
-    TOPSStage,
-    check_weight,
-    token_set,
-)
 from otprune.selector import Selector
+from otprune.signals import Signals
+from otprune.types import PickOrder, VisualTokens
+
+Normalise = Literal["mean", "minmax"]
+NORMALISATIONS = ("mean", "minmax")
 
 Raters = Literal["attention", "similarity", "all", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class TOPSStage(Selector):
+    """Stage I of TOPS: relevance from the CLS token, coverage and diversity from the tokens.
+
+    Source: arXiv 2606.27161, Algorithm 1; no released code. `token_set` is the selection. The
+    paper does not state layer and heads of the attention: here it is that of the block whose output
+    the projector takes, mean or largest over heads.
+
+    All tokens of an image are candidates together, over all tiles. Cost O(n²) a pick.
+
+    Attributes:
+        alpha: weight of diversity.
+        lam: weight of coverage.
+        normalise: "mean" (Algorithms 1 and 2) or "minmax" (Eq. 6).
+        heads: "mean" or "max" over the heads of the CLS attention.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"cls_attention"})
+
+    alpha: float = 0.5
+    lam: float = 0.5
+    normalise: Normalise = "mean"
+    heads: Literal["mean", "max"] = "mean"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_weight("alpha", self.alpha)
+        check_weight("lam", self.lam)
+        check_choice("normalise", self.normalise, NORMALISATIONS)
+        check_choice("heads", self.heads, ("mean", "max"))
+
+    def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        attention = signals.cls_attention
+        if attention is None:
+            raise ValueError("TOPSStage needs signals.cls_attention")
+        attention = attention.to(tokens.device, torch.float32)
+        relevance = attention.mean(0) if self.heads == "mean" else attention.amax(0)
+        return token_set(tokens, relevance, k, self.alpha, self.lam, self.normalise)
 
 
 def _preset(schedule: str, alpha: float, lam: float) -> dict[str, Any]:
@@ -32,9 +71,9 @@ class TOPS(LayerPruner):
 
     Source: arXiv 2606.27161, Algorithms 1 and 2; no released code. The schedule's layer 0 is stage
     I, a `TOPSStage`, whose relevance is the CLS token's attention. The later points are stage II:
-    relevance is the attention of the question's raters to the image's tokens, mean over raters and
-    heads; coverage and diversity are of the cosines between hidden states at the layer's input (see
-    `token_set`). What is left is renumbered 0, 1, 2, ...
+    relevance is the attention of some question tokens, called raters, to the image's tokens, mean
+    over raters and heads; coverage and diversity are computed from the cosines between hidden
+    states at the layer's input (see `token_set`). The remaining tokens are renumbered 0, 1, 2, ...
 
     Tables 9 and 17 print the same scores for two schedules. Only that of Table 17 (2T, then T/2 at
     layer 12, T/4 at layer 24) has T tokens on average over 32 layers; that of Table 9 has 152 for
@@ -42,22 +81,23 @@ class TOPS(LayerPruner):
     its rule, as do "next-..." and "13b-..." (layers 15 and 30 of 40). Each has the paper's weights
     for its model and budget.
 
-    What the paper leaves open, and what is done here:
+    What the paper leaves open, and the choice made here:
 
-    - normalisation: Eq. 6 says min-max, the algorithms say by the mean; ``normalise``.
-    - the CLS attention: head mean, in the block whose output the projector takes; ``first_heads``.
-    - raters: "dynamic, by thresholding the text-visual relevance", which is taken as the question's
-      tokens whose attention to the image's tokens, mean over heads, is above their mean, at each
-      point anew. "similarity" thresholds the embedding similarity of SparseVLM on the hidden
-      states; "all" and "last" are the paper's ablation. Without a rater above the threshold all of
-      the question rates; without a question the image's last token.
-    - the attention at a layer: of the layer about to run; ``attention`` may name the one just run.
+    - normalisation: min-max in Eq. 6, by the mean in the algorithms; see ``normalise``.
+    - the CLS attention: mean over heads, in the block whose output the projector takes; see
+      ``first_heads``.
+    - raters: "dynamic, by thresholding the text-visual relevance". Here: at each point, the
+      question's tokens whose attention to the image's tokens, mean over heads, is above their mean.
+      "similarity" thresholds the embedding similarity of SparseVLM on the hidden states; "all" and
+      "last" are the paper's ablation. If no token is above the threshold, all of the question's are
+      raters; without a question, the image's last token is.
+    - the attention at a layer: of the layer about to run, or by ``attention`` of the one before.
     - similarity: cosine.
 
-    Cost: O(v²) a pick, k picks; O(q t) attention anew for q question tokens at each point.
+    Cost: O(v²) a pick, k picks; O(q t) for the attention of q question tokens at each point.
 
     Attributes:
-        schedule: tokens that stay; counts as in the paper, layer 0 for stage I.
+        schedule: layers and numbers of kept tokens as in the paper; layer 0 is stage I.
         alpha: weight of diversity in stage II.
         lam: weight of coverage in stage II.
         first_alpha: weight of diversity in stage I.
@@ -65,7 +105,7 @@ class TOPS(LayerPruner):
         normalise: "mean" or "minmax", in both stages.
         first_heads: "mean" or "max" over the heads of the CLS attention.
         raters: "attention", "similarity", "all" or "last".
-        attention: "next" (the layer about to run) or "previous".
+        attention: layer of the attention, "next" (about to run) or "previous".
     """
 
     positions: ClassVar[Literal["original", "compact"]] = "compact"
@@ -100,7 +140,7 @@ class TOPS(LayerPruner):
     def __post_init__(self) -> None:
         """Check the settings."""
         if self.points[-1].layer == 0:
-            raise ValueError(f"schedule must go on after layer 0, got {self.schedule!r}")
+            raise ValueError(f"schedule must have a layer after layer 0, got {self.schedule!r}")
         for name in ("alpha", "lam", "first_alpha", "first_lam"):
             check_weight(name, getattr(self, name))
         check_choice("normalise", self.normalise, NORMALISATIONS)
@@ -109,7 +149,8 @@ class TOPS(LayerPruner):
         check_choice("attention", self.attention, ("next", "previous"))
 
     @property
-    def looks_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    # A property where the class attribute of `LayerPruner` is a constant: it depends on a setting.
+    def looks_back(self) -> bool:  # type: ignore[override]
         """Whether the attention is that of the layer before."""
         return self.attention == "previous"
 
@@ -143,6 +184,65 @@ class TOPS(LayerPruner):
 
 
 def above_mean(values: Float[Tensor, " q"]) -> Int64[Tensor, " m"]:
-    """Return which values exceed their mean; all if none does."""
+    """Return the indices of the values above their mean; all indices if there are none."""
     found = (values > values.mean()).nonzero()[:, 0]
     return found if len(found) else torch.arange(len(values), device=values.device)
+
+
+def token_set(
+    tokens: Float[Tensor, "n d"],
+    relevance: Float[Tensor, " n"],
+    k: int,
+    alpha: float,
+    lam: float,
+    normalise: Normalise,
+) -> PickOrder:
+    """Return the first ``k`` picks of TOPS' greedy selection.
+
+    The first is the most relevant token. Each next one has the highest sum of normalised relevance,
+    ``alpha`` times normalised diversity, and ``lam`` times normalised coverage. Diversity is 1 -
+    the largest cosine to a pick. Coverage is the sum over all remaining tokens j, itself included,
+    of max(0, cosine to j - largest cosine of a pick to j). At every pick, criteria are normalised
+    over the remaining candidates: divided by their mean, or scaled to 0..1. A criterion that is 0
+    for all, or under "minmax" the same for all, counts 0. Ties go to the lower index. Cosines are
+    float32.
+    """
+    units = unit_rows(tokens.float())
+    cosines = symmetric_product(units, units)
+    relevance = relevance.float()
+    order = torch.empty(k, dtype=torch.long, device=tokens.device)
+    order[:1] = relevance.argmax(0, keepdim=True)
+    best = torch.full_like(relevance, -torch.inf)
+    free = torch.ones_like(relevance, dtype=torch.bool)
+    for t in range(1, k):
+        last = order[t - 1]
+        best = torch.maximum(best, cosines[last])
+        free[last] = False
+        score = normalised(relevance, free, normalise)
+        if alpha:
+            score = score + alpha * normalised((1 - best).clamp(min=0), free, normalise)
+        if lam:
+            # Picks need no coverage: no cosine is above infinity.
+            covered = best.masked_fill(~free, torch.inf)
+            gains = (cosines - covered).clamp_(min=0).sum(1)
+            score = score + lam * normalised(gains, free, normalise)
+        order[t] = score.masked_fill(~free, -torch.inf).argmax()
+    return order
+
+
+def normalised(values: Tensor, free: Tensor, how: Normalise) -> Tensor:
+    """Return values normalised over those that are ``free``: at least one, none negative."""
+    count = free.sum()
+    if how == "mean":
+        mean = values.masked_fill(~free, 0).sum() / count
+        return torch.where(mean > 0, values / mean, torch.zeros_like(values))
+    low = values.masked_fill(~free, torch.inf).amin()
+    span = values.masked_fill(~free, -torch.inf).amax() - low
+    return torch.where(span > 0, (values - low) / span, torch.zeros_like(values))
+
+
+def check_weight(argument: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number of at least 0."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
+    if not 0 <= number < torch.inf:
+        raise ValueError(f"{argument} must be a finite number >= 0, got {value!r}")

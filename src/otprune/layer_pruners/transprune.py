@@ -1,4 +1,4 @@
-"""TransPrune: keep the tokens that layers change most and the question looks at (2507.20630)."""
+"""TransPrune: keep tokens that layers change most and the question attends to (2507.20630)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,35 +18,36 @@ _EPSILON = 1e-8
 class TransPrune(LayerPruner):
     """Token transition variation (TTV) and instruction-guided attention (IGA), summed.
 
-    Source: arXiv 2507.20630 (CVPR 2026). A layer's half F (attention, feed-forward) turns
-    its normalised input x into y, before the residual sum; a token's transition in it is
-    softmax over tokens of (1 - cos(x, y)), times ‖y‖/‖x‖. TTV adds that up over both halves of the
-    layers observed so far. IGA is the attention of the layer about to run from the question to a
-    token, mean over heads and over the question's tokens. Both are divided by their sum over the
-    image's tokens left (+ 1e-8). Positions are numbered anew after each pruning.
+    Source: arXiv 2507.20630 (CVPR 2026). A module of a layer (attention or feed-forward) maps its
+    normalised input x to y, before the residual sum; a token's transition in it is the softmax over
+    tokens of (1 - cos(x, y)), times ‖y‖/‖x‖. TTV is the sum over both modules of the layers
+    observed so far. IGA is the attention of the layer about to run from the question to a token,
+    mean over heads and over the question's tokens. Both are divided by their sum over the image's
+    remaining tokens (+ 1e-8). Positions are renumbered after each pruning.
 
-    The released lists name layers from 1 on, "after layer r", which is the input of 0-based layer
-    r. The code differs from the paper and is the default: direction 1 - cos, where the paper has
-    1 - |cos|. The softmax runs over all positions of the sequence, text too, as in the code.
+    The released lists count layers from 1, "after layer r", which is the input of 0-based layer r.
+    Where code and paper differ, the code is the default: direction 1 - cos, 1 - |cos| in the paper.
+    The softmax runs over all positions of the sequence, text included, as in the code.
 
-    Not imitated: batches share one softmax (here each prompt has its own, padding left out), no
-    eager attention, only a prompt's first image pruned, prompts cut at 2048 positions.
+    Limits of the released code that do not hold here: all prompts of a batch share one softmax
+    (here each has its own, without padding), no eager attention, only a prompt's first image is
+    pruned, prompts are cut at 2048 positions.
 
-    Ours: the score is twice the weighted mean, at ``weight`` 0.5 the sum that the code ranks by;
-    the attention is computed for the question's rows alone.
+    Ours: the score is twice the weighted mean, which at ``weight`` 0.5 is the sum in the code; the
+    attention is computed for the question's rows alone.
 
     Cost O(t d) for each layer observed, O(h q t c) a pruning for q question tokens and h heads of c
     channels; ties go to the lower index.
 
     Attributes:
-        schedule: layers and the shares that stay, of the tokens before any pruning. Preset "high"
-            is the released scripts' and the default; "low" is inferred: the paper prints its cost
-            only, which of all triples of sixteenths this one alone meets on both models.
+        schedule: layers and the shares kept, of the tokens before any pruning. Preset "high" is the
+            released scripts' and the default. Preset "low" is inferred: the paper prints only its
+            cost, which no other triple of sixteenths has on both models.
         observe_from: first 0-based layer observed.
         observe_to: last 0-based layer observed.
         weight: a, share of TTV in the score; 1 - a is that of IGA.
         formula: direction of a transition, "code" 1 - cos or "paper" 1 - |cos|.
-        iga: whether the question's attention takes part; preset "ttv_only" ranks without.
+        iga: whether the score includes the question's attention; preset "ttv_only" ranks without.
     """
 
     positions: ClassVar[Literal["original", "compact"]] = "compact"
@@ -71,7 +72,7 @@ class TransPrune(LayerPruner):
         if points[0].layer <= self.observe_from:
             raise ValueError(
                 f"observe_from must be below the schedule's first layer {points[0].layer}, so that "
-                f"something is known there, got {self.observe_from}"
+                f"a layer is observed before it, got {self.observe_from}"
             )
         number = self.weight if isinstance(self.weight, int | float) else -1
         if isinstance(self.weight, bool) or not 0 <= number <= 1:
@@ -86,7 +87,7 @@ class TransPrune(LayerPruner):
         return frozenset(range(self.observe_from, self.observe_to + 1))
 
     def observe(self, modules: Modules) -> Float[Tensor, "b t"]:
-        """Return TTV of attention and feed-forward network, 0 at padding."""
+        """Return the transitions in attention and feed-forward module, summed; 0 at padding."""
         attention = self._transition(modules.attention_in, modules.attention_out, modules.valid)
         return attention + self._transition(
             modules.feed_forward_in, modules.feed_forward_out, modules.valid
@@ -104,7 +105,7 @@ class TransPrune(LayerPruner):
             direction = direction.abs()
         share = (1 - direction).masked_fill(~valid, float("-inf")).softmax(-1)
         magnitude = after.norm(dim=-1) / before.norm(dim=-1).clamp(min=_EPSILON)
-        # What stands at padding may be anything, NaN included.
+        # Values at padding are arbitrary and may be NaN.
         return (share * magnitude).masked_fill(~valid, 0)
 
     def _prune(self, view: LayerView, k: int) -> Kept:
@@ -114,8 +115,8 @@ class TransPrune(LayerPruner):
         if not self.iga:
             return top(changed, k)
         attention = view.probe.attention(view.layer, question_rows(view))
-        asked = _shares(attention[:, :, view.visual].mean((0, 1)))
-        return top(2 * self.weight * changed + 2 * (1 - self.weight) * asked, k)
+        attended = _shares(attention[:, :, view.visual].mean((0, 1)))
+        return top(2 * self.weight * changed + 2 * (1 - self.weight) * attended, k)
 
 
 def _shares(values: Float[Tensor, " v"]) -> Float[Tensor, " v"]:

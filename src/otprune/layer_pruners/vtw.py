@@ -1,4 +1,4 @@
-"""VTW: withdraw all visual tokens after some layer (arXiv 2405.05803)."""
+"""VTW: drop all visual tokens after some layer (arXiv 2405.05803)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from otprune.schedule import parse_schedule
 
 @dataclass(frozen=True, slots=True)
 class VTW(LayerPruner):
-    """K layers see every visual token, the others none.
+    """The first K layers process all visual tokens, the others none.
 
-    Source: arXiv 2405.05803 (AAAI 2025), "visual tokens withdrawal": what the image says has moved
-    into the text by then. The paper finds K on a few examples, by the divergence of the answers'
-    distribution; here K is given. The positions of the text stay what they were.
+    Source: arXiv 2405.05803 (AAAI 2025), "visual tokens withdrawal": by then the text tokens hold
+    the image's information. The paper finds K on a few examples, by the divergence of the answers'
+    distribution; here K is given. Text tokens keep their positions.
 
-    Ours: a target picks the layer instead of scaling the schedule: the K whose cost is nearest, so
-    that the total may lie up to half a layer above the target.
+    Ours: a target determines the layer, since there are no amounts to scale: the K whose cost is
+    nearest, so that the total may exceed the target by up to half a layer.
 
     Cost O(1); nothing is ranked.
 
     Attributes:
-        schedule: "K:0". Presets "table1" and "table1_llava16" are our inference from the costs that
+        schedule: "K:0". Presets "table1" and "table1_llava16" are inferred from the costs that
             DivPrune and OTPrune (Table 1) print for VTW with LLaVA-1.5 (7B and 13B) and LLaVA-1.6.
     """
 
@@ -42,7 +42,7 @@ class VTW(LayerPruner):
     def plan(
         self, n: int, layers: int, target: float | None, cost: Callable[[int], float]
     ) -> dict[int, int]:
-        """Return the layer after which nothing is left.
+        """Return ``{K: 0}`` for the layer K at which all tokens are dropped.
 
         Raises:
             ValueError: a target below half a layer's cost.

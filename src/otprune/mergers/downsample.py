@@ -7,21 +7,22 @@ from typing import ClassVar
 import torch
 
 from otprune.merger import Merger, Mixture
-from otprune.mergers.rasters import cell_centres, coarse_shape, tile_rasters
+from otprune.mergers.rasters import bin_centres, coarse_shape, tile_rasters
 from otprune.signals import Signals
 from otprune.types import VisualTokens
 
 
 @dataclass(frozen=True, slots=True)
 class Downsample(Merger):
-    """The image is made so small that it has few patches, and encoded anew.
+    """The image is reduced so that it has few patches, and encoded again.
 
-    Source: the baseline of arXiv 2510.07143, which finds it ahead of many pruners. r x c patches,
-    at most k and as near to it as the image's aspect allows, see `coarse_shape`: k is an upper
-    bound. Of an image of several tiles only the first, which shows the whole, counts: no more
-    patches than it has. Without ``signals.grid`` and ``signals.tiles`` the image is a square.
+    Source: the baseline of arXiv 2510.07143, which finds it better than many pruning methods. k is
+    an upper bound: there are r x c patches, as near to k as the image's aspect ratio allows, see
+    `coarse_shape`. Of an image of several tiles only the first is used, which shows the whole
+    image; there are at most as many patches as it has. Without ``signals.grid`` and
+    ``signals.tiles`` the image is taken to be a square.
 
-    Cost: the model's vision tower runs a second time, over fewer patches: ``signals.encode_at``.
+    Cost: the vision encoder runs a second time, over fewer patches: ``signals.encode_at``.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"encode_at"})
@@ -34,7 +35,7 @@ class Downsample(Merger):
         else:
             raster = tile_rasters(signals, len(tokens))[0]
             shape = coarse_shape(k, *raster.shape)
-            places = cell_centres(shape, raster)
+            places = bin_centres(shape, raster)
         encode = signals.encode_at
         if encode is None:
             raise ValueError("signals.encode_at must be given, got None")

@@ -1,4 +1,4 @@
-"""Average pooling: the mean of each cell of a coarser raster."""
+"""Average pooling: the mean over each bin of a coarser raster."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from otprune.merger import Merger, Mixture
-from otprune.mergers.rasters import cell_centres, coarse_shape, tile_rasters
+from otprune.mergers.rasters import bin_centres, coarse_shape, tile_rasters
 from otprune.signals import Signals
 from otprune.tiles import share_out
 from otprune.types import VisualTokens
@@ -15,17 +15,17 @@ from otprune.types import VisualTokens
 
 @dataclass(frozen=True, slots=True)
 class Pooling(Merger):
-    """Mean of the projected tokens in each of r x c equal cells.
+    """Mean of the projected tokens in each of r x c equal bins.
 
-    No paper's method: the plain baseline of every table of mergers. A cell's edge may run through
-    patches, which then count by the share of their area inside; where r and c divide the raster
-    this is `torch.nn.functional.avg_pool2d`. r x c is at most k and as near to it as the raster's
-    aspect allows, see `coarse_shape`: k is an upper bound.
+    Not from a paper: the plain baseline of every table of mergers. A patch that lies in several
+    bins counts in each by the share of its area there; where r and c divide the raster this is
+    `torch.nn.functional.avg_pool2d`. k is an upper bound: r x c is at most k, and as near to it as
+    the raster's aspect ratio allows, see `coarse_shape`.
 
-    An image of several tiles is pooled tile by tile, k shared out evenly; ends of rows are left
-    out. New tokens are in raster order, tile after tile. O(nk) to write the weights down.
+    An image of several tiles is pooled tile by tile, with k divided evenly; newline tokens are left
+    out. New tokens are in raster order, tile after tile. O(nk) to write the weights.
 
-    Takes the shape from ``signals.grid``, or from ``signals.tiles``.
+    The raster's shape comes from ``signals.grid`` or ``signals.tiles``.
     """
 
     def _merge_image(self, tokens: VisualTokens, k: int, signals: Signals) -> Mixture:
@@ -38,19 +38,19 @@ class Pooling(Merger):
                 continue
             rows, columns = raster.shape
             shape = coarse_shape(share, rows, columns)
-            cells = torch.zeros(shape[0] * shape[1], n)
+            means = torch.zeros(shape[0] * shape[1], n)
             inside = torch.kron(_overlaps(shape[0], rows), _overlaps(shape[1], columns))
-            cells[:, raster.reshape(-1)] = inside
-            weights.append(cells)
-            places.append(cell_centres(shape, raster))
+            means[:, raster.reshape(-1)] = inside
+            weights.append(means)
+            places.append(bin_centres(shape, raster))
         device = tokens.device
         return Mixture(torch.cat(places).to(device), torch.cat(weights).to(device))
 
 
-def _overlaps(cells: int, patches: int) -> Float[Tensor, "cells patches"]:
-    """Share of each patch in the mean of each of ``cells`` equal stretches of an axis."""
-    # Whole numbers until the end: a patch is `cells` long, a stretch `patches`.
-    start = torch.arange(cells)[:, None] * patches
-    patch = torch.arange(patches)[None] * cells
-    ends = torch.minimum(start + patches, patch + cells)
+def _overlaps(bins: int, patches: int) -> Float[Tensor, "bins patches"]:
+    """Return the weight of each patch in the mean of each of ``bins`` intervals of an axis."""
+    # In units in which all bounds are whole numbers: a patch is `bins` long, a bin `patches`.
+    start = torch.arange(bins)[:, None] * patches
+    patch = torch.arange(patches)[None] * bins
+    ends = torch.minimum(start + patches, patch + bins)
     return (ends - torch.maximum(start, patch)).clamp(min=0).float() / patches

@@ -1,4 +1,4 @@
-"""PruMerge and PruMerge+: kept patches take in their neighbours (arXiv 2403.15388)."""
+"""PruMerge and PruMerge+: neighbours are added to kept patches (arXiv 2403.15388)."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from otprune.budget import check_keep_ratio
 from otprune.checks import check_choice
 from otprune.kernels import unit_rows
 from otprune.merger import Merger, Mixture
@@ -23,33 +24,35 @@ class PruMerge(Merger):
     """Patches that CLS attends to, each with its 32 nearest neighbours added, and one token more.
 
     Source: arXiv 2403.15388 (ICCV 2025), sec. 3, and its released code. Features before the
-    projector; attention a of CLS and keys of the tower's last block, all channels as one head. A
-    kept patch becomes x_i + Σ a_j x_j over the 32 others whose keys are nearest in cosine, kept
-    ones among them; the weights do not add up to 1. The last token is Σ a_j x_j over what is not
-    kept. Order: attention descending, then the patches that "+" adds, then the last token.
+    projector; attention a of CLS and keys of the vision encoder's last block, all channels as one
+    head. A kept patch becomes x_i + Σ a_j x_j over the 32 other patches with the nearest keys in
+    cosine, kept ones included; the weights do not sum to 1. The last token is Σ a_j x_j over the
+    patches that are not kept. Order: attention descending, then the patches that "+" adds, then the
+    last token.
 
-    The released method cannot have a budget: it keeps the outliers of attention, those above the
-    third quartile by 1.5 times the quartiles' distance, which are 5 to 57 of 576 patches in our
-    cases, and "+" adds patches at an even stride, about three for each. ``adaptive=True`` is that;
-    k is then an upper bound, and the first k - 1 in order are kept. An image without an outlier
+    The released method has no budget: it keeps the outliers of attention, those above the third
+    quartile by more than 1.5 times the interquartile range, which are 5 to 57 of 576 patches in our
+    cases; "+" adds patches at an even stride, about three for each outlier. ``adaptive=True`` does
+    that; k is then an upper bound, and the first k - 1 in order are kept. An image without outliers
     gives the last token alone; "+" fails there in the code.
 
     With a budget, which is ours, k - 1 patches are kept: those with the most attention; under
-    ``plus`` a ``top_share`` of them, the others evenly spaced among what is left of the raster.
-    ``repeats`` re-enacts the training setting of the released "+" instead: all patches at the
-    stride int(n / top) from its half on, even those kept already. A patch kept twice stays twice,
-    and as many of the first patches that are not kept are lost to neighbours and the last token.
+    ``plus`` a ``top_share`` of them, and others evenly spaced among the remaining patches.
+    ``repeats`` reproduces the training setting of the released "+" instead: all patches at the
+    stride int(n / top), from half a stride on, even those kept already. A patch that is kept twice
+    gives two tokens, and an equal number of patches, the first that are not kept, then takes no
+    part as neighbours or in the last token.
 
-    Tile by tile, k shared out evenly; the released code knows one tile. Ends of rows are left out,
-    so an image never has more new tokens than patches. O(nkc).
+    Tiles are merged separately, with k divided evenly; the released code supports one tile. Newline
+    tokens are left out, so an image never has more new tokens than patches. O(nkc).
 
     Attributes:
-        plus: whether patches at an even stride are kept as well.
-        adaptive: whether the image decides how many tokens it gets, up to k.
-        top_share: share of the kept patches that attention chooses under a budget and ``plus``.
+        plus: keep patches at an even stride as well.
+        adaptive: keep the outliers of attention, up to k tokens.
+        top_share: under ``plus`` with a budget, the share of kept patches chosen by attention.
         repeats: see above; needs ``plus`` and a budget.
-        block: whose attention and keys: "final" is the tower's last, as released; "selected" the
-            one whose output is taken, with attention averaged over heads.
+        block: the block of attention and keys. "final": the vision encoder's last, as released;
+            "selected": the one whose output is used, with attention averaged over heads.
     """
 
     space: ClassVar[Literal["tokens", "features"]] = "features"
@@ -71,16 +74,15 @@ class PruMerge(Merger):
         for name in ("plus", "adaptive", "repeats"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        share = self.top_share
-        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
-            raise ValueError(f"top_share must be in (0, 1], got {share!r}")
+        check_keep_ratio(self.top_share, "top_share")
         if self.repeats and (self.adaptive or not self.plus):
             raise ValueError("repeats=True needs plus=True and adaptive=False")
         check_choice("block", self.block, ("final", "selected"))
 
     @property
+    # A property where the class attribute of `Method` is a constant: it depends on a setting.
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Signals of the block."""
+        """Signals of the block that is used."""
         if self.block == "final":
             return frozenset({"final_cls_attention", "final_keys", "features"})
         return frozenset({"cls_attention", "encoder_keys", "features"})
@@ -143,11 +145,11 @@ class PruMerge(Merger):
 def _mix(
     kept: Int64[Tensor, " m"], attention: Float[Tensor, " n"], keys: Float[Tensor, "n c"]
 ) -> Float[Tensor, "m+1 n"]:
-    """Weights of the kept patches and of the last token."""
+    """Return the weights of the kept patches and of the last token."""
     n, m = len(attention), len(kept)
     is_kept = torch.zeros(n, dtype=torch.bool, device=kept.device).index_fill_(0, kept, True)
     dropped = (~is_kept).nonzero()[:, 0]
-    # Of a patch kept twice both are candidates for neighbours, and the pool stays n patches.
+    # A patch that is kept twice is twice in the pool of neighbours, which has n entries always.
     dropped = dropped[m + len(dropped) - n :]
     pool, origin = torch.cat([kept, dropped]).sort(stable=True)
     weights = attention.new_zeros(m + 1, n)

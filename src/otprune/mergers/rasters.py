@@ -1,4 +1,4 @@
-"""Rasters of patches: that of each tile, and coarser ones of at most k cells."""
+"""Rasters of patches: that of each tile, and coarser ones of at most k bins."""
 
 import math
 
@@ -15,9 +15,9 @@ _MOST_STRETCHED = 1.5
 def tile_rasters(signals: Signals, n: int) -> list[Int64[Tensor, "rows columns"]]:
     """Return the positions of each tile's tokens as a raster, tile after tile, on the CPU.
 
-    One raster if the image is one tile. Otherwise the tokens of a tile are row by row whether the
-    tiles follow each other or their rows alternate; a tile of which padding was cut is a smaller
-    rectangle, whose rows other tokens part.
+    One raster if the image is one tile. Otherwise the tokens of each tile must be in raster order;
+    tiles may follow each other, or their rows may alternate. A tile whose padding was cut off is a
+    smaller rectangle, recognised by the other tokens between its rows.
 
     Raises:
         ValueError: neither ``signals.grid`` nor ``signals.tiles`` is known; a tile is no rectangle.
@@ -28,7 +28,7 @@ def tile_rasters(signals: Signals, n: int) -> list[Int64[Tensor, "rows columns"]
         return [torch.arange(n).view(signals.grid)]
     rasters = []
     for number, group in enumerate(tile_groups(signals, n)):
-        # The first row ends where the next token of the tile is not its neighbour.
+        # The first row ends where the tile's next token is not the next of the image.
         breaks = (group.diff() != 1).nonzero()[:, 0]
         columns = int(breaks[0]) + 1 if len(breaks) else math.isqrt(len(group))
         rows = len(group) // columns
@@ -36,28 +36,29 @@ def tile_rasters(signals: Signals, n: int) -> list[Int64[Tensor, "rows columns"]
         expected = torch.arange(1, rows) * columns - 1
         if not whole or (len(breaks) and not torch.equal(breaks, expected)):
             raise ValueError(
-                f"signals.tiles must make each tile a raster row by row, a square if nothing parts "
-                f"its rows; got {len(group)} tokens of tile {number}, which are none"
+                f"signals.tiles must make each tile a raster in row order, a square if its rows "
+                f"follow each other; got {len(group)} tokens of tile {number}, which are no raster"
             )
         rasters.append(group.view(rows, columns))
     return rasters
 
 
 def coarse_shape(k: int, rows: int, columns: int) -> tuple[int, int]:
-    """Return the rows and columns of the coarser raster that stands for one of ``rows x columns``.
+    """Return the rows and columns of the raster to which one of ``rows x columns`` is reduced.
 
-    At most ``k`` cells, not more rows or columns than there are. Of the shapes whose cells are at
-    most 1.5 times as long along one axis as along the other, counted in patches, the one with the
-    most cells; then the one with the squarest cells; then the one with fewer rows. Where no shape
-    is so good, the squarest. Of 24 x 24, 64 are 8 x 8, 56 are 7 x 8, 128 are 11 x 11, and
-    192 are 12 x 16; of budgets from 16 on 1.7 % are lost on average, 16 % at worst (16 of 19).
+    It has at most ``k`` bins, and at most as many rows and columns as there are. Among the shapes
+    whose bins are at most 1.5 times as long along one axis as along the other, in patches, it has
+    the most bins; ties go to the most square bins, then to fewer rows. If there is no such shape it
+    has the most square bins. For 24 x 24, k = 64 gives 8 x 8, 56 gives 7 x 8, 128 gives 11 x 11,
+    and 192 gives 12 x 16. Over budgets from 16 on, the bins are on average 1.7 % fewer than k, at
+    most 16 % (16 for k = 19).
     """
 
     def rank(shape: tuple[int, int]) -> tuple[float, int, float, int]:
         ratio = shape[0] * columns / (shape[1] * rows)
         stretched = max(ratio, 1 / ratio)
-        cells = shape[0] * shape[1]
-        return max(stretched, _MOST_STRETCHED), -cells, stretched, shape[0]
+        bins = shape[0] * shape[1]
+        return max(stretched, _MOST_STRETCHED), -bins, stretched, shape[0]
 
     shapes = []
     for r in range(1, min(rows, k) + 1):
@@ -66,10 +67,10 @@ def coarse_shape(k: int, rows: int, columns: int) -> tuple[int, int]:
     return min(shapes, key=rank)
 
 
-def cell_centres(
+def bin_centres(
     shape: tuple[int, int], raster: Int64[Tensor, "rows columns"]
 ) -> Int64[Tensor, " m"]:
-    """Return the position in the raster that is nearest to the centre of each coarse cell."""
+    """Return the entry of the raster that is nearest to the centre of each bin of a coarser one."""
     rows, columns = raster.shape
     y = (2 * torch.arange(shape[0]) + 1) * rows // (2 * shape[0])
     x = (2 * torch.arange(shape[1]) + 1) * columns // (2 * shape[1])

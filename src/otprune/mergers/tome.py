@@ -17,24 +17,24 @@ from otprune.types import VisualTokens
 
 @dataclass(frozen=True, slots=True)
 class ToMe(Merger):
-    """Bipartite soft matching on the tower's keys, repeated until k tokens are left.
+    """Bipartite soft matching on the vision encoder's keys, repeated until there are k tokens.
 
     Source: arXiv 2210.09461 (ICLR 2023), sec. 3. Tokens are split alternately into a and b; every
     a is linked to the b with the most similar key (cosine); the strongest links are merged, at
     most half of the tokens in a round; a merged token is the mean of all old tokens in it.
 
-    This is not the paper's model: there some tokens are merged in every block of the tower, so
-    that later blocks see merged tokens, with keys of their own and attention weighted by size.
-    Here the tower runs unchanged, and what its selected block gives is merged at its output, before
-    the projector, in as few rounds as can be; the key of a merged token is the mean of its keys.
-    Hence it saves nothing in the tower, and its scores are not the paper's.
+    This is not the paper's model, which merges some tokens in every block of the vision encoder, so
+    that later blocks see merged tokens, with keys of their own and attention weighted by size. Here
+    the encoder is unchanged, and the output of its selected block is merged before the projector,
+    in as few rounds as possible; the key of a merged token is the mean of its members' keys. So
+    nothing is saved in the vision encoder, and scores are not comparable to the paper's.
 
-    A merged token stands where the member from b stood, and the order of the raster is kept. Tiles
-    are merged each by itself, k shared out evenly; ends of rows are left out, so an image never has
-    more new tokens than patches. O(n²c) for the first round, a quarter of it for each next.
+    A merged token takes the place of its member from b, and raster order is kept. Tiles are merged
+    separately, with k divided evenly; newline tokens are left out, so an image never has more new
+    tokens than patches. O(n²c) for the first round, a quarter of that for each further one.
 
     Attributes:
-        heads: "mean": keys are averaged over the heads, as in the paper; "all": side by side.
+        heads: "mean": keys are averaged over heads, as in the paper; "all": heads are concatenated.
     """
 
     space: ClassVar[Literal["tokens", "features"]] = "features"
@@ -46,8 +46,9 @@ class ToMe(Merger):
         check_choice("heads", self.heads, ("mean", "all"))
 
     @property
+    # A property where the class attribute of `Method` is a constant: it depends on a setting.
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Signals: CLS attention only tells how many heads there are."""
+        """Signals; CLS attention is used only for its number of heads."""
         heads = {"cls_attention"} if self.heads == "mean" else set()
         return frozenset({"encoder_keys", "features"} | heads)
 
@@ -79,7 +80,7 @@ def match(keys: Float[Tensor, "n c"], k: int) -> tuple[Int64[Tensor, " k"], Int6
     """Merge n tokens until ``k`` are left.
 
     Returns:
-        places: token whose place each new one has, ascending.
+        places: number of the old token whose place each new one takes, ascending.
         members: number of the new token that each old one is part of.
     """
     n = len(keys)
@@ -100,7 +101,7 @@ def match(keys: Float[Tensor, "n c"], k: int) -> tuple[Int64[Tensor, " k"], Int6
 
 
 def _links(keys: Float[Tensor, "m c"], r: int) -> Int64[Tensor, " m"]:
-    """For each token the one it is merged into; itself if it stays."""
+    """Return for each token the one that it is merged into; itself if it is not merged."""
     units = unit_rows(keys)
     strength, nearest = (units[::2] @ units[1::2].T).max(1)
     strongest = strength.argsort(descending=True, stable=True)[:r]

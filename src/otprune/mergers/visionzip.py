@@ -1,4 +1,4 @@
-"""VisionZip: tokens that CLS attends to, and means of what is left (arXiv 2412.04467)."""
+"""VisionZip: tokens that CLS attends to, and means of the others (arXiv 2412.04467)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ _Part = tuple[Int64[Tensor, " k"], Float[Tensor, "k m"]]
 
 @dataclass(frozen=True, slots=True)
 class VisionZip(Merger):
-    """Dominant tokens as they are, then contextual tokens, each merged of many; with CLS.
+    """Dominant tokens unchanged, then contextual tokens, each merged from many; with CLS.
 
     Source: arXiv 2412.04467 (CVPR 2025), sec. 3, and its released code. Features before the
-    projector. Dominant are the tower's CLS token and the patches with the most attention of CLS,
-    summed over heads. Of the other patches, C at an even stride are targets; every other one is
+    projector. Dominant are the vision encoder's CLS token and the patches with the most attention
+    of CLS, summed over heads. Of the other patches, C at an even stride are targets; all others are
     assigned to the target whose key (mean over heads) is most similar in cosine.
 
-    Of k tokens, C = round(k * contextual_share) are contextual, the CLS token one of the rest: at
-    the default 10/64 the published 54 + 10 of 64, 108 + 20 of 128 and 162 + 30 of 192.
+    Of k tokens, C = round(k * contextual_share) are contextual; the CLS token is one of the others.
+    The default 10/64 gives the published 54 + 10 of 64, 108 + 20 of 128 and 162 + 30 of 192.
 
-    - a contextual token is, in the code, its target *plus* the mean of what is assigned to it; that
-      is the default here. ``contextual_mean="average"`` is the average over both.
-    - C = 0 fails in the code and works here; a C that leaves no room for CLS is cut.
-    - the code re-builds LLaVA-1.6's sequence without its end-of-row tokens, and so do we.
+    - In the code a contextual token is its target *plus* the mean of the patches assigned to it;
+      that is the default here. ``contextual_mean="average"`` is the average over all of them.
+    - C = 0 fails in the code and works here; C is reduced to k - 1 if it is larger.
+    - The code rebuilds LLaVA-1.6's sequence without its newline tokens; so does this class.
 
-    Tile by tile, k shared out evenly. Order: CLS, dominant ascending, contextual; of several tiles
-    the first one so, then all others' dominant tokens in the order of the sequence, their CLS
-    tokens, their contextual tokens. Ends of rows are left out, so an image never has more new
-    tokens than patches. O(nC c + n log n) and the weights' O(nk).
+    Tiles are merged separately, with k divided evenly. Order: CLS, dominant ascending, contextual;
+    of several tiles first those of the first tile, then of all others the dominant tokens in the
+    order of the sequence, the CLS tokens, the contextual tokens. Newline tokens are left out, so an
+    image never has more new tokens than patches. O(nC c + n log n), and O(nk) for the weights.
 
     Attributes:
         contextual: C of each tile; -1 for the share.
@@ -100,7 +100,7 @@ class VisionZip(Merger):
     def _tile(
         self, attention: Float[Tensor, " n"], keys: Float[Tensor, "n c"], k: int
     ) -> tuple[Int64[Tensor, " d"], Int64[Tensor, " c"], Float[Tensor, "c n"]]:
-        """Dominant patches ascending, targets, and the contextual tokens' weights."""
+        """Return dominant patches, ascending, targets, and weights of the contextual tokens."""
         dominant_count, count = self.split(k)
         order = attention.argsort(descending=True, stable=True)
         dominant = order[: dominant_count - 1].sort().values
@@ -128,7 +128,7 @@ def _joined(parts: Sequence[_Part]) -> _Part:
 
 
 def _read(signals: Signals, n: int) -> tuple[Tensor, Tensor, int]:
-    """Attention and keys over all heads, and how many columns the weights have."""
+    """Return attention and keys over all heads, and the number of columns of the weights."""
     attention, keys, cls = signals.cls_attention, signals.encoder_keys, signals.cls_features
     if attention is None or keys is None or cls is None:
         raise ValueError("signals.cls_attention, encoder_keys and cls_features must be given")

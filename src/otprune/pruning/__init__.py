@@ -1,15 +1,17 @@
-"""What to prune, where, how much, and how it is carried out before the language model.
+"""What to prune, where and how much; and pruning before the language model.
 
-Torch only: it knows no model. `Pruning` holds `Stage`s, each a method with a budget and a layer, or
-a layer pruner with its schedule; `make_pruning` makes one from a method's name. `Trace` records
-what a call did.
+Torch only; no model is known here. `Pruning` holds `Stage`s, each a method with a budget and a
+layer, or a layer pruner with its schedule; `make_pruning` makes one from a method's name. `Trace`
+records what a call did. A model that prunes uses `choose`, `questions` and `image_tokens`.
 """
 
+from otprune.pruning.image_tokens import ImageTokens
 from otprune.pruning.settings import Positions, Pruning, Stage, make_pruning
 from otprune.pruning.target import Match, Target
 from otprune.pruning.trace import Trace, watched
 
 __all__ = [
+    "ImageTokens",
     "Match",
     "Positions",
     "Pruning",

@@ -1,4 +1,8 @@
-"""Ask a method which visual tokens of each image enter the language model, or go on in it."""
+"""Apply a selector or merger to the visual tokens of images.
+
+`choose_before` and `budgets_of` are the whole of pruning before the language model; a selector at a
+layer inside it is called through `choose`, too.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,51 +11,114 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from otprune import Merger, Selector, Signals
-from otprune.merger import mixed
+from otprune.cost import DecoderShape
+from otprune.merger import Merger, mixed
 from otprune.pruning.image_tokens import ImageTokens
+from otprune.pruning.settings import Pruning
+from otprune.selector import Selector
+from otprune.signals import Signals
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Tokens of one image that are still there.
+    """The remaining tokens of one image, among which a method chooses.
 
     Attributes:
-        image: what the image started with.
-        alive: their numbers among the image's tokens before any pruning; on the CPU.
-        tokens: their vectors where the selection happens, [m d].
-        budget: how many are to stay, newline tokens counted unless they are kept beside the budget.
-        known: signals about all of the image's tokens, and about the question.
+        image: the image before any pruning.
+        numbers: which of the image's tokens remain, as indices into ``image.tokens``; merged tokens
+            have indices beyond it. On the CPU.
+        tokens: vectors of the remaining tokens at the layer where the choice is made, [m d].
+        budget: how many to keep, newline tokens included unless they are kept beside the budget.
+        known: signals about all tokens of the image, and about its question.
     """
 
     image: ImageTokens
-    alive: Int64[Tensor, " m"]
+    numbers: Int64[Tensor, " m"]
     tokens: Float[Tensor, "m d"]
     budget: int
     known: Signals
 
     def signals(self, among: Int64[Tensor, " c"]) -> Signals:
-        """Return what is known about the tokens ``among`` (numbers into ``alive``)."""
-        numbers = self.alive[among]
+        """Return the signals about some of the tokens, on the tokens' device.
+
+        Args:
+            among: indices into ``numbers``.
+        """
+        numbers = self.numbers[among]
         known = self.known
-        # Not even the order can differ: what is alive is ascending, or merged and nothing known.
+        # If none is missing they are in order: remaining tokens are ascending, and where there are
+        # merged tokens there are no signals about tokens.
         if len(numbers) < len(self.image):
             known = known.take(numbers)
         return known.to(self.tokens.device)
 
 
+def budgets_of(
+    pruning: Pruning, images: Sequence[ImageTokens], shape: DecoderShape
+) -> list[dict[int, int]]:
+    """Return for each image how many tokens are kept from which layers on.
+
+    Newline tokens that are kept beside the budget are not counted.
+    """
+    budgets = []
+    for image in images:
+        n = len(image)
+        if pruning.keep_newlines and image.newline is not None:
+            n -= int(image.newline.sum())
+        budgets.append(pruning.plan(n, shape))
+    return budgets
+
+
+def choose_before(
+    pruning: Pruning,
+    images: Sequence[ImageTokens],
+    known: Sequence[Signals],
+    budgets: Sequence[dict[int, int]],
+    project: Callable[[Tensor], Tensor],
+) -> tuple[list[Float[Tensor, "k d"]], list[Int64[Tensor, " k"]]]:
+    """Return the tokens of each image that enter the language model, and their numbers.
+
+    Args:
+        pruning: has a stage before the language model.
+        images: tokens of each image.
+        known: signals of each image, and about its question.
+        budgets: see `budgets_of`.
+        project: the projector.
+
+    Raises:
+        ValueError: the pruning has no stage before the language model.
+    """
+    method = pruning.before
+    candidates = [
+        Candidates(
+            image, torch.arange(len(image)), image.tokens, budget.get(0, len(image)), signals
+        )
+        for image, signals, budget in zip(images, known, budgets, strict=True)
+    ]
+    if isinstance(method, Merger):
+        made = [merge(method, one, project, pruning.keep_newlines) for one in candidates]
+        return [tokens for tokens, _ in made], [places for _, places in made]
+    if not isinstance(method, Selector):
+        raise ValueError(f"{pruning!r} has nothing that prunes before the language model")
+    kept = choose(method, candidates, pruning.keep_newlines)
+    tokens = [
+        image.tokens[keep.to(image.tokens.device)] for image, keep in zip(images, kept, strict=True)
+    ]
+    return tokens, kept
+
+
 def choose(
     method: Selector, images: Sequence[Candidates], keep_newlines: bool
 ) -> list[Int64[Tensor, " k"]]:
-    """Return for each image which of its tokens stay, as numbers into ``alive``, on the CPU.
+    """Return for each image which of its candidates are kept, as indices into ``numbers``; CPU.
 
     All images go to the selector in one call. The order is the selector's; with newline tokens kept
     beside the budget it is ascending.
     """
-    among = [_candidates(one, keep_newlines) for one in images]
+    among = [_without_kept_newlines(one, keep_newlines) for one in images]
     vectors = [
         one.tokens
-        if len(candidates) == len(one.alive)
+        if len(candidates) == len(one.numbers)
         else one.tokens[candidates.to(one.tokens.device)]
         for one, candidates in zip(images, among, strict=True)
     ]
@@ -61,7 +128,7 @@ def choose(
         signals=[one.signals(c) for one, c in zip(images, among, strict=True)],
     )
     return [
-        _with_newlines(one, candidates, kept.cpu())
+        _with_kept_newlines(one, candidates, kept.cpu())
         for one, candidates, kept in zip(images, among, picked, strict=True)
     ]
 
@@ -69,17 +136,18 @@ def choose(
 def merge(
     method: Merger, one: Candidates, project: Callable[[Tensor], Tensor], keep_newlines: bool
 ) -> tuple[Float[Tensor, "k d"], Int64[Tensor, " k"]]:
-    """Return the new tokens of an image, and in whose places they stand.
+    """Return the new tokens of an image, and the number of the token whose place each takes.
 
-    Newline tokens kept beside the budget follow the new tokens.
+    The number is -1 where a new token takes no single token's place. Newline tokens that are kept
+    beside the budget follow the new tokens.
 
     Args:
         method: the merger.
         one: the image.
-        project: the projector, for methods that mix before it.
+        project: the projector, for methods that mix features before it.
         keep_newlines: see `Pruning`.
     """
-    candidates = _candidates(one, keep_newlines)
+    candidates = _without_kept_newlines(one, keep_newlines)
     device = one.tokens.device
     tokens = one.tokens[candidates.to(device)]
     signals = one.signals(candidates)
@@ -95,30 +163,32 @@ def merge(
         new = project(mixed(mixture, pool))
     places = mixture.places.cpu()
     places = torch.where(places < 0, places, candidates[places.clamp(min=0)])
-    if len(candidates) < len(one.alive):
-        ends = torch.ones(len(one.alive), dtype=torch.bool)
-        ends[candidates] = False
-        beside = ends.nonzero()[:, 0]
-        new = torch.cat([new.to(device), one.tokens[beside.to(device)]])
-        places = torch.cat([places, beside])
+    if len(candidates) < len(one.numbers):
+        is_newline = torch.ones(len(one.numbers), dtype=torch.bool)
+        is_newline[candidates] = False
+        newlines = is_newline.nonzero()[:, 0]
+        new = torch.cat([new.to(device), one.tokens[newlines.to(device)]])
+        places = torch.cat([places, newlines])
     return new.to(device, one.tokens.dtype), places
 
 
-def _candidates(one: Candidates, keep_newlines: bool) -> Tensor:
-    everything = torch.arange(len(one.alive))
+def _without_kept_newlines(one: Candidates, keep_newlines: bool) -> Tensor:
+    """Return the indices into ``numbers`` among which the method chooses."""
+    everything = torch.arange(len(one.numbers))
     if not keep_newlines or one.image.newline is None:
         return everything
-    # A merger's tokens that stand in no one's place are numbered from the image's last on.
-    old = one.alive < len(one.image)
-    ends = torch.zeros(len(one.alive), dtype=torch.bool)
-    ends[old] = one.image.newline[one.alive[old]]
-    return everything[~ends]
+    # Merged tokens without a place of their own have numbers beyond the image's: no newlines.
+    original = one.numbers < len(one.image)
+    is_newline = torch.zeros(len(one.numbers), dtype=torch.bool)
+    is_newline[original] = one.image.newline[one.numbers[original]]
+    return everything[~is_newline]
 
 
-def _with_newlines(one: Candidates, candidates: Tensor, kept: Tensor) -> Tensor:
-    if len(candidates) == len(one.alive):
+def _with_kept_newlines(one: Candidates, candidates: Tensor, kept: Tensor) -> Tensor:
+    """Return the method's choice ``kept`` among ``candidates``, newlines kept beside it added."""
+    if len(candidates) == len(one.numbers):
         return kept
-    stays = torch.ones(len(one.alive), dtype=torch.bool)
-    stays[candidates] = False
-    stays[candidates[kept]] = True
-    return stays.nonzero()[:, 0]
+    is_kept = torch.ones(len(one.numbers), dtype=torch.bool)
+    is_kept[candidates] = False
+    is_kept[candidates[kept]] = True
+    return is_kept.nonzero()[:, 0]

@@ -1,14 +1,17 @@
 """What to prune, where, and how much."""
 
-import operator
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
-from otprune import LayerPruner, Merger, Method, Selector, make_pruner, resolve_budget
+from otprune.budget import check_budget, check_layer, resolve_budget
 from otprune.cost import DecoderShape
+from otprune.layer_pruner import LayerPruner
+from otprune.merger import Merger
+from otprune.method import Method
 from otprune.pruning.target import Match, Target
+from otprune.registry import make_pruner
 from otprune.schedule import Point, solve, tokens_by_layer
+from otprune.selector import Selector
 from otprune.signals import TEXT_SIGNALS
 
 Positions = Literal["compact", "original"]
@@ -34,35 +37,26 @@ class Stage:
         """Check the settings."""
         if not isinstance(self.method, Selector | Merger):
             raise ValueError(f"method must be an otprune Selector or Merger, got {self.method!r}")
-        if isinstance(self.keep_ratio, Real) and not isinstance(self.keep_ratio, bool):
-            object.__setattr__(self, "keep_ratio", float(self.keep_ratio))
-        if self.k is None or self.keep_ratio is not None:
-            resolve_budget(1, keep_ratio=self.keep_ratio, k=self.k)
-        else:
-            object.__setattr__(self, "k", _count("k", self.k, least=1))
-        object.__setattr__(self, "layer", _count("layer", self.layer, least=0))
+        keep_ratio, k = check_budget(self.keep_ratio, self.k)
+        object.__setattr__(self, "keep_ratio", keep_ratio)
+        object.__setattr__(self, "k", k)
+        object.__setattr__(self, "layer", check_layer(self.layer))
         if isinstance(self.method, Merger) and self.layer:
             raise ValueError(
                 f"layer must be 0 for {type(self.method).__name__}, which merges tokens before the "
                 f"language model, got {self.layer}"
             )
 
-    def budget(self, n: int, alive: int) -> int:
-        """Return how many of ``alive`` tokens stay, of ``n`` that the image had at first."""
+    def budget(self, n: int, remaining: int) -> int:
+        """Return how many of the ``remaining`` tokens of an image are kept.
+
+        Args:
+            n: tokens of the image before any pruning, of which ``keep_ratio`` is a share.
+            remaining: its tokens at this stage; never more than these are kept.
+        """
         if self.k is not None:
-            return min(self.k, alive)
-        return min(resolve_budget(n, keep_ratio=self.keep_ratio), alive)
-
-
-def _count(name: str, value: object, least: int) -> int:
-    """Return an integer of any kind as Python's."""
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        count = least - 1
-    if isinstance(value, bool) or count < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-    return count
+            return min(self.k, remaining)
+        return min(resolve_budget(n, keep_ratio=self.keep_ratio), remaining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +65,21 @@ class Pruning:
 
     Attributes:
         stages: at most one for each layer, in order; may be empty if there is a ``pruner``.
-        positions: rotary positions of what is left: "compact" renumbers it 0, 1, 2, ..., "original"
-            leaves every token the position that it had unpruned (a prompt that ends with an image
-            goes on from its last kept token). Default: a layer pruner's own; else compact before
-            the language model (as released), original inside it.
-        keep_newlines: `image_newline` tokens of LLaVA-1.6 are kept beside the budget, which then
-            counts patches only. Default: they are candidates like any other (as released).
-        compat: "reference" re-enacts what the released forks do to prompts other than one image in
-            a vicuna_v1 prompt; see `llava.pruning.reference`.
-        pruner: drops tokens inside the language model by a schedule of its own; its shares are of
-            what a stage before the language model has left.
-        target: what all layers together may process: amounts then only say how it is shared out
-            among them. None for amounts as they are.
+        positions: rotary positions of the remaining tokens. "compact" renumbers them 0, 1, 2, ...;
+            "original" leaves every token the position that it has in the unpruned prompt (where a
+            prompt ends with an image, the answer goes on from the image's last kept token).
+            Default: a layer pruner's own choice; without one, compact before the language model
+            (as in the released code) and original inside it.
+        keep_newlines: keep all `image_newline` tokens of LLaVA-1.6 in addition to the budget, which
+            then counts patches only. Default: they compete with the patches (as in the released
+            code).
+        compat: "reference" reproduces what the released forks do to prompts other than one image in
+            a vicuna_v1 prompt; the `llava` package does so in `llava.model.released`.
+        pruner: drops tokens inside the language model by a schedule of its own; the schedule's
+            shares count the tokens that a stage before the language model has kept.
+        target: how many tokens, or multiply-adds, all layers together may process. The amounts of
+            stage or schedule then only say how that is distributed over the layers. None: the
+            amounts hold as they are.
     """
 
     stages: tuple[Stage, ...]
@@ -175,9 +172,9 @@ class Pruning:
         return "compact" if layer == 0 else "original"
 
     def plan(self, n: int, shape: DecoderShape) -> dict[int, int]:
-        """Return how many tokens of an image of ``n`` are left from which layers on.
+        """Return by layer how many of an image's ``n`` tokens are kept from that layer on.
 
-        Tokens that a merger inside the language model appends are not counted.
+        Tokens that a method merges and appends inside the language model are not counted.
 
         Raises:
             ValueError: a target that the layers cannot reach.
@@ -193,11 +190,31 @@ class Pruning:
             return {stage.layer: stage.budget(n, n) for stage in self.stages}
         return solve([Point(self.stages[0].layer, 0.5)], n, layers, total, cost)
 
+    def check(self, n: int, shape: DecoderShape) -> None:
+        """Check that a decoder has the layers that are named, and that a target can be reached.
+
+        Args:
+            n: visual tokens of a typical image; a target's reach depends on it.
+            shape: sizes of the decoder.
+
+        Raises:
+            ValueError: a layer that the decoder lacks, or as `plan`.
+        """
+        named = {stage.layer for stage in self.stages}
+        if self.pruner is not None:
+            named |= {point.layer for point in self.pruner.points} | self.pruner.observes
+        if max(named) >= shape.layers:
+            raise ValueError(
+                f"layer must be in 0..{shape.layers - 1} for a model of {shape.layers} layers, "
+                f"got {max(named)}"
+            )
+        self.plan(n, shape)
+
     def tokens_by_layer(self, n: int, shape: DecoderShape) -> list[int]:
         """Return how many visual tokens of an image of ``n`` enter each layer.
 
         Raises:
-            ValueError: see `plan`.
+            ValueError: as `plan`.
         """
         appended = None if self.pruner is None else self.pruner.appended
         return tokens_by_layer(self.plan(n, shape), n, shape.layers, appended)
@@ -216,33 +233,27 @@ def make_pruning(
     preset: str | None = None,
     **settings: object,
 ) -> Pruning:
-    """Return a pruning by one method.
+    """Return the pruning that applies one method.
 
-    ``make_pruning("otprune", keep_ratio=0.098)`` is the paper's setting. ``preset`` and further
-    settings are the method's own; under ``compat="reference"`` OTPrune's preset is "released" if
-    none is given, so that the fork's answers come out token for token.
+    ``make_pruning("otprune", keep_ratio=0.098)`` is the paper's setting. ``preset`` and
+    ``settings`` are the method's own, see `make_pruner`; with ``compat="reference"`` and no preset,
+    OTPrune gets its preset "released", so that the fork's answers come out token for token.
 
-    Selectors and mergers need a budget, which is about the tokens that are kept (``match="kept"``).
-    A layer pruner has a schedule; a budget scales it so that as many tokens enter a layer on
-    average over all layers (``match="average"``), or so that the visual tokens' share of
-    multiply-adds is ``keep_ratio`` (``match="flops"``). Both work for a selector at a layer, too.
+    Selectors and mergers need a budget, ``keep_ratio`` or ``k``; by default it counts kept tokens
+    (``match="kept"``). A layer pruner has a schedule. With a budget the schedule is scaled: either
+    so that the budget is the number of tokens that enter a layer, averaged over all layers
+    (``match="average"``, the default), or so that ``keep_ratio`` is the visual tokens' share of
+    multiply-adds (``match="flops"``). Both also work for a selector at a layer.
 
     Raises:
         ValueError: an unknown method or setting, an impossible value; the message names it.
     """
-    if isinstance(method, Method):
-        if preset is not None or settings:
-            raise ValueError(f"preset and settings belong to a method's name, got {method!r}")
-        made: Any = method
-    else:
-        if compat == "reference" and method == "otprune" and preset is None:
-            preset = "released"
-        made = make_pruner(method, preset=preset, **settings)
+    made = _made(method, compat, preset, settings)
     rest = (positions, keep_newlines, compat)
     if match not in (None, "kept", "average", "flops"):
         raise ValueError(f"match must be kept, average or flops, got {match!r}")
     if isinstance(made, LayerPruner):
-        if _count("layer", layer, least=0):
+        if check_layer(layer):
             raise ValueError(
                 f"layer must be 0 for {type(made).__name__}, whose schedule names its layers; "
                 f"got {layer}"
@@ -260,3 +271,18 @@ def make_pruning(
     stage = Stage(made, keep_ratio=keep_ratio, k=k, layer=layer)
     target = None if match in (None, "kept") else Target(match, keep_ratio, k)
     return Pruning((stage,), *rest, target=target)
+
+
+def _made(
+    method: str | Method, compat: str | None, preset: str | None, settings: dict[str, object]
+) -> Selector | Merger | LayerPruner:
+    """Return the method that `make_pruning` is given by name, or as it is."""
+    if not isinstance(method, Method):
+        if compat == "reference" and method == "otprune" and preset is None:
+            preset = "released"
+        return make_pruner(method, preset=preset, **settings)
+    if preset is not None or settings:
+        raise ValueError(f"preset and settings belong to a method's name, got {method!r}")
+    if not isinstance(method, Selector | Merger | LayerPruner):
+        raise ValueError(f"method must be a Selector, Merger or LayerPruner, got {method!r}")
+    return method

@@ -1,15 +1,14 @@
-"""Equal cost instead of equal counts: what all layers of a language model together process."""
+"""Budgets for all layers of a language model together: equal cost instead of equal counts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from otprune import resolve_budget
-from otprune.checks import check_count
+from otprune.budget import check_budget
 from otprune.cost import DecoderShape, prefill_multiply_adds
 
 Match = Literal["kept", "average", "flops"]
-"""What a budget is about: the tokens after pruning, the average over layers, the multiply-adds."""
+"""What a budget counts: tokens after pruning, tokens averaged over layers, or multiply-adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +16,10 @@ class Target:
     """A budget for all layers together; text tokens are not counted.
 
     Attributes:
-        match: "average": visual tokens that enter a layer, on average over the layers; "flops":
-            multiply-adds of the prefill of the visual tokens, convention 3ndm.
-        keep_ratio: share of what the unpruned image costs; or
-        k: cost of an image of ``k`` tokens in every layer; for "average" that is k tokens.
+        match: what is counted. "average": visual tokens that enter a layer, averaged over the
+            layers; "flops": multiply-adds of the visual tokens' prefill, convention 3ndm.
+        keep_ratio: share of the unpruned image's cost; or
+        k: the cost of an image that has ``k`` tokens in every layer ("average": k tokens).
     """
 
     match: Match
@@ -31,14 +30,12 @@ class Target:
         """Check the settings."""
         if self.match not in ("average", "flops"):
             raise ValueError(f"match must be kept, average or flops, got {self.match!r}")
-        if self.k is None or self.keep_ratio is not None:
-            # Which of both, and in what range: as any budget.
-            resolve_budget(1, keep_ratio=self.keep_ratio, k=self.k)
-        else:
-            check_count("k", self.k, least=1)
+        keep_ratio, k = check_budget(self.keep_ratio, self.k)
+        object.__setattr__(self, "keep_ratio", keep_ratio)
+        object.__setattr__(self, "k", k)
 
     def cost(self, shape: DecoderShape) -> Callable[[int], float]:
-        """Return what a layer costs that so many visual tokens enter."""
+        """Return the function from visual tokens that enter a layer to what that layer costs."""
         if self.match == "average":
             return float
         one = DecoderShape(
@@ -47,7 +44,7 @@ class Target:
         return lambda tokens: float(prefill_multiply_adds(one, tokens, "3ndm"))
 
     def total(self, n: int, shape: DecoderShape) -> float:
-        """Return what all layers together may cost for an image of ``n`` tokens."""
+        """Return the cost that all layers together may reach for an image of ``n`` tokens."""
         cost = self.cost(shape)
         if self.k is not None:
             return shape.layers * cost(min(self.k, n))

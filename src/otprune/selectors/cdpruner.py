@@ -21,7 +21,7 @@ _NEEDS = {
 }
 
 _FULL_UP_TO = 4096
-"""Tokens up to which all cosines are held at once; beyond, they are made row by row."""
+"""Tokens up to which all cosines are held at once; beyond, they are computed row by row."""
 
 _SPENT = 64 * torch.finfo(torch.float32).eps
 """Conditional variance, of 1 at first, at and below which a token is spanned by the picks."""
@@ -33,21 +33,21 @@ class CDPruner(Selector):
 
     Source: arXiv 2506.10967 (NeurIPS 2025), sec. 3, and its released code. S are the cosines
     between projected tokens. r is scaled to 1e-6..1 over all tiles of an image together; then each
-    tile is treated alone, with the budget shared out as evenly as the tiles' sizes allow. Of two
-    equally good tokens the lower position wins.
+    tile is ranked separately, with the budget divided as evenly as the tiles' sizes allow. Ties go
+    to the lower position.
 
     - Relevance is *minus* the cosine between patch and question in CLIP's common space, averaged
-      over the question's segments. The sign is the code's: in CLIP the patches of what a text names
-      are the less similar ones.
-    - ``relevance="llm"`` is ours, for towers without a text half: the cosine between projected
-      token and embedding of the question's tokens, averaged over these. Its sign is not turned:
-      nothing is known of an inversion there.
+      over the question's segments. The sign is the code's: in CLIP, patches that show what a text
+      names are less similar to it than others.
+    - ``relevance="llm"`` is ours, for vision encoders without a text encoder: the cosine between
+      projected token and embedding of the question's tokens, averaged over these, without the minus
+      sign, since no such inversion is known there.
     - The balance θ, exp(θr / (2 - 2θ)) in place of r, is commented out in the code, left out here.
-    - Once the picks of a tile span its tokens (no later than after as many as there are channels)
-      no determinant tells the rest apart. The code then takes roots of negative numbers and keeps
-      positions twice; here what is left follows by relevance. Relevance that is the same everywhere
-      (0/0 in the code) counts as 1.
-    - Ends of rows, which the code never sees, come last.
+    - Once the picks of a tile span its tokens (after at most as many picks as channels), every
+      further determinant is zero. The code then takes roots of negative numbers and keeps positions
+      twice; here the remaining tokens follow by relevance. Relevance that is the same for all
+      tokens (0/0 in the code) counts as 1.
+    - Newline tokens, which the code never has, come last.
 
     Cost O(n²d / 2 + nk²) for the tokens and the budget of a tile, memory O(n² + nk); above 4096
     tokens O(nk(d + k)) and O(n(d + k)).
@@ -65,8 +65,9 @@ class CDPruner(Selector):
         check_choice("relevance", self.relevance, tuple(_NEEDS))
 
     @property
+    # A property where the class attribute of `Method` is a constant: it depends on a setting.
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Signals that the kind of relevance is computed from."""
+        """Signals that this kind of relevance is computed from."""
         return _NEEDS[self.relevance]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
@@ -79,7 +80,7 @@ class CDPruner(Selector):
         return pick_by_tiles(signals, len(tokens), k, pick, tokens.device)
 
     def _relevance(self, units: Tensor, signals: Signals) -> Float[Tensor, " n"]:
-        """Return the relevance of each token, scaled over all but ends of rows."""
+        """Return the relevance of each token, scaled over all tokens but newline tokens."""
         if self.relevance == "clip":
             names = ("clip_patches", "clip_text")
             raw = -_mean_cosine(signals.clip_patches, signals.clip_text, names)
@@ -126,7 +127,7 @@ def conditional_picks(
     similarity = symmetric_product(units, units) if len(units) <= _FULL_UP_TO else None
     variance = units.any(dim=1).to(units.dtype)
     weight = relevance.square()
-    # Below every gain, and the more relevant the higher.
+    # Below every gain, and larger for more relevant tokens.
     spent = relevance - relevance.max() - 1
     factor = units.new_empty(k, len(units))
     picked = torch.zeros_like(variance)
@@ -138,7 +139,7 @@ def conditional_picks(
         past, left = factor[:t], variance[j]
         row = units @ units[j][0] if similarity is None else similarity[j][0]
         row = (row - past[:, j][:, 0] @ past) * left.clamp(min=_SPENT).rsqrt()
-        # A pick that was spanned already takes nothing from the others.
+        # A pick that the earlier ones span does not change the variances of others.
         factor[t] = row.masked_fill(left <= _SPENT, 0.0)
         variance = variance - factor[t].square()
         picked.index_fill_(0, j, float("-inf"))

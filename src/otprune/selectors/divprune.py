@@ -12,10 +12,10 @@ from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
 
 _FULL_UP_TO = 4096
-"""Tokens up to which all distances are held at once; beyond, they are made row by row."""
+"""Tokens up to which all distances are held at once; beyond, they are computed row by row."""
 
 _ROWS = 512
-"""Rows of distances held at once while looking for nearest neighbours among more tokens."""
+"""Rows of distances held at once in the search for nearest neighbours among more tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class DivPrune(Selector):
     nearest other token is farthest; each next pick is the token whose nearest pick is farthest.
     The paper calls that an exact solution; it is the farthest-point heuristic.
 
-    Differs from the released code: picked tokens are masked, so an index never comes twice even
-    among exact duplicates (there it does); distances are float32 where the code takes the model's
-    dtype, in which half precision shares 6 of 56 picks with float32 at worst. An all-zero token is
-    at distance 1 from every other and tends to come first, in the code and here.
+    Differs from the released code: picked tokens are masked, so that no index is returned twice
+    (in the code it can be, among exact duplicates); distances are float32, where the code uses the
+    model's dtype (with half precision as few as 6 of 56 picks are those of float32). An all-zero
+    token is at distance 1 from every other and tends to be picked first, in the code and here.
 
     Cost O(n²d) for the first pick, O(n) for each next; memory O(n²). Above 4096 tokens O(nd) a
     pick and memory O(nd).

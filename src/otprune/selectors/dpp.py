@@ -15,13 +15,13 @@ from otprune.types import PickOrder, VisualTokens
 
 @dataclass(frozen=True, slots=True)
 class DPP(Selector):
-    """Greedy maximiser of det S_C, S the cosines between tokens: the volume that the kept span.
+    """Greedy maximiser of det S_C, S the cosines: the squared volume that kept unit vectors span.
 
     Source: Kulesza & Taskar, arXiv 1207.6083, sec. 2.4.5 (MAP); the greedy steps are those of Chen
     et al., arXiv 1709.05135. The plain DPP baseline of the OTPrune paper (its Fig. 3).
 
     Every token has the same first gain, so the first pick is token 0. Once the picks span all
-    channels the determinant is zero whatever follows: the lowest positions left are taken. All-zero
+    channels every further determinant is zero, and the lowest remaining positions follow. All-zero
     tokens count as spanned from the start.
     Cost O(nk(d + k)).
 

@@ -1,4 +1,4 @@
-"""Facility location: every token is served by its most similar kept token."""
+"""Facility location: every token has a kept token that is similar to it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,12 +18,12 @@ class FacilityLocation(Selector):
 
     Source: Nemhauser, Wolsey & Fisher 1978 (greedy, 1 - 1/e); similarity (1 + cosine) / 2 >= 0, so
     the objective is monotone and submodular. It is the greedy form of k-medoids: 1 - cosine is half
-    the squared distance of unit-norm tokens, so the objective falls and rises with the free-mass
-    transport cost (`otprune.wasserstein.coverage`).
+    the squared distance of unit-norm tokens, so the objective rises exactly as the transport cost
+    with free masses falls (`otprune.wasserstein.coverage`).
 
-    When a pick becomes the nearest of some tokens, only their terms change: gains are updated by
-    those rows, O(n²k) at worst and O(n² log k) in all if pick t becomes the nearest of n/t tokens.
-    Reads which rows changed on the host at each pick. Memory O(n²). Nested.
+    A pick changes the terms of those tokens only that it is most similar to, so gains are updated
+    by their rows: O(n²k) in the worst case, O(n² log k) if pick t is the most similar of n/t
+    tokens. Which rows change is read back to the host at each pick. Memory O(n²). Nested.
 
     Attributes:
         accumulate: "float32" or "float64" for similarities; gains are summed in float64.

@@ -1,4 +1,4 @@
-"""FasterVLM: keep the tokens that the vision tower's CLS token attends to (arXiv 2412.01818v1)."""
+"""FasterVLM: keep the tokens that the vision encoder's CLS token attends to (2412.01818v1)."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ class FasterVLM(Selector):
     """The k tokens with the highest CLS attention.
 
     Source: arXiv 2412.01818v1 (from v2 on the paper is about VisPruner). The attention is
-    that of the block whose output the projector takes, mean over heads. Each tile of an image in
-    several tiles keeps its own highest ones, its share of the budget being as even as it can.
+    that of the block whose output the projector takes, mean over heads. An image in several tiles
+    is ranked tile by tile, with the budget divided as evenly as possible.
 
-    Released code and paper agree; the code takes a count for each tile, which is k = tiles * count
-    here. The code chooses before the projector and gathers after it, which is the same.
+    Released code and paper agree. The code has a count for each tile; here k = tiles * count. The
+    code chooses before the projector and gathers after it, with the same result.
 
     Cost O(n log n); memory O(n). Ties go to the lower index.
     """

@@ -14,16 +14,16 @@ from otprune.types import PickOrder, VisualTokens
 class Grid(Selector):
     """Spatially even selection: round(sqrt(k height / width)) rows, and k shared among them.
 
-    That many rows make the spacing alike along both axes, up to rounding; rows share k so that
-    their counts differ by at most one; rows and tokens in a row stand at the middles of equal
-    stretches. k = 64 of 24 x 24 is every third token along both axes. Not nested. O(k).
+    With that number of rows the spacing is the same along both axes, up to rounding. The counts of
+    rows differ by at most one; rows, and tokens in a row, are at the middles of equal intervals.
+    k = 64 of 24 x 24 is every third token along both axes. Not nested. O(k).
 
     Takes the shape from ``signals.grid``; without it n must be a square.
     """
 
     @property
     def nested(self) -> bool:
-        """A coarse grid is no part of a fine one."""
+        """No: the positions of a coarse grid are not among those of a finer one."""
         return False
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:

@@ -1,4 +1,4 @@
-"""Kernel herding: keep the tokens whose running mean stays on the mean of all (arXiv 1203.3472)."""
+"""Kernel herding: keep the tokens whose mean stays near the mean of all (arXiv 1203.3472)."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""HoloV: every stretch of the image keeps its share of tokens (arXiv 2510.02912)."""
+"""HoloV: every chunk of the token sequence keeps a share of the budget (arXiv 2510.02912)."""
 
 from dataclasses import dataclass
 
@@ -14,29 +14,30 @@ from otprune.tiles import patches, row_ends
 from otprune.types import PickOrder, VisualTokens
 
 _LEAST = 1e-6
-"""Added to a mean variance before it is divided by, as in the released code."""
+"""Added to a mean variance before a division by it, as in the released code."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoloV(Selector):
-    """The most attended tokens of each chunk of the sequence, as many as its score says.
+    """The most attended tokens of each chunk of the sequence, in proportion to the chunk's score.
 
     Source: arXiv 2510.02912 (NeurIPS 2025), its released code for LLaVA. The sequence is cut into
     chunks of even length (the first ones a token longer where it does not divide). A token's score
     is 1000 times the CLS attention, mean over the heads of the block whose output the projector
     takes, plus ``context`` times the variance of its cosines to the tokens of its chunk (0 for the
     one to itself), scaled so that the variances' mean over the chunk is that of the attention term.
-    A chunk's share of the budget is that of its mean score, cut to a whole number; the rest goes to
-    the chunks with the highest scores, one each. Within a chunk the most attended tokens stay. An
-    image in several tiles is one sequence, ends of rows left out.
+    A chunk's share of the budget is proportional to its mean score and rounded down; the rest goes
+    to the chunks with the highest scores, one each. Within a chunk the most attended tokens are
+    kept. An image in several tiles is one sequence, newline tokens left out.
 
-    By that scaling a chunk's mean score is 1000 (1 + context) times its mean attention, the 1e-6 in
-    the division aside: the variances do not change what is kept. So it is in the code, and here.
+    By that scaling a chunk's mean score is 1000 (1 + context) times its mean attention, but for the
+    1e-6 in the division: the variances do not change what is kept. This holds for the released code
+    and here.
 
-    Differs from the released code: there a chunk that is given more tokens than it has loses the
-    surplus, and zero vectors stand in for it (106 of 192 on one test case). Here the surplus is
-    shared out again by the same rule among the chunks with room, so that k distinct tokens come
-    out: those of the code, and others. A chunk of a single token weighs 1/1000 in the code.
+    Differs from the released code: there a chunk with a larger share than it has tokens loses the
+    surplus, and zero vectors take its place (106 of 192 on one test case). Here the surplus is
+    divided by the same rule among the other chunks, so that k distinct tokens are kept: those of
+    the code, and others. A chunk of a single token has weight 1/1000 in the code.
 
     Budgets are not nested. Cost O(n log n + n²d / chunks); memory O(nd). Ties go to the lower
     index, of chunks and of tokens.
@@ -58,7 +59,7 @@ class HoloV(Selector):
 
     @property
     def nested(self) -> bool:
-        """Whether smaller budgets are prefixes: no, shares are cut to whole numbers."""
+        """No: shares are rounded down, so chunks can lose tokens as k grows."""
         return False
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
@@ -97,20 +98,20 @@ class HoloV(Selector):
 
 
 def allot(scores: list[float], sizes: list[int], k: int) -> list[int]:
-    """Return how many of ``k`` tokens each chunk gives, in proportion to its score.
+    """Return how many of ``k`` tokens each chunk keeps, in proportion to its score.
 
-    Shares are cut to whole numbers, and the rest goes to the highest scores, one each. What a chunk
-    does not have is shared out again in the same way among those that have more.
+    Shares are rounded down, and the rest goes to the highest scores, one each. Where a share
+    exceeds a chunk's size, the surplus is divided in the same way among chunks with tokens left.
     """
     counts = [0] * len(sizes)
     left = k
     while left:
-        room = [i for i in range(len(sizes)) if counts[i] < sizes[i]]
-        total = sum(scores[i] for i in room)
-        # Without any attention all chunks weigh the same.
-        weights = [scores[i] / total if total > 0 else 1 / len(room) for i in room]
-        given = {i: int(weight * left) for i, weight in zip(room, weights, strict=True)}
-        best = sorted(room, key=lambda i: -scores[i])
+        unfilled = [i for i in range(len(sizes)) if counts[i] < sizes[i]]
+        total = sum(scores[i] for i in unfilled)
+        # Without any attention all chunks have the same weight.
+        weights = [scores[i] / total if total > 0 else 1 / len(unfilled) for i in unfilled]
+        given = {i: int(weight * left) for i, weight in zip(unfilled, weights, strict=True)}
+        best = sorted(unfilled, key=lambda i: -scores[i])
         for i in best[: left - sum(given.values())]:
             given[i] += 1
         for i, more in given.items():

@@ -1,4 +1,4 @@
-"""k-medoids: the k tokens that serve as centres of the whole set."""
+"""k-medoids: the k tokens that are the centres of clusters of all tokens."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,10 +18,10 @@ from otprune.types import PickOrder, VisualTokens
 class KMedoids(Selector):
     """Voronoi iteration on 1 - cosine, started from the facility-location picks.
 
-    Source: Park & Jun 2009, "A simple and fast algorithm for K-medoids clustering". Tokens join
-    their nearest medoid, each group's medoid becomes the member with the least sum of distances to
-    the group, until nothing changes. The cost never rises, so the result is at least as good as
-    facility location's; it is not nested. O(n²k) a round, memory O(n²).
+    Source: Park & Jun 2009, "A simple and fast algorithm for K-medoids clustering". Tokens are
+    assigned to their nearest medoid, then each group's medoid becomes the member with the least sum
+    of distances to the group; repeated until nothing changes. The cost never rises, so the result
+    is at least as good as facility location's; it is not nested. O(n²k) a round, memory O(n²).
 
     Attributes:
         max_rounds: bound on the rounds.
@@ -38,7 +38,7 @@ class KMedoids(Selector):
 
     @property
     def nested(self) -> bool:
-        """Centres of fewer groups are no part of the centres of more."""
+        """No: the centres of fewer groups are not among those of more."""
         return False
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
@@ -55,10 +55,10 @@ class KMedoids(Selector):
 
 
 def _recentred(distance: Tensor, medoids: Tensor) -> Tensor:
-    """Return the best medoid of each group, [k]; a medoid yields only to a cheaper member."""
+    """Return the best medoid of each group, [k]; it changes only for a cheaper member."""
     n, k = len(distance), len(medoids)
     group = distance[:, medoids].argmin(1)
-    # Among duplicates a medoid may be nearer to another medoid; it stays in its own group.
+    # Among duplicates a medoid may be nearest to another medoid; it is kept in its own group.
     group[medoids] = torch.arange(k, device=medoids.device)
     member = torch.nn.functional.one_hot(group, k).to(distance.dtype)
     cost = (distance @ member).gather(1, group[:, None])[:, 0]

@@ -1,6 +1,7 @@
 """MMTok: keep the tokens that cover both the question's words and the image (arXiv 2508.18264)."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,13 +12,40 @@ from torch import Tensor
 from otprune.checks import check_positive
 from otprune.kernels import symmetric_product, unit_rows
 from otprune.selector import Selector
-from otprune.selectors.mmtok_text import coverage_words
 from otprune.signals import Signals
 from otprune.tiles import patches, row_ends
 from otprune.types import PickOrder, VisualTokens
 
 _IMAGE = "<image>"
-"""What stands for an image in LLaVA's prompts."""
+"""The placeholder of an image in LLaVA's prompts."""
+
+_LISTED = """
+a an the
+am is are was were be been being
+do does did have has had
+can could will would shall should may might must
+what which who whom whose when where why how
+i me my we us our you your he him his she her it its they them their
+and or but if so than then
+question answer
+"""
+_STOP_WORDS = frozenset(_LISTED.split())
+"""Words that say nothing about a picture. Prepositions (in, of, on) and demonstratives (this,
+there) are not among them: where things are is part of a question."""
+
+_FORMAT_PROMPTS = (
+    "Answer the question using a single word or phrase",
+    "Answer with the option's letter from the given choices directly",
+    "Please answer yes or no",
+    "When the provided information is insufficient, respond with 'Unanswerable'",
+)
+"""Sentences by which benchmarks ask LLaVA for a certain form of answer."""
+
+_FORMAT = re.compile(
+    "|".join(r"\s+".join(map(re.escape, prompt.split())) + r"\.?" for prompt in _FORMAT_PROMPTS),
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +55,22 @@ class MMTok(Selector):
     Source: arXiv 2508.18264 (ICLR 2026), sec. 3, and its released code. Row w of P is the softmax
     over tokens of cos(word w, token) / T_t, divided by the number of words; row i of Q the softmax
     over tokens of cos(feature i, feature j) / T_v, divided by the number of tokens. Tokens are as
-    projected, words the language model's embeddings, features what the projector took. A set is
-    worth the sum over the rows of [P; αQ] of its largest entry: monotone and submodular, so greedy
-    reaches at least (1 - 1/e) of the best. Ties go to the lower position.
+    projected, words the language model's embeddings, features the projector's input. The value of a
+    set is the sum over the rows of [P; αQ] of the row's largest entry in the set: monotone and
+    submodular, so greedy reaches at least (1 - 1/e) of the best. Ties go to the lower position.
 
-    Words are those of the question that are neither stop words nor part of a prompt for the form of
-    the answer (`mmtok_text`); each is tokenised alone. The stop words are ours: which ones the code
-    has can be told from its results for some only.
+    Words are those of the question that are neither stop words nor part of a sentence about the
+    form of the answer (see `coverage_words`); each is tokenised alone. The stop words are ours: the
+    code's can be inferred from its results only in part.
 
-    - Padding: for LLaVA-1.5 the code also leaves out patches that hold only the padding of the
-      squared image. That is not done here: signals do not say which these are.
-    - ``<image>`` is taken out wherever it stands; in the code only at the very start, elsewhere it
-      becomes the word "image".
-    - All tiles of an image are one set of tokens. Ends of rows are nothing to cover and come last.
+    - Padding: for LLaVA-1.5 the code also leaves out patches that show nothing but the padding
+      around the image. That is not done here, since no signal marks these patches.
+    - ``<image>`` is removed anywhere in the question; in the code only at the very start, elsewhere
+      it becomes the word "image".
+    - All tiles of an image are one set of tokens. Newline tokens are not covered and come last.
 
-    Cost O(n²c / 2 + nmd) for n tokens and m word pieces, then O(n(m + n)) a pick at worst (rows are
-    summed up again only where their largest entry changed; which, is read on the host). Memory
+    Cost O(n²c / 2 + nmd) for n tokens and m word pieces, then at most O(n(m + n)) a pick (only rows
+    whose largest entry changed are summed again; which ones is read back to the host). Memory
     O(n(m + n)).
 
     Attributes:
@@ -73,7 +101,7 @@ class MMTok(Selector):
         words = _word_embeddings(signals, tokens)
         among = patches(signals, len(tokens)).to(tokens.device)
         ends = row_ends(signals).to(tokens.device)
-        rows = self.coverage(words, tokens[among], signals.features[among])  # type: ignore[index]
+        rows = self.coverage(words, tokens[among], signals.given("features")[among])
         picks = coverage_picks(rows, min(k, len(among)))
         return torch.cat([among[picks], ends])[:k]
 
@@ -110,6 +138,19 @@ def _word_embeddings(signals: Signals, tokens: Tensor) -> Float[Tensor, "m d"]:
     return vectors.to(tokens.device)
 
 
+def coverage_words(question: str) -> list[str]:
+    """Return the words of a question that are to be covered, in order, as they are written.
+
+    Sentences about the form of the answer and stop words are left out; a word is a run of letters,
+    digits and underscores. If no word is left, all words of the question are returned, with their
+    punctuation: without the sentences about the form, or with them if there are no others. Empty
+    for a question without a word.
+    """
+    without_format = _FORMAT.sub(" ", question)
+    words = [word for word in _WORD.findall(without_format) if word.lower() not in _STOP_WORDS]
+    return words or without_format.split() or question.split()
+
+
 def coverage_picks(
     rows: Float[Tensor, "r n"], k: int, last: Int64[Tensor, " m"] | None = None
 ) -> PickOrder:
@@ -118,7 +159,7 @@ def coverage_picks(
     Args:
         rows: how well each column covers each row.
         k: how many columns.
-        last: columns to pick only when no other is left, by the same rule.
+        last: columns to pick only after all others, by the same rule.
     """
     best = rows.new_zeros(len(rows))
     gain = rows.sum(0, dtype=torch.float64)

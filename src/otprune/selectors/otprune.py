@@ -16,7 +16,7 @@ from otprune.signals import Signals
 from otprune.types import KeptIndices, PickOrder, VisualTokens
 
 RELEASED = {"order": "reference", "accumulate": "model", "arithmetic": "reference"}
-"""Settings under which the released code is reproduced: its picks, its order, its rounding."""
+"""Settings that reproduce the released code: its picks, its order, its rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +26,32 @@ class OTPrune(Selector):
     Source: arXiv 2602.20205 (CVPR 2026), Eq. 7 and Algorithm 1; the released code where the two
     differ, unless ``variant="paper"``. V̂ are the visual tokens after the projector with their
     channels (columns) scaled over the tokens. The objective is monotone and submodular, so the
-    greedy value is at least (1 - 1/e) of the best. It stands in for the cross term of the Gaussian
-    2-Wasserstein distance between kept and all tokens; it is not that distance, and what it reaches
-    there is for `otprune.wasserstein` to measure.
+    greedy value is at least (1 - 1/e) of the best. It is a substitute for the cross term of the
+    Gaussian 2-Wasserstein distance between kept and all tokens, not that distance itself, which
+    `otprune.wasserstein` measures.
 
     Cost: O(n²d / 2) or O(nd²) for the kernel's factor, then at most O(nk(min(n, d) + k)).
 
-    Differences between paper and released code, and what is done here:
+    Where paper and released code differ, or the code fails:
 
     - scaling: paper unit variance per channel and γ/(nk); code unit L2 norm per channel and γ.
       ``variant`` chooses; under "paper" the kernel depends on k, so budgets are not nested.
-    - order: the code feeds kept tokens in CPython's ``list(set(...))`` order, which is scrambled;
-      here ascending, or ``order="reference"``.
+    - order: the code passes kept tokens on in CPython's ``list(set(...))`` order, which is
+      scrambled; here ascending, or ``order="reference"``.
     - half precision: the code keeps Cholesky rows in the model's dtype and rounds the norms to it;
       here float32 (or float64) throughout, or ``accumulate="model"``.
     - an all-zero channel is NaN in the code and is left out here; a budget that rounds to 0 fails
       there and keeps one token here.
-    - the code re-starts the greedy run if a token comes up twice; here picked tokens are masked.
+    - the code restarts the greedy run if it picks a token twice; here picked tokens are masked.
 
     Attributes:
-        gamma: γ, 1e-12 to 1e12; float32 could not tell a kernel beyond from I or infinity.
+        gamma: γ, 1e-12 to 1e12; beyond, the kernel would be I or infinite in float32.
         variant: "code" or "paper".
         order: "spatial" (ascending) or "reference" (the released order).
         accumulate: "float32", "float64", or "model": the tokens' own dtype where the released code
             has it, which implies the reference arithmetic.
-        arithmetic: "fast", or "reference": the kernel in full and the released code's order of
-            operations. Same picks but for near-ties within rounding.
+        arithmetic: "fast", or "reference": the full kernel and the released code's order of
+            operations. The same picks but for near-ties within rounding.
     """
 
     presets: ClassVar = {"released": RELEASED, "paper": {"variant": "paper"}}
@@ -74,7 +74,7 @@ class OTPrune(Selector):
 
     @property
     def nested(self) -> bool:
-        """Whether the kernel is the same for every budget: not under the paper's γ/(nk)."""
+        """Whether the kernel is the same for every budget; with the paper's γ/(nk) it is not."""
         return self.variant == "code"
 
     def _rank_images(
@@ -107,7 +107,7 @@ class OTPrune(Selector):
         return self.gamma if self.variant == "code" else self.gamma / (n * k)
 
     def _released_kernel(self, tokens: VisualTokens, k: int) -> Tensor:
-        """K in full, with norms, products and sums as in the released code."""
+        """Return the full K, with norms, products and sums as in the released code."""
         dtype = working_dtype(self.accumulate)
         source = tokens if self.accumulate == "model" else tokens.to(dtype)
         # The released code takes norms in the tokens' dtype and divides in float32.

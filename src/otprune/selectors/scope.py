@@ -18,18 +18,18 @@ from otprune.types import PickOrder, VisualTokens
 class SCOPE(Selector):
     """Greedy maximiser of coverage, each gain weighted by CLS attention.
 
-    Source: arXiv 2510.24214 (NeurIPS 2025). The gain of token j is the sum over all tokens
-    i of what cosine(i, j) exceeds the largest cosine of i to a pick by, 0 before the first. Each
-    pick is the token with the largest gain times attention^alpha, the attention of the CLS token
-    being summed over the heads of the block whose output the projector takes. Cosines are of the
-    features that the projector takes. Each tile of an image in several tiles picks for itself.
+    Source: arXiv 2510.24214 (NeurIPS 2025). The gain of token j is the sum over all tokens i of
+    max(0, cosine(i, j) - c_i), c_i being the largest cosine of i to a pick, 0 before the first
+    pick. Each pick is the token with the largest gain times attention^alpha; the attention of the
+    CLS token is summed over the heads of the block whose output the projector takes. Cosines are of
+    the features that the projector takes. An image in several tiles is ranked tile by tile.
 
-    Differs from the released code: that keeps int(k / tiles) tokens a tile, 320 for 322 of five
-    tiles; here what does not divide goes to the first tiles. ``combined="add"`` is the code's: a
-    gain of the order of n plus an attention below the number of heads, which hardly counts.
+    Differs from the released code, which keeps int(k / tiles) tokens a tile, such as 320 for k =
+    322 of five tiles; here a remainder goes to the first tiles. ``combined="add"`` is in the code:
+    a gain of the order of n plus an attention below the number of heads, which hardly matters.
 
     Cost O(n²c) for cosines of c channels and O(n²) a pick; memory O(n²). Ties go to the lower
-    index; so do all tokens once everything is covered.
+    index; when no token has a gain left, all tie.
 
     Attributes:
         alpha: exponent of the attention; 0 for coverage alone.
@@ -50,8 +50,7 @@ class SCOPE(Selector):
         check_choice("combined", self.combined, ("multi", "add"))
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
-        features: Tensor = signals.features  # type: ignore[assignment]
-        attention: Tensor = signals.cls_attention  # type: ignore[assignment]
+        features, attention = signals.given("features"), signals.given("cls_attention")
         units = unit_rows(features.to(tokens.device, torch.float32))
         weights = attention.to(tokens.device, torch.float32).sum(0) ** self.alpha
 
@@ -62,12 +61,12 @@ class SCOPE(Selector):
         return pick_by_tiles(signals, len(tokens), k, pick, tokens.device)
 
     def cover(self, similarity: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return ``k`` picks and what each was picked for, by cosines [n n] and weights [n]."""
+        """Return ``k`` picks and the value of each, from cosines [n n] and weights [n]."""
         order = torch.empty(k, dtype=torch.long, device=similarity.device)
         values = similarity.new_empty(k)
         covered = torch.zeros_like(weights)
         free = torch.zeros_like(weights)
-        # One buffer for all picks: fresh pages for each would cost as much as the arithmetic.
+        # One buffer for all picks: new memory for each would cost as much as the arithmetic.
         excess = torch.empty_like(similarity)
         for t in range(k):
             gains = torch.sub(similarity, covered, out=excess).clamp_(min=0).sum(1)

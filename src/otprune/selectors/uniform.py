@@ -13,13 +13,13 @@ from otprune.types import PickOrder, VisualTokens
 class Uniform(Selector):
     """Even stride over the raster order: positions floor((2i + 1) n / 2k), i = 0..k-1.
 
-    One subject of the OTPrune paper's Fig. 2. Positions are the middles of k equal stretches, so
-    both ends of the sequence are treated alike. Not nested. O(k).
+    A baseline of the OTPrune paper's Fig. 2. Positions are the middles of k equal intervals, so
+    that the selection is symmetric. Not nested. O(k).
     """
 
     @property
     def nested(self) -> bool:
-        """A stride for fewer tokens is no part of a stride for more."""
+        """No: the positions for fewer tokens are not among those for more."""
         return False
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:

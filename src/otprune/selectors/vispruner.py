@@ -1,4 +1,4 @@
-"""VisPruner: attended tokens, and what is left of the others without duplicates (2412.01818)."""
+"""VisPruner: attended tokens, and others after near-duplicates are removed (arXiv 2412.01818)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from otprune.tiles import pick_by_tiles
 from otprune.types import PickOrder, VisualTokens
 
 _DROPPED_AT_ONCE = 8
-"""Tokens that one round of duplicate removal drops at most, as in the released code."""
+"""Most tokens that one round of duplicate removal drops, as in the released code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +23,19 @@ class VisPruner(Selector):
 
     Source: arXiv 2412.01818 (ICCV 2025). Of k tokens, int(k r) are those with the highest
     CLS attention, mean over heads, in the block whose output the projector takes. The others form a
-    list, highest attention first. Round by round, the list is split into its even and odd places;
-    each token at an even place is scored by its largest cosine to one at an odd place, the (at
-    most) 8 with the highest scores are dropped, and the even places that are left, highest score
-    first, followed by the odd ones, are the next round's list. Cosines are of the features that the
-    projector takes. Each tile of an image in several tiles keeps its share of the budget, as even
-    as it can be.
+    list, highest attention first. In each round the list is split into its even and odd places;
+    each token at an even place is scored by its largest cosine to one at an odd place, and the (at
+    most) 8 with the highest scores are dropped. The other tokens at even places, highest score
+    first, followed by those at odd places, are the next round's list. Cosines are of the features
+    that the projector takes. An image in several tiles is ranked tile by tile, with the budget
+    divided as evenly as possible.
 
-    Differs from the released code, which breaks off where a list has odd length or more tokens are
-    to be dropped than there are even places: here the even places are then one more than the odd
-    ones, and a round drops no more than there are. Scores are float64. One pair of near-equal
-    scores that changes places changes every later split: the released code in float32 and the same
-    procedure in float64 differ in a fifth to a half of the kept tokens on about half of all inputs.
-    Here ties are settled by index, so that the answer does not depend on a sort's whim.
+    Differs from the released code, which fails where a list has odd length, or where more tokens
+    are to be dropped than there are even places. Here there is then one more even place than odd
+    ones, and a round drops at most all of them. Scores are float64. Two near-equal scores that swap
+    places change every later split: the released code in float32 and the same procedure in float64
+    differ in a fifth to a half of the kept tokens on about half of all inputs. Here ties go by
+    index, so that the result does not depend on the sorting algorithm.
 
     Budgets are not nested. Cost O(n²c) for cosines of c channels and O(n²) a round, (n - k) / 8
     rounds; memory O(n²) in float64. Of equal scores the lower index stays.
@@ -45,7 +45,7 @@ class VisPruner(Selector):
     """
 
     needs = frozenset({"cls_attention", "features"})
-    # What the authors' page runs; the first is the default.
+    # The settings on the authors' page; the first is the default.
     presets: ClassVar = {
         "128_tokens": {"important_ratio": 0.5},
         "64_tokens": {"important_ratio": 0.75},
@@ -63,12 +63,12 @@ class VisPruner(Selector):
 
     @property
     def nested(self) -> bool:
-        """Whether smaller budgets are prefixes: no, each starts from another list."""
+        """No: each budget starts from a different list."""
         return False
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         attention = mean_attention(signals).to(tokens.device)
-        features: Tensor = signals.features  # type: ignore[assignment]
+        features = signals.given("features")
 
         def pick(index: Tensor, count: int) -> Tensor:
             order = attention[index].argsort(descending=True, stable=True)
@@ -82,7 +82,7 @@ class VisPruner(Selector):
 
 
 def without_duplicates(residual: Tensor, target: int, similarity: Tensor) -> Tensor:
-    """Return ``target`` tokens of a list, whose order matters; see `VisPruner`."""
+    """Return the ``target`` tokens that remain of an ordered list; see `VisPruner`."""
     if target == 0:
         return residual[:0]
     while len(residual) > target:

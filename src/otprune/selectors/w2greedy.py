@@ -5,8 +5,8 @@ moments S = UᵀU/n of all tokens and S_C = U_CᵀU_C/k of the kept ones C, is
 
     W₂² = tr S + tr S_C - 2 f(C),    f(C) = tr (S^½ S_C S^½)^½.
 
-1. On unit-norm tokens tr S = tr S_C = 1 whatever C is: no term is dropped, and the distance falls
-   exactly as f rises. (OTPrune scales channels instead, where tr S_C does depend on C.)
+1. On unit-norm tokens tr S = tr S_C = 1 for every C, so no term is neglected: the distance falls
+   exactly as f rises. (OTPrune scales channels instead, where tr S_C depends on C.)
 2. The non-zero eigenvalues of S^½ S_C S^½ are those of M_C / (nk), M = (U Uᵀ)², M_C its rows and
    columns in C. So f(C) = tr (M_C^½) / √(nk): for given k, maximise F(C) = Σ_i μ_i(M_C)^½.
 3. √x = (1/2π) ∫₀^∞ λ^{-½} log(1 + x/λ) dλ, hence
@@ -14,18 +14,19 @@ moments S = UᵀU/n of all tokens and S_C = U_CᵀU_C/k of the kept ones C, is
        F(C) = (1/2π) ∫₀^∞ λ^{-½} log det (I + M_C/λ) dλ,
 
    a positive mixture of log-determinants of I + PSD. Each is monotone and submodular in C, so F is,
-   and the greedy rule reaches at least (1 - 1/e) of its maximum: for the distance's own cross term,
-   not for a surrogate. The k in f is a constant of the budget, so picks are nested.
+   and the greedy rule reaches at least (1 - 1/e) of its maximum: of the distance's own cross term,
+   not of a substitute. The factor with k in f is the same for all C of one size, so picks are
+   nested.
 4. With λ = e^s the trapezoidal rule of step h = 2 integrates √x to 5e-5 (the integrand is analytic
    in |Im s| < π). The gain of a token is then Σ_q w_q log(v_q / λ_q), w_q = λ_q^½, where v_q is its
    conditional variance under λ_q I + M: one incremental Cholesky per node, all with the same picks.
 5. The tails of the sum are closed forms. Above n·max M_ii, log(1 + x/λ) = x/λ: a geometric series
-   times M_ii. Below, the variances no longer depend on λ, so the differences between tokens do not
-   either: the weight of the tail goes to the lowest node. That node is at 1e-6 max M_ii, where
-   the smaller eigenvalues of real tokens' M begin to matter little.
-6. All of it is float64: at the lowest nodes the conditional variances of tokens that the picks
-   nearly span are the node itself, and float32 rounding of M would decide. Rows of the factor are
-   kept within what exact arithmetic allows, |row_i|² <= v_i - λ, so rounding can never grow.
+   times M_ii. Below the lowest node the variances do not depend on λ, nor do the differences
+   between tokens, so the weight of that tail is added to the lowest node. It is at 1e-6 max M_ii,
+   below which eigenvalues of real tokens' M hardly contribute.
+6. Everything is float64: at the lowest nodes the conditional variances of tokens that the picks
+   nearly span equal the node, and in float32 the rounding of M would decide. Rows of the factor are
+   clamped to the exact bound |row_i|² <= v_i - λ, so that rounding errors cannot grow.
 """
 
 import math
@@ -48,11 +49,11 @@ _DENSE_UP_TO = 1024
 class W2Greedy(Selector):
     """Greedy maximiser of the cross term of the Gaussian W2 distance on unit-norm tokens.
 
-    Ours; the derivation is at the head of this file. All n tokens are candidates at each step,
-    nothing is sampled. Nested. float64 whatever the tokens' dtype. With Q quadrature nodes, 12 at
-    n = 576 and one more for every factor e² in n, the cost is O(Qnk²) beside that of the rows of M:
-    O(n²(d + n) / 2) up to 1024 tokens, O(nd min(n, d) + nk min(n, d)) beyond. Memory O(Qnk) and
-    that of M's factor, O(n²) or O(d²).
+    Ours; the derivation is at the start of this file. All n tokens are candidates at each step.
+    Nested. Computed in float64 for tokens of any dtype. Cost: O(Qnk²) with Q quadrature nodes (12
+    at n = 576, one more for every factor e² in n), and for the rows of M O(n²(d + n) / 2) up to
+    1024 tokens, O(nd min(n, d) + nk min(n, d)) beyond. Memory O(Qnk), and O(n²) or O(d²) for M's
+    factor.
     """
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:

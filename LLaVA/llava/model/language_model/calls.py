@@ -1,4 +1,4 @@
-"""What a call may ask for, checked before anything is computed."""
+"""Checks of a call's arguments, before anything is computed."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ _NOT_INSIDE = (
 """Ways of generating that cut, copy or preallocate caches, or split the prompt."""
 
 _NEVER = ("assistant_early_exit",)
-"""It calls generate() again, with embeddings and a model cut short."""
+"""It calls generate() again, with embeddings and with fewer layers."""
 
 
 def check_generation(kwargs: dict[str, Any], own: GenerationConfig | None, *, inside: bool) -> None:
-    """Raise ``ValueError`` for ways of generating that images or a pruned cache do not survive.
+    """Raise ``ValueError`` for ways of generating that do not work with images or a pruned cache.
 
     Args:
         kwargs: arguments of `generate`.
@@ -42,7 +42,7 @@ def check_generation(kwargs: dict[str, Any], own: GenerationConfig | None, *, in
 
 
 def with_defaults(kwargs: dict[str, Any]) -> None:
-    """Bound an answer that nothing bounds, and drop sampling settings of greedy decoding."""
+    """Limit an answer that has no limit, and remove sampling settings of greedy decoding."""
     limits = ("max_new_tokens", "max_length", "generation_config")
     if all(kwargs.get(name) is None for name in limits):
         kwargs["max_new_tokens"] = _LONGEST_ANSWER
@@ -53,10 +53,10 @@ def with_defaults(kwargs: dict[str, Any]) -> None:
 
 
 def check_continuing(input_ids: Tensor | None, images: bool) -> None:
-    """Raise ``ValueError`` for images where a call goes on from a cache or from embeddings."""
+    """Raise ``ValueError`` for images in a call that continues a cache or has embeddings."""
     if images:
         raise ValueError("images go with the prompt's ids, before anything is cached")
-    # Ids are looked at only if there are several: a look costs a wait for the device.
+    # A single id is not checked: reading it would wait for the device at every decoding step.
     if input_ids is None or input_ids.shape[1] == 1:
         return
     if bool((input_ids == IMAGE_TOKEN_INDEX).any()):

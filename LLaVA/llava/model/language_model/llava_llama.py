@@ -6,30 +6,37 @@ from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import Cache, DynamicCache, LlamaForCausalLM, LlamaModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from llava.configuration import LlavaConfig
 from llava.constants import IGNORE_INDEX
 from llava.images.layouts import Size
 from llava.model.language_model.calls import check_continuing, check_generation, with_defaults
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel, Prepared
 from llava.model.multimodal_encoder.builder import TOWERS
-from llava.pruning.inside_llm import install_hooks, layer_run
-from llava.pruning.prefill import LayerPlan, PrefillRun
-from llava.pruning.rows import Side
-from otprune.pruning.image_tokens import ImageTokens
-from otprune.pruning.settings import Pruning
-from otprune.pruning.trace import Trace
+from otprune.hf.layers import (
+    DecoderAdapter,
+    LayerPlan,
+    PrefillRun,
+    Side,
+    install_hooks,
+    layer_run,
+)
+from otprune.pruning import ImageTokens, Pruning, Trace
+
+__all__ = ["MODEL_PRUNING", "LlavaConfig", "LlavaLlamaForCausalLM", "LlavaLlamaModel"]
 
 
-class _ModelsOwn:
-    """Stands for the pruning that the model itself is set to."""
+class _ModelPruning:
+    """Type of `MODEL_PRUNING`."""
 
     def __repr__(self) -> str:
         return "the model's own pruning"
 
 
-OWN: Final = _ModelsOwn()
+MODEL_PRUNING: Final = _ModelPruning()
+"""Default of the argument ``pruning``: prune as the model's attribute ``pruning`` says."""
 
 _LLAMA_ARGUMENTS = (
     "input_ids",
@@ -43,8 +50,8 @@ _LLAMA_ARGUMENTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a call says about its images; see `LlavaLlamaForCausalLM.forward`."""
+class _ImageArguments:
+    """The arguments of a call that are about images; see `LlavaLlamaForCausalLM.forward`."""
 
     images: Tensor | Sequence[Tensor] | None
     image_sizes: Sequence[Size] | None
@@ -55,12 +62,6 @@ class _Asked:
     answer_lengths: Sequence[int] | None = None
 
 
-class LlavaConfig(LlamaConfig):
-    """Llama's configuration with LLaVA's ``mm_*`` fields as further attributes."""
-
-    model_type = "llava_llama"
-
-
 class LlavaLlamaModel(LlavaMetaModel, LlamaModel):
     """Llama's decoder with vision tower and projector."""
 
@@ -68,14 +69,15 @@ class LlavaLlamaModel(LlavaMetaModel, LlamaModel):
 
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__(config)
-        install_hooks(self.layers)
+        self.decoder_adapter = DecoderAdapter(self)
+        install_hooks(self.decoder_adapter)
 
 
 class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
     """Llama that answers questions about images, with visual tokens pruned on request.
 
     Attributes:
-        pruning: what every call prunes unless it says otherwise; None for nothing.
+        pruning: what every call prunes that is not given a pruning of its own; None for nothing.
     """
 
     config_class = LlavaConfig
@@ -97,6 +99,7 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         """Return the decoder with vision tower and projector."""
         return self.model
 
+    # Llama's `forward` has fewer arguments.
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
@@ -111,7 +114,7 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         image_sizes: Sequence[Size] | None = None,
         visual: Sequence[ImageTokens] | None = None,
         image_ids: Sequence[int | None] | None = None,
-        pruning: Pruning | _ModelsOwn | None = OWN,
+        pruning: Pruning | _ModelPruning | None = MODEL_PRUNING,
         trace: Trace | None = None,
         answer_lengths: Sequence[int] | None = None,
         layer_plan: LayerPlan | None = None,
@@ -119,14 +122,14 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
     ) -> CausalLMOutputWithPast:
         """Return logits, and the loss if labels are given, for prompts with images.
 
-        Logits and labels are those of the sequence that is left after pruning. Beyond the arguments
-        of Llama's `forward`:
+        Logits and loss are those of the pruned sequence. Arguments are those of Llama's `forward`
+        and:
 
         Args:
             input_ids: [b t], `IMAGE_TOKEN_INDEX` where an image goes; padding on either side.
             attention_mask: which ids are no padding.
             position_ids: with ``inputs_embeds`` or a filled cache only.
-            past_key_values: cache; if it holds something the call goes on from it, without images.
+            past_key_values: cache; if it is not empty the call continues it, without images.
             inputs_embeds: instead of ids, and then without images.
             labels: one for each id, `IGNORE_INDEX` where no loss is taken.
             use_cache: keep keys and values.
@@ -134,16 +137,17 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             images: pixel values, see `encode_visual`; one image for each `IMAGE_TOKEN_INDEX`.
             image_sizes: width and height of each image in pixels.
             visual: visual tokens of each image instead of ``images``.
-            image_ids: a number that names each image, for seeded methods.
-            pruning: instead of the model's own for this call.
+            image_ids: a number for each image, by which seeded methods tell images apart.
+            pruning: for this call instead of the model's own; None prunes nothing.
             trace: filled with what was done.
             answer_lengths: how many ids at the end of each row are a given answer, by which
                 nothing may be chosen.
-            layer_plan: what `generate` hands on; not for callers.
+            layer_plan: passed on by `generate`; not for callers.
             **kwargs: as Llama.
 
         Raises:
-            ValueError: see `prepare`; images and visual both given, or given where a call goes on.
+            ValueError: as `prepare`; images and visual both given, or images given to a call that
+                continues a cache or has embeddings.
         """
         call: dict[str, Any] = {
             "input_ids": input_ids,
@@ -157,24 +161,26 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             **kwargs,
         }
         chosen = self._chosen(pruning)
-        asked = _Asked(images, image_sizes, visual, image_ids, chosen, trace, answer_lengths)
+        given = _ImageArguments(
+            images, image_sizes, visual, image_ids, chosen, trace, answer_lengths
+        )
         cached = past_key_values is not None and past_key_values.get_seq_length() > 0
         if inputs_embeds is None and input_ids is not None and not cached:
-            layer_plan = self._start(call, asked)
+            layer_plan = self._start(call, given)
         else:
             check_continuing(input_ids, images is not None or visual is not None)
         return self._run(call, layer_plan)
 
-    def _chosen(self, pruning: Pruning | _ModelsOwn | None) -> Pruning | None:
-        return self.pruning if isinstance(pruning, _ModelsOwn) else pruning
+    def _chosen(self, pruning: Pruning | _ModelPruning | None) -> Pruning | None:
+        return self.pruning if isinstance(pruning, _ModelPruning) else pruning
 
-    def _start(self, call: dict[str, Any], asked: _Asked) -> LayerPlan | None:
-        """Put embeddings in the place of a call's ids; return what is still to be pruned."""
+    def _start(self, call: dict[str, Any], given: _ImageArguments) -> LayerPlan | None:
+        """Replace a call's ids by embeddings; return what is to be pruned inside the model."""
         if call["position_ids"] is not None:
             raise ValueError("position_ids follow from attention_mask and pruning; leave them out")
         side: Side = getattr(self.config, "tokenizer_padding_side", "right")
         prepared = self._prepared(
-            call["input_ids"], call["attention_mask"], call["labels"], asked, side
+            call["input_ids"], call["attention_mask"], call["labels"], given, side
         )
         batch = prepared.batch
         call |= {
@@ -187,20 +193,20 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         return prepared.plan
 
     def _run(self, call: dict[str, Any], plan: LayerPlan | None) -> Any:
-        """Call Llama, pruned inside if there is a plan or a cache that was."""
+        """Call Llama, pruned inside if there is a plan or a cache that was filled under one."""
         use_cache = self.config.use_cache if call["use_cache"] is None else call["use_cache"]
         if plan is not None and call["past_key_values"] is None and use_cache:
-            # What decoding needs to know lives on the cache, so it must exist beforehand.
+            # What decoding needs is stored on the cache, so it must exist beforehand.
             call["past_key_values"] = DynamicCache(config=self.config)
-        given = call["input_ids"] if call["inputs_embeds"] is None else call["inputs_embeds"]
-        new = 0 if given is None else given.shape[1]
+        entering = call["input_ids"] if call["inputs_embeds"] is None else call["inputs_embeds"]
+        new = 0 if entering is None else entering.shape[1]
         llama: Any = super()
-        with layer_run(self.model, plan, call["past_key_values"], new) as run:
+        with layer_run(self.model.decoder_adapter, plan, call["past_key_values"], new) as run:
             if not isinstance(run, PrefillRun) or call["labels"] is None:
                 return llama.forward(**call)
             labels, as_object = call.pop("labels"), call.pop("return_dict", None)
             output = llama.forward(**call, return_dict=True)
-        # Only now is it known which positions are left.
+        # Only after the call is it known which positions remain.
         others = {name: value for name, value in call.items() if name not in _LLAMA_ARGUMENTS}
         loss = self.loss_function(
             logits=output.logits,
@@ -216,29 +222,30 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         input_ids: Tensor,
         attention_mask: Tensor | None,
         labels: Tensor | None,
-        asked: _Asked,
+        given: _ImageArguments,
         side: Side,
     ) -> Prepared:
-        if asked.images is not None and asked.visual is not None:
+        if given.images is not None and given.visual is not None:
             raise ValueError("images and visual must not both be given")
-        visual: Sequence[ImageTokens] = asked.visual or []
+        visual: Sequence[ImageTokens] = given.visual or []
         # An empty list is how some callers say that there are no images.
-        if asked.images is not None and len(asked.images) > 0:
-            signals = frozenset() if asked.pruning is None else asked.pruning.needs
-            visual = self.encode_visual(asked.images, asked.image_sizes, signals)
+        if given.images is not None and len(given.images) > 0:
+            signals = frozenset() if given.pruning is None else given.pruning.needs
+            visual = self.encode_visual(given.images, given.image_sizes, signals)
         return self.prepare(
             input_ids,
             attention_mask,
             labels,
             visual,
-            pruning=asked.pruning,
+            pruning=given.pruning,
             side=side,
-            image_ids=asked.image_ids,
-            answer_lengths=asked.answer_lengths,
-            trace=asked.trace,
+            image_ids=given.image_ids,
+            answer_lengths=given.answer_lengths,
+            trace=given.trace,
         )
 
     @torch.no_grad()
+    # transformers' `generate` has other positional arguments; LLaVA's users give these.
     def generate(  # type: ignore[override]
         self,
         inputs: Tensor | None = None,
@@ -248,29 +255,29 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         attention_mask: Tensor | None = None,
         visual: Sequence[ImageTokens] | None = None,
         image_ids: Sequence[int | None] | None = None,
-        pruning: Pruning | _ModelsOwn | None = OWN,
+        pruning: Pruning | _ModelPruning | None = MODEL_PRUNING,
         trace: Trace | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Return the new tokens, [b t], or what ``return_dict_in_generate`` asks for.
+        """Return the new tokens, [b t], or the object that ``return_dict_in_generate`` requests.
 
-        Rows may be padded on either side and are padded on the left inside: padding on the right
-        changes what shorter rows of a batch answer. Without ``max_new_tokens`` or ``max_length``
-        up to 1024 tokens are written.
+        Rows may be padded on either side. Inside they are padded on the left, since padding on the
+        right changes the answers of a batch's shorter rows. Without ``max_new_tokens`` or
+        ``max_length`` at most 1024 tokens are written.
 
         Args:
             inputs: token ids [b t], `IMAGE_TOKEN_INDEX` where an image goes.
-            images: see `forward`; likewise image_sizes, visual, image_ids, pruning and trace.
+            images: as in `forward`; likewise image_sizes, visual, image_ids, pruning and trace.
             image_sizes: width and height of each image in pixels.
             attention_mask: which ids are no padding.
             visual: visual tokens of each image instead of ``images``.
-            image_ids: a number that names each image.
-            pruning: instead of the model's own for this call.
+            image_ids: a number for each image.
+            pruning: for this call instead of the model's own.
             trace: filled with what was done.
             **kwargs: as transformers' `generate`.
 
         Raises:
-            ValueError: see `prepare`; embeddings given; pruning inside the language model with a
+            ValueError: as `prepare`; embeddings given; pruning inside the language model with a
                 way of generating that cuts or splits caches (assisted, chunked, static, ...).
         """
         inputs = kwargs.pop("input_ids", inputs)
@@ -278,8 +285,9 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             raise ValueError("generate needs token ids; embeddings are made from them here")
         if kwargs.pop("position_ids", None) is not None:
             raise ValueError("position_ids follow from attention_mask and pruning; leave them out")
-        asked = _Asked(images, image_sizes, visual, image_ids, self._chosen(pruning), trace)
-        prepared = self._prepared(inputs, attention_mask, None, asked, "left")
+        chosen = self._chosen(pruning)
+        given = _ImageArguments(images, image_sizes, visual, image_ids, chosen, trace)
+        prepared = self._prepared(inputs, attention_mask, None, given, "left")
         check_generation(kwargs, self.generation_config, inside=prepared.plan is not None)
         if prepared.plan is not None:
             kwargs["layer_plan"] = prepared.plan

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from llava.configuration import KNOWN_TOWERS
 from llava.images.processor import ImageProcessor, processor_from_config
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from llava.model.multimodal_encoder.dinov2_encoder import Dinov2VisionTower
@@ -17,26 +18,8 @@ TOWERS: dict[str, type[VisionTower]] = {
     "dinov2": Dinov2VisionTower,
 }
 
-_CLIP_LARGE = {
-    "model_type": "clip_vision_model",
-    "hidden_act": "quick_gelu",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "layer_norm_eps": 1e-5,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-    "patch_size": 14,
-    "projection_dim": 768,
-}
-KNOWN_TOWERS: dict[str, dict[str, Any]] = {
-    "openai/clip-vit-large-patch14-336": {**_CLIP_LARGE, "image_size": 336},
-    "openai/clip-vit-large-patch14": {**_CLIP_LARGE, "image_size": 224},
-}
-"""Configurations of the towers that LLaVA's checkpoints name, so that a checkpoint with the tower's
-weights inside needs nothing from elsewhere."""
-
 _NOT_SETTINGS = ("model_type", "architectures", "torch_dtype", "dtype", "transformers_version")
-"""What stored configurations say beside the tower's shape. The dtype is the whole model's."""
+"""Fields of stored configurations that are no settings of the tower; its dtype is the model's."""
 
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 
@@ -50,7 +33,7 @@ def build_vision_tower(config: Any) -> VisionTower:
     that of the tower's family at the tower's image size.
 
     Raises:
-        ValueError: an unknown kind of tower; settings that it does not have.
+        ValueError: an unknown type of tower; settings that it does not have.
     """
     raw = vision_settings(config)
     kind = raw.get("model_type")
@@ -77,7 +60,7 @@ def vision_settings(config: Any) -> dict[str, Any]:
     """Return the tower's own configuration as a flat dictionary.
 
     Raises:
-        ValueError: it is neither given nor known by name.
+        ValueError: it is not given, and the tower's name is not known.
     """
     raw = getattr(config, "mm_vision_config", None)
     if raw is None:
@@ -88,7 +71,7 @@ def vision_settings(config: Any) -> dict[str, Any]:
                 f"known without it: {', '.join(KNOWN_TOWERS)}"
             )
         raw = KNOWN_TOWERS[name]
-    # CLIP and SigLIP repositories hold text and vision; only the vision half is wanted.
+    # CLIP and SigLIP repositories describe both encoders; only the vision encoder is used.
     nested = raw.get("vision_config")
     if isinstance(nested, Mapping):
         return {**nested, "model_type": raw.get("model_type")}

@@ -1,7 +1,7 @@
-"""CLIP's text half and its projections: questions and patches in the space that they share.
+"""CLIP's text encoder and projections: questions and patches in the space that they share.
 
-LLaVA's checkpoints hold the vision half alone. The repository of the tower that they name holds
-both, and the tokenizer.
+LLaVA's checkpoints hold the vision encoder alone. The repository of the tower that they name also
+holds the text encoder and its tokenizer.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from llava.checkpoint.errors import CheckpointError
-from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.files import CheckpointError, CheckpointFiles
 from llava.checkpoint.layouts import is_weight
 from llava.checkpoint.shards import Weights, read_weights
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -23,12 +22,12 @@ _TEXTS = "text_projection.weight"
 
 
 class ClipText:
-    """CLIP's text encoder, float32, and the projection of its vision half.
+    """CLIP's text encoder, float32, and the projection of its vision encoder.
 
-    Not part of the model: nothing of it is in the model's state.
+    Not a part of the model, whose state holds nothing of it.
 
     Args:
-        model: text half with its projection.
+        model: text encoder with its projection.
         tokenizer: CLIP's.
         visual_projection: weight of the projection of patches, [p c].
         device: where texts are encoded.
@@ -42,6 +41,7 @@ class ClipText:
         device: torch.device,
     ) -> None:
         self._model = model.float().eval().requires_grad_(False)
+        # transformers decorates `to` in a way that hides its signature from type checkers.
         self._model.to(device=device)  # type: ignore[call-arg]
         self._tokenizer = tokenizer
         self._projection = visual_projection.float().to(device)
@@ -49,13 +49,13 @@ class ClipText:
 
     @classmethod
     def load(cls, files: CheckpointFiles, device: torch.device) -> "ClipText":
-        """Return the text half that a CLIP repository holds.
+        """Return the text encoder of a CLIP repository.
 
         Raises:
-            CheckpointError: it holds none, or no tokenizer; weights that do not fit config.json.
+            CheckpointError: it has none, or no tokenizer; weights that do not fit config.json.
         """
         try:
-            weights = read_weights(files, _is_other_half)
+            weights = read_weights(files, _is_text_or_projection)
         except CheckpointError as error:
             raise CheckpointError(f"{_lacks(files, 'weights')}: {error}") from None
         for name in (_PATCHES, _TEXTS):
@@ -67,9 +67,9 @@ class ClipText:
     def text(self, question: str) -> Float[Tensor, "s p"]:
         """Return a question in the shared space, one row for each segment; see `segments`.
 
-        A segment's row is taken where CLIP itself takes it: at the end of the text, which of
-        several segments only the last one has. The others follow CLIP's rule all the same, as in
-        CDPruner's released code.
+        A segment's row is taken at the position that CLIP's rule gives. That is the end of the
+        text, which only the last of several segments contains; the rule is applied to the others
+        all the same, as in CDPruner's released code.
         """
         limit = self._model.config.max_position_embeddings
         ids, mask = segments(self._tokenizer(question, verbose=False).input_ids, limit)
@@ -80,7 +80,8 @@ class ClipText:
     def patches(self, tower: CLIPVisionTower, hidden: Float[Tensor, "*b c"]) -> Tensor:
         """Return hidden states of patches in the shared space, [*b p] float32.
 
-        In CLIP's own order: the tower's last norm, then the projection, neither meant for patches.
+        As in CLIP, the tower's last norm is applied, then the projection; CLIP itself does so for
+        the CLS token only.
         """
         with torch.no_grad():
             normed = tower.vision_tower.post_layernorm(hidden.to(tower.device, tower.dtype)).float()
@@ -90,9 +91,9 @@ class ClipText:
 def segments(
     ids: Sequence[int], length: int
 ) -> tuple[Int64[Tensor, "s length"], Bool[Tensor, "s length"]]:
-    """Return a text's ids in segments, the last one filled with zeros, and which are no filling.
+    """Return a text's ids in segments, the last one padded with zeros, and which are no padding.
 
-    Start and end of the text stand once, so later segments have no start of their own.
+    Start and end tokens occur once in the text, so later segments have no start token.
     """
     rows = max(1, -(-len(ids) // length))
     filled = torch.zeros(rows * length, dtype=torch.long)
@@ -101,12 +102,12 @@ def segments(
     return filled.view(rows, length), mask.view(rows, length)
 
 
-def _is_other_half(name: str) -> bool:
+def _is_text_or_projection(name: str) -> bool:
     return is_weight(name) and name.startswith(("text_model.", _TEXTS, _PATCHES))
 
 
 def _lacks(files: CheckpointFiles, what: str) -> str:
-    return f"clip_text and clip_patches need CLIP's text half; {files.name} lacks {what}"
+    return f"clip_text and clip_patches need CLIP's text encoder; {files.name} lacks {what}"
 
 
 def _model(files: CheckpointFiles, weights: Weights) -> CLIPTextModelWithProjection:
@@ -114,14 +115,14 @@ def _model(files: CheckpointFiles, weights: Weights) -> CLIPTextModelWithProject
     if not isinstance(settings, dict):
         raise CheckpointError(_lacks(files, "text_config in config.json"))
     known = {key: value for key, value in settings.items() if key not in ("torch_dtype", "dtype")}
-    # The size of the shared space stands in config.json twice, and the two need not agree.
+    # The size of the shared space is in config.json twice, and the two may differ.
     config = CLIPTextConfig(**{**known, "projection_dim": len(weights[_TEXTS])})
     model = CLIPTextModelWithProjection(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"CLIP's text half in {files.name} is damaged: {reason}") from None
+        raise CheckpointError(f"CLIP's text encoder in {files.name} is damaged: {reason}") from None
     return model
 
 
@@ -138,4 +139,5 @@ def _tokenizer(files: CheckpointFiles) -> CLIPTokenizer:
             raise CheckpointError(_lacks(files, "vocab.json with merges.txt, and tokenizer.json"))
         vocabulary, rules = stored["vocab"], stored["merges"]
     pairs = [tuple(rule.split()) if isinstance(rule, str) else tuple(rule) for rule in rules]
+    # transformers annotates strings; its tokenizer takes a dictionary and pairs as well.
     return CLIPTokenizer(vocab=vocabulary, merges=pairs)  # type: ignore[arg-type]

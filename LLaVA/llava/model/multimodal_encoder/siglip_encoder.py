@@ -18,7 +18,7 @@ class SiglipVisionTower(VisionTower):
 
     @classmethod
     def default_processor(cls, side: int) -> ImageProcessor:
-        """Return SigLIP's own: squeezed to a square, values from -1 to 1."""
+        """Return SigLIP's own: resized to a square, values from -1 to 1."""
         half = (0.5, 0.5, 0.5)
         return ImageProcessor(side=side, fit="exact", image_mean=half, image_std=half)
 

@@ -1,4 +1,4 @@
-"""What every vision tower does: run the blocks that are needed, and hand out what is asked for."""
+"""The interface of vision towers: features of tiles, and the signals that methods need."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -23,7 +23,7 @@ TOWER_SIGNALS = frozenset(
         "cls_features",
     }
 )
-"""Side information that a tower can give; see `otprune.Signals`."""
+"""Signals that a tower can give; see `otprune.Signals`."""
 
 _OF_CLS = frozenset({"cls_attention", "final_cls_attention", "cls_features"})
 _OF_NEXT = frozenset({"final_cls_attention", "final_keys"})
@@ -32,10 +32,10 @@ _OF_BLOCK = frozenset({"cls_attention", "encoder_keys"})
 
 @dataclass(frozen=True, slots=True)
 class TowerOutput:
-    """Patch features of a batch of tiles, and what was asked for beside them.
+    """Patch features of a batch of tiles, and the requested signals.
 
     Attributes:
-        features: what the projector takes, [b n c].
+        features: the projector's input, [b n c].
         signals: by name, tiles first: cls_attention [b h n], final_cls_attention [b n],
             cls_features [b c], the others [b n c].
     """
@@ -50,16 +50,16 @@ class TowerOutput:
 
 
 class VisionTower(nn.Module, ABC):
-    """A vision transformer whose hidden state ``select_layer`` feeds the projector.
+    """A vision transformer whose hidden state ``select_layer`` is the projector's input.
 
     Only the blocks up to that hidden state are run. ``select_layer`` counts hidden states as
-    transformers does: 0 are the embeddings, i the output of block i, negative numbers from the end.
+    transformers does: 0 is the embeddings, i the output of block i, negative ones from the end.
 
     Attributes:
         vision_tower: the transformers model.
         select_layer: number of the hidden state.
         select_feature: "patch" leaves the CLS token out, "cls_patch" keeps it in front.
-        image_processor: makes the tiles that this tower takes.
+        image_processor: produces the tiles that this tower takes.
     """
 
     has_cls: ClassVar[bool]
@@ -125,7 +125,7 @@ class VisionTower(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where tiles are wanted."""
+        """Device on which tiles are expected."""
         return execution_device(self.vision_tower)
 
     def forward(self, images: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b n c"]:
@@ -137,13 +137,12 @@ class VisionTower(nn.Module, ABC):
     ) -> TowerOutput:
         """Return features and the named signals, all in the dtype of the tiles.
 
-        Keys and attention come from the block whose output is the selected hidden state, as
-        attention number ``select_layer`` of transformers; ``final_*`` from the block after it. They
-        cost one product of queries and keys, computed anew for the CLS token alone, and nothing
-        when they are not asked for.
+        Keys and attention come from the block whose output is the selected hidden state
+        (transformers' attention number ``select_layer``), ``final_*`` from the block after it. They
+        cost one product of keys and the CLS token's query, and nothing if they are not requested.
 
         Raises:
-            ValueError: a signal that this tower cannot give; tiles of another size.
+            ValueError: a signal that the tower cannot give; tiles of another size.
         """
         self.check_signals(signals)
         side = self.image_processor.side
@@ -166,8 +165,8 @@ class VisionTower(nn.Module, ABC):
     ) -> Float[Tensor, "b n c"]:
         """Return the features of tiles down-sampled to ``rows`` x ``columns`` patches.
 
-        Pixels are averaged (bicubic, antialiased), position embeddings interpolated as the tower's
-        own code does for other sizes.
+        Pixels are resized (bicubic, antialiased); position embeddings are interpolated by the
+        tower's own code for other sizes.
         """
         patch = self.config.patch_size
         small = torch.nn.functional.interpolate(
@@ -185,7 +184,7 @@ class VisionTower(nn.Module, ABC):
 
     @property
     def _patches(self) -> slice:
-        """What of a hidden state the projector takes."""
+        """The positions of a hidden state that are the projector's input."""
         return slice(1 if self.has_cls and self.select_feature == "patch" else 0, None)
 
     def check_signals(self, signals: Collection[str]) -> None:
@@ -207,7 +206,13 @@ class VisionTower(nn.Module, ABC):
                 )
 
     def _signals(self, before: Tensor, states: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """Return signals of the last block that ran, from its input and output, and of the next."""
+        """Return signals of the last block that ran and of the next one.
+
+        Args:
+            before: input of the last block that ran.
+            states: its output.
+            wanted: names of the signals.
+        """
         found: dict[str, Tensor] = {}
         blocks = self._blocks()
         if wanted & _OF_BLOCK:
@@ -237,11 +242,11 @@ class VisionTower(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def default_processor(cls, side: int) -> ImageProcessor:
-        """Return the preprocessing that this family of towers was trained with."""
+        """Return the preprocessing with which this family of towers was trained."""
 
     @abstractmethod
     def _embed(self, images: Tensor, resized: bool = False) -> Tensor:
-        """Return the input of the first block, [b t c]; ``resized``: tiles of another size."""
+        """Return the input of the first block, [b t c]; ``resized``: tiles have another size."""
 
     @abstractmethod
     def _blocks(self) -> nn.ModuleList:
@@ -249,4 +254,4 @@ class VisionTower(nn.Module, ABC):
 
     @abstractmethod
     def _attention_of(self, block: Any, states: Tensor) -> tuple[Any, Tensor]:
-        """Return a block's attention and the normalised states that it would be given."""
+        """Return a block's attention module and that module's input for the block's input."""

@@ -10,7 +10,7 @@ def build_vision_projector(config: Any) -> nn.Module:
     """Return the projector that ``config.mm_projector_type`` names.
 
     "linear" is one layer, "mlp2x_gelu" (LLaVA-1.5 and 1.6) two with a GELU between, and so on;
-    "identity" passes features on.
+    "identity" returns its input.
 
     Raises:
         ValueError: another type, or "identity" between unequal channels.

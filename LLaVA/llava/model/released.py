@@ -1,15 +1,15 @@
-"""What the released forks do to any prompt, mistakes included, for comparison with their numbers.
+"""Prune as the released forks do, mistakes included, for comparison with their numbers.
 
 The forks of OTPrune (3414730) and DivPrune (799e2d9) prune the finished batch:
 
-- the block of positions 35 to 35 + n, whatever lies there: 35 is where the image of a vicuna_v1
+- the block of positions 35 to 35 + n, whatever it holds: 35 is where the image of a vicuna_v1
   prompt starts, so with another template text competes with image tokens and is dropped;
 - with the n and the selection of row 0 for all rows;
 - once, so further images stay whole;
 - after rows have been cut to ``tokenizer_model_max_length``;
 - at layer 0 only: any other ``LAYER_INDEX`` prunes nothing.
 
-`prune_as_released` is not used unless ``compat="reference"`` asks for it.
+`prune_as_released` is used under ``compat="reference"`` only.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from torch import Tensor
 from llava.model.splice import Spliced
 from otprune import Selector, resolve_budget
 from otprune.greedy.reference import greedy_reference
-from otprune.pruning.settings import Stage
+from otprune.pruning import Stage
 
 TEXT_BEFORE_IMAGE = 35
 
@@ -34,10 +34,10 @@ def greedy_select(
     dtype: torch.dtype | None = None,
     epsilon: float | None = None,
 ) -> list[int]:
-    """Return ``max_length`` greedy picks of a kernel in full, in the order of picking.
+    """Return ``max_length`` greedy picks of a full kernel matrix, in the order of picking.
 
     The released code's function with its arguments: ``dtype`` is that of the Cholesky rows;
-    ``item_size``, ``device`` and ``epsilon`` follow from the kernel. Picks never repeat.
+    ``item_size``, ``device`` and ``epsilon`` are not used. Picks never repeat.
     """
     return greedy_reference(kernel_matrix, max_length, dtype).order.tolist()
 
@@ -45,7 +45,7 @@ def greedy_select(
 def prune_as_released(batch: Spliced, stage: Stage, n: int) -> tuple[Spliced, Int64[Tensor, " k"]]:
     """Return a batch as the released forks prune it, and what they keep of the block.
 
-    The kept positions count from the block's first, in the order in which they enter.
+    Kept positions are counted from the block's start, in the order in which they enter the model.
 
     Args:
         batch: the whole batch, unpruned and padded on the right.
@@ -53,7 +53,7 @@ def prune_as_released(batch: Spliced, stage: Stage, n: int) -> tuple[Spliced, In
         n: visual tokens of the first image of the batch.
 
     Raises:
-        ValueError: the block reaches beyond the batch, where the forks end in an exception.
+        ValueError: the block reaches beyond the batch, which is an exception in the forks, too.
     """
     length = batch.embeds.shape[1]
     first, last = TEXT_BEFORE_IMAGE, TEXT_BEFORE_IMAGE + n

@@ -26,12 +26,23 @@ def stacked(
 
 
 def as_rows(tensor: Tensor, rows: int) -> Tensor:
-    """Return a tensor that stands for all rows alike as one with a row for each."""
+    """Return a tensor [1 ...] that holds for all rows alike as [rows ...]; others unchanged."""
     return tensor.expand(rows, *tensor.shape[1:])
 
 
-def take_positions(tensor: Tensor, index: Int64[Tensor, "b t"]) -> Tensor:
-    """Return positions of each row: [b t ...] at [b u] gives [b u ...]."""
+def take_positions(tensor: Tensor, index: Int64[Tensor, "b u"]) -> Tensor:
+    """Return some positions of each row: [b t ...] becomes [b u ...]."""
     index = index.to(tensor.device)
     spread = index.reshape(*index.shape, *[1] * (tensor.ndim - 2))
     return tensor.gather(1, spread.expand(-1, -1, *tensor.shape[2:]))
+
+
+def take_last_axis(tensor: Int64[Tensor, "*m b t"], index: Int64[Tensor, "b u"]) -> Tensor:
+    """Return some positions of each row: [b t] or [m b t] becomes [b u] or [m b u].
+
+    A row axis of length 1 holds for all rows alike.
+    """
+    index = index.to(tensor.device)
+    leading = tensor.shape[:-2]
+    whole = tensor.expand(*leading, len(index), tensor.shape[-1])
+    return whole.gather(-1, index.expand(*leading, *index.shape))

@@ -27,15 +27,14 @@ def write_checkpoint(
     dtype: torch.dtype | None = None,
     shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write config, weights in safetensors shards, and tokenizer, the vision tower inside.
+    """Write config, weights in safetensors shards, vision tower included, and tokenizer.
 
-    What `load_pretrained_model` reads again; LLaVA's original code reads it too if the tower is one
-    that it knows.
+    `load_pretrained_model` reads the result; so does LLaVA's original code if it knows the tower.
 
     Args:
         model: the model; its ``config.mm_vision_config`` describes the tower.
         tokenizer: its tokenizer.
-        folder: made if need be; weights in it are removed, other files of these names overwritten.
+        folder: created if needed; its weights are removed, other files of these names overwritten.
         dtype: dtype of the stored weights; the model's own if not given.
         shard_bytes: largest size of a shard.
 
@@ -54,7 +53,7 @@ def write_checkpoint(
     }
     shards = _shards(weights, shard_bytes)
     for pattern in _WEIGHT_FILES:
-        # What is left of an earlier checkpoint would be read instead of the new one.
+        # Files of an earlier checkpoint would be read instead of the new one.
         for path in folder.glob(pattern):
             path.unlink()
     _write_json(folder / "config.json", _config(model, dtype or model.dtype))
@@ -122,7 +121,7 @@ def _write_shards(shards: list[dict[str, Tensor]], folder: Path) -> None:
         save_file(shard, folder / file, metadata={"format": "pt"})
         where |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-    # Last: an interrupted writing leaves no index, and so nothing that could be read.
+    # Last, so that an interrupted call leaves no index, and nothing that could be loaded.
     index = {"metadata": {"total_size": total}, "weight_map": where}
     _write_json(folder / "model.safetensors.index.json", index)
 

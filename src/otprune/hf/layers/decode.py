@@ -1,0 +1,91 @@
+"""A forward call that appends positions to prompts which were pruned inside the decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+from transformers import Cache
+
+from otprune.hf.layers.adapter import DecoderAdapter
+from otprune.hf.layers.rows import as_rows
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The layers from one stage to the next: what their cached prompt looks like.
+
+    Attributes:
+        layer: first layer.
+        valid: which cached positions of the prompt are no padding, [b t]; None if all are.
+        length: cached positions of the prompt.
+        shift: by how much compact positions are below the unpruned ones, [b 1]; None where
+            positions are original.
+    """
+
+    layer: int
+    valid: Bool[Tensor, "b t"] | None
+    length: int
+    shift: Int64[Tensor, "b 1"] | None
+
+
+class DecodeRun:
+    """One forward call that appends positions to a pruned prefill.
+
+    Args:
+        adapter: the decoder.
+        segments: what the prefill recorded.
+        cache: keys and values.
+        new: positions of the call.
+    """
+
+    def __init__(
+        self, adapter: DecoderAdapter, segments: Sequence[Segment], cache: Cache, new: int
+    ) -> None:
+        self.adapter = adapter
+        self.segments = {segment.layer: segment for segment in segments}
+        self.cache = cache
+        self.new = new
+        self.replaced: dict[str, Any] = {}
+        self.entered = 0
+
+    def finish(self) -> None:
+        """Check that the hooks of every segment ran.
+
+        Raises:
+            RuntimeError: they did not, as in compiled code.
+        """
+        if self.entered < len(self.segments):
+            raise RuntimeError(
+                "decoding after pruning inside the language model went past its hooks "
+                "(torch.compile?)"
+            )
+
+    def enter(
+        self, layer: int, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Return the hidden states and the replaced arguments of a layer."""
+        segment = self.segments.get(layer)
+        if segment is not None:
+            self.entered += 1
+            self.replaced = self._arguments(segment, hidden, kwargs)
+        return hidden, self.replaced
+
+    def _arguments(
+        self, segment: Segment, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        valid = None
+        if segment.valid is not None:
+            decoded = self.cache.get_seq_length(segment.layer) - segment.length
+            prompt = segment.valid.to(hidden.device)
+            valid = torch.cat([prompt, prompt.new_ones(len(prompt), decoded + self.new)], dim=1)
+        mask = self.adapter.causal_mask(segment.layer, hidden, valid, self.cache)
+        replaced: dict[str, Any] = {"attention_mask": mask}
+        if segment.shift is not None:
+            positions = as_rows(kwargs["position_ids"], len(hidden)).to(hidden.device)
+            positions = positions - segment.shift.to(hidden.device)
+            replaced["position_ids"] = positions
+            replaced["position_embeddings"] = self.adapter.rotary_angles(hidden, positions)
+        return replaced
