@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv and install every room that is present. Idempotent; safe to interrupt and to run again.
+# Make .venv and install every package that is present. Idempotent; safe to interrupt and to run again.
 #   bash scripts/setup.sh            nothing to do if nothing changed
 #   bash scripts/setup.sh --force    install again
 #   PYTHON=python3.12 bash scripts/setup.sh    another interpreter (3.11 or newer)
@@ -12,17 +12,17 @@ python=${PYTHON:-python3}
   exit 1
 }
 
-# One set-up at a time: several jobs may start on one shared folder.
+# One set-up at a time: several jobs may start in one shared folder.
 exec 9> .setup.lock
 if command -v flock > /dev/null; then flock 9; fi
 
-rooms=()
-for room in . LLaVA lmms_eval; do
-  if [ -f "$room/pyproject.toml" ]; then rooms+=("$room"); fi
+packages=()
+for package in . LLaVA lmms_eval; do
+  if [ -f "$package/pyproject.toml" ]; then packages+=("$package"); fi
 done
 
-# The published torchvision, and timm above it, cannot be loaded with a CPU build of torch, and
-# transformers and accelerate import them where they are. What can be loaded stays.
+# The published torchvision, and timm, which needs it, cannot be loaded with a CPU build of torch, and
+# transformers and accelerate import them if they are installed. What can be loaded stays.
 remove_broken_torchvision() {
   local found
   found=$(find .venv/lib -maxdepth 3 -type d \( -name torchvision -o -name timm \) 2> /dev/null || true)
@@ -33,7 +33,7 @@ remove_broken_torchvision() {
 
 # An environment cannot be moved, nor change its interpreter: either makes a new one.
 base=$("$python" -c 'import os, sys; print(sys.version, sys.base_prefix, os.getcwd())' | cksum)
-wanted="$base $(for room in "${rooms[@]}"; do cat "$room/pyproject.toml"; done | cat - constraints.txt scripts/setup.sh | cksum)"
+wanted="$base $(for package in "${packages[@]}"; do cat "$package/pyproject.toml"; done | cat - constraints.txt scripts/setup.sh | cksum)"
 stamp=.venv/.installed
 if [ "${1:-}" != --force ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   remove_broken_torchvision
@@ -52,12 +52,12 @@ install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check 
 # torch first and alone: with it in place nothing below can pull in another build of it.
 install torch
 targets=(-e ".[dev,transport]")
-for room in "${rooms[@]}"; do
-  if [ "$room" != . ]; then targets+=(-e "./$room[dev]"); fi
+for package in "${packages[@]}"; do
+  if [ "$package" != . ]; then targets+=(-e "./$package[dev]"); fi
 done
 install "${targets[@]}"
-# Without its requirements: they pull in a torchvision that no CPU build of torch can load. What of them
-# is used stands in the rooms' own requirements.
+# Without its requirements, which pull in a torchvision that no CPU build of torch can load. Those that
+# are used are among the requirements of our packages.
 install --no-deps lmms_eval
 remove_broken_torchvision
 

@@ -10,9 +10,9 @@ ruff check .
 ruff format --check .
 pyright --warnings
 lint-imports --no-cache
-for room in . LLaVA lmms_eval; do
-  if [ -d "$room/tests" ]; then
-    echo "tests of room $room" >&2
-    (cd "$room" && python -m pytest -q -n logical --maxprocesses=8 --dist=worksteal "$@")
+for folder in . LLaVA lmms_eval; do
+  if [ -d "$folder/tests" ]; then
+    echo "tests in $folder" >&2
+    (cd "$folder" && python -m pytest -q -n logical --maxprocesses=8 --dist=worksteal "$@")
   fi
 done

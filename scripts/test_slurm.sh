@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 python=$root/.venv/bin/python
-patience=${PATIENCE:-3600} # seconds; a requeued task waits two minutes unless it is told not to
+patience=${PATIENCE:-3600} # seconds; a requeued task waits two minutes unless `release` starts it
 
 [ "$(id -u)" -eq 0 ] || { echo "test_slurm.sh must run as root, to start Slurm" >&2; exit 2; }
 if ! { command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null; then
@@ -114,7 +114,7 @@ until_true() {
 
 answers() { cat "$journal"/part-*.jsonl 2> /dev/null | grep -c '"kind":"answer"' || true; }
 
-# Process of a shard; nothing if it is not at work.
+# Process of a shard; nothing if it does not run.
 worker() { pgrep -f -- "otprune_lmms sweep $dir/.* --shard $1/3 " || true; }
 
 # A shard's process has written more than ten answers; its file may hold those of another one.
