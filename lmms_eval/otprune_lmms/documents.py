@@ -1,4 +1,4 @@
-"""Documents that cannot be asked about: what is known of them, and how they are found."""
+"""Documents that cannot be used: what is known of them, and how they are found."""
 
 import struct
 import zlib
@@ -20,7 +20,7 @@ formats, columns that are empty or of another type. Not a lack of memory, which 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Failure:
-    """A document that cannot be asked about.
+    """A document that cannot be used.
 
     Attributes:
         task: id of the task.
@@ -61,7 +61,7 @@ def build_requests(
         Documents among them whose own requests cannot be built, with the reason.
 
     Raises:
-        ValueError: the task has no documents, or none that can be asked about.
+        ValueError: the task has no documents, or none that can be used.
     """
     failed: dict[int, str] = {}
     with _noting(task, failed):

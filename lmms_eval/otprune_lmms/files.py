@@ -17,7 +17,7 @@ class OutputError(OSError):
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a place to write a file to; it becomes ``path`` when the block ends without an error.
 
     Until then ``path`` is what it was, whatever happens; after it, a loss of power leaves the old
@@ -48,9 +48,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all.
 
     Raises:
-        OutputError: see `whole`.
+        OutputError: see `atomic_write`.
     """
-    with whole(path) as place:
+    with atomic_write(path) as place:
         place.write_text(text, encoding="utf-8")
 
 

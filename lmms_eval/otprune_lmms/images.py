@@ -65,7 +65,7 @@ def image_cluster(hashes: Sequence[str]) -> str:
 
 
 @contextmanager
-def whole_images() -> Iterator[None]:
+def refuse_truncated_images() -> Iterator[None]:
     """Let truncated images be errors; lmms-eval's tasks have them filled with grey."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -12,7 +12,7 @@ from PIL import Image
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.results.columns import SETTING
-from otprune_lmms.results.records import frame
+from otprune_lmms.results.records import records_frame
 from otprune_lmms.results.samples import COLUMNS as SAMPLE_COLUMNS
 from otprune_lmms.results.samples import SAMPLES, write_samples
 
@@ -60,7 +60,7 @@ def records(
                     | {"layer_tokens": kept, "multiply_adds_2ndm": 1e9 * kept}
                     | {"multiply_adds_3ndm": 1.5e9 * kept}
                 )
-    return frame(lines)
+    return records_frame(lines)
 
 
 def samples(
@@ -161,7 +161,7 @@ def write_folder(
 
 
 def _statistics(folder: Path, own: pd.DataFrame) -> None:
-    scores = averages.scores(own)
+    scores = averages.headline_scores(own)
     long = scores.stack().rename("value").reset_index()
     around = {"low": 0.9 * long["value"], "high": 1.1 * long["value"]}
     long.assign(**around, documents=8, clusters=4).to_csv(folder / "intervals.csv", index=False)

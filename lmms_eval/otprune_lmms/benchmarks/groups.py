@@ -1,6 +1,6 @@
 """Documents that a benchmark scores as one.
 
-Where one document of a group cannot be asked about, the others say nothing either, so that all of
+Where one document of a group cannot be used, the others say nothing either, so that all of
 the group is left out.
 """
 

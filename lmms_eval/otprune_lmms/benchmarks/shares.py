@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Results = Mapping[int, Mapping[str, Any]]
+ResultsByDocument = Mapping[int, Mapping[str, Any]]
 """What a task's ``process_results`` returned, by document."""
 
 TaskAggregation = Callable[[list[Any]], float]
@@ -46,7 +46,7 @@ class DocumentResults:
     """
 
     metric: str
-    results: Results
+    results: ResultsByDocument
     groups: Mapping[int, Hashable] = field(default_factory=dict)
     aggregate: TaskAggregation | None = None
     caption_scores: Mapping[Any, float] = field(default_factory=dict)

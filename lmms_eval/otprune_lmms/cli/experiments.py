@@ -23,7 +23,7 @@ class Changes:
         limit: documents of each task, from the start.
         batch_size: prompts at once.
         without_java: leave caption metrics out where Java is missing.
-        strict: the first document that cannot be asked about is an error.
+        strict: the first document that cannot be used is an error.
     """
 
     limit: int | None = None

@@ -33,7 +33,11 @@ def document_images(
         folder: of the results.
         tasks: folder of the task files, where the suite is one of the experiment's own.
     """
-    from otprune_lmms.reporting.figures.images import DataFileImages, data_files, task_file_folder
+    from otprune_lmms.reporting.figures.images import (
+        DataFileImages,
+        parquet_files,
+        task_file_folder,
+    )
     from otprune_lmms.results.records import RECORDS, documents_of, read_records
 
     try:
@@ -48,7 +52,7 @@ def document_images(
     if task_files is not None:
         with contextlib.suppress(ValueError):
             for task in documents:
-                data_files(task, task_files)
+                parquet_files(task, task_files)
             return DataFileImages(task_files, folder)
     data = manifest.get("data") or {}
     asked = {task: data.get(task, {}).get("documents", count) for task, count in documents.items()}

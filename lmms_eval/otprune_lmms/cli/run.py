@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("otprune_lmms")
 
-Report = Annotated[
+ReportOption = Annotated[
     bool, typer.Option(help="analysis, figures and report beside statistics and tables")
 ]
 
@@ -72,7 +72,7 @@ def sweep(
     journal: JournalDir = JOURNAL,
     without_java: WithoutJava = False,
     strict: Strict = False,
-    report: Report = True,
+    report: ReportOption = True,
     quiet: Quiet = False,
 ) -> None:
     """Run experiments in one pass, and make their tables, statistics, figures and reports.

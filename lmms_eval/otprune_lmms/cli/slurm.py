@@ -20,7 +20,7 @@ from otprune_lmms.cli.options import (
     Strict,
     WithoutJava,
 )
-from otprune_lmms.cli.run import Report
+from otprune_lmms.cli.run import ReportOption
 from otprune_lmms.cluster.slurm import SlurmJob, write_scripts
 
 Shards = Annotated[int, typer.Option(min=1, help="array tasks")]
@@ -75,7 +75,7 @@ def slurm(
     journal: SweepJournal = None,
     without_java: WithoutJava = False,
     strict: Strict = False,
-    report: Report = True,
+    report: ReportOption = True,
     submit: Submit = False,
 ) -> None:
     """Write Slurm scripts of a sweep: one array job, and a job for the tables that depends on it.

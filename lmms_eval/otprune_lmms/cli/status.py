@@ -57,14 +57,14 @@ def status(
 
 def _status(sources: "Sequence[Source]", journal: Path) -> "Status":
     from otprune_lmms.cluster.state import read_state
-    from otprune_lmms.cluster.status import documents_of, journal_status, status_of
+    from otprune_lmms.cluster.status import count_documents, journal_status, status_of
     from otprune_lmms.journal import JournalError
 
     try:
         state = read_state([journal])
         if not sources:
             return journal_status(state)
-        return status_of(sources, state, documents_of(sources))
+        return status_of(sources, state, count_documents(sources))
     except (ValueError, OSError, JournalError) as error:
         fail(error, 1)
 

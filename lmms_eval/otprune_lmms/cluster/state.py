@@ -9,11 +9,11 @@ from typing import Any
 from otprune_lmms.journal import Key, RequestList, read_request_lists
 from otprune_lmms.journal.journal import is_readable
 from otprune_lmms.journal.lines import read
-from otprune_lmms.journal.writer import is_live
+from otprune_lmms.journal.writer import is_locked
 
 
 @dataclass(frozen=True)
-class Writer:
+class ActiveWriter:
     """A process that is writing answers now.
 
     Attributes:
@@ -52,7 +52,7 @@ class JournalState:
     answered: set[Key] = field(default_factory=set)
     configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     request_lists: list[RequestList] = field(default_factory=list)
-    writers: list[Writer] = field(default_factory=list)
+    writers: list[ActiveWriter] = field(default_factory=list)
 
     def model(self, names: Iterable[str]) -> str | None:
         """Return the fingerprint of the model that was asked last under one of some names."""
@@ -86,28 +86,28 @@ def read_state(folders: Sequence[Path]) -> JournalState:
 def _read_part(path: Path, state: JournalState) -> None:
     session: Mapping[str, Any] = {}
     answers = 0
-    live = is_live(path)
-    for says in read(path).says:
-        if not is_readable(says, path):
+    locked = is_locked(path)
+    for entry in read(path).entries:
+        if not is_readable(entry, path):
             continue
-        if says["kind"] == "session":
-            session, answers = says["session"], 0
-        elif says["kind"] == "answer":
-            one = says["answer"]
+        if entry["kind"] == "session":
+            session, answers = entry["session"], 0
+        elif entry["kind"] == "answer":
+            one = entry["answer"]
             state.answered.add(Key(one["config"], one["request"]))
             state.configs.setdefault(one["config"], one["settings"])
             answers += 1
-    if live:
+    if locked:
         state.writers.append(_writer(path, session, answers))
 
 
-def _writer(path: Path, session: Mapping[str, Any], answers: int) -> Writer:
+def _writer(path: Path, session: Mapping[str, Any], answers: int) -> ActiveWriter:
     process = session.get("process", {})
     try:
         newest = path.stat().st_mtime
     except FileNotFoundError:
         newest = time.time()
-    return Writer(
+    return ActiveWriter(
         file=path,
         experiment=str(session.get("experiment", "")),
         models=tuple(session.get("models", {}).values()),
@@ -117,7 +117,7 @@ def _writer(path: Path, session: Mapping[str, Any], answers: int) -> Writer:
     )
 
 
-class AskedRequests:
+class ModelRequests:
     """What was asked of one model: the digest of each request, by task and document.
 
     Attributes:

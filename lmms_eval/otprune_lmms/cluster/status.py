@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.cluster.state import AskedRequests, JournalState, Writer
+from otprune_lmms.cluster.state import ActiveWriter, JournalState, ModelRequests
 from otprune_lmms.experiments.config import task_folder
 from otprune_lmms.experiments.plan import Source, check_names
 from otprune_lmms.journal import Key
@@ -49,7 +49,7 @@ class Status:
     rows: tuple[StatusRow, ...]
     failed: tuple[tuple[str, str, int, str], ...]
     missing: int
-    writers: tuple[Writer, ...]
+    writers: tuple[ActiveWriter, ...]
 
     @property
     def rate(self) -> float:
@@ -78,7 +78,7 @@ class Status:
         }
 
 
-def _plain_writer(writer: Writer) -> dict[str, Any]:
+def _plain_writer(writer: ActiveWriter) -> dict[str, Any]:
     return {
         "file": str(writer.file),
         "experiment": writer.experiment,
@@ -109,7 +109,7 @@ def status_of(sources: Sequence[Source], state: JournalState, documents: Documen
             for task, limit in limits.items()
         }
         for model in experiment.models:
-            requests = AskedRequests(state, state.model(names[model.name]))
+            requests = ModelRequests(state, state.model(names[model.name]))
             count.failed |= {
                 (model.name, *place): reason
                 for place, reason in requests.failed.items()
@@ -131,7 +131,7 @@ class _Count:
         self.unread: dict[tuple, int] = {}
 
     def config(
-        self, requests: AskedRequests, model: str, tasks: Documents, config: PruningConfig
+        self, requests: ModelRequests, model: str, tasks: Documents, config: PruningConfig
     ) -> tuple[int, int]:
         """Count one config in; return how many requests are answered, and how many there are."""
         fingerprint, answered, asked = config.fingerprint, 0, 0
@@ -161,7 +161,7 @@ def journal_status(state: JournalState) -> Status:
     count = _Count(state)
     rows: list[StatusRow] = []
     for fingerprint, (name, experiments) in _models(state).items():
-        requests = AskedRequests(state, fingerprint)
+        requests = ModelRequests(state, fingerprint)
         count.failed |= {(name, *place): reason for place, reason in requests.failed.items()}
         tasks: Documents = {
             (None, task): 1 + max(known) for task, known in requests.by_task.items() if known
@@ -198,7 +198,7 @@ def _names(sources: Sequence[Source]) -> dict[str, tuple[str, str]]:
     }
 
 
-def documents_of(experiments: Iterable[Source]) -> dict[tuple[Path | None, str], int]:
+def count_documents(experiments: Iterable[Source]) -> dict[tuple[Path | None, str], int]:
     """Return how many documents each task of experiments has; their data is loaded for it.
 
     Raises:

@@ -17,7 +17,7 @@ class Counts:
 
     Attributes:
         requests: requests times configs, less those of documents that were left out.
-        failed: documents that could not be asked about.
+        failed: documents that could not be used.
         generated: answers computed; equal requests are answered once.
         reused: answers that the journal had.
         encoded: images that went through the vision encoder.
@@ -74,7 +74,7 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
     Attributes:
         configs: see above.
         requests: the requests, less those of documents that were left out.
-        failed: documents that could not be asked about.
+        failed: documents that could not be used.
         counts: see above.
     """
 

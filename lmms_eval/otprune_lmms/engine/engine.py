@@ -13,7 +13,7 @@ from otprune_lmms.engine.answers import Answers, Counts
 from otprune_lmms.engine.batches import Batch, BatchQueue, batches, jump_of
 from otprune_lmms.engine.memory import Halving
 from otprune_lmms.engine.pending import PendingAnswers
-from otprune_lmms.engine.phases import Watch, clock_for, log_times
+from otprune_lmms.engine.phases import PhaseTimer, clock_for, log_times
 from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.rankings import Rankings
@@ -23,7 +23,7 @@ from otprune_lmms.engine.requests import Answer, Request
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.session import describe
 from otprune_lmms.engine.visual_store import ImageKey, VisualStore, keys_of
-from otprune_lmms.images import whole_images
+from otprune_lmms.images import refuse_truncated_images
 from otprune_lmms.journal import Journal, write_request_list
 from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
@@ -82,7 +82,7 @@ class Engine:
             fingerprint = model.fingerprint
             describe(journal, model_name, model)
         self.preparer = RequestPreparer(model, fingerprint, seed_video)
-        self._watch = Watch(clock_for(model)) if eval_time else None
+        self._watch = PhaseTimer(clock_for(model)) if eval_time else None
         self.responder = Responder(model, self._watch)
         self.halving = Halving()
         self._store, self._signals = VisualStore(_STORE_BYTES), frozenset[str]()
@@ -90,7 +90,7 @@ class Engine:
         self._known: dict[tuple[str, str], Answer] = {}
 
     @torch.inference_mode()
-    @whole_images()
+    @refuse_truncated_images()
     def run(
         self,
         requests: Sequence[Request],

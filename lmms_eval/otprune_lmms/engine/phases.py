@@ -144,7 +144,7 @@ class BatchTiming:
         self.steps = max(len(self._calls) - 1, 0) if self._writes else 0
 
 
-class Watch:
+class PhaseTimer:
     """Takes the times of an engine's work.
 
     Args:

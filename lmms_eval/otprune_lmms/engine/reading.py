@@ -48,10 +48,10 @@ class RequestReader:
     strict: bool
 
     def prepare(self, request: Request) -> PreparedRequest | Failure:
-        """Return a request prepared, or why its document cannot be asked about.
+        """Return a request prepared, or why its document cannot be used.
 
         Raises:
-            DocumentError: it cannot be asked about, if ``strict``.
+            DocumentError: it cannot be used, if ``strict``.
         """
         try:
             return self.preparer.prepare(request)

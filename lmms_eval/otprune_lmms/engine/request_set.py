@@ -1,4 +1,4 @@
-"""The requests of a run, prepared, without the documents that cannot be asked about."""
+"""The requests of a run, prepared, without the documents that cannot be used."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -8,11 +8,11 @@ from otprune_lmms.engine.prepare import PreparedRequest
 from otprune_lmms.engine.requests import Request, RequestError, RequestKey
 from otprune_lmms.journal import RequestList, RequestPlace
 
-Document = tuple[str, int]
+DocumentKey = tuple[str, int]
 """Task and number of a document."""
 
-LeaveOut = Callable[[Sequence[Failure]], Collection[Document]]
-"""Called once before the first answer with the documents that cannot be asked about. Returns the
+LeaveOut = Callable[[Sequence[Failure]], Collection[DocumentKey]]
+"""Called once before the first answer with the documents that cannot be used. Returns the
 documents to leave out besides, as another question about the same image; or raises."""
 
 
@@ -26,7 +26,7 @@ class RequestSet:
         requests: those that are not left out, in order.
         different: the different ones among them.
         prepared: by `Request.key`.
-        failed: documents that cannot be asked about.
+        failed: documents that cannot be used.
 
     Raises:
         RequestError: a request is there twice with different generation settings.
@@ -40,13 +40,13 @@ class RequestSet:
         self.failed: list[Failure] = []
 
     def add(self, request: Request, found: PreparedRequest | Failure) -> None:
-        """Note a prepared request, or why its document cannot be asked about."""
+        """Note a prepared request, or why its document cannot be used."""
         if isinstance(found, Failure):
             self.failed.append(found)
         else:
             self.prepared[request.key] = found
 
-    def leave_out(self, documents: Collection[Document]) -> None:
+    def leave_out(self, documents: Collection[DocumentKey]) -> None:
         """Remove all requests of some documents."""
         for one in self.different:
             if (one.task, one.doc_id) in documents:

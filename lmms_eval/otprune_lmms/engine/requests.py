@@ -8,7 +8,7 @@ from PIL import Image
 
 from otprune_lmms.documents import Failure
 
-Kind = Literal["generate", "loglikelihood"]
+RequestKind = Literal["generate", "loglikelihood"]
 
 RequestKey = tuple[str, str, int, int, str, int, str, str | None]
 """Task, split, document, index, kind, repeat, context, continuation: what names a request within a
@@ -42,7 +42,7 @@ class Request:
     context: str
     generation: Mapping[str, Any] = field(compare=False)
     images: Callable[[], list[Image.Image]] = field(compare=False, repr=False)
-    kind: Kind = "generate"
+    kind: RequestKind = "generate"
     continuation: str | None = None
     video: bool = field(default=False, compare=False)
     repeat: int = 0
@@ -59,7 +59,7 @@ class Request:
         return self.failure("").name
 
     def failure(self, reason: str) -> Failure:
-        """Return that the request's document cannot be asked about."""
+        """Return that the request's document cannot be used."""
         return Failure(self.task, self.doc_id, self.split, reason)
 
 
@@ -101,7 +101,7 @@ class RequestError(ValueError):
 
 
 class DocumentError(RequestError):
-    """A document that cannot be asked about: broken images, or a context that does not fit them.
+    """A document that cannot be used: broken images, or a context that does not fit them.
 
     Attributes:
         failure: what is wrong with which document.

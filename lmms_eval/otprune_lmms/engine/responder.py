@@ -10,7 +10,7 @@ from torch import Tensor
 
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
-from otprune_lmms.engine.phases import Watch
+from otprune_lmms.engine.phases import PhaseTimer
 from otprune_lmms.engine.prepare import PreparedRequest, image_number
 from otprune_lmms.engine.requests import Answer, RequestError
 from otprune_lmms.engine.visual_store import ImageKey, keys_of
@@ -28,7 +28,7 @@ class Responder:
         watch: takes the times of each batch by phase; None for nothing but its seconds.
     """
 
-    def __init__(self, model: VisionLanguageModel, watch: Watch | None = None) -> None:
+    def __init__(self, model: VisionLanguageModel, watch: PhaseTimer | None = None) -> None:
         self.model, self.watch = model, watch
         # A prompt comes once for every config.
         self._ids: Callable[[Prompt], Tensor] = lru_cache(maxsize=1024)(model.token_ids)
@@ -71,7 +71,7 @@ class Responder:
 
     def _watched(
         self,
-        watch: Watch,
+        watch: PhaseTimer,
         requests: Sequence[PreparedRequest],
         inputs: Sequence[ModelInput],
         pruning: Pruning | None,

@@ -38,7 +38,7 @@ def requests_of(
     Raises:
         RequestError: a kind of request that is no question about images.
         DocumentError: without ``failed`` a document whose requests cannot be built.
-        ValueError: the task has no documents, or none that can be asked about.
+        ValueError: the task has no documents, or none that can be used.
     """
     broken = build_requests(task, limit, rank, world)
     split = task.config.test_split if task.has_test_docs() else task.config.validation_split

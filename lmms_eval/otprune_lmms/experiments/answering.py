@@ -16,7 +16,7 @@ from otprune.cost import DecoderShape
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut
 from otprune_lmms.engine.answers import added
-from otprune_lmms.engine.request_set import Document
+from otprune_lmms.engine.request_set import DocumentKey
 from otprune_lmms.experiments.outcome import Stopwatch
 from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup
 from otprune_lmms.experiments.shard import Shard
@@ -33,7 +33,7 @@ _EVERYTHING = Shard(1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class AskedRequest:
+class RequestSummary:
     """What was asked of a model at one place of a task.
 
     Attributes:
@@ -57,15 +57,15 @@ class AnsweredModel:
         plan: what it was asked.
         fingerprint: of the model.
         shape: of its decoder.
-        asked: by task and place, of all processes.
-        failed: documents that could not be asked about, of all processes, by task.
+        requests: by task and place, of all processes.
+        failed: documents that could not be used, of all processes, by task.
         counts: of all processes.
     """
 
     plan: ModelPlan
     fingerprint: str
     shape: DecoderShape
-    asked: dict[TaskData, dict[RequestPlace, AskedRequest]] = field(default_factory=dict)
+    requests: dict[TaskData, dict[RequestPlace, RequestSummary]] = field(default_factory=dict)
     failed: dict[TaskData, list[Failure]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
 
@@ -87,7 +87,7 @@ class AnswerOptions:
     eval_time: bool = False
 
 
-Review = Callable[[TaskGroup, Sequence[Failure]], Collection[Document]]
+Review = Callable[[TaskGroup, Sequence[Failure]], Collection[DocumentKey]]
 """Called before the first answer of a group with the documents of all processes that cannot be
 asked about. Returns the documents that need no answer because of them; or raises."""
 
@@ -95,7 +95,7 @@ WithModel = Callable[[ModelPlan, VisionLanguageModel], None]
 """Called with each model after it has answered, before it is let go of."""
 
 
-def process() -> PartialState:
+def process_state() -> PartialState:
     """Return this process's place among those of a launcher (accelerate, torchrun).
 
     The first call decides how the processes talk to each other.
@@ -103,7 +103,7 @@ def process() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
-def load(source: ModelSource, local: int = 0) -> VisionLanguageModel:
+def load_for_process(source: ModelSource, local: int = 0) -> VisionLanguageModel:
     """Return a model, on the GPU of this process if there is one and the source names no device.
 
     Raises:
@@ -121,10 +121,10 @@ def answer_models(
     review: Review | None = None,
     with_model: WithModel | None = None,
 ) -> list[AnsweredModel]:
-    """Answer what models are asked, each request under each config once.
+    """Answer all requests to some models, each request under each config once.
 
     What the journal has is not done again. Processes of a launcher share the documents of a shard,
-    and several shards may write into one journal at once. A document that cannot be asked about is
+    and several shards may write into one journal at once. A document that cannot be used is
     left out and reported, or an error where a plan is ``strict``.
 
     Args:
@@ -143,12 +143,12 @@ def answer_models(
             out; what ``review`` raises.
         RuntimeError: see `Engine` and `Journal`.
     """
-    state = process()
+    state = process_state()
     place = (options.shard or _EVERYTHING).place(state.process_index, state.num_processes)
     found = []
     for plan in plans:
         with watch.timed("load model"):
-            model = load(plan.source, state.local_process_index)
+            model = load_for_process(plan.source, state.local_process_index)
         answered = _answer(plan, model, tasks, place, state, options, watch, review)
         if with_model is not None:
             with_model(plan, model)
@@ -207,9 +207,9 @@ def _answer(
 def _reviewed(
     group: TaskGroup, unbuilt: Sequence[Failure], state: PartialState, review: Review | None
 ) -> LeaveOut:
-    """Return the function that the engine calls with documents that cannot be asked about."""
+    """Return the function that the engine calls with documents that cannot be used."""
 
-    def leave_out(failed: Sequence[Failure]) -> Collection[Document]:
+    def leave_out(failed: Sequence[Failure]) -> Collection[DocumentKey]:
         if review is None:
             return ()
         mine = [*unbuilt, *failed]
@@ -226,7 +226,7 @@ def _note(
         prepared = answers.prepared(request)
         data = TaskData(group.folder, group.seed_video, request.task)
         place = RequestPlace(request.task, request.doc_id, request.index, request.repeat)
-        own.asked.setdefault(data, {})[place] = AskedRequest(
+        own.requests.setdefault(data, {})[place] = RequestSummary(
             request.context,
             prepared.images,
             model.text_tokens(prepared.prompt),
@@ -237,18 +237,18 @@ def _note(
 def _gathered(own: AnsweredModel) -> AnsweredModel:
     """Return a model with what all processes asked; complete in every process."""
     everyone: list[AnsweredModel] = gather_object([own])
-    asked: dict[TaskData, dict[RequestPlace, AskedRequest]] = defaultdict(dict)
+    requests: dict[TaskData, dict[RequestPlace, RequestSummary]] = defaultdict(dict)
     failed: dict[TaskData, list[Failure]] = defaultdict(list)
     for one in everyone:
-        for data, places in one.asked.items():
-            asked[data].update(places)
+        for data, places in one.requests.items():
+            requests[data].update(places)
         for data, failures in one.failed.items():
             failed[data] += failures
     counts = added([one.counts for one in everyone], in_turn=False)
-    return replace(own, asked=dict(asked), failed=dict(failed), counts=counts)
+    return replace(own, requests=dict(requests), failed=dict(failed), counts=counts)
 
 
-def mean_text_tokens(asked: Mapping[RequestPlace, AskedRequest]) -> float:
+def mean_text_tokens(requests: Mapping[RequestPlace, RequestSummary]) -> float:
     """Return the mean text tokens of some prompts, to two decimals; 0 for none."""
-    counts = [one.text_tokens for one in asked.values()]
+    counts = [one.text_tokens for one in requests.values()]
     return round(sum(counts) / len(counts), 2) if counts else 0.0

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from otprune_lmms.benchmarks import GROUPS, benchmark
-from otprune_lmms.experiments.pruning_choices import PruningChoices, Settings, as_tuple
+from otprune_lmms.experiments.pruning_choices import ConfigSection, PruningChoices, as_tuple
 from otprune_lmms.models import ModelSource, check_source
 
 TASKS = Path(__file__).parent.parent / "tasks"
@@ -29,7 +29,7 @@ class ConfigError(ValueError):
     """An experiment that cannot be: the file, the key, the rule and the value."""
 
 
-class ModelChoice(Settings):
+class ModelChoice(ConfigSection):
     """A model of the experiment.
 
     Attributes:
@@ -74,7 +74,7 @@ class ModelChoice(Settings):
         )
 
 
-class TaskChoice(Settings):
+class TaskChoice(ConfigSection):
     """A task of the experiment.
 
     Attributes:
@@ -91,7 +91,7 @@ def _task(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
 
-class PublishedRow(Settings):
+class PublishedRow(ConfigSection):
     """A row of numbers from a paper, shown apart from ours and never mixed with them.
 
     Attributes:
@@ -107,7 +107,7 @@ class PublishedRow(Settings):
     scores: Annotated[dict[str, float], Field(min_length=1)]
 
 
-class Experiment(Settings):
+class Experiment(ConfigSection):
     """One table: models x configs x tasks.
 
     Attributes:
@@ -123,7 +123,7 @@ class Experiment(Settings):
             metrics are then marked as missing.
         seed_video: frames shown of a benchmark's videos: the first as in the released fork, or all.
         workers: threads that read and prepare images.
-        strict: the first document that cannot be asked about (a broken image) is an error; else
+        strict: the first document that cannot be used (a broken image) is an error; else
             such documents are left out of every row, and said.
         picture: whether a picture of kept patches is made.
         published: numbers from papers, shown below the table.

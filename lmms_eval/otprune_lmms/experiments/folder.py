@@ -14,7 +14,7 @@ from otprune_lmms.results import DERIVED, diagnostics
 from otprune_lmms.results.diagnostics import DIAGNOSTICS, write_diagnostics
 from otprune_lmms.results.kept_image import KEPT_IMAGE, write_kept_image
 from otprune_lmms.results.manifest import MANIFEST
-from otprune_lmms.results.records import RECORDS, frame
+from otprune_lmms.results.records import RECORDS, records_frame
 from otprune_lmms.results.samples import SAMPLES, write_samples
 
 
@@ -39,14 +39,14 @@ def write_results(
     content = _manifest(experiment, outcome, command, seconds)
     output.mkdir(parents=True, exist_ok=True)
     content = _continued(content, output / MANIFEST)
-    records = frame(outcome.records).to_csv(index=False)
+    records = records_frame(outcome.records).to_csv(index=False)
     if not _holds(output / RECORDS, records):
         _remove(output, (*DERIVED, DIAGNOSTICS, KEPT_IMAGE))
     write_text(output / RECORDS, records)
     write_samples(output / SAMPLES, outcome.samples)
     write_text(output / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if outcome.diagnostics is not None:
-        write_diagnostics(diagnostics.frame(outcome.diagnostics), output)
+        write_diagnostics(diagnostics.diagnostics_frame(outcome.diagnostics), output)
     if outcome.kept_image is not None:
         write_kept_image(outcome.kept_image, output)
 

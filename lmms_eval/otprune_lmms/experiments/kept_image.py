@@ -90,12 +90,12 @@ def kept_image(
     for pruning in prunings:
         trace = Trace()
         model.generate([row], pruning, Generation(max_new_tokens=1), trace)
-        masks.append(patches(trace, views[0]))
+        masks.append(kept_mask(trace, views[0]))
     seen = (255 * views[0].pixels).round().astype(np.uint8)
     return KeptImage(seen, [config.columns() for config in configs], np.stack(masks))
 
 
-def patches(trace: Trace, view: ImageView) -> np.ndarray:
+def kept_mask(trace: Trace, view: ImageView) -> np.ndarray:
     """Return the patches of a call's first image that are left at the end, [rows columns].
 
     A merged token that stands for no single patch has none.

@@ -1,4 +1,4 @@
-"""Documents that cannot be asked about: left out under every setting alike, counted, and said."""
+"""Documents that cannot be used: left out under every setting alike, counted, and said."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ _NAMED = 5
 def left_out(failures: Iterable[Failure], scorers: Mapping[str, TaskScorer]) -> list[Failure]:
     """Return the documents that are left out of an experiment, in order, each once.
 
-    Those that cannot be asked about, those whose requests cannot be built, and those that are
+    Those that cannot be used, those whose requests cannot be built, and those that are
     scored as one with any of them.
 
     Args:
@@ -39,13 +39,13 @@ def left_out(failures: Iterable[Failure], scorers: Mapping[str, TaskScorer]) -> 
     return found
 
 
-def say(failures: Sequence[Failure], scorers: Mapping[str, TaskScorer]) -> None:
+def log_left_out(failures: Sequence[Failure], scorers: Mapping[str, TaskScorer]) -> None:
     """Log which documents are left out, a line for each task."""
     for task, scorer in scorers.items():
         own = [one for one in failures if one.task == task]
         if own:
             logger.warning(
-                "%s: %s of %s documents cannot be asked about and are left out of every row: %s",
+                "%s: %s of %s documents cannot be used and are left out of every row: %s",
                 *(task, len(own), len(scorer), _few(own)),
             )
 
@@ -53,7 +53,7 @@ def say(failures: Sequence[Failure], scorers: Mapping[str, TaskScorer]) -> None:
 def _check(task: str, failures: Sequence[Failure], documents: int) -> None:
     if 2 * len(failures) > documents:
         raise ValueError(
-            f"{len(failures)} of the {documents} documents of task {task} cannot be asked about, "
+            f"{len(failures)} of the {documents} documents of task {task} cannot be used, "
             f"too many to be left out: {_few(failures)}"
         )
 

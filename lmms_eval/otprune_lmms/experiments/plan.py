@@ -69,7 +69,7 @@ class ModelPlan:
         source: what is loaded.
         names: of the experiments that ask it.
         workers: threads that read images.
-        strict: whether a document that cannot be asked about is an error, as one of them wants.
+        strict: whether a document that cannot be used is an error, as one of them wants.
         groups: one for each set of configs.
     """
 

@@ -16,7 +16,7 @@ from otprune_lmms.pruning_config import PruningConfig
 
 CONVENTIONS = get_args(Convention)
 
-Segment = tuple[float, int]
+LayerTokens = tuple[float, int]
 """So many tokens through so many layers."""
 
 
@@ -74,7 +74,7 @@ def mean_prefill(
 
 
 def multiply_adds(
-    shape: DecoderShape, segments: Sequence[Segment], convention: Convention
+    shape: DecoderShape, segments: Sequence[LayerTokens], convention: Convention
 ) -> float:
     """Return the multiply-adds of a prefill of segments.
 

@@ -9,7 +9,7 @@ from otprune import PRUNERS, LayerPruner
 from otprune_lmms.pruning_config import PruningConfig, takes_text
 
 
-class Settings(BaseModel):
+class ConfigSection(BaseModel):
     """Frozen, strict, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -32,28 +32,30 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Ratio = Annotated[float, Field(gt=0, le=1)]
+KeepRatio = Annotated[float, Field(gt=0, le=1)]
 Layer = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
 Plain = str | int | float | bool | None
 Match = Literal["kept", "average", "flops"]
-Counts = Annotated[
+KeepCounts = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...],
     BeforeValidator(as_tuple),
     Field(min_length=1),
     once("keep_counts"),
 ]
-Budget = Mapping[str, Any]
+BudgetChoice = Mapping[str, Any]
 """``keep_ratio`` or ``k`` of a config."""
 
 
-def budgets_of(keep_ratios: Sequence[float] | None, keep_counts: Sequence[int] | None) -> list[Any]:
+def budget_choices(
+    keep_ratios: Sequence[float] | None, keep_counts: Sequence[int] | None
+) -> list[Any]:
     """Return how much is kept, as configs take it: shares first."""
     shares = [{"keep_ratio": ratio} for ratio in keep_ratios or ()]
     return shares + [{"k": count} for count in keep_counts or ()]
 
 
-class MethodChoice(Settings):
+class MethodChoice(ConfigSection):
     """A pruning method of the experiment.
 
     Attributes:
@@ -75,11 +77,14 @@ class MethodChoice(Settings):
     ) = None
     keep_ratios: (
         Annotated[
-            tuple[Ratio, ...], BeforeValidator(as_tuple), Field(min_length=1), once("keep_ratios")
+            tuple[KeepRatio, ...],
+            BeforeValidator(as_tuple),
+            Field(min_length=1),
+            once("keep_ratios"),
         ]
         | None
     ) = None
-    keep_counts: Counts | None = None
+    keep_counts: KeepCounts | None = None
     layers: (
         Annotated[tuple[Layer, ...], BeforeValidator(as_tuple), Field(min_length=1), once("layers")]
         | None
@@ -113,7 +118,7 @@ class MethodChoice(Settings):
                 )
 
     def configs(
-        self, budgets: Sequence[Budget], layers: Sequence[int], match: Match | None = None
+        self, budgets: Sequence[BudgetChoice], layers: Sequence[int], match: Match | None = None
     ) -> list[PruningConfig]:
         """Return the method's configs, its own budgets and layers before those given.
 
@@ -129,7 +134,7 @@ class MethodChoice(Settings):
         return [
             PruningConfig.make(self.method, layer=layer, **{**common, **budget, **seed})
             for layer in self.layers or layers
-            for budget in budgets_of(self.keep_ratios, self.keep_counts) or budgets
+            for budget in budget_choices(self.keep_ratios, self.keep_counts) or budgets
             for seed in seeds
         ]
 
@@ -148,7 +153,7 @@ def _method(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-class PruningChoices(Settings):
+class PruningChoices(ConfigSection):
     """The pruning settings of the experiment: methods x budgets x layers.
 
     Attributes:
@@ -166,11 +171,14 @@ class PruningChoices(Settings):
     ] = ()
     keep_ratios: (
         Annotated[
-            tuple[Ratio, ...], BeforeValidator(as_tuple), Field(min_length=1), once("keep_ratios")
+            tuple[KeepRatio, ...],
+            BeforeValidator(as_tuple),
+            Field(min_length=1),
+            once("keep_ratios"),
         ]
         | None
     ) = None
-    keep_counts: Counts | None = None
+    keep_counts: KeepCounts | None = None
     layers: Annotated[
         tuple[Layer, ...], BeforeValidator(as_tuple), Field(min_length=1), once("layers")
     ] = (0,)
@@ -180,7 +188,7 @@ class PruningChoices(Settings):
     def configs(self) -> tuple[PruningConfig, ...]:
         """Return all configs, unpruned first."""
         found = [PruningConfig.make()] if self.unpruned else []
-        budgets = budgets_of(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
+        budgets = budget_choices(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
         for method in self.methods:
             found += method.configs(budgets, self.layers, self.match)
         return tuple(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from otprune.cost import DecoderShape
 from otprune_lmms.engine import Answer
-from otprune_lmms.experiments.answering import AskedRequest
+from otprune_lmms.experiments.answering import RequestSummary
 from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.prefill import PromptTokens, mean_prefill
 from otprune_lmms.images import image_cluster
@@ -19,11 +19,11 @@ from otprune_lmms.scoring import Sample, TaskScore
 
 PlacedAnswer = tuple[RequestPlace, Answer]
 
-Responses = dict[int, tuple[Any, ...]]
+AnswerValues = dict[int, tuple[Any, ...]]
 """Answers under one config to one task, by document, in the order of its requests."""
 
 
-def responses_of(answers: Sequence[PlacedAnswer]) -> Responses:
+def answer_values(answers: Sequence[PlacedAnswer]) -> AnswerValues:
     """Return the answers by document, in the order of each document's requests."""
     found: dict[int, dict[tuple[int, int], Any]] = defaultdict(dict)
     for place, answer in answers:
@@ -91,7 +91,7 @@ def samples_of(
     config: PruningConfig,
     score: TaskScore,
     answers: Sequence[PlacedAnswer],
-    asked: Mapping[RequestPlace, AskedRequest],
+    requests: Mapping[RequestPlace, RequestSummary],
 ) -> dict[str, list[Any]]:
     """Return one sample for each document of a config on a task, by columns of `SCHEMA`."""
     given: dict[int, list[PlacedAnswer]] = defaultdict(list)
@@ -101,7 +101,7 @@ def samples_of(
     setting = {"model": context.model, **config.columns(), "task": score.task}
     for sample in _first_filter(score):
         many = sorted(given[sample.doc_id], key=lambda one: (one[0].number, one[0].repeat))
-        line = setting | _line(sample, many, asked)
+        line = setting | _line(sample, many, requests)
         for name, column in columns.items():
             column.append(line[name])
     return columns
@@ -110,16 +110,16 @@ def samples_of(
 def _line(
     sample: Sample,
     many: Sequence[PlacedAnswer],
-    asked: Mapping[RequestPlace, AskedRequest],
+    requests: Mapping[RequestPlace, RequestSummary],
 ) -> dict[str, Any]:
     values = [answer.value for _, answer in many]
-    first = asked[many[0][0]]
+    first = requests[many[0][0]]
     return {
         "doc_id": sample.doc_id,
         "cluster": image_cluster(first.images) or f"{many[0][0].task} {sample.doc_id}",
         "prompt": first.prompt,
         "target": sample.target,
-        "requests": [asked[place].digest for place, _ in many],
+        "requests": [requests[place].digest for place, _ in many],
         "answers": [value if isinstance(value, str) else json.dumps(value) for value in values],
         "answer": sample.answer,
         "value": sample.value,

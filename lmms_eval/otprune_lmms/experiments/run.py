@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from otprune_lmms.documents import Failure
-from otprune_lmms.engine.request_set import Document
+from otprune_lmms.engine.request_set import DocumentKey
 from otprune_lmms.experiments.answering import (
     AnswerOptions,
     answer_models,
-    process,
+    process_state,
 )
 from otprune_lmms.experiments.config import task_folder
 from otprune_lmms.experiments.diagnostics.diagnose import (
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredShard:
     """What a shard has done.
 
     Attributes:
@@ -52,7 +52,7 @@ class Answered:
     seconds: dict[str, float]
 
 
-def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> Answered:
+def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredShard:
     """Answer what experiments ask, or a shard of it, and nothing else: no scores, no folders.
 
     A later `run_experiments` finds the answers of all shards in the journal and scores them.
@@ -62,7 +62,7 @@ def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> Answered:
         ValueError: see `answer_models`.
         RuntimeError: see `Engine` and `Journal`.
     """
-    state = process()
+    state = process_state()
     check_writable(options.journal)
     watch, tasks = Stopwatch(), TaskSet(state)
     plans = plan_of(sources, options.shard)
@@ -78,7 +78,7 @@ def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> Answered:
             for failure in failures:
                 logger.warning("%s left out: %s", failure.name, failure.reason)
     counts = {one.plan.model.name: one.counts.plain() for one in answered}
-    return Answered(counts, watch.seconds)
+    return AnsweredShard(counts, watch.seconds)
 
 
 def run_experiments(
@@ -103,11 +103,11 @@ def run_experiments(
     Raises:
         JavaError: caption metrics are asked for, need Java, and an experiment insists on them.
         ValueError: an unknown task, data or a checkpoint that is not there or does not fit; a
-            document that cannot be asked about, if an experiment is ``strict``, or too many.
+            document that cannot be used, if an experiment is ``strict``, or too many.
         OutputError: a folder that cannot be written to.
         RuntimeError: see `Engine`, `Journal` and `TaskScorer`.
     """
-    state = process()
+    state = process_state()
     for folder in (options.journal, *folders):
         check_writable(folder)
     watch, tasks = Stopwatch(), TaskSet(state)
@@ -122,10 +122,10 @@ def run_experiments(
         lacks_java(source.experiment, own)
     extras = [_Extras(source, tasks, diagnostics, options.progress) for source in sources]
 
-    def review(group: TaskGroup, failed: Sequence[Failure]) -> set[Document]:
+    def review(group: TaskGroup, failed: Sequence[Failure]) -> set[DocumentKey]:
         """Return what no experiment scores; too many are an error before the first answer."""
-        out: set[Document] = set()
-        scored: set[Document] = set()
+        out: set[DocumentKey] = set()
+        scored: set[DocumentKey] = set()
         for source, own in zip(sources, scorers, strict=True):
             if (task_folder(*source), source.experiment.seed_video) == group.data:
                 known = [one for one in failed if one.task in own]

@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from otprune_lmms.engine import answer_of
-from otprune_lmms.experiments.answering import AnsweredModel, AskedRequest, mean_text_tokens
+from otprune_lmms.experiments.answering import AnsweredModel, RequestSummary, mean_text_tokens
 from otprune_lmms.experiments.config import Experiment, task_folder
-from otprune_lmms.experiments.left_out import left_out, say
+from otprune_lmms.experiments.left_out import left_out, log_left_out
 from otprune_lmms.experiments.outcome import Outcome
 from otprune_lmms.experiments.plan import Source, TaskData
 from otprune_lmms.experiments.records import (
     PlacedAnswer,
     RecordContext,
+    answer_values,
     records_of,
-    responses_of,
     samples_of,
 )
 from otprune_lmms.experiments.tasks import TaskSet
@@ -85,7 +85,7 @@ def score_experiment(
         ScoringError: a task's own code could not score the answers.
         JavaError: a Java tool did not do its work, or is missing and required.
         JournalError: an answer is not in the journal.
-        ValueError: too many documents that could not be asked about.
+        ValueError: too many documents that could not be used.
     """
     experiment, folder = source
     files = task_folder(experiment, folder)
@@ -107,39 +107,39 @@ def score_experiment(
         ],
         scorers,
     )
-    say(failures, scorers)
+    log_left_out(failures, scorers)
     outcome.failed = [one.plain() for one in failures]
     excluded = {(one.task, one.doc_id) for one in failures}
     cache = ScoreCache(journal.folder / "scores")
     without_java = lacks_java(experiment, scorers)
     for choice, answered in own:
-        asked = {
+        requests = {
             name: {
                 place: one
-                for place, one in answered.asked.get(data[name], {}).items()
+                for place, one in answered.requests.get(data[name], {}).items()
                 if place.doc_id in scorer.doc_ids and (name, place.doc_id) not in excluded
             }
             for name, scorer in scorers.items()
         }
         outcome.models[choice.name] = answered.fingerprint
         outcome.shapes[choice.name] = dataclasses.asdict(answered.shape)
-        texts = {name: mean_text_tokens(places) for name, places in asked.items() if places}
+        texts = {name: mean_text_tokens(places) for name, places in requests.items() if places}
         outcome.text_tokens[choice.name] = texts
         outcome.counts[choice.name] = answered.counts.plain()
         context = RecordContext(experiment, choice.name, answered.shape, texts)
-        answers = _answers(experiment.pruning.configs(), asked, journal)
+        answers = _answers(experiment.pruning.configs(), requests, journal)
         scores = _scores(context, scorers, answers, excluded, cache, without_java)
         for name in scorers:
             for config, score in scores[name].items():
                 given = answers[config][name]
                 outcome.records += records_of(context, config, score, given)
-                outcome.samples.append(samples_of(context, config, score, given, asked[name]))
+                outcome.samples.append(samples_of(context, config, score, given, requests[name]))
     return outcome
 
 
 def _answers(
     configs: Iterable[PruningConfig],
-    asked: Mapping[str, Mapping[RequestPlace, AskedRequest]],
+    requests: Mapping[str, Mapping[RequestPlace, RequestSummary]],
     journal: Journal,
 ) -> AnswersByTask:
     """Return the journal's answers to what was asked."""
@@ -151,12 +151,12 @@ def _answers(
                 (place, answer_of(_record(journal, name, place, one)))
                 for place, one in places.items()
             ]
-            for task, places in asked.items()
+            for task, places in requests.items()
         }
     return found
 
 
-def _record(journal: Journal, config: str, place: RequestPlace, one: AskedRequest) -> Any:
+def _record(journal: Journal, config: str, place: RequestPlace, one: RequestSummary) -> Any:
     record = journal.find((config, one.digest))
     if record is None:
         raise JournalError(
@@ -177,13 +177,13 @@ def _scores(
     """Return the score of each config on each task, each set of answers scored once."""
     scores: dict[str, dict[PruningConfig, TaskScore]] = {}
     out = {name: {doc_id for task, doc_id in excluded if task == name} for name in scorers}
-    responses = {
-        name: {config: responses_of(given[name]) for config, given in answers.items()}
+    values_by_task = {
+        name: {config: answer_values(given[name]) for config, given in answers.items()}
         for name in scorers
     }
     keys = {
         name: {config: cache.key(scorer, given, out[name]) for config, given in by_config.items()}
-        for (name, scorer), by_config in zip(scorers.items(), responses.values(), strict=True)
+        for (name, scorer), by_config in zip(scorers.items(), values_by_task.values(), strict=True)
     }
     with shared_captions() as tools:
         captions = [name for name, scorer in scorers.items() if scorer.needs_java]
@@ -195,14 +195,14 @@ def _scores(
         # Captions last: METEOR takes seconds to start, which it does meanwhile.
         for name, scorer in sorted(scorers.items(), key=lambda item: item[1].needs_java):
             known = {config: cache.find(key) for config, key in keys[name].items()}
-            new = [responses[name][config] for config, score in known.items() if score is None]
+            new = [values_by_task[name][config] for config, score in known.items() if score is None]
             logger.info("%s: scoring %s, %s of %s new", context.model, name, len(new), len(known))
             if new and not without_java:
                 scorer.prime(tools, new)
             scores[name] = {
                 config: score
                 or scorer.score(
-                    responses[name][config],
+                    values_by_task[name][config],
                     without=out[name],
                     without_java=without_java,
                     tools=tools,

@@ -139,12 +139,12 @@ def _scores(
 
 def _answers(part: Frame) -> dict[int, tuple[Any, ...]]:
     return {
-        int(doc_id): tuple(_response(answer) for answer in answers)
+        int(doc_id): tuple(_answer_value(answer) for answer in answers)
         for doc_id, answers in zip(part["doc_id"], part["answers"], strict=True)
     }
 
 
-def _response(answer: str) -> Any:
+def _answer_value(answer: str) -> Any:
     """Return an answer as the task's code takes it; loglikelihoods are stored as JSON."""
     if answer.startswith("["):
         try:

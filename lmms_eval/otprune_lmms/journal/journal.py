@@ -8,7 +8,7 @@ from typing import Any
 
 from otprune_lmms.journal.lines import Content, encode, read
 from otprune_lmms.journal.records import JournalError, Key, Record, Report
-from otprune_lmms.journal.writer import Writer, is_live
+from otprune_lmms.journal.writer import Writer, is_locked
 
 logger = logging.getLogger(__name__)
 
@@ -158,14 +158,14 @@ class Journal:
         known: set[Key] = set()
         for path in paths:
             own = self._writer is not None and path == self._writer.path
-            live = not own and is_live(path)
+            locked = not own and is_locked(path)
             content = self._writer.load() if self._writer is not None and own else read(path)
             self._read[path.name] = content.good
             keys, answers, unknown = self._take(content, path.name)
             repeated += answers - len(keys - known)
             known |= keys
             skipped += len(content.skipped) + unknown
-            if not live:
+            if not locked:
                 torn += content.size - content.good
                 _warn(path, content, own)
         return Report(len(paths), len(self._records), repeated, skipped, torn)
@@ -177,13 +177,13 @@ class Journal:
         """
         keys: set[Key] = set()
         answers = unknown = 0
-        for says in content.says:
-            if not is_readable(says, self.folder / part):
+        for entry in content.entries:
+            if not is_readable(entry, self.folder / part):
                 unknown += 1
-            elif says["kind"] == "session":
-                self.sessions.append(says["session"])
+            elif entry["kind"] == "session":
+                self.sessions.append(entry["session"])
             else:
-                record = Record.from_plain(says["answer"])
+                record = Record.from_plain(entry["answer"])
                 keys.add(record.key)
                 answers += 1
                 if part < self._part.get(record.key, "~"):
@@ -194,15 +194,15 @@ class Journal:
         return sorted(self.folder.glob("part-*.jsonl"))
 
 
-def is_readable(says: Mapping[str, Any], path: Path) -> bool:
+def is_readable(entry: Mapping[str, Any], path: Path) -> bool:
     """Return whether a line is an answer or a session of this version.
 
     Raises:
         JournalError: it is one of another version, whose answers cannot be found again.
     """
-    if says.get("kind") not in ("answer", "session"):
+    if entry.get("kind") not in ("answer", "session"):
         return False
-    found = says.get("format")
+    found = entry.get("format")
     if found != FORMAT and isinstance(found, int):
         raise JournalError(
             f"{path} holds answers of journal format {found}, this version reads format {FORMAT}: "

@@ -21,13 +21,13 @@ class Content:
     """What a file says.
 
     Attributes:
-        says: content of every line whose checksum holds, in order.
+        entries: content of every line whose checksum holds, in order.
         skipped: numbers, from 1, of other lines that a good line follows.
         good: bytes up to the end of the last good line.
         size: bytes in all.
     """
 
-    says: list[dict[str, Any]]
+    entries: list[dict[str, Any]]
     skipped: list[int]
     good: int
     size: int
@@ -65,7 +65,7 @@ def read(path: Path, start: int = 0) -> Content:
     Raises:
         JournalError: the file cannot be read.
     """
-    says: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     bad: list[int] = []
     skipped: list[int] = []
     good = size = start
@@ -78,7 +78,7 @@ def read(path: Path, start: int = 0) -> Content:
                 if content is None:
                     bad.append(number)
                     continue
-                says.append(content)
+                entries.append(content)
                 good = size
                 skipped += bad
                 bad.clear()
@@ -87,7 +87,7 @@ def read(path: Path, start: int = 0) -> Content:
         return Content([], [], start, start)
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}") from error
-    return Content(says, skipped, good, size)
+    return Content(entries, skipped, good, size)
 
 
 def _digest(text: bytes) -> bytes:

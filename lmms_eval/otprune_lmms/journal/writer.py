@@ -125,7 +125,7 @@ def _still_there(descriptor: int, path: Path) -> bool:
         return False
 
 
-def is_live(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Return whether a process holds a file of a journal at present."""
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -12,9 +12,9 @@ from rich import box
 from rich.table import Table
 
 from otprune_lmms.files import write_text
-from otprune_lmms.results.costs import COST_TABLE, MeasuredCost, Spread, frame
+from otprune_lmms.results.costs import COST_TABLE, MeasuredCost, Spread, cost_frame
 
-RECORDS, PAGE = "cost.json", "cost.md"
+COST_RECORDS, PAGE = "cost.json", "cost.md"
 
 _NOTHING = "–"
 _MIB = 2**20
@@ -61,8 +61,8 @@ def write_cost(folder: Path, records: Sequence[MeasuredCost], origin: Mapping[st
         raise ValueError("records must hold at least one setting, got none")
     lines = [record.plain() for record in records]
     content = {"origin": dict(origin), "records": lines}
-    write_text(folder / RECORDS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / COST_TABLE, frame(lines).to_csv(index=False))
+    write_text(folder / COST_RECORDS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / COST_TABLE, cost_frame(lines).to_csv(index=False))
     write_text(folder / PAGE, page(records, origin))
 
 

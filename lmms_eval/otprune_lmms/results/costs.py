@@ -169,6 +169,6 @@ def read_costs(folder: Path) -> Frame:
     return found.astype(dict.fromkeys(_WHOLE, "Int64"))
 
 
-def frame(lines: Sequence[Mapping[str, Any]]) -> Frame:
+def cost_frame(lines: Sequence[Mapping[str, Any]]) -> Frame:
     """Return lines of `MeasuredCost.plain` as a frame with all columns, in their order."""
     return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(_WHOLE, "Int64"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from otprune_lmms.files import whole
+from otprune_lmms.files import atomic_write
 from otprune_lmms.results.columns import SETTING
 
 DIAGNOSTICS = "diagnostics.parquet"
@@ -111,7 +111,7 @@ def quantity(column: str) -> Quantity:
     raise ValueError(f"quantity must be one of {known}; got {column!r}")
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def diagnostics_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return diagnostics as a frame with all columns, in their order."""
     return pd.DataFrame(list(rows), columns=COLUMNS)
 
@@ -123,7 +123,7 @@ def write_diagnostics(diagnostics: pd.DataFrame, folder: Path) -> Path:
         OutputError: it cannot be written.
     """
     path = folder / DIAGNOSTICS
-    with whole(path) as place:
+    with atomic_write(path) as place:
         diagnostics.to_parquet(place, index=False)
     return path
 

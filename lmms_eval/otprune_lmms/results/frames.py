@@ -9,5 +9,5 @@ from typing import Any
 Frame = Any
 """A ``pd.DataFrame``."""
 
-Column = Any
+PandasSeries = Any
 """A ``pd.Series``."""

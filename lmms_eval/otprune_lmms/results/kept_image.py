@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from otprune_lmms.files import whole
+from otprune_lmms.files import atomic_write
 
 KEPT_IMAGE = "kept_patches.npz"
 
@@ -40,7 +40,7 @@ def write_kept_image(image: KeptImage, folder: Path) -> Path:
     """
     path = folder / KEPT_IMAGE
     settings = np.array(json.dumps([dict(one) for one in image.settings]))
-    with whole(path) as place, place.open("wb") as file:
+    with atomic_write(path) as place, place.open("wb") as file:
         np.savez_compressed(file, pixels=image.pixels, masks=image.masks, settings=settings)
     return path
 

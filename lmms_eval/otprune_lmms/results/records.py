@@ -50,7 +50,7 @@ _TEXT = (
 )
 
 
-def frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def records_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return records as a frame with all columns, in their order."""
     return pd.DataFrame(records, columns=COLUMNS)
 

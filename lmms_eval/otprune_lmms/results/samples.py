@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from otprune_lmms.files import whole
+from otprune_lmms.files import atomic_write
 from otprune_lmms.results.columns import SETTING_TYPES
 
 SAMPLES = "samples.parquet"
@@ -55,7 +55,7 @@ def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> N
         path: of the file.
         parts: columns, one mapping for each model, setting and task.
     """
-    with whole(path) as place, pq.ParquetWriter(place, SCHEMA, compression="zstd") as writer:
+    with atomic_write(path) as place, pq.ParquetWriter(place, SCHEMA, compression="zstd") as writer:
         for part in parts:
             writer.write_table(pa.Table.from_pydict(dict(part), schema=SCHEMA))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otprune_lmms.files import write_text
-from otprune_lmms.scoring.score import Response, Sample, TaskScore, TaskScorer
+from otprune_lmms.scoring.score import AnswerValue, Sample, TaskScore, TaskScorer
 
 FORMAT = 2
 """Version of the files; others are not read."""
@@ -28,7 +28,7 @@ class ScoreCache:
     def key(
         self,
         scorer: TaskScorer,
-        answers: Mapping[int, Sequence[Response]],
+        answers: Mapping[int, Sequence[AnswerValue]],
         without: Collection[int] = (),
     ) -> str:
         """Return SHA-256 over the documents, the answers, and the versions of the scoring code.

@@ -24,11 +24,11 @@ from typing import Any
 from lmms_eval.evaluator_utils import TaskOutput
 
 from otprune_lmms.benchmarks import DocumentResults, benchmark, with_group_members
-from otprune_lmms.benchmarks.shares import Results, TaskAggregation
+from otprune_lmms.benchmarks.shares import ResultsByDocument, TaskAggregation
 from otprune_lmms.documents import build_requests
 from otprune_lmms.scoring.captions import CaptionTools, java
 
-Response = str | tuple[float, bool]
+AnswerValue = str | tuple[float, bool]
 """What a model answers: a text, or the loss of a continuation and whether it is the greedy one."""
 
 _Instances = Mapping[int, Sequence[Any]]
@@ -148,7 +148,7 @@ class TaskScorer:
 
     def score(
         self,
-        answers: Mapping[int, Sequence[Response]],
+        answers: Mapping[int, Sequence[AnswerValue]],
         *,
         without: Collection[int] = (),
         without_java: bool = False,
@@ -192,7 +192,7 @@ class TaskScorer:
         return with_group_members(self._groups, {*documents, *self.failed})
 
     def _with_shares(
-        self, samples: Sequence[Sample], results: Results, tools: CaptionTools | None
+        self, samples: Sequence[Sample], results: ResultsByDocument, tools: CaptionTools | None
     ) -> list[Sample]:
         """Return samples with their shares of the headline metric."""
         metric = self.benchmark.metric.partition(",")[0]  # a filter's name behind it
@@ -215,7 +215,9 @@ class TaskScorer:
             return function
         return partial(function, args=self.task.args)
 
-    def prime(self, tools: CaptionTools, many: Sequence[Mapping[int, Sequence[Response]]]) -> None:
+    def prime(
+        self, tools: CaptionTools, many: Sequence[Mapping[int, Sequence[AnswerValue]]]
+    ) -> None:
         """Tokenise the captions of several pruning configs in one run, which only saves time."""
         if not self.needs_java or java() is None:
             return
@@ -232,7 +234,7 @@ class TaskScorer:
             # Read anew each time: the code of some tasks changes the document.
             yield doc_id, documents[doc_id]
 
-    def _fill(self, scored: _Instances, answers: Mapping[int, Sequence[Response]]) -> None:
+    def _fill(self, scored: _Instances, answers: Mapping[int, Sequence[AnswerValue]]) -> None:
         """Put the answers into the instances of the documents that are scored."""
         if not scored:
             raise ValueError(f"task {self.name}: all of its {len(self)} documents are left out")
@@ -247,7 +249,9 @@ class TaskScorer:
                 instance.resps = [answer]
                 instance.filtered_resps = {}
 
-    def _process(self, scored: _Instances, output: TaskOutput) -> tuple[list[Sample], Results]:
+    def _process(
+        self, scored: _Instances, output: TaskOutput
+    ) -> tuple[list[Sample], ResultsByDocument]:
         """Return samples, and what `process_results` returns under the task's first filter."""
         # The task holds what was built last, which may be one process's share.
         self.task._instances = [one for one in self._all if one.doc_id in scored]

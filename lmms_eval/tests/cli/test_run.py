@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from otprune_lmms.cli import run as module
-from otprune_lmms.experiments.run import Answered
+from otprune_lmms.experiments.run import AnsweredShard
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def calls(monkeypatch, tmp_path):
     def answer_shard(sources, options):
         names = [one.experiment.name for one in sources]
         found.append(("answer", names, options.journal, str(options.shard)))
-        return Answered({}, {})
+        return AnsweredShard({}, {})
 
     def run_experiments(sources, options, diagnostics, folders):
         names = [one.experiment.name for one in sources]

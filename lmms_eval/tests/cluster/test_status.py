@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from otprune_lmms.cli.status import status
 from otprune_lmms.cluster.state import read_state
-from otprune_lmms.cluster.status import documents_of, journal_status, status_of
+from otprune_lmms.cluster.status import count_documents, journal_status, status_of
 from otprune_lmms.experiments.answering import AnswerOptions
 from otprune_lmms.experiments.config import Experiment, task_folder
 from otprune_lmms.experiments.run import answer_shard
@@ -222,7 +222,7 @@ def invoke(*arguments):
 def test_the_command_follows_a_sweep_from_beginning_to_end(source, suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, path = source(), tmp_path / "try.yaml"
-    assert documents_of([one]) == {(suite, "gqa"): 4, (suite, "mme"): 4}
+    assert count_documents([one]) == {(suite, "gqa"): 4, (suite, "mme"): 4}
     found = json.loads(invoke(path, "--json").stdout)
     assert (found["answered"], found["asked"], found["missing"]) == (0, 24, 24)
     journal = tmp_path / "logs" / "answers"

@@ -259,7 +259,7 @@ def test_one_process_s_failure_ends_all_with_its_message(tmp_path, monkeypatch):
 def test_what_one_process_cannot_ask_all_leave_out(tmp_path, monkeypatch):
     done = torchrun(with_a_broken_image(tmp_path, monkeypatch), 300)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("pope: 1 of 4 documents cannot be asked about") == 1
+    assert done.stderr.count("pope: 1 of 4 documents cannot be used") == 1
     assert set(pd.read_csv(tmp_path / "outputs" / "try" / "records.csv")["documents"]) == {3}
     content = json.loads((tmp_path / "outputs" / "try" / "manifest.json").read_text())
     assert [one["doc_id"] for one in content["failed"]] == [3]

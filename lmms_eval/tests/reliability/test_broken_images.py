@@ -39,11 +39,8 @@ def manifest(folder):
 def test_the_run_ends_well_and_says_how_many_and_why(run):
     folder, said = run
     assert said["status"] == 0, said["text"]
-    assert (
-        "pope: 7 of 16 documents cannot be asked about and are left out of every row"
-        in (said["text"])
-    )
-    assert "mme: 2 of 6 documents cannot be asked about" in said["text"]
+    assert "pope: 7 of 16 documents cannot be used and are left out of every row" in (said["text"])
+    assert "mme: 2 of 6 documents cannot be used" in said["text"]
     assert "and 2 more" in said["text"]
     assert "Traceback" not in said["text"]
     failed = manifest(folder)["failed"]
@@ -125,7 +122,7 @@ def test_too_many_are_an_error_without_strict_too(forks, tmp_path):
     said = forks.command(tmp_path, "run", "try.yaml", *OTHER)
     assert said["status"] == 1
     assert (
-        "5 of the 8 documents of task pope cannot be asked about, too many to be left out: "
+        "5 of the 8 documents of task pope cannot be used, too many to be left out: "
         in (said["text"])
     )
     assert "document 0 (cannot identify image file" in said["text"]

@@ -1,4 +1,4 @@
-"""The engine leaves out documents that cannot be asked about, and nothing else."""
+"""The engine leaves out documents that cannot be used, and nothing else."""
 
 from dataclasses import replace
 
@@ -165,7 +165,7 @@ def test_a_task_without_one_question_that_can_be_asked_is_an_error(tmp_path):
     made = rows("pope", 3, {})
     task = load_tasks(["pope"], suite(tmp_path, {"pope": made}))["pope"]
     task.dataset_no_image["test"] = task.dataset_no_image["test"].remove_columns("question")
-    with pytest.raises(ValueError, match="none of the 3 documents of task pope can be asked about"):
+    with pytest.raises(ValueError, match="none of the 3 documents of task pope can be used"):
         requests_of(task, "pope", failed=[])
 
 

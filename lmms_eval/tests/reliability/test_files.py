@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from otprune_lmms import files
-from otprune_lmms.files import OutputError, check_writable, whole, write_text
+from otprune_lmms.files import OutputError, atomic_write, check_writable, write_text
 from otprune_lmms.results.samples import SCHEMA, write_samples
 
 
@@ -37,7 +37,7 @@ def test_when_writing_fails_the_file_is_as_it_was(tmp_path, error):
     path = tmp_path / "table.png"
     path.write_bytes(b"before")
     kind = OutputError if isinstance(error, OSError) else KeyError
-    with pytest.raises(kind) as caught, whole(path) as place:  # noqa: PT012
+    with pytest.raises(kind) as caught, atomic_write(path) as place:  # noqa: PT012
         assert place.suffix == ".png", "libraries go by it"
         place.write_bytes(b"half")
         raise error
@@ -116,7 +116,7 @@ KILLED = textwrap.dedent(
 
     files.os = Os()
     while True:
-        with files.whole(path) as place:
+        with files.atomic_write(path) as place:
             place.write_text("new" * 3000)
     """
 )

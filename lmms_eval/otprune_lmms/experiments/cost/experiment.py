@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from otprune_lmms.engine import Request
-from otprune_lmms.experiments.answering import load, process
+from otprune_lmms.experiments.answering import load_for_process, process_state
 from otprune_lmms.experiments.config import task_folder
 from otprune_lmms.experiments.cost.measuring import CostOptions, measure
 from otprune_lmms.experiments.plan import Source
@@ -57,7 +57,7 @@ def measure_experiment(
     }
     found: list[MeasuredCost] = []
     for choice in experiment.models:
-        model = load(choice.source(folder))
+        model = load_for_process(choice.source(folder))
         for size in batch_sizes:
             found += measure(
                 model,
@@ -81,7 +81,7 @@ def requests_for(source: Source, samples: int) -> list[Request]:
     """
     names = list(source.experiment.task_limits())
     files = task_folder(*source)
-    tasks = TaskSet(process())
+    tasks = TaskSet(process_state())
     tasks.load(names, files)
     found: list[Request] = []
     for name in names:

@@ -13,15 +13,15 @@ from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.engine import Answer, Request
 from otprune_lmms.engine.batches import Batch, batches
 from otprune_lmms.engine.memory import is_out_of_memory
-from otprune_lmms.engine.phases import Clock, HostClock, Watch, clock_for
+from otprune_lmms.engine.phases import Clock, HostClock, PhaseTimer, clock_for
 from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.cost.counting import Counted, count_prefill, counted_flops
 from otprune_lmms.experiments.cost.peak import Peak, peak_of
-from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
-from otprune_lmms.images import whole_images
+from otprune_lmms.experiments.cost.reducing import BatchTotals, Rounds, RunFields, costs
+from otprune_lmms.images import refuse_truncated_images
 from otprune_lmms.models.protocol import Pixels, VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import MeasuredCost
@@ -65,7 +65,7 @@ class CostOptions:
 
 
 @torch.inference_mode()
-@whole_images()
+@refuse_truncated_images()
 def measure(
     model: VisionLanguageModel,
     requests: Sequence[Request],
@@ -116,7 +116,7 @@ def measure(
                 if number >= options.warmup:
                     bench.keep(place, batch, times)
                 shown.advance(1)
-    return costs(bench.about(), bench.facts, bench.rounds)
+    return costs(bench.run_fields(), bench.totals, bench.rounds)
 
 
 class _Bench:
@@ -131,17 +131,17 @@ class _Bench:
     ) -> None:
         self.model, self.name, self.options = model, name, options
         self.clock = clock_for(self.model) if clock is None else clock
-        self.watch = Watch(self.clock)
+        self.watch = PhaseTimer(self.clock)
         self.responder = Responder(self.model, self.watch)
         self.preparer = RequestPreparer(self.model, "", options.seed_video)
         self.draw = random.Random(options.seed)
-        self.facts: dict[PruningConfig, Facts] = {}
+        self.totals: dict[PruningConfig, BatchTotals] = {}
         self.rounds: dict[PruningConfig, Rounds] = {}
         self.gpus = [one for one in model.devices if one.type == "cuda"]
 
-    def about(self) -> About:
-        """Return what all lines say."""
-        return About(
+    def run_fields(self) -> RunFields:
+        """Return what all records of this run have in common."""
+        return RunFields(
             self.name,
             self.options.batch_size,
             self.options.convention,
@@ -173,7 +173,7 @@ class _Bench:
                 visual, vision_flops = encoded[signals]
                 counts = [self._counted(piece, config, visual) for piece in pieces(batch, config)]
                 peak, answers = self._peak(batch, config, pixels)
-            self.facts.setdefault(config, Facts()).add(counts, vision_flops, peak, answers)
+            self.totals.setdefault(config, BatchTotals()).add(counts, vision_flops, peak, answers)
 
     def time(
         self, batch: Batch, configs: Sequence[PruningConfig]
@@ -203,7 +203,7 @@ class _Bench:
 
     def keep(self, place: int, batch: Batch, times: dict[PruningConfig, dict[str, float]]) -> None:
         """Count the times of a batch in one round."""
-        for config in self.facts:
+        for config in self.totals:
             rounds = self.rounds.setdefault(config, Rounds())
             rounds.add(place, len(batch), times[config])
 

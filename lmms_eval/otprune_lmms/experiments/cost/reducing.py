@@ -16,7 +16,7 @@ _QUARTILES = (0.5, 0.25, 0.75)
 
 
 @dataclass
-class Facts:
+class BatchTotals:
     """What is the same in every round, summed over the batches; the peak is the largest."""
 
     visual: int = 0
@@ -89,7 +89,7 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class RunFields:
     """What all lines of a run have in common; see `MeasuredCost`."""
 
     model: str
@@ -100,26 +100,31 @@ class About:
 
 
 def costs(
-    about: About, facts: Mapping[PruningConfig, Facts], rounds: Mapping[PruningConfig, Rounds]
+    run: RunFields,
+    totals: Mapping[PruningConfig, BatchTotals],
+    rounds: Mapping[PruningConfig, Rounds],
 ) -> list[MeasuredCost]:
     """Return the cost of each setting; ratios are to the first one, the unpruned model."""
-    plain = next(iter(facts))
+    plain = next(iter(totals))
     return [
-        _cost(about, config, (facts[config], facts[plain]), (rounds[config], rounds[plain]))
-        for config in facts
+        _cost(run, config, (totals[config], totals[plain]), (rounds[config], rounds[plain]))
+        for config in totals
     ]
 
 
 def _cost(
-    about: About, config: PruningConfig, facts: tuple[Facts, Facts], rounds: tuple[Rounds, Rounds]
+    run: RunFields,
+    config: PruningConfig,
+    totals: tuple[BatchTotals, BatchTotals],
+    rounds: tuple[Rounds, Rounds],
 ) -> MeasuredCost:
-    """Return the cost of a setting; of facts and rounds the second are the unpruned model's."""
-    (own, plain), (times, plain_times) = facts, rounds
+    """Return the cost of a setting; of totals and rounds the second are the unpruned model's."""
+    (own, plain), (times, plain_times) = totals, rounds
     samples = sum(times.sizes.values())
     return MeasuredCost(
-        model=about.model,
+        model=run.model,
         config=config.columns(),
-        batch=about.batch,
+        batch=run.batch,
         visual_tokens=own.visual / samples,
         kept_tokens=own.kept / samples,
         text_tokens=own.text / samples,
@@ -137,7 +142,7 @@ def _cost(
         peak_bytes=own.peak,
         added_bytes=own.added,
         multiply_adds=own.multiply_adds / samples,
-        convention=about.convention,
+        convention=run.convention,
         multiply_adds_ratio=own.multiply_adds / plain.multiply_adds,
         counted_flops=own.flops / samples,
         counted_ratio=own.flops / plain.flops,
@@ -145,8 +150,8 @@ def _cost(
         new_tokens=own.new_tokens / samples,
         samples=samples,
         repeats=max(map(len, times.seconds.values())),
-        dtype=about.dtype,
-        attention=about.attention,
+        dtype=run.dtype,
+        attention=run.attention,
     )
 
 

@@ -23,7 +23,7 @@ from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.diagnostics.measures import FullSet, Measures
 from otprune_lmms.experiments.records import image_cluster
-from otprune_lmms.images import whole_images
+from otprune_lmms.images import refuse_truncated_images
 from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 
@@ -94,7 +94,7 @@ class DrawnImage:
 
 
 @torch.inference_mode()
-@whole_images()
+@refuse_truncated_images()
 def diagnose(
     model: VisionLanguageModel,
     requests: Sequence[Request],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from otprune_lmms.experiments.answering import load, process
+from otprune_lmms.experiments.answering import load_for_process, process_state
 from otprune_lmms.experiments.config import task_folder
 from otprune_lmms.experiments.diagnostics.diagnose import (
     DiagnosticsOptions,
@@ -15,7 +15,7 @@ from otprune_lmms.experiments.diagnostics.diagnose import (
 )
 from otprune_lmms.experiments.plan import Source
 from otprune_lmms.experiments.tasks import TaskSet
-from otprune_lmms.results.diagnostics import frame
+from otprune_lmms.results.diagnostics import diagnostics_frame
 from otprune_lmms.results.manifest import MANIFEST
 from otprune_lmms.results.samples import read_samples
 
@@ -48,7 +48,7 @@ def diagnose_experiment(
         raise ValueError(f"{experiment.name} has no setting that prunes before the language model")
     answered = set(zip(samples["task"], samples["doc_id"], strict=True))
     files, limits = task_folder(experiment, folder), experiment.task_limits()
-    tasks = TaskSet(process())
+    tasks = TaskSet(process_state())
     tasks.load(list(limits), files)
     requests = [
         request
@@ -58,7 +58,7 @@ def diagnose_experiment(
     ]
     lines = []
     for choice in experiment.models:
-        model = load(choice.source(folder))
+        model = load_for_process(choice.source(folder))
         _check_same(results, choice.name, model.fingerprint)
         lines += diagnose(
             model,
@@ -70,7 +70,7 @@ def diagnose_experiment(
             progress=progress,
         )
         del model
-    return frame(lines)
+    return diagnostics_frame(lines)
 
 
 def _check_same(results: Path, name: str, fingerprint: str) -> None:

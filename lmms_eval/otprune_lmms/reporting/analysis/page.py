@@ -7,9 +7,9 @@ import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.per_sample import COMPARISONS
-from otprune_lmms.reporting.statistics.averages import mean_of_ratios, scores
+from otprune_lmms.reporting.statistics.averages import headline_scores, mean_of_ratios
 from otprune_lmms.results.diagnostics import MAIN, QUANTITIES, quantity
-from otprune_lmms.results.frames import Column, Frame
+from otprune_lmms.results.frames import Frame, PandasSeries
 
 _EMPTY = "–"
 _PER_TASK = ("exact_w2", "coverage")
@@ -52,7 +52,7 @@ def _levels(own: Frame, records: Frame, mark: str) -> list[str]:
     value = level.set_index(["row", "quantity"])["value"]
     time = own[own["analysis"] == "time"].set_index("row")["value"]
     loyal = own[(own["analysis"] == "loyalty") & (own["task"] == "all")].set_index("row")["value"]
-    table = scores(records).droplevel("model")
+    table = headline_scores(records).droplevel("model")
     rows = []
     for row in dict.fromkeys(level["row"]):
         share = float("nan")
@@ -177,22 +177,22 @@ def _notes() -> list[str]:
     ]
 
 
-def _correlation(line: Column) -> str:
+def _correlation(line: PandasSeries) -> str:
     if pd.isna(line["value"]):
         return _EMPTY
     p = "" if pd.isna(line["p"]) else f", p {line['p']:.2g}"
     return _interval(line) + p
 
 
-def _interval(line: Column) -> str:
+def _interval(line: PandasSeries) -> str:
     return f"{line['value']:.2f} [{line['low']:.2f}, {line['high']:.2f}]"
 
 
-def _effect(line: Column) -> str:
+def _effect(line: PandasSeries) -> str:
     return f"{line['value']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
 
 
-def _percent(line: Column) -> str:
+def _percent(line: PandasSeries) -> str:
     return f"{line['value']:.1f} [{line['low']:.1f}, {line['high']:.1f}]"
 
 

@@ -17,7 +17,7 @@ from otprune_lmms.reporting.analysis.points import with_budget
 from otprune_lmms.results.diagnostics import QUANTITIES
 from otprune_lmms.results.frames import Frame
 
-ACROSS, SAME, DRAWS = "across images", "same question", "same question, random draws"
+ACROSS, SAME, RANDOM_DRAWS = "across images", "same question", "same question, random draws"
 
 COMPARISONS = {
     ACROSS: "within one setting and benchmark, whether questions about images that lost less are "
@@ -25,8 +25,8 @@ COMPARISONS = {
     SAME: "the same question under all methods of a budget, each method's mean subtracted: "
     "whether a method does better, compared with the others, on the questions whose image lost "
     "less under it than images usually do",
-    DRAWS: "the same question under several seeds of random pruning, where chance alone decides "
-    "the distance",
+    RANDOM_DRAWS: "the same question under several seeds of random pruning, where chance alone "
+    "decides the distance",
 }
 
 COLUMNS = [
@@ -109,7 +109,7 @@ def per_sample(diagnostics: Frame, samples: Frame) -> Frame:
 def _compared(answers: Frame) -> Iterator[tuple[str, Frame]]:
     """Yield each comparison with the answers that take part."""
     yield ACROSS, answers
-    for comparison, some in ((SAME, answers), (DRAWS, answers[answers["seed"].notna()])):
+    for comparison, some in ((SAME, answers), (RANDOM_DRAWS, answers[answers["seed"].notna()])):
         settings = some.groupby(["task", "budget"])["setting"].transform("nunique")
         complete = some.groupby(_QUESTION)["setting"].transform("nunique") == settings
         some = some[complete & (settings > 1)]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from otprune_lmms.reporting.analysis.redraws import redraws
-from otprune_lmms.reporting.statistics.averages import scores as headline_scores
+from otprune_lmms.reporting.statistics.averages import headline_scores
 from otprune_lmms.reporting.statistics.headlines import resampled, terms_of
 from otprune_lmms.results.columns import Budget, budget_of
 from otprune_lmms.results.diagnostics import QUANTITIES
@@ -71,10 +71,10 @@ def with_budget(table: Frame) -> Frame:
     """
     budgeted = table["keep_ratio"].notna() | table["k"].notna()
     chosen = table[table["method"].notna() & (table["layer"] == 0) & budgeted]
-    return chosen.assign(budget=[budget.label for budget in budgets_of(chosen)])
+    return chosen.assign(budget=[budget.label for budget in line_budgets(chosen)])
 
 
-def budgets_of(table: Frame) -> list[Budget]:
+def line_budgets(table: Frame) -> list[Budget]:
     """Return the budget of each line."""
     columns = (table[name] for name in ("keep_ratio", "k", "match"))
     return [budget_of(*line) for line in zip(*columns, strict=True)]

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.analysis.points import budgets_of
+from otprune_lmms.reporting.analysis.points import line_budgets
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.reporting.tables.settings import settings_of
 from otprune_lmms.results.columns import OWN_SCHEDULE, Budget
@@ -81,7 +81,7 @@ class Results:
     def budgets(self) -> Mapping[str, Budget]:
         """Budgets of the pruned rows, by `Budget.label`."""
         pruned = self.records[self.records["method"].notna()]
-        return {budget.label: budget for budget in budgets_of(pruned)}
+        return {budget.label: budget for budget in line_budgets(pruned)}
 
     @cached_property
     def scores(self) -> Frame:
@@ -111,7 +111,7 @@ class Results:
         From ``averages.csv``; without it from the records, and then without intervals.
         """
         found = self.optional("averages.csv")
-        return _averages(averages.scores(self.records)) if found is None else found
+        return _averages(averages.headline_scores(self.records)) if found is None else found
 
     @cached_property
     def diagnostics(self) -> Frame:
@@ -180,7 +180,7 @@ def budget_names(table: Frame) -> dict[str, list[str]]:
 
 
 def _budgets(table: Frame) -> Iterator[tuple[str, Frame]]:
-    budgets = budgets_of(table)
+    budgets = line_budgets(table)
     known = {budget.label: budget for budget in budgets}
     labels = [budget.label for budget in budgets]
     groups = dict(list(table.groupby(pd.Series(labels, table.index), sort=False)))
@@ -202,7 +202,7 @@ def _budgets(table: Frame) -> Iterator[tuple[str, Frame]]:
 
 
 def _scores(records: Frame, by_layer: bool) -> Frame:
-    values = averages.scores(records).stack().rename("value").dropna()
+    values = averages.headline_scores(records).stack().rename("value").dropna()
     if values.empty:
         raise NotDrawn(f"{RECORDS} has no scores")
     heads = {
@@ -212,7 +212,7 @@ def _scores(records: Frame, by_layer: bool) -> Frame:
     keys = ["model", "row", "task"]
     whole = records.drop_duplicates([*keys, "setting"])
     whole = whole.assign(
-        variant=variants_of(whole), budget=[budget.label for budget in budgets_of(whole)]
+        variant=variants_of(whole), budget=[budget.label for budget in line_budgets(whole)]
     )
     about = whole.groupby(keys, sort=False)
     found = about[list(ABOUT)].first()

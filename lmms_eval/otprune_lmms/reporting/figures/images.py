@@ -89,7 +89,7 @@ class DataFileImages:
             return None
         if task not in self._files:
             try:
-                self._files[task] = _DataFiles(task, data_files(task, self.task_files))
+                self._files[task] = _DataFiles(task, parquet_files(task, self.task_files))
             except (OSError, ValueError) as error:
                 logger.warning("no images of %s: %s", task, error)
                 self._files[task] = None
@@ -225,7 +225,7 @@ def reference_texts(row: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def data_files(task: str, folder: Path) -> list[list[Path]]:
+def parquet_files(task: str, folder: Path) -> list[list[Path]]:
     """Return the parquet files that a task file names, by split.
 
     Raises:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-from otprune_lmms.files import whole
+from otprune_lmms.files import atomic_write
 from otprune_lmms.reporting.figures.overlay import fade, outline
 from otprune_lmms.reporting.figures.style import look, styled
 from otprune_lmms.reporting.figures.write import render
@@ -112,7 +112,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
         FigureCanvasAgg(figure).print_figure(drawn, format="png", dpi=120)
     # A palette keeps the file small.
     picture = Image.open(drawn).convert("RGB").quantize(_COLOURS)
-    with whole(path) as place:
+    with atomic_write(path) as place:
         picture.save(place, format="PNG", optimize=True)
 
 
@@ -145,7 +145,7 @@ def write_kept_patches(folder: Path) -> Path:
                 place.set_title(panel.title, color=look(panel.method, methods).colour)
         drawn = render(figure, "png")
     path = folder / KEPT_PATCHES
-    with whole(path) as place:
+    with atomic_write(path) as place:
         place.write_bytes(drawn)
     return path
 

@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from otprune_lmms.reporting.figures.style import UNPRUNED, Look, look, shade
+from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, Look, look, shade
 from otprune_lmms.results.frames import Frame
 
 _SHORT = 8
@@ -138,7 +138,9 @@ def draw_line(axes: Axes, x: Any, frame: Frame, look: Look, label: str | None = 
 def draw_unpruned(axes: Axes, frame: Frame) -> None:
     """Draw the unpruned model's value as a line, its interval as a band."""
     for line in frame.itertuples():
-        axes.axhline(line.value, color=UNPRUNED.colour, ls=UNPRUNED.dash, lw=UNPRUNED.width)
+        axes.axhline(
+            line.value, color=UNPRUNED_LOOK.colour, ls=UNPRUNED_LOOK.dash, lw=UNPRUNED_LOOK.width
+        )
         if line.low == line.low:
             axes.axhspan(line.low, line.high, color="#000000", alpha=0.07, lw=0)
 
@@ -201,7 +203,7 @@ def title(axes: Axes, name: str, metric: str = "") -> None:
 def handles(series: Sequence[Series], unpruned: bool = True) -> list[Line2D]:
     """Return what a legend shows of some series."""
     looks = [(one.look, one.label) for one in series]
-    looks += [(UNPRUNED, UNPRUNED.name)] if unpruned else []
+    looks += [(UNPRUNED_LOOK, UNPRUNED_LOOK.name)] if unpruned else []
     return [
         Line2D(
             [], [], color=one.colour, ls=one.dash, lw=one.width, marker=one.marker or None,

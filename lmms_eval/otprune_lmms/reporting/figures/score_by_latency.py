@@ -17,7 +17,7 @@ from otprune_lmms.reporting.figures.parts import (
     series_of,
 )
 from otprune_lmms.reporting.figures.relative_by_tokens import relative_averages
-from otprune_lmms.reporting.figures.style import UNPRUNED, WIDTH
+from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, WIDTH
 from otprune_lmms.results.frames import Frame
 
 CAPTION = (
@@ -87,7 +87,9 @@ def _panel(axes: Axes, points: Frame, series: Sequence[Series]) -> None:
         )  # fmt: skip
         axes.vlines(own["ms"], own["low"], own["high"], color=one.look.colour, lw=0.8, alpha=0.7)
     whole = points[points["method"].isna()]
-    axes.plot(whole["ms"], whole["value"], ls="", marker="*", ms=9, color=UNPRUNED.colour, zorder=9)
+    axes.plot(
+        whole["ms"], whole["value"], ls="", marker="*", ms=9, color=UNPRUNED_LOOK.colour, zorder=9
+    )
     best = points[front(points["ms"], points["value"])].sort_values("ms")
     axes.plot(
         best["ms"], best["value"], color="black", lw=5, alpha=0.1, solid_capstyle="round", zorder=1
@@ -102,4 +104,6 @@ def _panel(axes: Axes, points: Frame, series: Sequence[Series]) -> None:
 
 
 def _star() -> Line2D:
-    return Line2D([], [], ls="", marker="*", ms=9, color=UNPRUNED.colour, label=UNPRUNED.name)
+    return Line2D(
+        [], [], ls="", marker="*", ms=9, color=UNPRUNED_LOOK.colour, label=UNPRUNED_LOOK.name
+    )

@@ -79,7 +79,7 @@ LOOKS: dict[str, Look] = {
 }
 """The methods that come with the package."""
 
-UNPRUNED = Look("Unpruned", "#000000", "", (":"), 1.1)
+UNPRUNED_LOOK = Look("Unpruned", "#000000", "", (":"), 1.1)
 
 _SPARE_COLOURS = ("#CC79A7", "#661100", "#E69F00", "#332288", "#44AA99", "#999933", "#882255")
 _SPARE_MARKERS = ("8", "H", "v", "d", "p", "P", "*", "X", "h", ">", "<")
@@ -134,7 +134,7 @@ def look(method: str | None, methods: Iterable[str] = ()) -> Look:
             name, so that the same set looks the same everywhere.
     """
     if method is None:
-        return UNPRUNED
+        return UNPRUNED_LOOK
     if method in LOOKS:
         return LOOKS[method]
     others = sorted({*methods, method} - LOOKS.keys())

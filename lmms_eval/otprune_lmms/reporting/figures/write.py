@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from otprune_lmms.files import whole
+from otprune_lmms.files import atomic_write
 from otprune_lmms.reporting.figures import (
     correlations,
     differences,
@@ -52,7 +52,7 @@ _COLOURS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FigureKind:
     """A figure that a results folder may have.
 
     Attributes:
@@ -66,8 +66,8 @@ class Kind:
     draw: Callable[[Results, str], Figure]
 
 
-def _kind(module: ModuleType) -> Kind:
-    return Kind(module.__name__.rpartition(".")[2], module.CAPTION, module.draw)
+def _kind(module: ModuleType) -> FigureKind:
+    return FigureKind(module.__name__.rpartition(".")[2], module.CAPTION, module.draw)
 
 
 KINDS = tuple(
@@ -149,7 +149,7 @@ def default_images(results: Results, tasks: Path | None = None) -> DataFileImage
 
 
 def _write(
-    results: Results, kind: Kind, model: str, stem: Path, formats: Sequence[Format]
+    results: Results, kind: FigureKind, model: str, stem: Path, formats: Sequence[Format]
 ) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{one}") for one in formats]
     try:
@@ -162,7 +162,7 @@ def _write(
             stem.with_name(f"{stem.name}.{one}").unlink(missing_ok=True)
         return []
     for path, content in zip(paths, contents, strict=True):
-        with whole(path) as place:
+        with atomic_write(path) as place:
             place.write_bytes(content)
     return paths
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 import pandas as pd
 
 from otprune_lmms.benchmarks import all_benchmarks
-from otprune_lmms.results.frames import Column, Frame
+from otprune_lmms.results.frames import Frame, PandasSeries
 
 PRINTED = (
     "method",
@@ -89,7 +89,7 @@ def wide(numbers: Frame) -> Frame:
     return ours.set_index([*index, "task"])["value"].unstack("task", sort=False)
 
 
-def _among(column: Column, name: str, wanted: str | Iterable[object] | None) -> Column:
+def _among(column: PandasSeries, name: str, wanted: str | Iterable[object] | None) -> PandasSeries:
     """Return where a column has one of the wanted values; everywhere if none is named."""
     if wanted is None:
         return pd.Series(data=True, index=column.index)

@@ -9,7 +9,7 @@ from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.results.frames import Frame
 
 
-def choose(samples: Frame, per_task: int, recorded: Collection[str] = ()) -> Frame:
+def choose_samples(samples: Frame, per_task: int, recorded: Collection[str] = ()) -> Frame:
     """Return the documents to show, by task in order of appearance.
 
     Those on which the values of the settings are spread most, averaged over models; of equal ones

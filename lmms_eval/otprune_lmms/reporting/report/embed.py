@@ -8,9 +8,9 @@ from typing import Any
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.figures.data import DocumentKey, ImageSource
-from otprune_lmms.reporting.figures.style import UNPRUNED, look
-from otprune_lmms.reporting.report.choose import choose, counts, disagree
-from otprune_lmms.reporting.report.pictures import Album, KeptPatches
+from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, look
+from otprune_lmms.reporting.report.choose import choose_samples, counts, disagree
+from otprune_lmms.reporting.report.pictures import EmbeddedImages, KeptPatches
 from otprune_lmms.reporting.report.store import SampleStore
 from otprune_lmms.results.frames import Frame
 
@@ -55,9 +55,9 @@ def embed(
         per_task: documents of each task.
     """
     kept = KeptPatches(diagnostics, store.models, store.settings)
-    chosen = choose(store.numbers, per_task, kept.clusters)
+    chosen = choose_samples(store.numbers, per_task, kept.clusters)
     places = [(str(line.task), int(line.doc_id)) for line in chosen.itertuples()]
-    album, texts = Album(), Texts()
+    embedded, texts = EmbeddedImages(), Texts()
     found = {} if images is None else images(places)
     silent = [place for place in places if place[0] in store.silent]
     known = references(silent) if references is not None and silent else {}
@@ -70,7 +70,7 @@ def embed(
             {
                 "task": tasks.index(place[0]),
                 "doc": place[1],
-                "images": [album.add(image) for image in found.get(place, [])],
+                "images": [embedded.add(image) for image in found.get(place, [])],
                 "question": texts.add(str(one["prompt"])),
                 "references": [texts.add(target) for target in targets],
                 "answers": _answers(own, store.models, store.settings, texts),
@@ -82,7 +82,7 @@ def embed(
         "models": store.models,
         "settings": _settings(store),
         "tasks": _tasks(store.numbers, tasks, chosen),
-        "pictures": [dataclasses.asdict(one) for one in album.pictures],
+        "pictures": [dataclasses.asdict(one) for one in embedded.pictures],
         "texts": texts.texts,
         "samples": shown,
     }
@@ -107,7 +107,7 @@ def _settings(store: SampleStore) -> list[dict[str, Any]]:
     found = []
     for setting in store.settings:
         pruned = isinstance(first[setting], str)
-        colour = look(first[setting], methods).colour if pruned else UNPRUNED.colour
+        colour = look(first[setting], methods).colour if pruned else UNPRUNED_LOOK.colour
         found.append({"label": setting, "pruned": pruned, "colour": colour})
     return found
 

@@ -19,7 +19,7 @@ _QUALITY = 78
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EmbeddedImage:
     """An image of the page.
 
     Attributes:
@@ -33,11 +33,11 @@ class Picture:
     height: int
 
 
-class Album:
+class EmbeddedImages:
     """Pictures by number; equal images are one picture."""
 
     def __init__(self) -> None:
-        self.pictures: list[Picture] = []
+        self.pictures: list[EmbeddedImage] = []
         self._numbers: dict[str, int] = {}
 
     def add(self, image: Image.Image) -> int:
@@ -46,7 +46,7 @@ class Album:
         digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
         if digest not in self._numbers:
             self._numbers[digest] = len(self.pictures)
-            self.pictures.append(Picture(data_uri(small(rgb), "image/webp"), *rgb.size))
+            self.pictures.append(EmbeddedImage(data_uri(small(rgb), "image/webp"), *rgb.size))
         return self._numbers[digest]
 
 

@@ -53,7 +53,7 @@ class Sheet:
     folded: bool = False
 
 
-Column = tuple[str, Callable[[Any], Field]]
+SheetColumn = tuple[str, Callable[[Any], Field]]
 """Heading, and the field of a line (a named tuple of the frame)."""
 
 
@@ -70,7 +70,7 @@ def reference_sheet(checks: Iterable[ReferenceCheck], several: bool) -> Sheet:
         several: whether the run has several models.
     """
     lines = list(checks)
-    columns: list[Column] = [("task", lambda one: _plain_text(benchmark(one.task).column))]
+    columns: list[SheetColumn] = [("task", lambda one: _plain_text(benchmark(one.task).column))]
     columns += [("model", lambda one: _plain_text(one.model))] if several else []
     columns += [
         ("check", _status),
@@ -172,14 +172,14 @@ def _pairs(results: Results) -> Iterator[Sheet]:
 
 
 def _sheet(
-    title: str, note: str, frame: Frame, columns: Sequence[Column], folded: bool = False
+    title: str, note: str, frame: Frame, columns: Sequence[SheetColumn], folded: bool = False
 ) -> Sheet:
     lines = frame.itertuples(index=False)
     rows = tuple(tuple(field(line) for _, field in columns) for line in lines)
     return Sheet(title, note, tuple(name for name, _ in columns), rows, folded)
 
 
-def _model(results: Results) -> list[Column]:
+def _model(results: Results) -> list[SheetColumn]:
     return [("model", _text("model"))] if len(results.models) > 1 else []
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.results.frames import Column, Frame
+from otprune_lmms.results.frames import Frame, PandasSeries
 
 MEAN_OF_RATIOS = "mean_of_ratios"
 RATIO_OF_MEANS = "ratio_of_means"
@@ -15,7 +15,7 @@ PAPER_ONE_SHOT = ("VTW", "FastV", "DivPrune", "OTPrune")
 """Methods among which OTPrune's Table 1 takes its one-shot rank."""
 
 
-def scores(records: Frame) -> Frame:
+def headline_scores(records: Frame) -> Frame:
     """Return every row's headline value of every task, in the unit that tables show.
 
     Args:
@@ -38,7 +38,7 @@ def scores(records: Frame) -> Frame:
     return means.reindex(index=rows, columns=pd.Index(list(heads), name="task"))
 
 
-def mean_of_ratios(own: Column, base: Column) -> float:
+def mean_of_ratios(own: PandasSeries, base: PandasSeries) -> float:
     """Return the mean over tasks of own / base in percent, as VisionZip, MMTok and TransPrune do.
 
     Args:
@@ -53,7 +53,7 @@ def mean_of_ratios(own: Column, base: Column) -> float:
     return float(100 * (own[used] / base[used]).mean()) if used else float("nan")
 
 
-def ratio_of_means(own: Column, base: Column) -> float:
+def ratio_of_means(own: PandasSeries, base: PandasSeries) -> float:
     """Return mean(own) / mean(base) over tasks in percent, as TOPS and CDPruner do.
 
     Scores of a large unit are divided first (`Benchmark.ratio_divisor`).
@@ -72,7 +72,7 @@ def ratio_of_means(own: Column, base: Column) -> float:
     return 100 * above / below if below else float("nan")
 
 
-def shared_tasks(own: Column, base: Column) -> list[str]:
+def shared_tasks(own: PandasSeries, base: PandasSeries) -> list[str]:
     """Return the tasks for which both have a score, in the order of ``own``."""
     return [task for task in own.index if task in base.index and pd.notna(own[task] + base[task])]
 
@@ -89,7 +89,7 @@ def ratio_of_means_name(tasks: Iterable[str]) -> str:
     return "ratio of means" + (f" ({named})" if named else "")
 
 
-def average_rank(scores: Frame) -> Column:
+def average_rank(scores: Frame) -> PandasSeries:
     """Return each row's mean rank over tasks, 1 the best, as in OTPrune's Table 1.
 
     A rank depends on the rows that it is taken among: give the methods of one model and budget,
@@ -109,7 +109,7 @@ def average_rank(scores: Frame) -> Column:
     return pd.Series(ranks.mean(axis=1), index=scores.index, name="average_rank")
 
 
-def one_shot_rank(scores: Frame, one_shot: list[bool] | np.ndarray | pd.Series) -> Column:
+def one_shot_rank(scores: Frame, one_shot: list[bool] | np.ndarray | pd.Series) -> PandasSeries:
     """Return the mean rank among one-shot rows only, as in OTPrune's Table 1.
 
     Args:

@@ -11,9 +11,9 @@ from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.statistics.averages import (
     MEAN_OF_RATIOS,
     RATIO_OF_MEANS,
+    headline_scores,
     mean_of_ratios,
     ratio_of_means,
-    scores,
 )
 from otprune_lmms.reporting.statistics.bootstrap import (
     DRAWS,
@@ -42,9 +42,9 @@ from otprune_lmms.reporting.statistics.power import detectable_difference, detec
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
-AVERAGES = ("model", "row", "rule", "value", "low", "high", "tasks")
-INTERVALS = ("model", "row", "task", "value", "low", "high", "documents", "clusters")
-PAIRS = (
+AVERAGE_COLUMNS = ("model", "row", "rule", "value", "low", "high", "tasks")
+INTERVAL_COLUMNS = ("model", "row", "task", "value", "low", "high", "documents", "clusters")
+PAIR_COLUMNS = (
     "model",
     "budget",
     "task",
@@ -76,10 +76,11 @@ class Findings:
     """What an experiment's samples say.
 
     Attributes:
-        averages: columns `AVERAGES`; ``tasks`` names those that enter, separated by spaces.
-        intervals: columns `INTERVALS`.
-        pairs: columns `PAIRS` and ``detectable``, the smallest difference that a test of this pair
-            would find (alpha 0.05, power 0.8, before Holm), in the unit of ``difference``.
+        averages: columns `AVERAGE_COLUMNS`; ``tasks`` names those that enter, separated by spaces.
+        intervals: columns `INTERVAL_COLUMNS`.
+        pairs: columns `PAIR_COLUMNS` and ``detectable``, the smallest difference that a test of
+            this pair would find (alpha 0.05, power 0.8, before Holm), in the unit of
+            ``difference``.
         models: the draws, by model.
         draws: bootstrap draws.
         permutations: exchanges tried in a permutation test.
@@ -115,22 +116,23 @@ def find(
         permutations: of a permutation test.
         seed: of all draws.
     """
-    table = scores(records)
+    table = headline_scores(records)
     models, lines = {}, []
     for name, some in records.groupby("model", sort=False):
         mine = samples[samples["model"] == name]
         model = draw_model(str(name), table.loc[name], mine, draws, seed)
         models[str(name)] = model
         lines += list(_pairs(model, comparisons(rows_of(some)), permutations))
-    pairs = pd.DataFrame(lines, columns=[*PAIRS, "detectable"])
+    pairs = pd.DataFrame(lines, columns=[*PAIR_COLUMNS, "detectable"])
     counts = {"documents": "Int64", "discordant": "Int64"}
     return Findings(
         averages=pd.DataFrame(
-            [line for model in models.values() for line in _averages(model)], columns=list(AVERAGES)
+            [line for model in models.values() for line in _averages(model)],
+            columns=list(AVERAGE_COLUMNS),
         ),
         intervals=pd.DataFrame(
             [line for model in models.values() for line in _intervals(model)],
-            columns=list(INTERVALS),
+            columns=list(INTERVAL_COLUMNS),
         ).astype({"documents": "Int64", "clusters": "Int64"}),
         pairs=_adjusted(pairs.astype(counts)),
         models=models,

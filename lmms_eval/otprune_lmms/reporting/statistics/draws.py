@@ -14,9 +14,9 @@ from otprune_lmms.reporting.statistics.gather import (
     frames_by_row,
     gather,
 )
-from otprune_lmms.results.frames import Column, Frame
+from otprune_lmms.results.frames import Frame, PandasSeries
 
-SAME = 0.01
+SAME_SCORE = 0.01
 """Scores of records and of samples this close are the same (some tasks round theirs)."""
 
 Draws = Mapping[str, np.ndarray]
@@ -49,7 +49,7 @@ class ModelDraws:
 
     Attributes:
         model: its name.
-        scores: rows by tasks, as `averages.scores` gives them.
+        scores: rows by tasks, as `averages.headline_scores` gives them.
         tasks: by task.
         count: draws of each.
         seed: of all draws.
@@ -108,7 +108,7 @@ def draw_model(model: str, scores: Frame, samples: Frame, count: int, seed: int)
     return ModelDraws(model, scores, tasks, count, seed)
 
 
-def _draw_task(task: str, scores: Column, samples: Frame, count: int, seed: int) -> TaskDraws:
+def _draw_task(task: str, scores: PandasSeries, samples: Frame, count: int, seed: int) -> TaskDraws:
     groups = gather(task, samples)
     draws: dict[str, np.ndarray] = {}
     problems: dict[str, str] = {}
@@ -116,7 +116,7 @@ def _draw_task(task: str, scores: Column, samples: Frame, count: int, seed: int)
         drawn = draw_scores(group, count, seed)
         for row, values in drawn.items():
             recorded = scores.get(row, np.nan)
-            if not abs(group.point(row) - recorded) <= SAME:
+            if not abs(group.point(row) - recorded) <= SAME_SCORE:
                 problems[row] = f"records say {recorded:.4f}, samples {group.point(row):.4f}"
             elif group.clusters < 2:
                 problems[row] = "one image"

@@ -1,6 +1,6 @@
 """Tests between two rows that answered the same documents.
 
-Which test (`choose`): McNemar's mid-p where the headline is a mean of right and wrong, every
+Which test (`choose_test`): McNemar's mid-p where the headline is a mean of right and wrong, every
 document has an image of its own and neither row has seeds to average; it is the better of the two
 in level and power (Fagerland, Lydersen, Laake 2013). A sign-flip permutation test everywhere else:
 for scores that are not 0 or 1, for headlines that are no mean, for seeds, and where questions share
@@ -71,7 +71,7 @@ def discordant(samples: TaskSamples, a: str, b: str) -> int:
     return int((samples.values[a].mean(axis=0) != samples.values[b].mean(axis=0)).sum())
 
 
-def choose(samples: TaskSamples, a: str, b: str) -> str:
+def choose_test(samples: TaskSamples, a: str, b: str) -> str:
     """Return which test fits two rows: `MCNEMAR`, `EXACT` or `SAMPLED`."""
     own, other = samples.values[a], samples.values[b]
     single = len(own) == 1 and len(other) == 1
@@ -98,7 +98,7 @@ def compare_pairs(
             (1 + those at least as extreme) / (1 + permutations).
         seed: of the exchanges, the same ones for all pairs.
     """
-    names = {pair: choose(samples, *pair) for pair in pairs}
+    names = {pair: choose_test(samples, *pair) for pair in pairs}
     found = {pair: _mcnemar(samples, *pair) for pair in pairs if names[pair] == MCNEMAR}
     found |= {pair: _exact(samples, *pair) for pair in pairs if names[pair] == EXACT}
     found |= _sampled(samples, [p for p in pairs if names[p] == SAMPLED], permutations, seed)

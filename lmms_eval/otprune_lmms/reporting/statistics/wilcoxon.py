@@ -6,15 +6,15 @@ import numpy as np
 from scipy import stats
 
 from otprune_lmms.reporting.statistics.averages import shared_tasks
-from otprune_lmms.results.frames import Column
+from otprune_lmms.results.frames import PandasSeries
 
 FEWEST_TASKS = 6
 """With fewer pairs no two-sided exact p is below 0.05."""
 
 
 def wilcoxon_over_tasks(
-    own: Column,
-    other: Column,
+    own: PandasSeries,
+    other: PandasSeries,
     *,
     alternative: Literal["greater", "less", "two-sided"] = "greater",
     method: Literal["exact", "approx"] = "approx",

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from otprune_lmms.files import write_text
-from otprune_lmms.reporting.statistics.averages import mean_of_ratios, scores
-from otprune_lmms.reporting.statistics.compare import PAIRS, Findings, find
+from otprune_lmms.reporting.statistics.averages import headline_scores, mean_of_ratios
+from otprune_lmms.reporting.statistics.compare import PAIR_COLUMNS, Findings, find
 from otprune_lmms.reporting.statistics.page import page, seed_lines
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST, read_manifest
@@ -32,7 +32,7 @@ def write_statistics(folder: Path) -> None:
     found = find(records, read_samples(folder, _READ))
     write_text(folder / AVERAGES, found.averages.to_csv(index=False))
     write_text(folder / INTERVALS, found.intervals.to_csv(index=False))
-    write_text(folder / PAIR_LINES, found.pairs[list(PAIRS)].to_csv(index=False))
+    write_text(folder / PAIR_LINES, found.pairs[list(PAIR_COLUMNS)].to_csv(index=False))
     write_text(folder / PAGE, _page(folder, records, found))
 
 
@@ -48,8 +48,8 @@ def _page(folder: Path, records: Frame, found: Findings) -> str:
 
 def _seeds(records: Frame) -> dict[str, list[str]]:
     """Return, by model, lines about rows with several seeds."""
-    single = scores(records.assign(row=records["setting"]))
-    rows = scores(records)
+    single = headline_scores(records.assign(row=records["setting"]))
+    rows = headline_scores(records)
     lines = {}
     for model, some in records.groupby("model", sort=False):
         if (model, UNPRUNED) not in single.index:

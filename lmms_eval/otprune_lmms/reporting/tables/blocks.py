@@ -36,8 +36,7 @@ from otprune_lmms.reporting.tables.references import (
 )
 from otprune_lmms.reporting.tables.settings import RowSetting, settings_of, with_planned
 from otprune_lmms.results.columns import Budget
-from otprune_lmms.results.frames import Column as Series
-from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.frames import Frame, PandasSeries
 from otprune_lmms.results.manifest import Manifest, PrintedRow
 from otprune_lmms.results.records import UNPRUNED, Convention
 
@@ -235,7 +234,7 @@ def published_blocks(model: str, manifest: Manifest, columns: Sequence[Column]) 
     return blocks
 
 
-def _published_entry(own: Series, base: Series | None, column: Column) -> Entry:
+def _published_entry(own: PandasSeries, base: PandasSeries | None, column: Column) -> Entry:
     if column.kind == "score":
         value = float(own.at[column.task])
     elif column.rule is not None and base is not None:
@@ -245,5 +244,5 @@ def _published_entry(own: Series, base: Series | None, column: Column) -> Entry:
     return Entry(None if math.isnan(value) else value)
 
 
-def _series(scores: Mapping[str, float], tasks: Sequence[str]) -> Series:
+def _series(scores: Mapping[str, float], tasks: Sequence[str]) -> PandasSeries:
     return pd.Series(scores, dtype=float).reindex(tasks)

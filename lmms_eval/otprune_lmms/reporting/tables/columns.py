@@ -16,7 +16,7 @@ from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import Convention
 
 TOKENS = "tokens"
-MEAN = "tokens, mean over layers"
+LAYER_MEAN = "tokens, mean over layers"
 RANK = "average rank"
 AVERAGE = {
     MEAN_OF_RATIOS: mean_of_ratios,
@@ -62,7 +62,7 @@ def columns_of(
         Column("mean of ratios", "relative", rule=MEAN_OF_RATIOS),
         Column(ratio_of_means_name(heads), "relative", rule=RATIO_OF_MEANS),
     ]
-    tokens = [Column(TOKENS, "tokens"), *([Column(MEAN, "tokens")] if layers else [])]
+    tokens = [Column(TOKENS, "tokens"), *([Column(LAYER_MEAN, "tokens")] if layers else [])]
     return (*tokens, *cost, *scores, *relative, Column(RANK, "rank", 2))
 
 

@@ -1,13 +1,13 @@
 """A table as data: columns, and for each model blocks of rows. Renderers draw it.
 
-Numbers are shown alike in every format: `shown`, `interval`, `beside`.
+Numbers are shown alike in every format: `shown`, `interval_text`, `beside`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["tokens", "cost", "score", "relative", "rank"]
+ColumnKind = Literal["tokens", "cost", "score", "relative", "rank"]
 Mark = Literal["best", "second"]
 
 MISSING = "–"
@@ -37,7 +37,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     digits: int = 1
     task: str | None = None
     rule: str | None = None
@@ -165,7 +165,7 @@ def shown(entry: Entry, column: Column, doubt: str = DOUBT) -> str:
     return f"{entry.value:.{column.digits}f}" + (doubt if entry.doubted else "")
 
 
-def interval(entry: Entry, column: Column) -> str:
+def interval_text(entry: Entry, column: Column) -> str:
     """Return an entry's interval, "" without one."""
     if entry.low is None or entry.high is None:
         return ""
@@ -174,4 +174,4 @@ def interval(entry: Entry, column: Column) -> str:
 
 def beside(entry: Entry, column: Column) -> str:
     """Return the interval that stands beside its number: those of averages, "" for others."""
-    return interval(entry, column) if column.kind == "relative" else ""
+    return interval_text(entry, column) if column.kind == "relative" else ""

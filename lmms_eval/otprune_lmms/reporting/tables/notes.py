@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otprune_lmms.benchmarks import Benchmark
-from otprune_lmms.reporting.tables.columns import MEAN, RANK, SHARE
+from otprune_lmms.reporting.tables.columns import LAYER_MEAN, RANK, SHARE
 from otprune_lmms.reporting.tables.layout import DOUBT, Column, TablePart
 from otprune_lmms.reporting.tables.numbers import Numbers
 from otprune_lmms.reporting.tables.references import ReferenceCheck, ReferenceChecks
@@ -160,10 +160,10 @@ def _layers(context: NoteContext) -> Iterator[str]:
 
 
 def _budgets(context: NoteContext) -> Iterator[str]:
-    if any(column.name == MEAN for column in context.columns):
+    if any(column.name == LAYER_MEAN for column in context.columns):
         yield (
-            f"{MEAN}: visual tokens of an image that enter a layer of the language model, by the "
-            "measured counts or, where tokens are dropped at several layers, by the schedule; "
+            f"{LAYER_MEAN}: visual tokens of an image that enter a layer of the language model, by "
+            "the measured counts or, where tokens are dropped at several layers, by the schedule; "
             "tokens: those kept after the last layer that drops some"
         )
     if any(one.own_schedule for one in context.settings):

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from otprune_lmms.reporting.statistics.averages import average_rank, scores, shared_tasks
-from otprune_lmms.reporting.tables.columns import AVERAGE, MEAN, SHARE, TOKENS
+from otprune_lmms.reporting.statistics.averages import average_rank, headline_scores, shared_tasks
+from otprune_lmms.reporting.tables.columns import AVERAGE, LAYER_MEAN, SHARE, TOKENS
 from otprune_lmms.reporting.tables.intervals import Interval, Intervals
 from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN, Column, Entry, TableRow
 from otprune_lmms.reporting.tables.prefill import PrefillCost
@@ -41,8 +41,8 @@ class Numbers:
 
     def __post_init__(self) -> None:
         """Compute the scores."""
-        self.scores = scores(self.records)
-        self.by_seed = scores(self.records.assign(row=self.records["setting"]))
+        self.scores = headline_scores(self.records)
+        self.by_seed = headline_scores(self.records.assign(row=self.records["setting"]))
 
     def row(self, setting: RowSetting, columns: Sequence[Column]) -> TableRow:
         """Return a row with all but its rank."""
@@ -87,7 +87,7 @@ class Numbers:
             return self._relative(setting, column.rule)
         if column.name == TOKENS:
             return Entry(setting.kept)
-        if column.name == MEAN:
+        if column.name == LAYER_MEAN:
             return Entry(self.layer_tokens(setting))
         cost = self.costs.get(setting.key)
         if column.kind != "cost" or cost is None or cost.multiply_adds is None:

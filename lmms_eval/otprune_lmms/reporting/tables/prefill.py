@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from otprune_lmms.results.frames import Column, Frame
+from otprune_lmms.results.frames import Frame, PandasSeries
 from otprune_lmms.results.records import CONVENTIONS, UNPRUNED, Convention
 
 
@@ -55,7 +55,7 @@ def prefill_costs(records: Frame, convention: Convention) -> dict[tuple[str, str
     return found
 
 
-def _mean(values: Column) -> float | None:
+def _mean(values: PandasSeries) -> float | None:
     """Return the mean over the tasks that have a number, None where there is none."""
     mean = values.mean()
     return None if pd.isna(mean) else float(mean)

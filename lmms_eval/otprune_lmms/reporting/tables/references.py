@@ -16,14 +16,14 @@ import yaml
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting import published
-from otprune_lmms.reporting.statistics.averages import scores
+from otprune_lmms.reporting.statistics.averages import headline_scores
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import Manifest
 from otprune_lmms.results.records import UNPRUNED, documents_of
 
 REFERENCES = Path(__file__).parent / "references.yaml"
 
-Status = Literal["within", "outside", "not measured", "no reference"]
+CheckStatus = Literal["within", "outside", "not measured", "no reference"]
 
 _DIGITS = 9
 """A difference is rounded to this many decimals, or 61.96 - 60.46 would be more than 1.5."""
@@ -64,7 +64,7 @@ class ReferenceCheck:
 
     model: str
     task: str
-    status: Status
+    status: CheckStatus
     value: float | None = None
     reference: Reference | None = None
 
@@ -114,7 +114,7 @@ def check_references(
     Raises:
         ValueError: a tolerance that is negative or no number.
     """
-    table = scores(records)
+    table = headline_scores(records)
     return {
         model: {
             task: _check(model, task, table, count, references.get(model, {}).get(task))
@@ -150,7 +150,7 @@ def _check(
     if value is None:
         return ReferenceCheck(model, task, "not measured", None, reference)
     distance = round(abs(value - reference.value), _DIGITS)
-    status: Status = "within" if distance <= reference.tolerance else "outside"
+    status: CheckStatus = "within" if distance <= reference.tolerance else "outside"
     return ReferenceCheck(model, task, status, value, reference)
 
 

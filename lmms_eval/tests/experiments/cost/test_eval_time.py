@@ -11,7 +11,14 @@ from lmms_eval.api.instance import Instance
 from helpers import TINY, loaded, picture, request, tiny
 from otprune_lmms.engine import Engine, phases
 from otprune_lmms.engine import engine as engines
-from otprune_lmms.engine.phases import PHASES, BatchTiming, HostClock, Watch, clock_for, summary
+from otprune_lmms.engine.phases import (
+    PHASES,
+    BatchTiming,
+    HostClock,
+    PhaseTimer,
+    clock_for,
+    summary,
+)
 from otprune_lmms.environment import Environment, SettingsError, merged, read_environment
 from otprune_lmms.journal import Journal
 from otprune_lmms.launch.command_line import arguments_of, completed
@@ -140,7 +147,7 @@ def test_without_it_no_clock_is_looked_at(monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(engines, "clock_for", never)
-    for kind in (phases.Watch, phases.BatchTiming):
+    for kind in (phases.PhaseTimer, phases.BatchTiming):
         monkeypatch.setattr(kind, "__init__", never)
     monkeypatch.setattr(phases.HostClock, "mark", never)
     monkeypatch.setattr(torch.cuda, "synchronize", never)
@@ -219,7 +226,7 @@ def test_a_call_that_fails_leaves_no_hook():
 
 
 def test_an_images_time_is_its_share_of_its_batch_wherever_it_is_used():
-    watch = Watch(Ticks(lambda number: 6.0))
+    watch = PhaseTimer(Ticks(lambda number: 6.0))
     assert watch.encode(["a", "b", "c"], lambda: "tokens") == "tokens"
     with watch.answer(Model(), writes=True):
         pass

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from otprune_lmms.engine import Answer
 from otprune_lmms.experiments.cost.counting import Counted
 from otprune_lmms.experiments.cost.peak import Peak
-from otprune_lmms.experiments.cost.reducing import About, Facts, Rounds, costs
+from otprune_lmms.experiments.cost.reducing import BatchTotals, Rounds, RunFields, costs
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import COLUMNS, PARTS
 
-ABOUT = About("m", 2, "3ndm", "float32", "sdpa")
+ABOUT = RunFields("m", 2, "3ndm", "float32", "sdpa")
 CONFIGS = (
     PruningConfig(),
     PruningConfig.make("otprune", 0.1),
@@ -33,8 +33,8 @@ def rounds(*batches: tuple[int, list[dict[str, float]]]) -> Rounds:
     return found
 
 
-def facts(flops: int = 10, multiply_adds: int = 100, **others) -> Facts:
-    found = Facts()
+def facts(flops: int = 10, multiply_adds: int = 100, **others) -> BatchTotals:
+    found = BatchTotals()
     counted = Counted(8, 6, 4, 12, flops, multiply_adds)
     given = {"vision_flops": 30, "peak": Peak(7, 5), "answers": [Answer("x", new_tokens=3)]}
     found.add([counted], **{**given, **others})

@@ -14,7 +14,7 @@ from otprune.pruning import Trace
 from otprune_lmms.engine.prepare import image_hash, image_number
 from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions, diagnose
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.results.diagnostics import COLUMNS, frame
+from otprune_lmms.results.diagnostics import COLUMNS, diagnostics_frame
 
 CONFIGS = [
     PruningConfig.make("otprune", keep_ratio=0.098),
@@ -32,7 +32,7 @@ CONFIGS = [
 def diagnosed(requests, configs, checkpoint=TINY, **settings):
     options = DiagnosticsOptions(**({"exact": False} | settings))
     lines = diagnose(tiny(checkpoint), requests, configs, model_name="tiny", options=options)
-    return frame(lines)
+    return diagnostics_frame(lines)
 
 
 def kept_by_the_model(checkpoint, name, config):

@@ -5,7 +5,13 @@ import pytest
 import statsmodels.formula.api as smf
 
 from analysis_frames import diagnostics_of, samples_of, together
-from otprune_lmms.reporting.analysis.per_sample import ACROSS, DRAWS, SAME, outcomes, per_sample
+from otprune_lmms.reporting.analysis.per_sample import (
+    ACROSS,
+    RANDOM_DRAWS,
+    SAME,
+    outcomes,
+    per_sample,
+)
 
 METHODS = ("otprune", "divprune", "uniform")
 DOCUMENTS = 24
@@ -98,12 +104,12 @@ def test_random_draws_are_compared_with_each_other_alone():
         diagnostics = together(
             diagnostics, diagnostics_of("gqa", "random", distance[seed], seed=seed)
         )
-    one = effect(per_sample(diagnostics, samples), DRAWS)
+    one = effect(per_sample(diagnostics, samples), RANDOM_DRAWS)
     assert one["value"] / one["deviation"] == pytest.approx(10)
     assert one["answers"] == 2 * DOCUMENTS
     single = samples["setting"] != "random-0.1-seed1"
     table = per_sample(diagnostics[diagnostics["setting"] != "random-0.1-seed1"], samples[single])
-    assert DRAWS not in set(table["comparison"])
+    assert RANDOM_DRAWS not in set(table["comparison"])
 
 
 def test_budgets_are_compared_within_themselves():

@@ -65,7 +65,7 @@ def folder(tmp_path):
 
 def test_scores_are_those_of_the_tables_with_their_intervals(folder):
     results = read_results(folder)
-    table = averages.scores(results.records)
+    table = averages.headline_scores(results.records)
     assert len(results.scores) == table.size == 10 * 4
     for line in results.scores.itertuples():
         assert line.value == table.loc[(line.model, line.row), line.task]
@@ -102,7 +102,7 @@ def test_without_averages_they_come_from_the_records(folder):
     (folder / "averages.csv").unlink()
     results = read_results(folder)
     found = results.averages.set_index(["row", "rule"])["value"]
-    table = averages.scores(results.records).droplevel("model")
+    table = averages.headline_scores(results.records).droplevel("model")
     want = averages.ratio_of_means(table.loc["otprune-0.5"], table.loc["unpruned"])
     assert found["otprune-0.5", "ratio_of_means"] == want
     assert found["unpruned", "mean_of_ratios"] == 100

@@ -15,10 +15,10 @@ from otprune_lmms.images import image_cluster, image_hash
 from otprune_lmms.reporting.figures.images import (
     TASK_FILES,
     DataFileImages,
-    data_files,
+    parquet_files,
     task_file_folder,
 )
-from otprune_lmms.results.records import frame
+from otprune_lmms.results.records import records_frame
 
 MINI = TASK_FILES / "mini"
 
@@ -141,13 +141,13 @@ def test_task_files_are_read_without_their_code_and_with_what_they_include(tmp_p
     (tmp_path / "base.yaml").write_text("dataset_path: parquet\ntask: base\n")
     head = "include: ../base.yaml\ntask: mine\nprocess_docs: !function utils.no_such_code\n"
     files = suite(tmp_path / "tasks", [{"image": stored(picture(1))}], head)
-    assert data_files("mine", files) == [[files / "own.parquet"]]
+    assert parquet_files("mine", files) == [[files / "own.parquet"]]
     (files / "own.parquet").unlink()
     with pytest.raises(ValueError, match="no file .*own.parquet"):
-        data_files("mine", files)
+        parquet_files("mine", files)
     (files / "mine.yaml").write_text("task: mine\ndataset_path: lmms-lab/POPE\n")
     with pytest.raises(ValueError, match="mine.yaml names no parquet files"):
-        data_files("mine", files)
+        parquet_files("mine", files)
 
 
 def test_a_suite_of_ones_own_must_be_named(tmp_path):
@@ -161,7 +161,7 @@ def test_a_suite_of_ones_own_must_be_named(tmp_path):
 def folder_of(path, suite_name, tasks, **content):
     lines = [{"model": "m", "row": "a", "task": task, "documents": n} for task, n in tasks.items()]
     path.mkdir(exist_ok=True)
-    frame(lines).to_csv(path / "records.csv", index=False)
+    records_frame(lines).to_csv(path / "records.csv", index=False)
     manifest = {"experiment": {"suite": suite_name, **content.pop("experiment", {})}, **content}
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path

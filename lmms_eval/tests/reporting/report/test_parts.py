@@ -14,9 +14,9 @@ from PIL import Image
 
 import otprune_lmms.reporting.report
 import results_folder
-from otprune_lmms.reporting.report.choose import choose, disagree
+from otprune_lmms.reporting.report.choose import choose_samples, disagree
 from otprune_lmms.reporting.report.embed import LONGEST, Texts, spelt_out
-from otprune_lmms.reporting.report.pictures import SIDE, Album, KeptPatches, bits
+from otprune_lmms.reporting.report.pictures import SIDE, EmbeddedImages, KeptPatches, bits
 from otprune_lmms.reporting.report.sheets import number
 from otprune_lmms.reporting.report.store import SampleStore
 
@@ -38,7 +38,7 @@ def frame(values, task="gqa", model="m"):
     st.integers(1, 6),
 )
 def test_documents_come_by_their_spread_and_then_by_number(values, per_task):
-    found = choose(frame(values), per_task)
+    found = choose_samples(frame(values), per_task)
     spread = [np.std(many).round(9) for many in values]
     want = sorted(range(len(values)), key=lambda doc: (-spread[doc], doc))[:per_task]
     assert found["doc_id"].tolist() == want
@@ -47,27 +47,27 @@ def test_documents_come_by_their_spread_and_then_by_number(values, per_task):
 def test_half_are_taken_among_recorded_images_where_there_are_enough():
     values = [[0, 1]] * 6 + [[1, 1]] * 4
     samples = frame(values)
-    assert choose(samples, 4)["doc_id"].tolist() == [0, 1, 2, 3]
+    assert choose_samples(samples, 4)["doc_id"].tolist() == [0, 1, 2, 3]
     recorded = {f"gqa{doc}" for doc in (5, 7, 8, 9)}
-    assert choose(samples, 4, recorded)["doc_id"].tolist() == [0, 1, 5, 7]
-    assert choose(samples, 3, {"gqa9"})["doc_id"].tolist() == [0, 1, 9]
-    assert choose(samples, 100, recorded)["doc_id"].tolist() == list(range(10))
+    assert choose_samples(samples, 4, recorded)["doc_id"].tolist() == [0, 1, 5, 7]
+    assert choose_samples(samples, 3, {"gqa9"})["doc_id"].tolist() == [0, 1, 9]
+    assert choose_samples(samples, 100, recorded)["doc_id"].tolist() == list(range(10))
 
 
 def test_tasks_keep_their_order_and_documents_without_a_value_come_last():
     none = frame([[np.nan, np.nan], [0, 1]], task="zzz")
-    found = choose(pd.concat([none, frame([[1, 1]], task="aaa")]), 5)
+    found = choose_samples(pd.concat([none, frame([[1, 1]], task="aaa")]), 5)
     assert list(zip(found["task"], found["doc_id"], strict=True)) == [
         ("zzz", 1), ("zzz", 0), ("aaa", 0),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="per_task must be at least 1, got 0"):
-        choose(none, 0)
+        choose_samples(none, 0)
 
 
 def test_the_spread_is_a_mean_over_models():
     one = frame([[0, 1], [1, 1], [0, 1]], model="a")
     other = frame([[1, 1], [1, 1], [0, 1]], model="b")
-    found = choose(pd.concat([one, other]), 3)
+    found = choose_samples(pd.concat([one, other]), 3)
     assert found["doc_id"].tolist() == [2, 0, 1]
     assert found["spread"].tolist() == [0.5, 0.25, 0.0]
 
@@ -108,10 +108,10 @@ def test_kept_patches_are_found_by_image_and_named_by_number():
 
 
 def test_equal_images_are_stored_once_and_small():
-    album = Album()
+    embedded = EmbeddedImages()
     wide = Image.effect_noise((1600, 800), 60)
-    assert [album.add(one) for one in (wide, wide.copy(), wide.resize((80, 40)))] == [0, 0, 1]
-    first = album.pictures[0]
+    assert [embedded.add(one) for one in (wide, wide.copy(), wide.resize((80, 40)))] == [0, 0, 1]
+    first = embedded.pictures[0]
     assert (first.width, first.height) == (1600, 800)
     content = base64.b64decode(first.uri.removeprefix("data:image/webp;base64,"))
     with Image.open(io.BytesIO(content)) as stored:

@@ -10,10 +10,10 @@ from otprune_lmms.reporting import published
 from otprune_lmms.reporting.statistics.averages import (
     PAPER_ONE_SHOT,
     average_rank,
+    headline_scores,
     mean_of_ratios,
     one_shot_rank,
     ratio_of_means,
-    scores,
     shared_tasks,
 )
 from otprune_lmms.results.records import COLUMNS
@@ -194,7 +194,7 @@ def test_scores_are_headlines_in_shown_units_with_seeds_averaged():
         record("unpruned", "unpruned", "mine", "even", 4.0),
         record("unpruned", "unpruned", "gqa", "exact_match", 0.4, model="b"),
     ]
-    table = scores(pd.DataFrame(lines, columns=COLUMNS).astype({"value": float}))
+    table = headline_scores(pd.DataFrame(lines, columns=COLUMNS).astype({"value": float}))
     assert list(table.index) == [("m", "unpruned"), ("m", "random"), ("b", "unpruned")]
     assert list(table.columns) == ["pope", "gqa", "mine"]
     assert table.loc[("m", "unpruned")].tolist() == pytest.approx([90, 50, 3])
@@ -209,7 +209,7 @@ def test_a_seed_without_the_task_leaves_no_score():
         record("random", "random-seed0", "pope", "pope_f1_score", 0.6),
         record("random", "random-seed1", "pope", "pope_f1_score", 0.7),
     ]
-    table = scores(pd.DataFrame(lines, columns=COLUMNS).astype({"value": float}))
+    table = headline_scores(pd.DataFrame(lines, columns=COLUMNS).astype({"value": float}))
     assert np.isnan(table.loc[("m", "random"), "gqa"])
     assert table.loc[("m", "random"), "pope"] == pytest.approx(65)
 
@@ -219,6 +219,6 @@ def test_a_row_whose_metrics_are_all_missing_stays():
         record("unpruned", "unpruned", "coco2017_cap_val", "coco_CIDEr", np.nan),
         record("unpruned", "unpruned", "coco2017_cap_val", "coco_METEOR", np.nan),
     ]
-    table = scores(pd.DataFrame(lines, columns=COLUMNS).astype({"value": float}))
+    table = headline_scores(pd.DataFrame(lines, columns=COLUMNS).astype({"value": float}))
     assert table.shape == (1, 1)
     assert table.isna().all(axis=None)

@@ -5,8 +5,18 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from otprune_lmms.reporting.statistics.averages import mean_of_ratios, ratio_of_means, scores
-from otprune_lmms.reporting.statistics.compare import ALL, AVERAGES, INTERVALS, PAIRS, find
+from otprune_lmms.reporting.statistics.averages import (
+    headline_scores,
+    mean_of_ratios,
+    ratio_of_means,
+)
+from otprune_lmms.reporting.statistics.compare import (
+    ALL,
+    AVERAGE_COLUMNS,
+    INTERVAL_COLUMNS,
+    PAIR_COLUMNS,
+    find,
+)
 from otprune_lmms.reporting.statistics.page import page
 from otprune_lmms.reporting.statistics.paired import holm
 
@@ -52,9 +62,9 @@ def found(data):
 
 
 def test_points_are_those_of_the_records(data, found):
-    table = scores(data[0])
-    assert tuple(found.intervals.columns) == INTERVALS
-    assert tuple(found.averages.columns) == AVERAGES
+    table = headline_scores(data[0])
+    assert tuple(found.intervals.columns) == INTERVAL_COLUMNS
+    assert tuple(found.averages.columns) == AVERAGE_COLUMNS
     assert len(found.intervals) == table.notna().to_numpy().sum() == 2 * 5 * 4
     for line in found.intervals.itertuples():
         assert line.value == table.loc[(line.model, line.row), line.task]
@@ -88,8 +98,8 @@ def test_counts_of_documents_and_images(found):
 
 
 def test_every_pair_of_a_budget_is_compared_on_every_task(data, found):
-    table = scores(data[0])
-    assert tuple(found.pairs.columns) == (*PAIRS, "detectable")
+    table = headline_scores(data[0])
+    assert tuple(found.pairs.columns) == (*PAIR_COLUMNS, "detectable")
     assert not found.pairs.duplicated(["model", "budget", "task", "a", "b"]).any()
     # 3 pairs of methods and 4 with the unpruned model; 4 tasks and 2 averages; 2 models.
     assert len(found.pairs) == 2 * 6 * 7
@@ -201,7 +211,7 @@ def test_without_an_unpruned_row_there_are_scores_and_pairs(made):
     right = answers({"otprune-0.1": 0.7, "divprune-0.1": 0.4}, {"gqa": 50})
     found = find(*made.experiment({("m", c): t for c, t in right.items()}), draws=200)
     assert found.averages.empty
-    assert list(found.averages.columns) == list(AVERAGES)
+    assert list(found.averages.columns) == list(AVERAGE_COLUMNS)
     assert found.pairs["task"].tolist() == ["gqa"]
     assert "No unpruned row" in page(found, "t", {}, {})
 

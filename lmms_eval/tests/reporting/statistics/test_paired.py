@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from otprune_lmms.reporting.statistics import paired
 from otprune_lmms.reporting.statistics.gather import gather
 from otprune_lmms.reporting.statistics.paired import (
-    choose,
+    choose_test,
     compare_pairs,
     discordant,
     holm,
@@ -63,18 +63,18 @@ def test_which_test_is_used(made):
     stream = np.random.default_rng(0)
     one, two = stream.integers(0, 2, (2, 60))
     plain = {"a": one, "b": two}
-    assert choose(only(made, "gqa", plain), *PAIR) == "mcnemar-midp"
+    assert choose_test(only(made, "gqa", plain), *PAIR) == "mcnemar-midp"
     shared = np.repeat(np.arange(30), 2)
-    assert choose(only(made, "gqa", plain, shared), *PAIR) == "permutation"
-    assert choose(only(made, "pope", plain), *PAIR) == "permutation"
+    assert choose_test(only(made, "gqa", plain, shared), *PAIR) == "permutation"
+    assert choose_test(only(made, "pope", plain), *PAIR) == "permutation"
     soft = {"a": one * 0.3, "b": two * 1.0}
-    assert choose(only(made, "gqa", soft), *PAIR) == "permutation"
+    assert choose_test(only(made, "gqa", soft), *PAIR) == "permutation"
     seeds = {"a-seed0": one, "a-seed1": two, "b": two}
-    assert choose(only(made, "gqa", seeds), *PAIR) == "permutation"
+    assert choose_test(only(made, "gqa", seeds), *PAIR) == "permutation"
     hundred = {"a": 100 * one, "b": 100 * two}
-    assert choose(only(made, "mmbench_en_dev_static", hundred), *PAIR) == "mcnemar-midp"
+    assert choose_test(only(made, "mmbench_en_dev_static", hundred), *PAIR) == "mcnemar-midp"
     few = np.where(np.arange(60) < 5, 1 - one, one)
-    assert choose(only(made, "pope", {"a": one, "b": few}), *PAIR) == "permutation-exact"
+    assert choose_test(only(made, "pope", {"a": one, "b": few}), *PAIR) == "permutation-exact"
 
 
 def test_the_mcnemar_of_samples_counts_documents(made):

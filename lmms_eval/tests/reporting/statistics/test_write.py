@@ -9,7 +9,11 @@ import pandas as pd
 import pytest
 
 from otprune_lmms.reporting.statistics import write_statistics
-from otprune_lmms.reporting.statistics.compare import AVERAGES, INTERVALS, PAIRS
+from otprune_lmms.reporting.statistics.compare import (
+    AVERAGE_COLUMNS,
+    INTERVAL_COLUMNS,
+    PAIR_COLUMNS,
+)
 
 FILES = ("averages.csv", "intervals.csv", "pairs.csv", "statistics.md")
 
@@ -38,10 +42,10 @@ def folder(made, tmp_path_factory):
 def test_all_files_are_there_and_nothing_half_written(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {*FILES, "records.csv", "samples.parquet"}
-    assert tuple(pd.read_csv(folder / "averages.csv").columns) == AVERAGES
-    assert tuple(pd.read_csv(folder / "intervals.csv").columns) == INTERVALS
+    assert tuple(pd.read_csv(folder / "averages.csv").columns) == AVERAGE_COLUMNS
+    assert tuple(pd.read_csv(folder / "intervals.csv").columns) == INTERVAL_COLUMNS
     pairs = pd.read_csv(folder / "pairs.csv", dtype={"budget": str})
-    assert tuple(pairs.columns) == PAIRS
+    assert tuple(pairs.columns) == PAIR_COLUMNS
     assert set(pairs["budget"]) == {"0.1", "0.1 at layer 2", "0.1, layers"}
 
 

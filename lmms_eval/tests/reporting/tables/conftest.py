@@ -5,7 +5,7 @@ import json
 import pytest
 
 from otprune_lmms.results.manifest import Manifest
-from otprune_lmms.results.records import COLUMNS, frame
+from otprune_lmms.results.records import COLUMNS, records_frame
 
 ORIGIN = {"hardware": "a computer", "commit": "abc"}
 
@@ -30,7 +30,7 @@ def record(row, task, metric, value, **others):
 def some_records():
     """Three tasks; unpruned, OTPrune and two seeds of random at one budget."""
     second = {"seed": 1, "setting": "random-0.1-seed1"}
-    return frame(
+    return records_frame(
         [
             record("unpruned", "gqa", "exact_match", 0.8),
             record("unpruned", "mme", "mme_perception_score", 1500.0),
@@ -53,7 +53,7 @@ def some_records():
 def plain_records(scores, **others):
     """Records of GQA and POPE in percent: {row: (gqa, pope)}."""
     tasks = (("gqa", "exact_match"), ("pope", "pope_f1_score"))
-    return frame(
+    return records_frame(
         [
             record(row, task, metric, value / 100, **others)
             for row, values in scores.items()

@@ -11,7 +11,7 @@ from otprune_lmms.reporting.tables import make_table
 from otprune_lmms.reporting.tables.layout import MISSING, NOT_RUN
 from otprune_lmms.results.columns import Budget
 from otprune_lmms.results.manifest import Manifest, PlannedRow, PrintedRow
-from otprune_lmms.results.records import frame
+from otprune_lmms.results.records import records_frame
 
 
 def titles(table, part=0):
@@ -204,7 +204,9 @@ def test_the_mini_suite_says_so_and_the_hub_does_not(made):
 
 def test_two_tasks_of_one_benchmark_keep_their_names(made):
     tasks = ("mmbench_en_dev", "mmbench_en_dev_static")
-    records = frame([made.record("unpruned", task, "gpt_eval_score", 64.0) for task in tasks])
+    records = records_frame(
+        [made.record("unpruned", task, "gpt_eval_score", 64.0) for task in tasks]
+    )
     names = [column.name for column in make_table(records, made.manifest).columns]
     assert names[1:3] == list(tasks)
 
@@ -237,7 +239,7 @@ def test_a_part_of_a_benchmark_is_told_from_the_whole(made):
 
 def test_no_records_are_refused(made):
     with pytest.raises(ValueError, match="needs records"):
-        make_table(frame([]), made.manifest)
+        make_table(records_frame([]), made.manifest)
 
 
 def test_published_numbers_stand_apart(made, entry_of):
@@ -302,7 +304,7 @@ def table_1(model, shown):
 )
 def test_the_paper_s_table_has_the_paper_s_ranks(model, ranks, averages, made, entry_of):
     lines = table_1(model, ("VTW", "FastV", "DivPrune", "OTPrune"))
-    table = make_table(frame([made.record(**line) for line in lines]), made.manifest)
+    table = make_table(records_frame([made.record(**line) for line in lines]), made.manifest)
     for method, rank, average in zip(("DivPrune", "OTPrune"), ranks, averages, strict=True):
         row = f"{method}-0.098"
         assert round(entry_of(table, row, "average rank").value, 2) == rank

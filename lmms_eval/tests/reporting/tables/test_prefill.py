@@ -14,7 +14,7 @@ from otprune_lmms.reporting.tables import make_table
 from otprune_lmms.reporting.tables.columns import cost_columns
 from otprune_lmms.reporting.tables.prefill import PrefillCost, prefill_costs
 from otprune_lmms.results.manifest import read_manifest
-from otprune_lmms.results.records import frame
+from otprune_lmms.results.records import records_frame
 
 MEAN = "tokens, mean over layers"
 
@@ -53,7 +53,7 @@ def run_of(made, visual, shape, text=TEXT):
         made.manifest,
         text_tokens={"tiny": dict(zip(TASKS, map(float, text), strict=True))},
     )
-    return frame(records), manifest
+    return records_frame(records), manifest
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_costs_are_means_over_seeds_then_over_tasks_with_images(made):
             "random-0.1", "text", "accuracy", 1.0, multiply_adds_2ndm=1e9, kept_tokens=None
         ),
     ]
-    found = prefill_costs(frame(two), "2ndm")["tiny", "random-0.1"]
+    found = prefill_costs(records_frame(two), "2ndm")["tiny", "random-0.1"]
     assert found.multiply_adds == (40 + 80) / 2
     assert found.share == (100 * 40 / 200 + 100 * 80 / 400) / 2
     assert found.layer_tokens is None
-    alone = prefill_costs(frame(two[2:]), "2ndm")["tiny", "random-0.1"]
+    alone = prefill_costs(records_frame(two[2:]), "2ndm")["tiny", "random-0.1"]
     assert (alone.multiply_adds, alone.share) == (60, None)
 
 
@@ -171,7 +171,7 @@ def run(made, tmp_path):
                 | {"visual_tokens": float(N), "kept_tokens": float(kept)}
                 | prefill_columns(config, SHAPE, kept, N, text)
             )
-    records = frame(lines)
+    records = records_frame(lines)
     known = {
         "configs": json.loads(json.dumps([config.columns() for config in CONFIGS])),
         "text_tokens": {"tiny": {"gqa": 10.0, "pope": 12.5}},

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otprune_lmms.reporting.tables import make_table
-from otprune_lmms.results.records import COLUMNS, frame, read_records
+from otprune_lmms.results.records import COLUMNS, read_records, records_frame
 
 quiet = settings(deadline=None, max_examples=40, derandomize=True)
 
@@ -30,7 +30,7 @@ def test_the_table_of_a_file_is_that_of_its_records(tmp_path, made):
 def test_every_digit_and_every_name_survives(tmp_path_factory, value, name):
     path = tmp_path_factory.mktemp("records") / "records.csv"
     line = dict.fromkeys(COLUMNS) | {"model": name, "row": name, "task": name, "value": value}
-    frame([line]).to_csv(path, index=False)
+    records_frame([line]).to_csv(path, index=False)
     (again,) = read_records(path).to_dict("records")
     assert again["value"] == value
     assert [again[column] for column in ("model", "row", "task")] == [name] * 3

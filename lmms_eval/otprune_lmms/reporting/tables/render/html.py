@@ -14,7 +14,7 @@ from otprune_lmms.reporting.tables.layout import (
     TablePart,
     TableRow,
     beside,
-    interval,
+    interval_text,
     shown,
 )
 
@@ -136,7 +136,7 @@ def _title(entry: Entry, column: Column) -> str:
     """Return the tooltip of a number."""
     if entry.value is None:
         return ""
-    limits = interval(entry, column)
+    limits = interval_text(entry, column)
     parts = [f"95 % interval {limits}"] if limits else []
     if entry.spread is not None:
         parts.append(f"standard deviation over seeds {entry.spread:.{column.digits}f}")

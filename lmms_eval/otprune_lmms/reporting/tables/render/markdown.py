@@ -11,7 +11,7 @@ from otprune_lmms.reporting.tables.layout import (
     TablePart,
     TableRow,
     beside,
-    interval,
+    interval_text,
     shown,
 )
 
@@ -68,7 +68,9 @@ def _interval_table(table: ResultsTable, part: TablePart) -> list[str]:
     for row in (row for block in part.blocks for row in block.rows if block.kind != "published"):
         entries = [row.entries[place] for place in have]
         if any(entry.low is not None for entry in entries):
-            lines.append(_row(row, (interval(e, c) for e, c in zip(entries, columns, strict=True))))
+            lines.append(
+                _row(row, (interval_text(e, c) for e, c in zip(entries, columns, strict=True)))
+            )
     return lines
 
 
