@@ -133,14 +133,14 @@ def _high_water_kib() -> int:
 def markdown(rows: list[dict]) -> str:
     """Return rows as a Markdown table."""
 
-    def config(value: object) -> str:
+    def text(value: object) -> str:
         if not isinstance(value, float):
             return str(value)
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
     columns = list(rows[0])
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(config(row[column]) for column in columns)} |" for row in rows]
+    lines += [f"| {' | '.join(text(row[column]) for column in columns)} |" for row in rows]
     return "\n".join(lines)
 
 

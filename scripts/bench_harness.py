@@ -4,10 +4,10 @@
     .venv/bin/python scripts/bench_harness.py --limit 2 --out /tmp/x
     .venv/bin/python scripts/bench_harness.py configs/paper.yaml --device cuda --limit 20
 
-The reference's way: for every setting every document anew, one at a time: read its images, prepare
-them, encode them, prune, generate, as lmms-eval's own wrapper and the released code do at the
-recommended batch size 1. Ours: the engine, with its journal. Both answer the same requests with the
-same loaded model; loading is left out of both, scoring takes no part. Answers are compared. Writes
+The reference's way: for every setting, one document at a time: read its images, prepare them,
+encode them, prune, generate, as lmms-eval's own wrapper and the released code do at the recommended
+batch size 1. Ours: the engine, with its journal. Both answer the same requests with the same loaded
+model; neither loading nor scoring is timed. Answers are compared. Writes
 results/harness/<device>.md and .json.
 """
 

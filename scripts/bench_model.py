@@ -46,7 +46,7 @@ _SMALL_TOWER = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model and what it is asked: visual tokens an image, one image a prompt.
+    """A model and its prompts: visual tokens an image, one image a prompt.
 
     Attributes:
         name: what the table says.
@@ -208,7 +208,7 @@ def vision_row(model: LlavaLlamaForCausalLM, case: Case, device: str, repeats: i
 
 
 def fits(case: Case, device: str) -> bool:
-    """Return whether a GPU has room for the weights in half precision, and as much again."""
+    """Return whether a GPU has memory for the weights in half precision, and as much again."""
     if device == "cpu":
         return True
     free, _ = torch.cuda.mem_get_info()
@@ -226,7 +226,7 @@ def run_case(case: Case, device: str, repeats: int) -> tuple[dict, list[dict]]:
 
 def main(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="timed runs of each config; the median counts")] = 5,
+    repeats: Annotated[int, typer.Option(help="timed runs of each setting; the median counts")] = 5,
     out: Annotated[Path, typer.Option(help="folder to write to")] = ROOT / "results" / "model",
 ) -> None:
     """Measure, print and write all tables."""

@@ -203,7 +203,7 @@ TITLES = {
 
 
 DEVICE = Annotated[str, typer.Option(help="cpu or cuda")]
-REPEATS = Annotated[int, typer.Option(help="timed runs of each config; the median counts")]
+REPEATS = Annotated[int, typer.Option(help="timed runs of each number; the median counts")]
 OUT = Annotated[Path, typer.Option(help="folder to write to")]
 FOLDER = ROOT / "results" / "selection"
 MEDIANS = "Medians; what is compared takes turns in one process."

@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/make_golden.py
 
-Run it after a deliberate change of a method, and read the difference: every line that changes is a
-table of somebody's that changes. float64 where a method offers it, so that rounding of different
+Run it after a deliberate change of a method, and read the difference: every line that changes means
+that results change. float64 where a method offers it, so that rounding of different
 machines does not move a pick. Signals and what surrounds the tokens in a prompt are made up, the
 same every time.
 """

@@ -5,8 +5,8 @@
 
 Tokens come from scripts/make_real_tokens.py. They are brought to unit norm before anything is
 measured, so distances lie between 0 and 2; selection sees them as they are. Lower is nearer for
-every distance. These are distances between token sets, not scores of a model: what accuracy makes
-of them is another question.
+every distance. These are distances between token sets, not scores of a model: docs/analysis.md
+compares the two.
 """
 
 import json
@@ -86,8 +86,8 @@ def _mean(results: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.mean(r[name] for r in results) for name in results[0]}
 
 
-def configs(row: dict) -> list[str]:
-    """Return a row's configs as text."""
+def texts(row: dict) -> list[str]:
+    """Return a row's values as text."""
     digits = {"rank": 1, "ms": 2}
     return [
         f"{value:.{digits.get(name, 3)}f}" if isinstance(value, float) else str(value)
@@ -101,7 +101,7 @@ def show(rows: list[dict], title: str) -> None:
     for column in rows[0]:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*configs(row))
+        table.add_row(*texts(row))
     Console().print(table)
 
 
@@ -145,7 +145,7 @@ def write(out: Path, origin: dict[str, str], tables: dict[str, list[dict]]) -> N
     for title, rows in tables.items():
         columns = list(rows[0])
         lines += ["", f"## {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-        lines += [f"| {' | '.join(configs(row))} |" for row in rows]
+        lines += [f"| {' | '.join(texts(row))} |" for row in rows]
     lines += [
         "",
         LEGEND,

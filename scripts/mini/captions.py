@@ -1,4 +1,4 @@
-"""Captions of a scene: what a person would say of it in one sentence."""
+"""Captions of a scene: one sentence that says what is in it."""
 
 from questions import article, plural
 from scenes import Scene

@@ -1,6 +1,6 @@
 """Outlines of the objects of mini scenes, and the grounds that they stand on.
 
-All of it is drawn by this file; no picture comes from anywhere else.
+All of it is drawn by this file; no image comes from elsewhere.
 """
 
 from collections.abc import Callable
@@ -156,9 +156,9 @@ def draw_object(
         DRAWN[kind](pen, fill)
 
 
-def _noise(rng: np.random.Generator, side: int, configs: int) -> np.ndarray:
-    """Return smooth noise in about -1..1, [side side], with ``configs`` bumps along a side."""
-    small = rng.uniform(-1, 1, (configs + 1, configs + 1)).astype(np.float32)
+def _noise(rng: np.random.Generator, side: int, bumps: int) -> np.ndarray:
+    """Return smooth noise in about -1..1, [side side], with ``bumps`` bumps along a side."""
+    small = rng.uniform(-1, 1, (bumps + 1, bumps + 1)).astype(np.float32)
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 

@@ -18,14 +18,14 @@ _state: dict[str, object] = {}
 
 
 def jpeg(scene: Scene, quality: int = 90) -> bytes:
-    """Return the picture of a scene as the JPEG file that the benchmarks hold."""
+    """Return the image of a scene as the JPEG file that the benchmarks hold."""
     file = io.BytesIO()
     draw_scene(scene).save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()
 
 
 def picture(scene: Scene) -> Image.Image:
-    """Return the picture as a reader of the JPEG file sees it."""
+    """Return the image as a reader of the JPEG file sees it."""
     return Image.open(io.BytesIO(jpeg(scene))).convert("RGB")
 
 

@@ -1,6 +1,6 @@
-"""The benchmarks' ways of asking: the text that stands after the image, and the expected answer.
+"""The benchmarks' prompts: the text after the image, and the expected answer.
 
-The sentences are those of lmms-eval's task files, so that training and evaluation ask alike.
+The sentences are those of lmms-eval's task files, so that training and evaluation prompt alike.
 """
 
 from collections.abc import Mapping
@@ -114,9 +114,9 @@ def lesson(
     lists: int = 0,
     focus: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Turn]:
-    """Return different turns about one scene, at most so many of each sort.
+    """Return different turns about one scene, at most the given number of each sort.
 
-    ``focus`` says how often a family is asked where that is not as in `DIRECT`.
+    ``focus`` says how often a family is asked where that differs from `DIRECT`.
     """
     turns: dict[str, Turn] = {CAPTION: described(scene)} if captions else {}
     for _ in range(lists):

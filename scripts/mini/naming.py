@@ -3,7 +3,7 @@
 LLaVA's first stage teaches the projector through captions. Here the scenes say what each patch
 shows, so the projector is taught directly: the language model's output embedding, applied to a
 projected token, should give the words for kind and colour of the object there, or for the ground,
-and should lean to the words for the sides of the picture that the patch is on.
+and should favour the words for the sides of the image that the patch is on.
 """
 
 from functools import cache
@@ -86,7 +86,7 @@ def side_ids(tokenizer: LlavaTokenizer) -> tuple[int, int, int, int]:
 
 
 def placing_loss(projected: Tensor, sides: tuple[int, int, int, int], embedding: Tensor) -> Tensor:
-    """Return the loss of telling left from right and top from bottom, by each projected token.
+    """Return the loss of left against right and top against bottom, read from each projected token.
 
     Where a patch is must be read from its token: once others are pruned, its number in the sequence
     does not say it.

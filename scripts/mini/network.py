@@ -41,8 +41,8 @@ def look_for_the_like(attention: nn.Module, copied: float = 0.5) -> None:
 
     After mimetic initialisation (Trockman & Kolter, arXiv 2305.09828): each head's product of
     queries and keys is a projection, and so is that of values and output, on a part of the channels
-    that no other head has. A word then finds the patches that show it from the first step, where
-    ordinary weights take thousands of steps to begin to.
+    that no other head has. A word then finds the patches that show it from the first step, which
+    takes thousands of steps with ordinary weights.
     """
     channels = attention.q_proj.weight.shape[1]
     for asks, finds, scale in (

@@ -18,7 +18,7 @@ FACTS = {
     "cup": "you can drink from", "key": "opens a lock",
 }  # fmt: skip
 MARGIN = 0.08
-"""Two places are only told apart when they are at least this share of the picture's side apart."""
+"""Two places count as different when they are at least this share of the image's side apart."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def count(scene: Scene, rng: np.random.Generator) -> Question:
     if draw < 0.3:
         text, number = "How many objects are in the image?", len(scene.things)
     elif draw < 0.75:
-        # Out of the objects, not out of their kinds: otherwise most answers were 1.
+        # Drawn from the objects, not from their kinds: otherwise most answers would be 1.
         here = [thing.kind for thing in scene.things]
         of = str(_one(here if rng.random() < 0.85 else list(KINDS), rng))
         text = f"How many {plural(of)} are in the image?"
@@ -147,7 +147,7 @@ def count(scene: Scene, rng: np.random.Generator) -> Question:
 
 
 def where(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """The quarter of the picture that an object is in."""
+    """The quarter of the image that an object is in."""
     clear = [
         thing for thing in scene.alone
         if min(abs(thing.x - 0.5), abs(thing.y - 0.5)) > MARGIN / 2
@@ -159,10 +159,11 @@ def where(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def side(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """The half of the picture that an object is in; in training only.
+    """The half of the image that an object is in; in training only.
 
     Of "top left" a model learns the first word long before the second, which it must look the
-    object up for once more. Asked for alone, left and right are learnt at the same place.
+    object up for once more. When left and right are asked for alone, they are learnt at that
+    place, too.
     """
     clear = [thing for thing in scene.alone if abs(thing.x - 0.5) > MARGIN / 2]
     if not clear:
@@ -173,7 +174,7 @@ def side(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def pair_apart(scene: Scene, rng: np.random.Generator, axis: str) -> tuple[Thing, Thing] | None:
-    """Return two objects in random order that are told apart along x or y."""
+    """Return two objects in random order that are clearly apart along x or y."""
     pairs = [
         (a, b) for a in scene.alone for b in scene.alone
         if a != b and abs(getattr(a, axis) - getattr(b, axis)) > MARGIN

@@ -1,4 +1,4 @@
-"""Scenes: what is in a mini picture, and the picture itself.
+"""Scenes: what is in an image of the mini slices, and the image itself.
 
 A scene is fixed by (split, number): the same two always give the same scene, on any machine.
 """
@@ -13,7 +13,7 @@ SPLITS = {"train": 1, "check": 2, "benchmark": 3}
 """Seeds. The benchmarks' scenes are never looked at in training, nor when settings are chosen."""
 
 SIDE = 256
-"""Pixels along a side of a picture."""
+"""Pixels along a side of an image."""
 
 UNSEEN = frozenset(
     {("orange", "fish"), ("purple", "boat"), ("yellow", "key"), ("white", "heart"),
@@ -22,12 +22,12 @@ UNSEEN = frozenset(
 """Pairs of colour and kind that no training scene holds: NoCaps's domains out of training."""
 
 SMALL, LARGE = (0.062, 0.08), (0.125, 0.165)
-"""Radii as a share of the picture's side."""
+"""Radii as a share of the image's side."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: centre and radius as shares of the picture's side, y downwards."""
+    """One object: centre and radius as shares of the image's side, y downwards."""
 
     kind: str
     colour: str
@@ -43,7 +43,7 @@ class Thing:
 
     @property
     def place(self) -> str:
-        """The quarter of the picture that the centre is in."""
+        """The quarter of the image that the centre is in."""
         return f"{'top' if self.y < 0.5 else 'bottom'} {'left' if self.x < 0.5 else 'right'}"
 
 
@@ -70,7 +70,7 @@ class Scene:
 
     @property
     def alone(self) -> list[Thing]:
-        """Objects that their colour and kind tell from all others."""
+        """Objects that no other shares both colour and kind with."""
         return [thing for thing in self.things if len(self.named(thing.name)) == 1]
 
 
@@ -126,7 +126,7 @@ def _pair(rng: np.random.Generator, rare: bool, placed: list[Thing]) -> tuple[st
 
 
 def draw_scene(scene: Scene, side: int = SIDE) -> Image.Image:
-    """Return the picture of a scene, RGB, [side side]; drawn at twice the size and reduced."""
+    """Return the image of a scene, RGB, [side side]; drawn at twice the size and reduced."""
     rng = _rng(scene.split, scene.number, 1)
     canvas = draw_ground(scene.ground, rng, 2 * side)
     pen = ImageDraw.Draw(canvas)

@@ -31,7 +31,7 @@ def write_slices(folder: Path) -> dict[str, int]:
         file = folder / task / f"{split}-00000-of-00001.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
         table = Dataset.from_list(rows, features=features).data.table
-        # A picture that several rows ask about is stored once: a dictionary that holds them all.
+        # An image that several rows ask about is stored once, in a dictionary of all images.
         write_table(
             table.replace_schema_metadata(features.arrow_schema.metadata),
             file,

@@ -84,7 +84,7 @@ def mmmu() -> tuple[Features, list[Row]]:
 
 
 def seed() -> tuple[Features, list[Row]]:
-    """Options over one picture, 100 times, or over the frames of a video, 20 times.
+    """Options over one image, 100 times, or over the frames of a video, 20 times.
 
     A video's question is about its first frame; the frames after it show other scenes.
     """

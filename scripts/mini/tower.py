@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
 BLOCKS = 9
-"""Blocks kept. What follows was turned to saliency by fine-tuning, and its tokens are all alike."""
+"""Blocks kept. Later blocks were fine-tuned for saliency, and their tokens are all alike."""
 
 
 def tower_config() -> Dinov2Config:

@@ -29,7 +29,7 @@ class Stage:
 
     Attributes:
         name: of the stage, in the log.
-        sides: pixels of the pictures, drawn anew for each step; their features are read from
+        sides: pixels of the images, drawn anew for each step; their features are read from
             ``<split><side>.npy``.
         compact: whether fewer visual tokens stand close together, as kept tokens do after pruning,
             or spread over the positions of all.
@@ -44,8 +44,8 @@ class Stage:
         first_rate: learning rate at the first step.
         last_rate: learning rate at the last step; between them it changes linearly.
         others: learning rate of embeddings, norms and biases, relative to that of the matrices.
-        focus: how often a family of questions is asked where that is not as usual (`lesson`).
-        placing: weight of telling the patches' sides of the picture.
+        focus: how often a family of questions is asked where that is not the default (`lesson`).
+        placing: weight of teaching on which sides of the image a patch is.
     """
 
     name: str

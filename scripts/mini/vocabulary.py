@@ -1,6 +1,6 @@
 """The tokenizer of llava-mini, trained on the sentences of its lessons.
 
-Pieces may span several words, as long as none of them names what is in a picture: a question
+Pieces may span several words, as long as none of them names what is in an image: a question
 is a few pieces long, so the visual tokens are as large a part of the prompt as in large models.
 """
 
@@ -30,7 +30,7 @@ CONTENT = re.compile(
         others="|".join((*_COUNTED, *_SAID)),
     )
 )
-"""Words that say what is in a picture, and the letters of options."""
+"""Words that say what is in an image, and the letters of options."""
 
 
 def _sentences(scenes: int) -> Iterator[str]:
