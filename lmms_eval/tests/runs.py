@@ -1,7 +1,10 @@
-"""Experiments run in this process, without a command line."""
+"""Experiments written, and run in this process without a command line."""
 
 from pathlib import Path
 
+import yaml
+
+from helpers import TINY
 from otprune_lmms.experiments.answering import AnswerOptions
 from otprune_lmms.experiments.config import load_experiment
 from otprune_lmms.experiments.folder import write_results
@@ -10,6 +13,22 @@ from otprune_lmms.experiments.plan import Source
 from otprune_lmms.experiments.run import run_experiments
 from otprune_lmms.reporting.statistics import write_statistics
 from otprune_lmms.reporting.tables import write_tables
+
+
+def write_experiment(folder: Path, tasks: list[str], suite: str = "hub", **changes) -> Path:
+    """Write an experiment of two pruning configs on a tiny model; return its file."""
+    content = {
+        "name": "try",
+        "title": "A try",
+        "suite": suite,
+        "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
+        "tasks": tasks,
+        "pruning": {"keep_ratios": [0.25], "methods": ["divprune"]},
+        "workers": 1,
+    }
+    path = folder / "try.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
 
 
 def source_of(path: Path) -> Source:

@@ -50,6 +50,48 @@ from otprune.selectors.uniform import Uniform
 from otprune.selectors.vispruner import VisPruner
 from otprune.selectors.w2greedy import W2Greedy
 
+__all__ = [
+    "BUILT_IN",
+    "LAYER_PRUNERS",
+    "MERGERS",
+    "PRUNERS",
+    "Pruner",
+    "SELECTORS",
+    "make_pruner",
+    "CDPruner",
+    "DART",
+    "DPP",
+    "DivPrune",
+    "Downsample",
+    "FacilityLocation",
+    "FarthestPoint",
+    "FastV",
+    "FasterVLM",
+    "FirstK",
+    "Grid",
+    "Herding",
+    "HoloV",
+    "KMedoids",
+    "LastK",
+    "MMTok",
+    "OTPrune",
+    "Pooling",
+    "PruMerge",
+    "PyramidDrop",
+    "Random",
+    "SCOPE",
+    "SparseVLM",
+    "TOPS",
+    "ToMe",
+    "TransPrune",
+    "Uniform",
+    "VTW",
+    "VisPruner",
+    "VisionZip",
+    "W2Greedy",
+]
+"""What `otprune` exports from here: every method class of this package among it."""
+
 logger = logging.getLogger(__name__)
 
 ENTRY_POINTS = "otprune.methods"

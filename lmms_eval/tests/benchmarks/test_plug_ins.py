@@ -14,7 +14,7 @@ from otprune_lmms.reporting.statistics.headlines import resampled
 from otprune_lmms.results.samples import read_samples
 from otprune_lmms.scoring import TaskScorer, load_tasks
 from plug_in_benchmarks import install, refresh, write_package
-from toy_experiments import ran, write_experiment
+from runs import source_of, write_experiment, written
 
 RIGHT = [True, True, True, False, True, True, False, True, True, False, True, True]
 """Six of each kind in turn: five colours are right and four shapes."""
@@ -63,8 +63,9 @@ def test_its_videos_are_shown_by_their_first_frame(site):
 
 def test_it_goes_from_an_experiment_to_statistics_and_table(site, tmp_path):
     write_package(site)
-    source = write_experiment(tmp_path, ["worst_kind"])
-    outcome, output = ran(source, tmp_path)
+    source = source_of(write_experiment(tmp_path, ["worst_kind"]))
+    output = tmp_path / "results"
+    outcome, _ = written(source, tmp_path / "journal", output, statistics=True)
     samples = read_samples(output)
     worst = {}
     for row, own in samples.groupby("row"):

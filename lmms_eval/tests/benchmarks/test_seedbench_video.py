@@ -9,7 +9,7 @@ from otprune_lmms.engine import requests_of
 from otprune_lmms.experiments.config import TASKS
 from otprune_lmms.results.samples import read_samples
 from otprune_lmms.scoring import TaskScorer, load_tasks
-from toy_experiments import ran, write_experiment
+from runs import source_of, write_experiment, written
 
 BOTH = ("seedbench", "seedbench_video")
 DOCUMENTS = 8
@@ -29,7 +29,9 @@ def tasks(suite):
 
 @pytest.fixture(scope="module")
 def both(suite):
-    return ran(write_experiment(suite, list(BOTH), "./tasks"), suite)
+    source, output = source_of(write_experiment(suite, list(BOTH), "./tasks")), suite / "results"
+    outcome, _ = written(source, suite / "journal", output, statistics=True)
+    return outcome, output
 
 
 def test_they_are_the_same_task_in_objects_of_their_own(tasks):
@@ -90,7 +92,7 @@ def test_the_table_has_a_column_of_each_and_statistics_say_which_documents_count
 
 
 def test_they_may_stand_beside_the_eleven(tmp_path):
-    source = write_experiment(tmp_path, ["otprune_11", "seedbench_video"], "mini")
+    source = source_of(write_experiment(tmp_path, ["otprune_11", "seedbench_video"], "mini"))
     assert list(source.experiment.task_limits()) == [*OTPRUNE_11, "seedbench_video"]
 
 

@@ -31,7 +31,7 @@ class Look:
     name: str
     colour: str
     marker: str
-    dash: str = "-"
+    dash: str | tuple[int, tuple[int, ...]] = "-"
     width: float = 1.3
 
 
@@ -77,12 +77,13 @@ LOOKS: dict[str, Look] = {
     "tops": Look("TOPS", "#FF7F00", "P", LAYERS),
     "vtw": Look("VTW", "#7F7F7F", "X", LAYERS),
 }
-"""The methods that come with the package."""
+"""Looks that were chosen; every other method gets one by `look`."""
 
 UNPRUNED_LOOK = Look("Unpruned", "#000000", "", (":"), 1.1)
 
-_SPARE_COLOURS = ("#CC79A7", "#661100", "#E69F00", "#332288", "#44AA99", "#999933", "#882255")
+_SPARE_COLOURS = ("#CC79A7", "#661100", "#0B7A75", "#7B4B94", "#B5A642", "#3D5A80", "#DA627D")
 _SPARE_MARKERS = ("8", "H", "v", "d", "p", "P", "*", "X", "h", ">", "<")
+_SPARE_DASH = (0, (5, 1, 1, 1))
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -130,8 +131,8 @@ def look(method: str | None, methods: Iterable[str] = ()) -> Look:
 
     Args:
         method: None for the unpruned model.
-        methods: all methods of the figure; those without a look of their own get spare ones, by
-            name, so that the same set looks the same everywhere.
+        methods: all methods of the figure; those without a chosen look get spare ones, by name, so
+            that the same set looks the same everywhere.
     """
     if method is None:
         return UNPRUNED_LOOK
@@ -140,7 +141,7 @@ def look(method: str | None, methods: Iterable[str] = ()) -> Look:
     others = sorted({*methods, method} - LOOKS.keys())
     place = others.index(method)
     colour = _SPARE_COLOURS[place % len(_SPARE_COLOURS)]
-    return Look(method, colour, _SPARE_MARKERS[place % len(_SPARE_MARKERS)])
+    return Look(method, colour, _SPARE_MARKERS[place % len(_SPARE_MARKERS)], _SPARE_DASH)
 
 
 def shade(given: Look, place: int, count: int) -> Look:
