@@ -1,0 +1,86 @@
+"""A method of another package, installed and swept as its author would do it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from runs import write_experiment
+
+ROOT = Path(__file__).parents[2]
+METHODS = [
+    "otprune",
+    "largest_norm",
+    {"method": "largest_norm", "settings": {"preset": "manhattan"}},
+    {"method": "largest_norm", "settings": {"power": 3.0}},
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """The environment of a process that has the sample package beside ours."""
+    source, site = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "examples" / "plugin", source)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-build-isolation", "--no-index", "--target", site, source]
+    subprocess.run(command, check=True)
+    return os.environ | {"PYTHONPATH": str(site)}
+
+
+@pytest.fixture(scope="module")
+def swept(environment, tmp_path_factory):
+    """The results folder of a sweep, and what else it left."""
+    folder = tmp_path_factory.mktemp("sweep")
+    write_experiment(
+        folder,
+        ["pope", "gqa"],
+        "mini",
+        limit=4,
+        pruning={"keep_ratios": [0.25], "methods": METHODS},
+    )
+    run(environment, folder, "sweep", "try.yaml", "--quiet")
+    return folder / "outputs" / "try"
+
+
+def run(environment, folder, *arguments):
+    command = [sys.executable, "-m", "otprune_lmms", *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_its_settings_are_rows_of_the_table_and_columns_of_the_records(swept):
+    records = pd.read_csv(swept / "records.csv")
+    mine = records[records.method == "largest_norm"]
+    assert mine.config.nunique() == 3
+    assert set(mine.keep_ratio) == {0.25}
+    table = (swept / "table.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| largest_norm")]
+    assert len(rows) == len(set(rows)) == 3, table
+    assert any("manhattan" in row for row in rows), table
+
+
+def test_it_is_in_figures_and_in_the_report(swept):
+    assert list((swept / "figures").glob("*.png"))
+    assert "largest_norm" in (swept / "report.html").read_text()
+
+
+def test_its_results_are_verified(environment, swept):
+    run(environment, swept.parents[1], "verify", swept)
+
+
+def test_without_its_package_the_experiment_says_which_methods_there_are(swept, environment):
+    command = [sys.executable, "-m", "otprune_lmms", "sweep", "try.yaml"]
+    bare = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=swept.parents[1], env=bare, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "unknown" in done.stderr + done.stdout
+    assert "largest_norm" in done.stderr + done.stdout
