@@ -1,4 +1,4 @@
-"""The harness: lmms-eval's tasks, our engine, one journal for every answer.
+"""The harness: answers lmms-eval's tasks under many pruning configs and scores the answers.
 
-Importing the package loads neither torch nor lmms-eval; what a module needs it imports itself.
+Importing the package itself loads neither torch nor lmms-eval; each module imports what it needs.
 """

@@ -1,4 +1,8 @@
-"""Documents that cannot be used: what is known of them, and how they are found."""
+"""Documents that cannot be used: why, and how they are found while requests are built.
+
+A document cannot be used if its requests cannot be built, its images cannot be read, or its context
+places another number of images than it has.
+"""
 
 import struct
 import zlib
@@ -14,8 +18,11 @@ BROKEN = (
     *(AssertionError, SyntaxError, SystemError, struct.error, zlib.error),
     Image.DecompressionBombError,
 )
-"""What a task's own code and the libraries below it raise where a document is broken: image
-formats, columns that are empty or of another type. Not a lack of memory, which is no document's."""
+"""What a task's own code and the image libraries raise for a broken document: a damaged image, a
+column that is empty or of another type. `MemoryError` is left out: no document causes it."""
+
+DocumentKey = tuple[str, int]
+"""Task and number of a document."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -23,10 +30,10 @@ class Failure:
     """A document that cannot be used.
 
     Attributes:
-        task: id of the task.
+        task: the benchmark's name, or the task's id.
         doc_id: number of the document in its split.
-        split: of the task's dataset.
-        reason: in words.
+        split: split of the task's dataset.
+        reason: why, in a sentence.
     """
 
     task: str
@@ -36,51 +43,57 @@ class Failure:
 
     @property
     def name(self) -> str:
-        """The document in words."""
+        """The document in words, for messages."""
         return f"document {self.doc_id} of {self.task} ({self.split})"
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
+        """Return the fields, ready for JSON."""
         return asdict(self)
 
 
 def reason_of(error: BaseException) -> str:
-    """Return in words what an error says about a document, in one line."""
-    said = " ".join(str(error).split())
-    # Others speak of code, and mean nothing without their name: 'NoneType' object has no ...
-    named = isinstance(error, OSError | ValueError | SyntaxError) and said
-    return said if named else f"{type(error).__name__}: {said}"
+    """Return an error about a document as one line."""
+    message = " ".join(str(error).split())
+    # Messages of other errors are about code and need their type: 'NoneType' object has no ...
+    plain = isinstance(error, OSError | ValueError | SyntaxError) and message
+    return message if plain else f"{type(error).__name__}: {message}"
 
 
 def build_requests(
     task: Any, limit: int | None = None, rank: int = 0, world: int = 1
 ) -> dict[int, str]:
-    """Build the instances of an lmms-eval task, which then holds them (``task.instances``).
+    """Build the instances of an lmms-eval task and store them in it (``task.instances``).
+
+    Args:
+        task: lmms-eval's task object.
+        limit: documents from the start; None for all.
+        rank: number of this process, which gets every ``world``-th document.
+        world: number of processes.
 
     Returns:
-        Documents among them whose own requests cannot be built, with the reason.
+        The reason for each document whose requests cannot be built, by number.
 
     Raises:
         ValueError: the task has no documents, or none that can be used.
     """
     failed: dict[int, str] = {}
-    with _noting(task, failed):
+    with _failures_noted(task, failed):
         try:
             task.build_all_requests(limit=limit, rank=rank, world_size=world)
         except ValueError as error:
             if failed:
                 doc_id, reason = next(iter(failed.items()))
                 raise ValueError(
-                    f"none of the {len(failed)} documents of task {task.config.task} can be asked "
-                    f"about; document {doc_id}: {reason}"
+                    f"none of the {len(failed)} documents of task {task.config.task} can be used; "
+                    f"document {doc_id}: {reason}"
                 ) from error
             raise
     return failed
 
 
 @contextmanager
-def _noting(task: Any, failed: dict[int, str]) -> Iterator[None]:
-    """Let a task build no request of a document that it cannot build one of, and note it."""
+def _failures_noted(task: Any, failed: dict[int, str]) -> Iterator[None]:
+    """In this context a task skips documents whose requests it cannot build; note them."""
     context, construct = task.fewshot_context, task.construct_requests
 
     def fewshot_context(*args: Any, **kwargs: Any) -> Any:
@@ -98,7 +111,7 @@ def _noting(task: Any, failed: dict[int, str]) -> Iterator[None]:
             failed[doc_id] = reason_of(error)
             return []
 
-    # On the object, before its class's own methods.
+    # Set on the object, where they take precedence over the methods of its class.
     task.fewshot_context, task.construct_requests = fewshot_context, construct_requests
     try:
         yield

@@ -1,8 +1,8 @@
-"""The one place that reads the environment, and makes settings of it.
+"""Pruning settings from environment variables; nothing else in the harness reads the environment.
 
-``BASELINE``, ``LAYER_INDEX`` and ``SUBSET_RATIO`` are how the released code is told what to prune.
-They become ``method``, ``layer`` and ``keep_ratio``, the same that YAML files and ``--model_args``
-give. ``EVAL_TIME`` asks for times by phase, which no answer depends on.
+The released code takes its pruning settings from ``BASELINE``, ``LAYER_INDEX`` and
+``SUBSET_RATIO``. Here they become ``method``, ``layer`` and ``keep_ratio``, as in YAML files and
+``--model_args``. ``EVAL_TIME`` turns on times by phase, which change no answer.
 """
 
 import os
@@ -22,24 +22,24 @@ _LAUNCHERS = re.compile(
     r"(?!SLURM_CONF$)(SLURM|SLURMD|SBATCH|SRUN|PMI|PMIX|OMPI|MV2|MASTER|TORCHELASTIC)_.*"
     r"|(.*_)?RANK|(.*_)?WORLD_SIZE"
 )
-"""What launchers tell their processes about each other."""
+"""Variables by which launchers connect their processes."""
 
 VARIABLES = {"method": "BASELINE", "layer": "LAYER_INDEX", "keep_ratio": "SUBSET_RATIO"}
-"""The variable that each setting comes from."""
+"""The variable of each setting."""
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be meant; the message says which and why."""
+    """An unknown, impossible or contradictory setting; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the environment says; None where it says nothing.
+    """Settings of the environment; None where a variable is not set.
 
     Attributes:
         method: name of a method, or "none" for the unpruned model.
         layer: where to prune.
-        keep_ratio: share of the visual tokens to keep.
+        keep_ratio: share of the visual tokens to keep, in (0, 1].
         rank: number of this process among those of a launcher; None without one.
         eval_time: whether each answer's times by phase are taken.
     """
@@ -57,7 +57,7 @@ class Environment:
 
 
 def read_environment() -> Environment:
-    """Return what the environment says about pruning.
+    """Return the settings of the environment.
 
     Raises:
         SettingsError: an unknown ``BASELINE``, a ``SUBSET_RATIO`` outside (0, 1], a ``LAYER_INDEX``
@@ -82,12 +82,16 @@ def read_environment() -> Environment:
 
 
 def method_named(value: str, source: str) -> str:
-    """Return the method that a name means, in any case; "none" for no pruning.
+    """Return the method of a name, upper or lower case; "none" for no pruning.
 
-    ``OURS`` is OTPrune, ``ORIG`` and ``NONE`` the unpruned model, as in the released scripts.
+    ``OURS`` is OTPrune, ``ORIG`` and ``NONE`` are the unpruned model, as in the released scripts.
+
+    Args:
+        value: the name.
+        source: variable or argument that it is from, for the message.
 
     Raises:
-        SettingsError: unknown; the message says ``source``.
+        SettingsError: an unknown method.
     """
     name = str(value).strip().lower()
     if name in _NOTHING:
@@ -100,10 +104,14 @@ def method_named(value: str, source: str) -> str:
 
 
 def yes_or_no(value: object, source: str) -> bool:
-    """Return what true, 1, yes, false, 0 or no mean, in any case.
+    """Return the truth value of true, 1, yes, false, 0 or no, upper or lower case.
+
+    Args:
+        value: the word.
+        source: variable or argument that it is from, for the message.
 
     Raises:
-        SettingsError: another word; the message says ``source``.
+        SettingsError: another word.
     """
     word = str(value).strip().lower()
     if word not in _WORDS:
@@ -112,21 +120,24 @@ def yes_or_no(value: object, source: str) -> bool:
 
 
 def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
-    """Return arguments with the environment's settings among them.
+    """Return arguments completed by the environment's settings.
 
-    ``arguments`` uses the names of `PruningConfig`'s fields. Of an unpruned model ``LAYER_INDEX``
-    and ``SUBSET_RATIO`` say nothing.
+    ``LAYER_INDEX`` and ``SUBSET_RATIO`` are ignored if the model is unpruned.
+
+    Args:
+        arguments: by the names of `PruningConfig`'s fields.
+        environment: what the environment sets.
 
     Raises:
-        SettingsError: both give a setting, and not the same; a method in the environment that
-            needs a budget, without one anywhere.
+        SettingsError: both give one setting with different values; the environment's method needs
+            a budget, and neither gives one.
     """
     given = dict(environment.settings())
     arguments = _with_times(arguments, environment)
-    asked = arguments.get("method")
-    if asked is not None:
-        asked = method_named(asked, "method")
-        arguments = {**arguments, "method": asked}
+    argument = arguments.get("method")
+    if argument is not None:
+        argument = method_named(argument, "method")
+        arguments = {**arguments, "method": argument}
     for name, value in given.items():
         theirs = arguments.get(name)
         if theirs is not None and theirs != value:
@@ -134,7 +145,7 @@ def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, 
                 f"{VARIABLES[name]} in the environment says {name}={value}, model_args say "
                 f"{name}={theirs}: give one of them"
             )
-    method = given.get("method") or asked
+    method = given.get("method") or argument
     if method in (None, "none"):
         given = {"method": method} if given.get("method") else {}
     elif given.get("method") and not _budget({**arguments, **given}) and not _scheduled(method):
@@ -150,12 +161,12 @@ def merged(arguments: Mapping[str, Any], environment: Environment) -> dict[str, 
 
 
 def _with_times(arguments: Mapping[str, Any], environment: Environment) -> Mapping[str, Any]:
-    times, asked = environment.eval_time, arguments.get("eval_time")
+    times, argument = environment.eval_time, arguments.get("eval_time")
     if times is None:
         return arguments
-    if asked is not None and yes_or_no(asked, "eval_time") != times:
+    if argument is not None and yes_or_no(argument, "eval_time") != times:
         raise SettingsError(
-            f"EVAL_TIME in the environment says {times}, model_args say eval_time={asked}: "
+            f"EVAL_TIME in the environment says {times}, model_args say eval_time={argument}: "
             "give one of them"
         )
     return {**arguments, "eval_time": times}
@@ -191,7 +202,7 @@ def _ratio(text: str) -> float:
 def child_environment() -> dict[str, str]:
     """Return the environment for a process that starts its own launcher.
 
-    Without what Slurm, MPI and launchers tell their processes: accelerate and lmms-eval would take
-    it for their own, and wait for processes that are not there.
+    The variables of Slurm, MPI and other launchers are left out: accelerate and lmms-eval would
+    take them for their own and wait for processes that do not exist.
     """
     return {name: value for name, value in os.environ.items() if not _LAUNCHERS.fullmatch(name)}

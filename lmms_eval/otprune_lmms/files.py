@@ -1,4 +1,4 @@
-"""Files of results: there whole, or not at all."""
+"""Files of results, written whole or not at all."""
 
 import errno
 import os
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_LEFT_BEHIND = 3600.0
-"""Seconds after which a file of a process that was killed while it wrote is removed."""
+_ABANDONED_AFTER = 3600.0
+"""Age in seconds at which a temporary file is taken for one of a killed process and removed."""
 
 
 class OutputError(OSError):
@@ -18,30 +18,30 @@ class OutputError(OSError):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a place to write a file to; it becomes ``path`` when the block ends without an error.
+    """Yield a temporary file that becomes ``path`` when the block ends without an error.
 
-    Until then ``path`` is what it was, whatever happens; after it, a loss of power leaves the old
-    file or the new one. The place has a name of its own for every call, so that several processes
-    may write one file: the last one stays. Its folder is made if it is not there.
+    Until then ``path`` is unchanged, whatever happens; after a loss of power it is the old file or
+    the new one. Every call has a temporary file of its own, so several processes may write the same
+    path: the last one wins. The folder is made if it does not exist.
 
     Args:
-        path: of the file; the place ends like it, for libraries that go by the ending.
+        path: of the file. The temporary file has the same suffix, which some libraries need.
 
     Raises:
         OutputError: it could not be written in full (disk full, quota, read-only, no permission).
     """
-    place = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
+    temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
-        yield place
-        _sync(place)
-        os.replace(place, path)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         with suppress(OSError):
-            place.unlink()
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,17 +50,17 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: see `atomic_write`.
     """
-    with atomic_write(path) as place:
-        place.write_text(text, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def check_writable(folder: Path) -> None:
     """Raise `OutputError` where a folder can neither be written to nor be made; writes nothing."""
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    if not there.is_dir():
-        raise OutputError(f"{folder} cannot be written: {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        readonly = os.statvfs(there).f_flag & os.ST_RDONLY
+    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{folder} cannot be written: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        readonly = os.statvfs(nearest).f_flag & os.ST_RDONLY
         raise unwritable(folder, OSError(errno.EROFS if readonly else errno.EACCES, ""))
 
 
@@ -68,13 +68,13 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     """Return an error that names what could not be written, and why."""
     if isinstance(error, OutputError):
         return error
-    # By its number: libraries put texts of their own beside it.
+    # From the number: some libraries put a text of their own into the error.
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OutputError(f"{path} cannot be written: {reason}")
 
 
-def _sync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
+def _sync(temporary: Path) -> None:
+    descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -82,8 +82,8 @@ def _sync(place: Path) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Remove what processes that were killed have left of this file."""
-    for left in path.parent.glob(f".????????????.{path.name}"):
+    """Remove temporary files of this path that killed processes have left."""
+    for temporary in path.parent.glob(f".????????????.{path.name}"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
-                left.unlink()
+            if time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER:
+                temporary.unlink()

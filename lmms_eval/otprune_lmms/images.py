@@ -1,4 +1,4 @@
-"""Images as the harness takes them: RGB, decoded in full, or a sentence naming what is wrong."""
+"""Images as the harness takes them, RGB and decoded in full; `ImageError` for any other."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ def as_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Return a PIL image as RGB.
 
     Raises:
-        ImageError: no PIL image, a side of zero pixels, truncated data; the message says ``name``.
+        ImageError: no PIL image, a side of zero pixels, truncated data; the message has ``name``.
     """
     if not isinstance(image, Image.Image):
         raise ImageError(f"{name} must be a PIL image, got {type(image).__name__}")
@@ -32,7 +32,8 @@ def open_image(path: Path) -> Image.Image:
     """Return a file's image as RGB, decoded in full.
 
     Raises:
-        ImageError: missing, truncated, of an unknown format, without pixels, or too large for PIL.
+        ImageError: the file is missing, truncated, of an unknown format, without pixels, or too
+            large for PIL.
     """
     try:
         with Image.open(path) as image:
@@ -44,10 +45,10 @@ def open_image(path: Path) -> Image.Image:
 
 
 def image_hash(image: Image.Image) -> str:
-    """Return SHA-256 over size and RGB pixels: what names an image by its content.
+    """Return SHA-256 over size and RGB pixels, as hex: it identifies an image by its content.
 
     Raises:
-        ImageError: no usable image.
+        ImageError: see `as_rgb`.
     """
     rgb = as_rgb(image)
     digest = hashlib.sha256(f"RGB {rgb.width} {rgb.height} ".encode())
@@ -56,7 +57,7 @@ def image_hash(image: Image.Image) -> str:
 
 
 def image_cluster(hashes: Sequence[str]) -> str:
-    """Return the name that documents with these images share, "" without any image.
+    """Return a hash (16 hex digits) that documents with the same images share; "" without images.
 
     Args:
         hashes: `image_hash` of each of a document's images.
@@ -66,7 +67,7 @@ def image_cluster(hashes: Sequence[str]) -> str:
 
 @contextmanager
 def refuse_truncated_images() -> Iterator[None]:
-    """Let truncated images be errors; lmms-eval's tasks have them filled with grey."""
+    """In this context truncated images are errors; lmms-eval's tasks fill them with grey."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

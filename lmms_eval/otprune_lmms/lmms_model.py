@@ -1,4 +1,4 @@
-"""lmms-eval's model ``llava``: its requests in, the engine's answers out."""
+"""The model ``llava`` of lmms-eval: hands lmms-eval's requests to the engine."""
 
 import logging
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ class PrunedModel(lmms):
     """A vision-language model with pruned visual tokens, as lmms-eval drives it.
 
     Args:
-        **given: see `otprune_lmms.model_arguments`; the environment's settings join them.
+        **given: see `otprune_lmms.model_arguments`; completed by the environment's settings.
 
     Attributes:
         arguments: the arguments, checked.
         accelerator: the processes of this run.
-        answers: what the last call of the engine gave.
+        answers: answers of the last call, with its counts; None before the first.
 
     Raises:
         SettingsError: an unknown argument, an impossible value, a conflict; before anything is
@@ -73,32 +73,31 @@ class PrunedModel(lmms):
         """Return the model that ``--model_args`` describe.
 
         Raises:
-            SettingsError: see the class; settings in the environment that lmms-eval's cache and
-                results would not know of, since it was started in another way than by its command
-                line.
+            SettingsError: see the class; or the environment has pruning settings, and lmms-eval was
+                not started by its command line: its cache and results would not show them.
         """
         complete = completed(arg_string, read_environment())
         if complete != arg_string:
             raise SettingsError(
-                "lmms-eval's cache and results know settings by model_args only, and those from "
-                "the environment join them on its command line alone; here give model_args "
-                f"{complete!r}"
+                "lmms-eval's cache and results show the settings of model_args only, and settings "
+                "from the environment are added there by its command line alone; here give "
+                f"model_args {complete!r}"
             )
         others = {k: v for k, v in (additional_config or {}).items() if v is not None}
         return cls(**{**others, **arguments_of(arg_string)})
 
     def __repr__(self) -> str:
-        """Return all that tells this model from another: what lmms-eval's cache knows it by."""
+        """Return all that decides the answers; lmms-eval's cache identifies a model by this."""
         return f"{type(self).__module__}.{type(self).__name__}({self.arguments})"
 
     @property
     def config(self) -> PruningConfig:
-        """What is pruned."""
+        """The pruning config."""
         return self.arguments.config
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device that the model is on."""
         return self._device
 
     @property
@@ -108,16 +107,16 @@ class PrunedModel(lmms):
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Return the answers to generation requests, in order."""
-        asked, answers = self._run(requests)
-        return [answers[self.config, request].text or "" for request in asked]
+        own_requests, answers = self._run(requests)
+        return [answers[self.config, request].text or "" for request in own_requests]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Return (mean loss in nats, whether greedy) of each continuation, in order.
 
-        The loss, not the log-likelihood: lmms-eval's tasks for LLaVA take the smallest.
+        The loss and not the log-likelihood: lmms-eval's tasks for LLaVA take the smallest value.
         """
-        asked, answers = self._run(requests)
-        found = [answers[self.config, request] for request in asked]
+        own_requests, answers = self._run(requests)
+        found = [answers[self.config, request] for request in own_requests]
         return [(float(one.loss or 0.0), bool(one.greedy)) for one in found]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
@@ -128,11 +127,11 @@ class PrunedModel(lmms):
         """
         tasks = ", ".join(sorted({str(request.task_name) for request in requests}))
         raise NotImplementedError(
-            f"llava answers single questions; {tasks} asks in several rounds, which it cannot"
+            f"llava answers requests of one round; {tasks} has requests of several rounds"
         )
 
     def clean(self) -> None:
-        """Let go of the model; the answers stay."""
+        """Free the model; ``answers`` stay."""
         self._engine = None
         if self._journal is not None:
             self._journal.close()
@@ -160,16 +159,16 @@ class PrunedModel(lmms):
 
     def _run(self, instances: Sequence[Instance]) -> tuple[list[Request], Answers]:
         if self._engine is None:
-            raise RuntimeError("the model was let go of by clean(); make another one")
+            raise RuntimeError("the model was freed by clean(); make another one")
         try:
-            asked = requests_from(instances, self.task_dict)
-            answers = self.answers = self._engine.run(asked, [self.config])
+            own_requests = requests_from(instances, self.task_dict)
+            answers = self.answers = self._engine.run(own_requests, [self.config])
         except DocumentError as error:
             raise RequestError(
                 f"{error}; lmms-eval cannot leave a document out, otprune run does"
             ) from error
-        _report(answers, asked, self._rank)
-        return asked, answers
+        _report(answers, own_requests, self._rank)
+        return own_requests, answers
 
 
 def _device(arguments: Arguments, accelerator: Accelerator) -> torch.device:
@@ -191,10 +190,10 @@ def _device(arguments: Arguments, accelerator: Accelerator) -> torch.device:
     return torch.device("cuda", 0) if wanted == "cuda" else device
 
 
-def _report(answers: Answers, asked: Sequence[Request], rank: int) -> None:
-    """Leave what the run did in lmms-eval's results and in the log."""
+def _report(answers: Answers, own_requests: Sequence[Request], rank: int) -> None:
+    """Write counts of the run into lmms-eval's results and into the log."""
     counts, (config,) = answers.counts, answers.configs
-    found = [answers[config, request] for request in asked]
+    found = [answers[config, request] for request in own_requests]
     kept = [n for one in found for n in one.kept]
     candidates = [n for one in found for n in one.candidates]
     seconds = sum(counts.seconds.values())

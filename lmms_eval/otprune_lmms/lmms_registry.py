@@ -1,4 +1,4 @@
-"""What lmms-eval finds under the entry point group ``lmms_eval.models``."""
+"""The entry point of the group ``lmms_eval.models``."""
 
 from lmms_eval.models.registry_v2 import ModelManifest
 
@@ -8,8 +8,8 @@ from otprune_lmms.launch import IDS, prepare_command_line
 def manifests() -> list[ModelManifest]:
     """Return our model under the id ``llava``, in place of lmms-eval's own wrapper.
 
-    Called while lmms-eval starts, before it reads its command line; in a process that is
-    ``python -m lmms_eval`` this is where settings from the environment join ``--model_args``.
+    lmms-eval calls this at its start, before it reads its command line. In a process of lmms-eval's
+    command, settings from the environment are added to ``--model_args`` here.
     """
     prepare_command_line()
     first, *others = IDS

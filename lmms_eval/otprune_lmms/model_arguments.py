@@ -1,4 +1,4 @@
-"""What ``--model_args`` may say."""
+"""The arguments of ``--model_args``, checked."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _ALIASES = {
     "conv_template": "chat_template",
 }
 _WITHOUT_EFFECT = ("truncation", "truncate_context", "tie_weights", "model_name", "multimodal")
-"""What lmms-eval's own wrapper takes and what changes nothing here: answers are new tokens only,
-weights are tied by the loader, and the checkpoint says what it is."""
+"""Arguments of lmms-eval's own wrapper that have no effect here: answers are new tokens only, the
+loader ties weights, and the checkpoint's configuration says what it is."""
 
 _DTYPES = ("auto", "float16", "bfloat16", "float32")
 _AUTOMATIC = 16
-"""Batch size that "auto" begins with; what does not fit is halved."""
+"""Batch size that "auto" begins with; a batch that does not fit into memory is halved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Arguments:
         pretrained: folder or hub id of a checkpoint.
         model_base: language model below a projector-only checkpoint or a LoRA adapter.
         chat_template: name of the model's chat template; None for its usual one.
-        device: "cuda", "cuda:1", "cpu"; None for what the launcher says.
+        device: "cuda", "cuda:1", "cpu"; None for the device that the launcher assigns.
         device_map: "auto" spreads the model over the GPUs.
         dtype: of the weights; "auto" is float16 on a GPU and float32 on a CPU.
         attn_implementation: eager, sdpa, flash_attention_2.
-        batch_size: questions in one call.
+        batch_size: requests in one call of the language model.
         max_batch_size: upper bound of ``batch_size=auto``.
         seed_video: how the videos of benchmarks that have some are shown: "first_frame" or
             "all_frames".
@@ -48,8 +48,12 @@ class Arguments:
         load_8bit: 8-bit weights.
         use_cache: keep keys and values while decoding.
         revision: branch, tag or commit on the hub.
-        eval_time: take each answer's times by phase; no part of what tells two models apart.
-        config: what is pruned.
+        eval_time: take each answer's times by phase; not part of ``repr``, since no answer depends
+            on it.
+        config: the pruning config.
+
+    Raises:
+        SettingsError: an impossible value.
     """
 
     pretrained: str = "liuhaotian/llava-v1.5-7b"
@@ -87,7 +91,7 @@ class Arguments:
             raise SettingsError(str(error)) from error
 
     def source(self, device: str | None = None) -> ModelSource:
-        """Return what is to be loaded, on a device unless ``device_map`` spreads it."""
+        """Return which model to load; ``device`` has no effect if ``device_map`` is "auto"."""
         return ModelSource(
             self.pretrained,
             model_base=self.model_base,
@@ -104,7 +108,7 @@ class Arguments:
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments under their first names: ``subset_ratio`` is ``keep_ratio``.
+    """Return arguments with aliases replaced: ``subset_ratio`` becomes ``keep_ratio``.
 
     Raises:
         SettingsError: one argument under two names with two values.
@@ -119,13 +123,13 @@ def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(given: Mapping[str, Any]) -> Arguments:
-    """Return the arguments of ``--model_args``; every mistake is one sentence.
+    """Return the arguments of ``--model_args``.
 
-    Beside the fields of `Arguments` and `PruningConfig` all settings of the method are taken, and
-    what lmms-eval's own wrapper takes.
+    Accepted are the fields of `Arguments` and `PruningConfig`, the method's own settings, and the
+    arguments of lmms-eval's own wrapper.
 
     Raises:
-        SettingsError: an unknown argument, an impossible value.
+        SettingsError: an unknown argument, an impossible value; one sentence.
     """
     left = {name: value for name, value in renamed(given).items() if value is not None}
     if left.pop("customized_config", None) is not None:

@@ -27,10 +27,10 @@ PACKAGES = (
 
 
 def origin(command: str, device: str | None = None) -> dict[str, str]:
-    """Return what a reader needs to make the numbers again: five fields, none of them empty.
+    """Return what a reader needs to reproduce numbers: five fields, none of them empty.
 
     Args:
-        command: that made them.
+        command: the command that made the numbers.
         device: "cpu" or "cuda"; None for a GPU where there is one.
     """
     return {

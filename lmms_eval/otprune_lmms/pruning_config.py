@@ -1,4 +1,4 @@
-"""What is pruned, how much of it, and where: the settings that a sweep varies, as data."""
+"""Pruning configs: which method prunes how much, and where; the settings that a sweep varies."""
 
 import dataclasses
 import hashlib
@@ -20,32 +20,32 @@ FORMAT = 1
 _LONGEST_LABEL = 80
 
 _NOT_IN_NAMES = ("method", "keep_ratio", "k", "match", "seed")
-"""What `PruningConfig.name` leaves out: the budget, and the seed."""
+"""What `PruningConfig.name` leaves out: method (named apart), budget and seed."""
 
 
 @dataclass(frozen=True)
 class PruningConfig:
     """A pruning config; equal configs give equal answers. `PruningConfig()` prunes nothing.
 
-    YAML, ``--model_args``, the environment and the journal all speak in these fields, and results
-    folders have a column for each (`columns`). Values that say what holds anyway (a method's
-    default, the usual positions) are dropped, so two ways of writing one config are equal.
+    YAML, ``--model_args``, the environment and the journal all use these fields, and results
+    folders have a column for each (`columns`). Values that equal the default (a method's settings,
+    the usual positions) are dropped, so that two ways of writing one config are equal.
 
     Attributes:
         method: name of a method of `otprune.PRUNERS`; None for the unpruned model.
         keep_ratio: share of each image's visual tokens to keep, in (0, 1]; or
-        k: how many to keep.
-        layer: 0 prunes before the language model, L >= 1 at the input of its layer L; of a layer
-            pruner always 0, since its schedule names its layers.
-        positions: rotary positions of what is kept: "compact", "original", or None for the usual
-            (compact at layer 0, original inside; a layer pruner's own).
-        keep_newlines: ``image_newline`` tokens are kept beside the budget.
-        compat: "reference" for the released forks' mistakes.
-        settings: the method's own settings and ``preset``, sorted by name; any mapping is taken.
-        match: what the budget is about: "kept", "average", "flops", see `make_pruning`; None for
-            the usual (kept; of a layer pruner average). A layer pruner without a budget follows its
-            schedule as it is.
-        pruning: what `generate` takes as ``pruning``, made once; None for the unpruned model.
+        k: number of visual tokens to keep of each image.
+        layer: 0 prunes before the language model, L >= 1 at the input of its layer L. Always 0 for
+            a layer pruner, whose schedule has the layers.
+        positions: rotary positions of the kept tokens: "compact", "original", or None for the usual
+            ones (compact at layer 0, original inside; a layer pruner's own).
+        keep_newlines: ``image_newline`` tokens are kept in addition to the budget.
+        compat: "reference" reproduces the mistakes of the released forks.
+        settings: the method's own settings and ``preset``, sorted by name; any mapping is accepted.
+        match: what the budget counts: "kept", "average" or "flops", see `make_pruning`; None for
+            the usual ("kept"; "average" for a layer pruner). A layer pruner without a budget uses
+            its schedule unchanged.
+        pruning: the `Pruning` that models take, made once; None for the unpruned model.
 
     Raises:
         ValueError: an unknown method or setting, an impossible value; the message names it.
@@ -106,9 +106,9 @@ class PruningConfig:
 
     @property
     def label(self) -> str:
-        """A short name that is safe in file names and differs between different configs.
+        """A short name, safe in file names, that differs between different configs.
 
-        For people: nothing reads it back.
+        It is for readers and is never parsed.
         """
         if self.method is None:
             return "unpruned"
@@ -134,7 +134,7 @@ class PruningConfig:
 
     @property
     def name(self) -> str:
-        """The row without its budget, which the block of a table says: ``otprune, gamma 0.05``."""
+        """The row without its budget, which is in the block's title: ``otprune, gamma 0.05``."""
         config = self._without_seed()
         if config.method is None:
             return config.label
@@ -150,7 +150,7 @@ class PruningConfig:
         return ", ".join(parts)
 
     def _in_label(self, name: str, value: Value, between: str = "") -> str:
-        """Return what a label says of a setting; of a layer pruner's preset the value alone."""
+        """Return a setting as a label shows it; a layer pruner's preset by its value alone."""
         own = name == "preset" and issubclass(PRUNERS[self.method or ""], LayerPruner)
         return f"{value}" if own else f"{name}{between}{_shown(value)}"
 
@@ -160,7 +160,7 @@ class PruningConfig:
         return PruningConfig.make(**{n: v for n, v in self.as_dict().items() if n != "seed"})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what differs from the defaults as plain JSON; `make` takes it back."""
+        """Return what differs from the defaults, ready for JSON; `make` is the inverse."""
         if self.method is None:
             return {"method": None}
         found = {
@@ -171,7 +171,7 @@ class PruningConfig:
         return found | dict(self.settings)
 
     def columns(self) -> dict[str, Any]:
-        """Return the config as columns of the files of a results folder, `results.columns`."""
+        """Return the config's columns in the files of a results folder; see `results.columns`."""
         own = {} if self.pruning is None else _own_settings(_method(self.pruning))
         return {
             "setting": self.label,
@@ -204,14 +204,14 @@ class PruningConfig:
 
     @property
     def budget_kind(self) -> Literal["kept", "average", "flops"] | None:
-        """What the budget is about; None without one."""
+        """What the budget counts, see ``match``; None without a budget."""
         if self.pruning is None or (self.keep_ratio is None and self.k is None):
             return None
         return "kept" if self.pruning.target is None else self.pruning.target.match
 
     @property
     def seed(self) -> int | None:
-        """The seed of a method that draws; None of any other."""
+        """The seed of a random method; None for any other."""
         return None if self.pruning is None else getattr(_method(self.pruning), "seed", None)
 
     @property
@@ -223,7 +223,7 @@ class PruningConfig:
                 "positions": _positions(self.pruning),
                 "keep_newlines": self.pruning.keep_newlines,
                 "compat": self.pruning.compat,
-                # Also of mergers and layer pruners; the method's name tells them apart.
+                # The key is the same for mergers and layer pruners; ``method`` distinguishes them.
                 "selector": _fields(_method(self.pruning)),
             }
             if self.pruning.target is not None:
@@ -252,7 +252,7 @@ class PruningConfig:
             try:
                 less = self._made(fewer, layer=0, keep_newlines=False)
             except ValueError:
-                # The others do not go with its default.
+                # The other settings are impossible with its default.
                 continue
             if _fields(_method(less)) == whole:
                 left = fewer
@@ -272,7 +272,7 @@ def takes_text(method: str) -> frozenset[str]:
 
 
 def with_texts(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings from a command line, which knows no quotes: numbers for text are text."""
+    """Return settings of a command line, with numbers as text where a method takes text."""
     texts = takes_text(method)
     return {
         name: str(value) if name in texts and isinstance(value, int | float) else value
@@ -310,7 +310,7 @@ def _method(pruning: Pruning) -> Method:
 
 
 def _amounts(pruning: Pruning) -> dict[str, Any]:
-    """Return how much a config's pruning keeps, and at which layer it does so."""
+    """Return how much a config's pruning keeps, and at which layer."""
     if pruning.pruner is None:
         stage = pruning.stages[0]
         return {"keep_ratio": stage.keep_ratio, "k": stage.k, "layer": stage.layer}
@@ -324,7 +324,7 @@ def _amounts(pruning: Pruning) -> dict[str, Any]:
 
 
 def _positions(pruning: Pruning) -> str:
-    """Return how a config's pruning places what is left."""
+    """Return the rotary positions of a config's kept tokens."""
     if pruning.pruner is None:
         return pruning.positions_at(pruning.stages[0].layer)
     return pruning.positions or pruning.pruner.positions
@@ -352,7 +352,7 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    # 1 and 1.0 are equal, so they must not be told apart.
+    # 1 and 1.0 are one setting and must have one fingerprint.
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
     return float(value) if whole else value
 

@@ -1,12 +1,12 @@
-"""Benchmarks: one file each, which holds all that is special about it (its `Benchmark` record).
+"""Benchmarks: one file each, with all that is particular to it (its `Benchmark` record).
 
-A benchmark is added by a module of this package, named after it, that has a ``BENCHMARK``; no other
-file names it. Other packages add theirs by an entry point of the group ``otprune.benchmarks``::
+To add a benchmark, add a module of its name with a ``BENCHMARK`` to this package; no other file
+names it. Other packages add theirs by an entry point of the group ``otprune.benchmarks``::
 
     [project.entry-points."otprune.benchmarks"]
     my_benchmark = "my_package.my_module:BENCHMARK"
 
-A task of lmms-eval without a record runs as well: its headline is the mean of its first metric.
+A task of lmms-eval without a record also runs: its headline is the mean of its first metric.
 """
 
 import logging
@@ -75,16 +75,17 @@ _BROKEN = (
 def benchmark(name: str, metrics: Sequence[str] | None = None) -> Benchmark:
     """Return the record of a benchmark.
 
-    One without a record gets a default: the mean of its task's first metric, shown as it is stored
-    with three decimals. If its documents are of a recorded benchmark's kind (`Benchmark.related`),
-    they are grouped and shown like those.
+    A task without a record gets a default: the mean of its first metric, unscaled, with three
+    decimals. If it is related to a benchmark (`Benchmark.related`), it has that benchmark's folder,
+    groups and video rule.
 
     Args:
-        name: of the benchmark, or the id of a task of lmms-eval.
-        metrics: of the task; None where the metric does not matter, which is then "" in a default.
+        name: name of the benchmark, or id of a task of lmms-eval.
+        metrics: metrics of the task; None where the metric does not matter: a default then has
+            "value".
 
     Raises:
-        ValueError: there is neither a record nor a metric.
+        ValueError: there is no record, and ``metrics`` is empty.
     """
     own = _own()
     if name in own:
@@ -113,10 +114,10 @@ def benchmark(name: str, metrics: Sequence[str] | None = None) -> Benchmark:
 
 @cache
 def all_benchmarks() -> Mapping[str, Benchmark]:
-    """Return all benchmarks that have a record: this package's, then those of entry points.
+    """Return all benchmarks with a record by name: this package's, then those of entry points.
 
-    Entry points are loaded at the first call. One that cannot be loaded, holds no record of its
-    name, or has a name that is taken, is left out with a warning.
+    Entry points are loaded at the first call. One that cannot be loaded, has no record of its name,
+    or has a name that is taken, is left out with a warning.
     """
     found = dict(_own())
     owners = dict.fromkeys(found, "otprune-lmms")

@@ -1,8 +1,8 @@
-"""How the shares of documents make a benchmark's headline score, under any weighting of documents.
+"""A benchmark's headline score from the shares of its documents, under any weights of documents.
 
-Every headline is a function of sums over documents, so that a resampled score needs only the sums
-of the weighted documents. An `Aggregation` says what each document adds to these sums and how the
-score follows from them. `MEAN` is that of most benchmarks: it sums the shares and counts them.
+Every headline is a function of sums over documents, so that a resampled score needs only the
+weighted sums. An `Aggregation` defines what each document adds to these sums, its terms, and how
+the score follows from the sums. Most benchmarks use `MEAN`: the sum of shares, and their number.
 """
 
 import json
@@ -25,13 +25,13 @@ class HeadlineTerms:
 
     Attributes:
         terms: ``[n t]``, the documents' terms; zeros for documents that do not count.
-        counted: ``[n]``, whether the document counts.
-        stratum: ``[n]``, 0.. by stratum. Resampling keeps how many documents a stratum has; all
-            are in one where the score does not add up strata.
-        owner: ``[n]``, the place of the document that it is drawn with: its own, or that of the
+        counted: ``[n]``, whether the document counts for the headline.
+        stratum: ``[n]``, number of the document's stratum, from 0. Resampling keeps the number of
+            documents of each stratum; there is one stratum unless the score is a sum over strata.
+        owner: ``[n]``, index of the document that it is resampled with: its own, or that of the
             first document of its group.
-        score: from sums of terms ``[... t]`` to the headline in the unit that tables show; NaN
-            where the sums are of no document that counts.
+        score: returns the headline in the unit of tables from sums of terms ``[... t]``; NaN where
+            no document of the sums counts.
     """
 
     terms: np.ndarray
@@ -42,7 +42,7 @@ class HeadlineTerms:
 
     @classmethod
     def alone(cls, terms: np.ndarray, counted: np.ndarray, score: Score) -> "HeadlineTerms":
-        """Return the terms of documents that are drawn each for itself, in one stratum."""
+        """Return the terms of documents that are resampled one by one, in one stratum."""
         n = len(terms)
         return cls(terms, counted, np.zeros(n, int), np.arange(n), score)
 
@@ -52,14 +52,14 @@ class Aggregation:
     """How a benchmark's headline follows from the shares of its documents.
 
     Attributes:
-        terms: from a frame of n samples of one pruning config (columns ``value`` and ``detail``,
-            the share's, the latter as JSON) and the record's scale to their terms.
-        plain_mean: whether the headline is the mean of the shares of documents that count;
-            McNemar's test is for these only.
-        called: the headline in the words of a sentence ("F1"), where it is no plain mean.
-        strata: what a stratum is ("category"); "" where there is one.
-        best_share: share of a document that is all right; None: the headline's best value in the
-            unit in which it is stored.
+        terms: returns the terms of n samples of one pruning config, from a frame with columns
+            ``value`` and ``detail`` (a `Share`'s, the latter as JSON) and the record's ``scale``.
+        plain_mean: whether the headline is the mean of the shares of documents that count, which
+            McNemar's test requires.
+        called: name of the headline in a sentence ("F1"), where it is no plain mean.
+        strata: name of a stratum ("category"); "" where there is only one.
+        best_share: share of a document that is entirely right; None for the headline's best value
+            divided by its scale.
     """
 
     terms: Callable[[Frame, float], HeadlineTerms]

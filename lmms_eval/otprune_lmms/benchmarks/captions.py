@@ -1,4 +1,4 @@
-"""What all benchmarks of captions have in common."""
+"""The record that all caption benchmarks share."""
 
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 from otprune_lmms.benchmarks.shares import caption_shares
@@ -7,8 +7,8 @@ from otprune_lmms.benchmarks.shares import caption_shares
 def caption_benchmark(name: str, *, folder: str, metric: str, column: str, title: str) -> Benchmark:
     """Return the record of a benchmark whose headline is CIDEr x 100, the mean over images.
 
-    Papers print CIDEr as it is or x 100, with two decimals, so that its tolerance is wider than
-    that of percentages.
+    Papers print CIDEr unscaled or x 100, with two decimals, so its tolerance is wider than that of
+    percentages.
 
     Args:
         name: of the benchmark and of its lmms-eval task.

@@ -1,7 +1,6 @@
 """Documents that a benchmark scores as one.
 
-Where one document of a group cannot be used, the others say nothing either, so that all of
-the group is left out.
+If one document of a group cannot be used, the group has no score, so all of it is left out.
 """
 
 from collections import Counter, defaultdict
@@ -15,12 +14,12 @@ class DocumentGroups:
     """How a benchmark's documents are grouped.
 
     Attributes:
-        key: from a document's content to the name of its group; None for a document that is scored
-            alone.
-        size: documents of every group; None where it differs, or where parts of a group can be
-            scored. With a size, the documents of a group must follow each other in the data, so
+        key: returns the name of a document's group from the document; None for a document that is
+            scored alone.
+        size: number of documents of every group; None where it differs, or where parts of a group
+            can be scored. With a size, the documents of a group must be adjacent in the data, so
             that a limit which is a multiple of the size cuts no group.
-        common: what the documents of a group have in common, for error messages: "image".
+        common: what the documents of a group share, for error messages: "image".
     """
 
     key: Callable[[Mapping[str, Any]], Hashable | None]
@@ -37,13 +36,13 @@ class DocumentGroups:
         return {doc_id: group for doc_id, group in named if group is not None}
 
     def limit(self, limit: int | None) -> int | None:
-        """Return the limit, raised to the next one that cuts no group; None stays None."""
+        """Return the limit, raised so that it cuts no group; None stays None."""
         if limit is None or self.size is None:
             return limit
         return -(-limit // self.size) * self.size
 
     def check(self, benchmark: str, groups: Mapping[int, Hashable]) -> None:
-        """Raise ``ValueError`` unless all groups have the size that they must have.
+        """Raise ``ValueError`` unless all groups have the required size.
 
         Args:
             benchmark: its name, for the message.

@@ -9,7 +9,7 @@ BENCHMARK = replace(
     name="mmbench_en_dev",
     task="mmbench_en_dev",
     related=(),
-    # What papers print under this name was matched by rule or not, they do not say; the rule's
-    # record has it.
+    # Papers do not say whether they matched answers by rule; their numbers are assigned to
+    # mmbench_en_dev_static.
     printed=(),
 )

@@ -1,7 +1,7 @@
 """MMBench, English, split dev, matched by rule: an answer that is no letter is wrong.
 
-A question may be asked several times with its options turned; it is right if it is right each
-time. Such questions are scored as one.
+A question may occur several times with its options rotated; it is right if all of its documents
+are. These are scored as one.
 """
 
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from typing import Any
 from otprune_lmms.benchmarks.groups import DocumentGroups
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 
-_TURNED = 1_000_000
-"""The question of index i is asked again with turned options at i plus multiples of this."""
+_ROTATED = 1_000_000
+"""Rotated copies of the question with index i have index i plus multiples of this."""
 
 
 def question(document: Mapping[str, Any]) -> int | None:
-    """Return the number of the question that a document asks; None where it has no index."""
+    """Return the number of a document's question; None where it has no index."""
     index = str(document.get("index", ""))
-    return int(index) % _TURNED if index.isdecimal() else None
+    return int(index) % _ROTATED if index.isdecimal() else None
 
 
 BENCHMARK = Benchmark(

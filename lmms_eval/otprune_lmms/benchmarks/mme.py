@@ -1,8 +1,8 @@
 """MME perception: two questions about each image, whose score is a sum over categories.
 
 The score of a category is accuracy plus the share of images with both answers right, in percent,
-so that the best of its ten categories' sum is 2000. Cognition's questions are asked as well and
-do not count.
+so that the best sum of its ten categories is 2000. Cognition's questions are answered too, and do
+not count.
 """
 
 from collections.abc import Hashable, Mapping
@@ -17,7 +17,7 @@ from otprune_lmms.benchmarks.shares import DocumentResults, Share
 
 
 def image(document: Mapping[str, Any]) -> Hashable:
-    """Return the image that a document asks about, which only its category makes unique."""
+    """Return the name of a document's image: its id is unique within a category only."""
     return document["category"], document["question_id"]
 
 
@@ -61,7 +61,7 @@ def category_terms(samples: Frame, scale: float) -> HeadlineTerms:
 
 
 def _pairs(samples: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for every image that counts the places of its two questions, and its category."""
+    """Return the indices of the two questions of each image that counts, and its category."""
     places = np.flatnonzero(samples["value"].notna().to_numpy())
     detail = details(samples.iloc[places])
     names = [f"{one['category']} {one['question_id']}" for one in detail]

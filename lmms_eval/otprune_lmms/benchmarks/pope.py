@@ -17,9 +17,9 @@ def shares(given: DocumentResults) -> dict[int, Share]:
 
 
 def f1_terms(samples: Frame, scale: float) -> HeadlineTerms:
-    """Return the terms of F1: true "yes", false "yes" and false "no", and the documents.
+    """Return the terms of F1: true "yes", false "yes", false "no", and the number of documents.
 
-    An answer that is neither word is no error, as in lmms-eval.
+    An answer that is neither word is not counted as an error, as in lmms-eval.
     """
     counted = samples["value"].notna().to_numpy()
     detail = details(samples)
@@ -32,7 +32,7 @@ def f1_terms(samples: Frame, scale: float) -> HeadlineTerms:
     def score(sums: np.ndarray) -> np.ndarray:
         true_yes, false_yes, false_no, documents = np.moveaxis(sums, -1, 0)
         f1 = divided(2 * true_yes, 2 * true_yes + false_yes + false_no)
-        # Without a true "yes" lmms-eval says 0.
+        # As in lmms-eval: 0 without a true "yes".
         f1 = np.where(true_yes > 0, f1, 0.0)
         return scale * np.where(documents > 0, f1, np.nan)
 

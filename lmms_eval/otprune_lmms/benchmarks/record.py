@@ -1,4 +1,4 @@
-"""What the harness knows of a benchmark: one frozen record."""
+"""The record of a benchmark: everything that the harness knows of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from otprune_lmms.benchmarks.shares import ShareRule, metric_shares
 
 @dataclass(frozen=True, slots=True)
 class VideoRule:
-    """Which documents are videos, their images being the frames.
+    """Which documents are videos; the images of a video are its frames.
 
     Attributes:
-        column: of the data set; read without reading any image.
-        value: that it has for a video.
+        column: column of the data set; it is read without any image.
+        value: its value for a video.
     """
 
     column: str
     value: str
 
     def videos(self, columns: Mapping[str, Any]) -> list[bool] | None:
-        """Return for each document whether it is a video; None if the column is not there.
+        """Return for each document whether it is a video; None if the column is missing.
 
         Args:
             columns: a split of a data set.
@@ -39,9 +39,10 @@ class PrintedName:
     """The name under which papers print a benchmark's headline, as in ``published/scores.csv``.
 
     Attributes:
-        benchmark: column ``benchmark``.
-        metric: column ``metric``.
-        sources: how ``source`` begins where the name means this headline; empty: everywhere.
+        benchmark: value of the column ``benchmark``.
+        metric: value of the column ``metric``.
+        sources: the name means this headline only where ``source`` begins with one of these; empty
+            for every source.
     """
 
     benchmark: str
@@ -57,32 +58,32 @@ class PrintedName:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: where its documents are from, and how its score is made and shown.
+    """One benchmark: where its documents come from, and how its score is computed and shown.
 
     Attributes:
-        name: under which experiments, tables and results folders have it.
-        task: lmms-eval's id of the task that asks it.
+        name: name in experiments, tables and results folders.
+        task: id of its task in lmms-eval.
         metric: lmms-eval's name of the headline metric, the one that tables show.
         column: heading of its column.
-        title: what readers call it in a sentence; "" for the column's heading.
-        folder: of the task files: a name in ``lmms_eval/tasks``, or an absolute path. Indexing one
-            folder takes 0.1 s; without one all of lmms-eval is indexed, 3 to 8 s.
-        scale: what tables multiply the stored score with.
-        best: largest score as shown; None where there is none.
+        title: its name in a sentence; "" for the column's heading.
+        folder: folder of the task files: a name in ``lmms_eval/tasks``, or an absolute path.
+            Indexing one folder takes 0.1 s; without one all of lmms-eval is indexed, 3 to 8 s.
+        scale: factor from the stored score to the shown one.
+        best: largest possible score as shown; None where there is none.
         digits: decimals shown.
-        metric_words: what readers call the metric, with its unit.
-        kind: what is asked for; captions have no single right answer.
+        metric_words: name of the metric for readers, with its unit.
+        kind: "question", or "caption", which has no single right answer.
         shares: computes each document's share of the score.
         groups: documents that are scored as one; None where each is scored alone.
         aggregation: how the score follows from the shares.
-        counted: in a word, the documents that count for the headline; "" for all.
-        ratio_divisor: what the score is divided by before it enters a ratio of means, so that
-            scores of larger units do not outweigh the others.
-        tolerance: largest distance between an unpruned model's score and its reference that
-            passes, as shown. Versions, prompts and half precision move scores by about a point.
+        counted: name of the documents that count for the headline; "" for all.
+        ratio_divisor: divisor of the score before it enters a ratio of means, so that scores of
+            larger units do not outweigh the others.
+        tolerance: largest accepted distance between an unpruned model's score and its reference, as
+            shown. Versions, prompts and half precision move scores by about a point.
         video: which documents are videos; None where none are.
-        related: lmms-eval tasks (patterns with * and ?) of documents of the same kind that have no
-            record of their own: they share folder, groups and video rule.
+        related: ids of lmms-eval tasks (patterns with * and ?) without a record of their own, whose
+            documents are of the same kind: they share folder, groups and video rule.
         printed: names under which papers print the headline.
     """
 
@@ -126,7 +127,7 @@ class Benchmark:
 
     @property
     def best_share(self) -> float | None:
-        """Share of a document that is all right; None where there is no such value."""
+        """Share of a document that is entirely right; None where there is no such value."""
         if self.aggregation.best_share is not None:
             return self.aggregation.best_share
         return None if self.best is None else self.best / self.scale

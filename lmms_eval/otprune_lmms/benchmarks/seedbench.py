@@ -1,7 +1,7 @@
 """SEED-Bench: questions with options about images and, a smaller part, about videos.
 
-All are asked; the headline is the accuracy on images, as in OTPrune's and DivPrune's tables. The
-videos' is that of `seedbench_video`.
+All are answered; the headline is the accuracy on images, as in OTPrune's and DivPrune's tables.
+`seedbench_video` has the accuracy on videos.
 """
 
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName, VideoRule
@@ -17,7 +17,7 @@ BENCHMARK = Benchmark(
     video=VideoRule("data_type", "video"),
     related=("seedbench_lite", "seedbench_ppl"),
     printed=(
-        # Elsewhere this name stands for all questions, and the next one too.
+        # In other papers both names mean the accuracy on all questions.
         PrintedName("seedbench", "acc", sources=("OTPrune", "DivPrune")),
         PrintedName("seedbench_image", "acc", sources=("Cen-Prune", "TransPrune")),
     ),

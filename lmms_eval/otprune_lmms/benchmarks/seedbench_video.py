@@ -1,6 +1,6 @@
 """SEED-Bench's videos: the documents and requests of `seedbench`, scored on those with frames.
 
-Beside `seedbench` in an experiment it costs no further answers: equal requests are answered once.
+In an experiment with `seedbench` it needs no further answers: equal requests are answered once.
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """Each document's share of its benchmark's headline metric.
 
-lmms-eval gives a number for the whole of a task; paired tests, intervals and a browser of samples
-need one for each document. A record names the function that computes them from what the task's own
-code returned; `metric_shares` and `caption_shares` serve most benchmarks.
+lmms-eval gives one number for a task; paired tests, intervals and a browser of samples need one for
+each document. A benchmark's record names the function that computes them from what the task's own
+code returned; most use `metric_shares` or `caption_shares`.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ResultsByDocument = Mapping[int, Mapping[str, Any]]
-"""What a task's ``process_results`` returned, by document."""
+"""Return value of a task's ``process_results`` for each document."""
 
 TaskAggregation = Callable[[list[Any]], float]
-"""lmms-eval's aggregation of a metric: from the values of documents to the metric."""
+"""lmms-eval's aggregation of a metric: returns the metric from the documents' values."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Share:
     """A document's share of a headline metric.
 
     Attributes:
-        value: in the metric's own unit. Where the headline is a plain mean, the mean of the shares
-            of a benchmark's documents is the metric; elsewhere 1 or 0, right or wrong. None where
-            the document does not count for the headline.
-        detail: what an aggregation that is no plain mean needs beside the value.
+        value: in the metric's own unit. If the headline is a plain mean, the mean of the shares is
+            the metric; otherwise 1 for right and 0 for wrong. None if the document does not count
+            for the headline.
+        detail: further values that an aggregation other than a plain mean needs.
     """
 
     value: float | None
@@ -33,16 +33,16 @@ class Share:
 
 @dataclass(frozen=True)
 class DocumentResults:
-    """What the shares of a task's documents are computed from.
+    """Input of a `ShareRule`: a task's results by document.
 
     Attributes:
         metric: lmms-eval's name of the headline metric.
         results: what the task's code returned, under its first filter.
         groups: the group of each document that is scored together with others
             (`DocumentGroups.of`).
-        aggregate: the task's aggregation of the metric; None: values that are no numbers have no
-            share.
-        caption_scores: CIDEr of each image by its id; empty unless captions were scored.
+        aggregate: the task's aggregation of the metric; without it values other than numbers have
+            no share.
+        caption_scores: CIDEr of each image by the image's id; empty unless captions were scored.
     """
 
     metric: str
@@ -62,10 +62,10 @@ ShareRule = Callable[[DocumentResults], dict[int, Share]]
 
 
 def metric_shares(given: DocumentResults) -> dict[int, Share]:
-    """Return the documents' values where these are numbers, else the task's aggregation of each.
+    """Return the documents' values if these are numbers, otherwise the task's aggregation of each.
 
-    The aggregation gets the values of one document, or of one group of documents; the share of a
-    group stands at its first document, its others have None.
+    The aggregation is called with the values of one document or of one group. The share of a group
+    belongs to its first document; its other documents have None.
     """
     values = given.values
     if all(value is None or isinstance(value, bool | int | float) for value in values.values()):

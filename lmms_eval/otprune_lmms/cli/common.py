@@ -9,7 +9,7 @@ import typer
 
 
 def log(quiet: bool) -> None:
-    """Show our own messages, of other packages warnings, of lmms-eval errors."""
+    """Configure the log: our packages from INFO (quiet: WARNING), lmms-eval from ERROR."""
     # loguru is lmms-eval's log.
     from loguru import logger as lmms_eval_log
 
@@ -23,7 +23,7 @@ def log(quiet: bool) -> None:
 
 
 def fail(error: object, code: int) -> NoReturn:
-    """End with a sentence on standard error."""
+    """Print an error on standard error, and exit with a code."""
     from rich.console import Console
 
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
@@ -31,5 +31,5 @@ def fail(error: object, code: int) -> NoReturn:
 
 
 def command_line() -> str:
-    """Return the command as a shell would take it again."""
+    """Return the command line, quoted for a shell."""
     return shlex.join(["otprune", *sys.argv[1:]])

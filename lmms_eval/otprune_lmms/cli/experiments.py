@@ -17,13 +17,13 @@ logger = logging.getLogger("otprune_lmms")
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What the command line says instead of the experiment files.
+    """Options of the command line that replace values of the experiment files.
 
     Attributes:
         limit: documents of each task, from the start.
-        batch_size: prompts at once.
+        batch_size: requests in one call of the language model.
         without_java: leave caption metrics out where Java is missing.
-        strict: the first document that cannot be used is an error.
+        strict: whether a document that cannot be used is an error.
     """
 
     limit: int | None = None
@@ -33,7 +33,7 @@ class Changes:
 
 
 def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list[Source]":
-    """Return the experiments of some files; end with code 2 and a sentence where one cannot be."""
+    """Return the experiments of some files; exit with code 2 if one is invalid."""
     from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
     from otprune_lmms.experiments.config import ConfigError, load_experiment
     from otprune_lmms.experiments.plan import Source, check_names
@@ -56,14 +56,14 @@ def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list
 
 
 def eval_time() -> bool:
-    """Return whether EVAL_TIME asks for each answer's times, the one variable a run heeds."""
+    """Return whether EVAL_TIME is set to true; the other variables do not change experiments."""
     from otprune_lmms.environment import read_environment
 
     return bool(read_environment().eval_time)
 
 
 def _changed(experiment: "Experiment", changes: Changes) -> "Experiment":
-    """Return an experiment with what the command line says instead."""
+    """Return an experiment with the options of the command line."""
     found: dict[str, object] = {}
     if changes.limit is not None:
         tasks = [task.model_copy(update={"limit": None}) for task in experiment.tasks]

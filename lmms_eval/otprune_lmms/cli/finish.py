@@ -1,4 +1,4 @@
-"""Everything that reporting makes of a results folder."""
+"""Makes all pages and figures of a results folder."""
 
 import logging
 import time
@@ -15,8 +15,8 @@ def finish(folder: Path, *, report: bool = True) -> None:
     """Make the pages of a results folder, and print its table.
 
     Args:
-        folder: with records and samples, diagnostics where they were measured.
-        report: whether to make the analysis, figures and the HTML page too.
+        folder: a results folder with records and samples, and diagnostics if they were measured.
+        report: whether to make analysis, figures and HTML report too.
 
     Raises:
         ValueError: a folder without records or samples, or of another format.

@@ -1,4 +1,4 @@
-"""Where pages and figures of a results folder take the images of its documents from."""
+"""Images of the documents of a results folder, for pages and figures."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from otprune_lmms.results.manifest import MANIFEST
 if TYPE_CHECKING:
     from PIL import Image
 
-    from otprune_lmms.reporting.figures.data import DocumentKey
+    from otprune_lmms.documents import DocumentKey
     from otprune_lmms.reporting.figures.images import DataFileImages
 
 logger = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ def document_images(
 ) -> "DataFileImages | TaskImages | None":
     """Return the images of a results folder's documents.
 
-    From the data files that the task files of the run name, which needs no torch. For the hub's
-    data, and for files of another format, through lmms-eval, which loads torch when an image is
-    first wanted. None where the folder does not say where its data is.
+    They are read from the data files that the run's task files name, which needs no torch. For data
+    from the hub or in other formats they are read through lmms-eval, which loads torch at the first
+    image. None if the folder does not tell where its data is.
 
     Args:
-        folder: of the results.
-        tasks: folder of the task files, where the suite is one of the experiment's own.
+        folder: the results folder.
+        tasks: folder of the task files, if the suite is a folder of the experiment's own.
     """
     from otprune_lmms.reporting.figures.images import (
         DataFileImages,
@@ -55,20 +55,21 @@ def document_images(
                 parquet_files(task, task_files)
             return DataFileImages(task_files, folder)
     data = manifest.get("data") or {}
-    asked = {task: data.get(task, {}).get("documents", count) for task, count in documents.items()}
-    return TaskImages(asked, task_files, experiment.get("seed_video") != "all_frames")
+    limits = {task: data.get(task, {}).get("documents", count) for task, count in documents.items()}
+    return TaskImages(limits, task_files, experiment.get("seed_video") != "all_frames")
 
 
 class TaskImages:
-    """Images of documents through lmms-eval's tasks, read when they are first wanted.
+    """Images of documents through lmms-eval's tasks; an `ImageSource`.
 
-    An `ImageSource` of figures. Tasks whose data cannot be had are left out, with a warning. The
-    first call loads lmms-eval and torch.
+    Tasks whose data cannot be loaded are left out, with a warning. The first call loads lmms-eval
+    and torch.
 
     Args:
-        tasks: the experiment's, with the number of documents of each.
-        folder: task files whose entries replace those of the stock tasks; None for the hub's data.
-        first_frame: of videos only the first frame, as the run may have seen them.
+        tasks: number of documents of each task of the experiment.
+        folder: task files whose entries replace those of lmms-eval's tasks; None for the hub's
+            data.
+        first_frame: whether a video is shown by its first frame only.
     """
 
     def __init__(

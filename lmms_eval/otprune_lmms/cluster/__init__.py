@@ -1,5 +1,5 @@
-"""Sweeps on clusters: Slurm job scripts, submitit, and how far a sweep is.
+"""Sweeps on clusters: Slurm job scripts, submitit, and the progress of a sweep.
 
-`slurm` writes job scripts, `submit` starts jobs from Python. `state` reads journals that others
-write, `status` counts what is missing, without loading a model.
+`slurm` writes job scripts, `submit` starts jobs from Python. `state` reads journals while other
+processes write them, `status` counts missing answers without loading a model.
 """

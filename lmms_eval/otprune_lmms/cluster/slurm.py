@@ -1,8 +1,8 @@
 """Slurm job scripts of a sweep: one array job that answers, and one that makes the tables.
 
-An array task answers one shard; every answer is on disk as it comes, so a task that is requeued, by
-Slurm or by itself when its time is nearly up, goes on where it stopped. The tables' job depends on
-the array (``afterok``). Scripts are plain bash: what they do can be read and changed.
+An array task answers one shard. Every answer is written as it is made, so a task that is requeued,
+by Slurm or by itself shortly before its time limit, continues where it stopped. The tables' job
+depends on the array (``afterok``). The scripts are plain bash, to be read and changed.
 """
 
 import os
@@ -21,7 +21,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _TIME = r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}"
 
 _UNSAFE = r"[\n\r\"'\\]"
-"""What a line for sbatch cannot hold."""
+"""Characters that an sbatch directive cannot contain."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +29,26 @@ class SlurmJob:
     """A sweep as Slurm jobs.
 
     Attributes:
-        name: of the jobs.
-        configs: experiment files, as seen from the folder that the jobs run in.
-        shards: array tasks.
-        shard_by: what a shard is made of.
-        arguments: more for ``otprune sweep``, of array and tables alike.
-        gpus_per_task: GPUs of an array task; the tables' job takes one if there are any.
-        processes_per_task: of torchrun inside a task; None for one a GPU, or one.
+        name: name of the jobs.
+        configs: experiment files, relative to the folder that the jobs run in.
+        shards: number of array tasks.
+        shard_by: "documents" or "configs", see `Shard`.
+        arguments: further arguments of ``otprune sweep``, for array and tables.
+        gpus_per_task: GPUs of an array task; the tables' job has one if this is not 0.
+        processes_per_task: processes of torchrun in a task; None for one for each GPU, at least 1.
         cpus_per_task: CPU cores of a task.
-        mem: memory of a task, as ``32G``.
-        time: limit of a task, as ``4:00:00`` or ``1-0``; 2 minutes before it ends it is requeued.
+        mem: memory of a task, such as ``32G``.
+        time: time limit of a task, such as ``4:00:00`` or ``1-0``; a task is requeued 2 minutes
+            before it.
         partition, account: as in Slurm; None for the cluster's default.
         max_parallel: array tasks at one time; None for no limit.
-        max_restarts: a task that was requeued so often ends.
-        options: more for ``sbatch``, as ``--constraint=a100``.
-        setup: shell lines before the work, as ``module load cuda``.
-        python: the interpreter, as seen from the folder that the jobs run in.
+        max_restarts: a task that has been requeued this often fails.
+        options: further options of ``sbatch``, such as ``--constraint=a100``.
+        setup: shell lines before the work, such as ``module load cuda``.
+        python: the interpreter, relative to the folder that the jobs run in.
 
     Raises:
-        ValueError: a number, a time or a text that Slurm would not take.
+        ValueError: a number, time or text that Slurm would not accept.
     """
 
     name: str
@@ -95,16 +96,19 @@ class SlurmJob:
 
 
 def write_scripts(job: SlurmJob, folder: Path, root: Path) -> tuple[Path, Path, Path]:
-    """Write the scripts of a sweep into a folder, with a folder for their output; return them.
+    """Write the scripts of a sweep, and a folder ``log`` for their output; return the scripts.
 
     Args:
         job: the sweep.
-        folder: of the scripts.
-        root: the folder that the jobs run in, and that relative paths start from.
+        folder: folder of the scripts.
+        root: folder that the jobs run in; relative paths start there.
+
+    Returns:
+        The paths of array script, tables script and submit script.
 
     Raises:
         OSError: they cannot be written.
-        ValueError: a folder with quotes or a newline in its name.
+        ValueError: the folder's name has quotes, a backslash or a newline.
     """
     logs = folder / "log"
     logs.mkdir(parents=True, exist_ok=True)
@@ -118,7 +122,7 @@ def write_scripts(job: SlurmJob, folder: Path, root: Path) -> tuple[Path, Path, 
 
 
 def array_script(job: SlurmJob, folder: str) -> str:
-    """Return the array job; ``folder`` is the scripts' as seen from where the jobs run."""
+    """Return the array job's script; ``folder`` is that of the scripts, relative to the root."""
     parallel = f"%{job.max_parallel}" if job.max_parallel else ""
     options = [
         f"--job-name={job.name}",
@@ -147,7 +151,7 @@ def array_script(job: SlurmJob, folder: str) -> str:
 
 
 def tables_script(job: SlurmJob, folder: str) -> str:
-    """Return the job that makes the tables of finished answers; see `array_script`."""
+    """Return the script of the tables' job; see `array_script`."""
     options = [
         f"--job-name={job.name}-tables",
         f"--output={_pattern(folder)}/log/%x-%j.out",
@@ -194,13 +198,13 @@ def _directive(option: str) -> str:
 
 
 def _filled(template: str, **values: object) -> str:
-    """Return a template of this package with a value in each @PLACE@."""
+    """Return a template of this package, each @NAME@ replaced by its value."""
     text = (_TEMPLATES / template).read_text()
     return re.sub(r"@([A-Z]+)@", lambda found: str(values[found[1]]), text)
 
 
 def _pattern(folder: str) -> str:
-    """Return a folder as part of a file name pattern, where % has a meaning."""
+    """Return a folder as part of sbatch's file name pattern, with % escaped."""
     if re.search(_UNSAFE, folder):
         raise ValueError(f"folder must have no quotes or newlines in its name, got {folder!r}")
     return folder.replace("%", "%%")

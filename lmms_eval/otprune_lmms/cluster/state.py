@@ -1,4 +1,4 @@
-"""What a journal's folder says about a sweep: answers, requests, processes at work."""
+"""The state of a sweep in its journals: answers, requests, writing processes."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ class ActiveWriter:
     """A process that is writing answers now.
 
     Attributes:
-        file: of the journal.
-        experiment: names of the experiments that it works for.
+        file: the journal's file that it writes.
+        experiment: names of its experiments, separated by spaces.
         models: names of its models.
-        process: host, process id and time of its start, as it says itself.
-        answers: written since then.
-        seconds: from then to the newest answer.
+        process: "host", "pid" and "begun" (seconds since 1970), from its session header.
+        answers: number of answers written since its start.
+        seconds: seconds from its start to its newest answer.
     """
 
     file: Path
@@ -34,19 +34,19 @@ class ActiveWriter:
 
     @property
     def rate(self) -> float:
-        """Answers a second since the process began, reading and encoding images included."""
+        """Answers per second since its start, reading and encoding images included."""
         return self.answers / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass
 class JournalState:
-    """What one or several journals hold.
+    """The content of one or several journals, without the answers' texts.
 
     Attributes:
         answered: keys of the answers.
-        configs: settings of each config, by fingerprint.
-        request_lists: what was asked, the oldest first.
-        writers: processes at work.
+        configs: each pruning config as `PruningConfig.as_dict`, by fingerprint.
+        request_lists: the requests of each process, the oldest first.
+        writers: processes that are writing now.
     """
 
     answered: set[Key] = field(default_factory=set)
@@ -55,21 +55,21 @@ class JournalState:
     writers: list[ActiveWriter] = field(default_factory=list)
 
     def model(self, names: Iterable[str]) -> str | None:
-        """Return the fingerprint of the model that was asked last under one of some names."""
+        """Return the fingerprint of the newest request list's model with one of some names."""
         wanted = set(names)
         found = [one.model for one in self.request_lists if one.name in wanted]
         return found[-1] if found else None
 
     @property
     def rate(self) -> float:
-        """Answers a second of all processes at work."""
+        """Answers per second of all writing processes."""
         return sum(writer.rate for writer in self.writers)
 
 
 def read_state(folders: Sequence[Path]) -> JournalState:
-    """Return what journals hold; a folder that is not there holds nothing.
+    """Return the state of journals; a missing folder counts as an empty journal.
 
-    Reads every line once and writes nothing; processes that write go on meanwhile.
+    Every line is read once and nothing is written; other processes may write meanwhile.
 
     Raises:
         JournalError: a file cannot be read.
@@ -118,18 +118,22 @@ def _writer(path: Path, session: Mapping[str, Any], answers: int) -> ActiveWrite
 
 
 class ModelRequests:
-    """What was asked of one model: the digest of each request, by task and document.
+    """The requests of one model: their digests, by task and document.
+
+    Args:
+        state: state of the journals.
+        model: the model's fingerprint; None has no requests.
 
     Attributes:
-        by_task: digests of the requests of each document.
-        failed: why a document was left out, by task and number.
+        by_task: digests of each document's requests, by task and document.
+        failed: reasons for left-out documents, by task and number.
     """
 
     def __init__(self, state: JournalState, model: str | None) -> None:
         self.by_task: dict[str, dict[int, list[str]]] = {}
         self.failed: dict[tuple[str, int], str] = {}
         known = [one for one in state.request_lists if one.model == model]
-        # A later run may ask otherwise: its data or prompts have changed.
+        # A later run replaces a document's requests: its data or prompts may have changed.
         for request_list in known:
             fresh: set[tuple[str, int]] = set()
             for at, digest in request_list.requests.items():
@@ -160,9 +164,14 @@ class ModelRequests:
         ]
 
     def unread(self, task: str, documents: int) -> int:
-        """Return the requests of those documents that nobody has read yet.
+        """Return the estimated number of requests of documents that no process has read yet.
 
-        Each counts as many as those of the task that were read have on average, rounded up.
+        Each such document counts as the task's mean number of requests per read document, rounded
+        up.
+
+        Args:
+            task: name of the task.
+            documents: how many of its first documents are considered.
         """
         known = self.by_task.get(task, {})
         read = sum(doc_id < documents for doc_id in known)

@@ -1,4 +1,4 @@
-"""How far a sweep is: by experiment, model and setting, without its models."""
+"""The progress of a sweep by experiment, model and pruning config; no model is loaded."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from otprune_lmms.models import ModelSource
 from otprune_lmms.pruning_config import PruningConfig
 
 Documents = Mapping[tuple[Path | None, str], int]
-"""How many documents a task has, by folder of its task files and id."""
+"""Number of documents of a task, by folder of its task files and name."""
 
 
 @dataclass(frozen=True)
 class StatusRow:
-    """One setting of one model of one experiment.
+    """The progress of one pruning config of one model of one experiment.
 
     Attributes:
-        experiment: its name; of a journal alone, the names that the journal has.
-        model: its name.
+        experiment: name of the experiment; from a journal alone, the names in the journal.
+        model: name of the model.
         setting: label of the pruning config.
-        answered: requests that have an answer.
-        asked: requests in all.
+        answered: number of requests with an answer.
+        asked: number of requests.
     """
 
     experiment: str
@@ -37,13 +37,13 @@ class StatusRow:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a sweep is.
+    """The progress of a sweep.
 
     Attributes:
-        rows: by experiment, model and setting.
+        rows: one for each experiment, model and pruning config.
         failed: documents left out: model, task, number, reason.
-        missing: answers that are still to be made; equal requests count once.
-        writers: processes at work.
+        missing: number of missing answers; equal requests count once.
+        writers: processes that are writing now.
     """
 
     rows: tuple[StatusRow, ...]
@@ -53,16 +53,16 @@ class Status:
 
     @property
     def rate(self) -> float:
-        """Answers a second of all processes at work."""
+        """Answers per second of all writing processes."""
         return sum(writer.rate for writer in self.writers)
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until all is answered at that rate; None where nobody is at work."""
+        """Seconds until no answer is missing, at that rate; None without a writing process."""
         return self.missing / self.rate if self.rate else None
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
+        """Return the progress, ready for JSON."""
         return {
             "answered": sum(row.answered for row in self.rows),
             "asked": sum(row.asked for row in self.rows),
@@ -90,15 +90,15 @@ def _plain_writer(writer: ActiveWriter) -> dict[str, Any]:
 
 
 def status_of(sources: Sequence[Source], state: JournalState, documents: Documents) -> Status:
-    """Return how far experiments are.
+    """Return the progress of experiments.
 
     Args:
-        sources: experiments, and the folders of their files.
-        state: of the journals.
-        documents: how many documents each of their tasks has.
+        sources: the experiments.
+        state: state of their journals.
+        documents: number of documents of each of their tasks, see `count_documents`.
 
     Raises:
-        ConfigError: a name that stands for different models or experiments.
+        ConfigError: two models or two experiments have the same name.
     """
     names, count = _names(sources), _Count(state)
     rows: list[StatusRow] = []
@@ -122,7 +122,7 @@ def status_of(sources: Sequence[Source], state: JournalState, documents: Documen
 
 
 class _Count:
-    """What is missing and what was left out, over all experiments; equal requests count once."""
+    """Missing answers and left-out documents of all experiments; equal requests count once."""
 
     def __init__(self, state: JournalState) -> None:
         self.state = state
@@ -133,7 +133,7 @@ class _Count:
     def config(
         self, requests: ModelRequests, model: str, tasks: Documents, config: PruningConfig
     ) -> tuple[int, int]:
-        """Count one config in; return how many requests are answered, and how many there are."""
+        """Add one config; return the number of its answered requests, and of all its requests."""
         fingerprint, answered, asked = config.fingerprint, 0, 0
         for (files, task), documents in tasks.items():
             keys = [Key(fingerprint, one) for one in requests.of(task, documents)]
@@ -154,9 +154,9 @@ class _Count:
 
 
 def journal_status(state: JournalState) -> Status:
-    """Return what journals alone tell: configs that have answers, and what their models were asked.
+    """Return the progress that follows from journals alone.
 
-    Cells and documents that nobody has begun are not known here.
+    Only pruning configs with an answer and documents in a request list are known.
     """
     count = _Count(state)
     rows: list[StatusRow] = []
@@ -176,7 +176,7 @@ def journal_status(state: JournalState) -> Status:
 
 
 def _models(state: JournalState) -> dict[str, tuple[str, str]]:
-    """Return the name and the experiments of each model that was asked, by fingerprint."""
+    """Return the name and the experiments of each model with requests, by fingerprint."""
     found: dict[str, tuple[str, dict[str, None]]] = {}
     for request_list in state.request_lists:
         _, experiments = found.setdefault(request_list.model, (request_list.name, {}))
@@ -185,9 +185,9 @@ def _models(state: JournalState) -> dict[str, tuple[str, str]]:
 
 
 def _names(sources: Sequence[Source]) -> dict[str, tuple[str, str]]:
-    """Return the names under which a journal may know each model: in a sweep, and in its own run.
+    """Return the names that each model may have in a journal: in a sweep, and in a run of its own.
 
-    A sweep calls a model as the first experiment that has it.
+    In a sweep a model has the name of the first experiment that has it.
     """
     check_names(sources)
     first: dict[ModelSource, str] = {}
@@ -199,10 +199,10 @@ def _names(sources: Sequence[Source]) -> dict[str, tuple[str, str]]:
 
 
 def count_documents(experiments: Iterable[Source]) -> dict[tuple[Path | None, str], int]:
-    """Return how many documents each task of experiments has; their data is loaded for it.
+    """Return the number of documents of each task of experiments; loads the tasks' data.
 
     Raises:
-        ValueError: an unknown task, data that is not there.
+        ValueError: an unknown task, or missing data.
     """
     from otprune_lmms.scoring import load_tasks
 

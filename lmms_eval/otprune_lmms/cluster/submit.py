@@ -1,4 +1,4 @@
-"""Sweeps through submitit: the Python route to Slurm, and the same on one machine.
+"""Sweeps through submitit: from Python to Slurm, or to this machine.
 
     submitted = submit([Path("configs/paper.yaml")], 8, Path("logs/submitit"),
                        parameters={"slurm_partition": "gpu", "slurm_gres": "gpu:1"})
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROGRAM = ("-m", "otprune_lmms")
 
 _PATIENCE = 30.0
-"""Seconds that a process has to end when it is told to, before it is killed."""
+"""Seconds between SIGTERM and SIGKILL for a process that does not end."""
 
 
 class CommandError(RuntimeError):
@@ -34,18 +34,18 @@ class CommandError(RuntimeError):
 
 @dataclass(frozen=True)
 class Command:
-    """A command as a task that may be stopped and started again: what it has done is on disk.
+    """A command that submitit runs, and that may be stopped and started again.
 
     Attributes:
-        words: the command.
-        folder: that it runs in.
+        words: program and arguments.
+        folder: working folder.
     """
 
     words: tuple[str, ...]
     folder: Path
 
     def __call__(self) -> int:
-        """Run the command and wait for it; if this process is told to end, so is the command.
+        """Run the command and wait for it; if this process is interrupted, the command is ended.
 
         Raises:
             CommandError: it ended with a status other than 0.
@@ -60,7 +60,7 @@ class Command:
         return status
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Return what submitit puts back into the queue when the task's time is nearly up."""
+        """Return what submitit requeues shortly before the task's time limit: the same command."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -79,7 +79,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A sweep that was submitted.
+    """The jobs of a submitted sweep.
 
     Attributes:
         shards: the job of each shard.
@@ -105,26 +105,26 @@ def submit(
 ) -> Submitted:
     """Submit a sweep: an array of shards, and a job for the tables that depends on it.
 
-    Without Slurm (``cluster`` "local" or "debug") the shards run here, and are waited for before
-    the tables' job is submitted.
+    Without Slurm (``cluster`` "local" or "debug") the shards run on this machine, and the call
+    waits for them before the tables' job is submitted; an error of a shard is raised as submitit
+    passes it on.
 
     Args:
         configs: experiment files.
-        shards: array tasks.
-        folder: of submitit's own files and the jobs' output.
-        shard_by: what a shard is made of.
-        arguments: more for ``otprune sweep``.
-        processes: of torchrun inside a task.
-        cluster: as in submitit; None for Slurm where there is one, else this machine.
+        shards: number of array tasks.
+        folder: folder of submitit's own files and the jobs' output.
+        shard_by: "documents" or "configs", see `Shard`.
+        arguments: further arguments of ``otprune sweep``.
+        processes: processes of torchrun in a task.
+        cluster: as in submitit; None for Slurm if it is installed, else this machine.
         parameters: as in submitit's ``update_parameters``: ``timeout_min``, ``slurm_partition``,
             ``slurm_array_parallelism``, ``slurm_gres``, ``cpus_per_task``, ``mem_gb``.
-        root: the folder that the jobs run in; None for the current one.
-        program: what Python runs; for tests.
+        root: folder that the jobs run in; None for the current one.
+        program: arguments of Python that start ``otprune``; tests replace them.
 
     Raises:
         ValueError: shards below 1, processes below 1.
-        ImportError: submitit is not installed. Without Slurm also what a shard raises, as submitit
-            hands it on.
+        ImportError: submitit is not installed.
     """
     from submitit import AutoExecutor
 
@@ -156,7 +156,7 @@ def _options(part: Shard) -> list[str]:
 
 
 def _after(executor: "AutoExecutor", jobs: "Sequence[Job[int]]") -> None:
-    """Let the next job wait for others to end well."""
+    """Let the next job wait until others have succeeded."""
     if executor.cluster == "slurm":
         array = jobs[0].job_id.partition("_")[0]
         executor.update_parameters(slurm_dependency=f"afterok:{array}")

@@ -1,9 +1,10 @@
-"""Generate once, score many: each document read once, each image encoded once for all configs.
+"""Answers many requests under many pruning configs: each image is read and encoded once for all.
 
-`tasks` makes requests of lmms-eval's instances; `prepare` reduces each to what decides its answer.
-`reading` and `ahead` read images on worker threads, `visual_store` holds them encoded, `batches`
-says what goes together, `rankings` ranks visual tokens once for all budgets, `responder` asks the
-model, `pending` knows what is missing, `memory` halves what does not fit, `phases` takes times.
+`tasks` makes requests of lmms-eval's instances; `prepare` reduces each to what decides its answer;
+`request_set` holds them. `reading` and `ahead` read images on worker threads, `visual_store` holds
+visual tokens, `batches` forms batches and orders them, `rankings` ranks visual tokens once for all
+budgets, `responder` calls the model, `pending` tracks which answers are missing, `memory` halves
+batches that do not fit, `phases` takes times, `session` describes the run in the journal.
 """
 
 from otprune_lmms.engine.answers import Answers, Counts, answer_of

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, on threads, a bounded number of items at a time."""
+"""Prefetching on threads: a bounded number of results is ready before they are needed."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -15,8 +15,14 @@ def ahead(
 ) -> Generator[Result]:
     """Yield ``function`` of each item, in order, with up to ``depth`` results waiting.
 
-    With ``workers=0`` nothing is done ahead. An error comes out where its item's turn is; when the
-    iterator is closed, what has not begun is dropped.
+    An error is raised when its item's turn comes. When the iterator is closed, calls that have not
+    begun are dropped.
+
+    Args:
+        function: called on worker threads.
+        items: its arguments, iterated over on the calling thread.
+        workers: number of threads; 0 calls ``function`` on the calling thread, nothing ahead.
+        depth: results that may wait at one time.
     """
     if workers == 0:
         yield from map(function, items)

@@ -1,4 +1,4 @@
-"""What a run gives back: answers, how they are kept in the journal, and counts of its work."""
+"""The result of a run: answers, their records in the journal, and counts of the work."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from otprune_lmms.pruning_config import PruningConfig
 
 @dataclass
 class Counts:
-    """What a run did.
+    """Counts of the work of a run.
 
     Attributes:
-        requests: requests times configs, less those of documents that were left out.
+        requests: requests times configs, without those of documents that were left out.
         failed: documents that could not be used.
         generated: answers computed; equal requests are answered once.
-        reused: answers that the journal had.
+        reused: answers taken from the journal.
         encoded: images that went through the vision encoder.
         images: different images among all requests.
-        ranked: images ranked, over all methods, for all budgets and questions that they serve; 0
-            where each answer ranks for itself.
-        halvings: how often a batch was halved for want of memory.
+        ranked: rankings of an image by a method, each of which serves all budgets and requests; 0
+            where each answer has its own ranking.
+        halvings: how often a batch was halved because it did not fit into memory.
         seconds: wall time by phase: "survey" (reading and hashing images), "load" (waiting for
             preprocessed images), "encode", "generate", "journal".
     """
@@ -40,17 +40,23 @@ class Counts:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, phase: str, seconds: float) -> None:
-        """Count time to a phase."""
+        """Add seconds to a phase."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
     def plain(self) -> dict[str, Any]:
-        """Return the counts as plain JSON."""
+        """Return the counts, ready for JSON."""
         rounded = {phase: round(spent, 2) for phase, spent in self.seconds.items()}
         return vars(self) | {"seconds": rounded}
 
 
 def added(counts: Iterable[Counts], *, in_turn: bool) -> Counts:
-    """Return counts added up; seconds are added too, or of work at the same time the most taken."""
+    """Return the sum of counts.
+
+    Args:
+        counts: to add up.
+        in_turn: whether the work was done one after the other: then seconds are added, otherwise
+            the largest is taken.
+    """
     total = Counts()
     for one in counts:
         for name, value in vars(one).items():
@@ -66,14 +72,14 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
     """Answers by (config, request): ``answers[config, request]``.
 
     Args:
-        requests: what was asked for.
+        requests: the requests of the run.
         found: answers by (fingerprint of the config, digest of the request).
-        configs: under which they were asked.
-        counts: what the run did.
+        configs: pruning configs of the run.
+        counts: counts of the run's work.
 
     Attributes:
         configs: see above.
-        requests: the requests, less those of documents that were left out.
+        requests: the requests, without those of documents that were left out.
         failed: documents that could not be used.
         counts: see above.
     """
@@ -97,13 +103,13 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
         """Return the answer to a request under a config.
 
         Raises:
-            KeyError: it was not asked for, or its document was left out.
+            KeyError: the run had no such request or config, or the document was left out.
         """
         config, request = key
         return self._found[self._fingerprints[config], self._prepared[request.key].digest]
 
     def __iter__(self) -> Iterator[tuple[PruningConfig, Request]]:
-        """Iterate over what was asked, config by config."""
+        """Iterate over (config, request), config by config."""
         return ((config, request) for config in self.configs for request in self.requests)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Which requests go through the model together, and in what order processes take them."""
+"""Which requests form a batch, and in which order processes answer the batches."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,10 +11,10 @@ Batch = list[PreparedRequest]
 def batches(requests: Sequence[PreparedRequest], size: int) -> Iterator[Batch]:
     """Yield requests in batches of up to ``size``.
 
-    A batch holds one task, split, kind, image view and one set of generation settings. Requests
-    about the same images stay together, so that an image's visual tokens are needed within a short
-    time; otherwise long prompts come first: time estimates then err on the safe side, what does not
-    fit into memory shows at once, and neighbours need little padding.
+    A batch has one task, split, kind, image view and one set of generation settings. Requests about
+    the same images follow each other, so that an image's visual tokens need not be held for long.
+    Otherwise long prompts come first: then time estimates are rather too long than too short, a
+    batch that does not fit into memory fails at once, and neighbours need little padding.
     """
     groups: dict[tuple, Batch] = {}
     for one in requests:
@@ -44,15 +44,15 @@ def _length(one: PreparedRequest) -> int:
 class BatchQueue:
     """Batches still to be answered, where several processes may answer the same requests.
 
-    Processes that share a journal and begin together would stay together, each answering what the
-    other is about to. So a process that sees another one answer what it has itself begun leaves the
-    batch at hand for later and jumps ahead among the rest; the process with ``jump`` 0 stays. A
-    batch is put off once at most.
+    Processes that share a journal and begin at the same batch would answer the same requests at the
+    same time. So a process that sees another one answer requests of its own current batch puts the
+    batch last and continues further on in the queue; the process with ``jump`` 0 stays. A batch is
+    put last once at most.
 
     Args:
-        batches: to be answered; each is given out once.
-        wanted: whether any of a batch lacks an answer; asked when its turn comes.
-        jump: how far to jump, in [0, 1), as a share of the rest.
+        batches: to be answered; each is returned once.
+        wanted: returns whether a request of a batch lacks an answer; called when its turn comes.
+        jump: how far to move on, in [0, 1), as a share of the rest.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class BatchQueue:
         self._begun: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Whether anything is left to be given out."""
+        """Whether a batch is left that lacks an answer."""
         return any(map(self._wanted, self._rest))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -74,7 +74,7 @@ class BatchQueue:
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch that is wanted."""
+        """Return the next batch that lacks an answer."""
         while self._rest:
             batch = self._rest.popleft()
             if self._wanted(batch):
@@ -83,18 +83,18 @@ class BatchQueue:
         raise StopIteration
 
     def begin(self, batch: Batch) -> bool:
-        """Return whether to answer a batch now; not if it was given out before a jump."""
+        """Return whether to answer a batch now; one returned before a jump is put last instead."""
         if self._given_at[_name(batch)] != self._jumps and self._put_last(batch):
             return False
         self._begun.update(one.digest for one in batch)
         return True
 
     def leave(self, batch: Batch, answered: Collection[str]) -> bool:
-        """Return whether to leave a batch that has begun, because another process is at it.
+        """Return whether to leave a begun batch, because another process answers it.
 
         Args:
-            batch: at hand.
-            answered: digests that other processes have answered since the last time.
+            batch: the current one.
+            answered: digests that other processes have answered since the last call.
         """
         if self._jump == 0 or self._begun.isdisjoint(answered):
             return False
@@ -105,7 +105,7 @@ class BatchQueue:
         return self._put_last(batch)
 
     def _put_last(self, batch: Batch) -> bool:
-        """Put a batch last; return whether it could be."""
+        """Put a batch last; return False if it was put last before."""
         name = _name(batch)
         if name in self._put_off:
             return False
@@ -115,9 +115,9 @@ class BatchQueue:
 
 
 def jump_of(writer: int) -> float:
-    """Return how far the writer of a journal with this number jumps: 0, 1/2, 1/4, 3/4, 1/8, ...
+    """Return `BatchQueue`'s ``jump`` for a journal's writer: 0, 1/2, 1/4, 3/4, 1/8, ...
 
-    The binary digits behind the point are those of the number, reversed (van der Corput).
+    The van der Corput sequence: the writer's binary digits, reversed, behind the point.
     """
     jump, step = 0.0, 0.5
     while writer:

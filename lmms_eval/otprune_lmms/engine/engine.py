@@ -1,4 +1,4 @@
-"""The engine: many requests under many pruning configs, each answered once."""
+"""The engine: answers many requests under many pruning configs, each once."""
 
 import logging
 import time
@@ -31,25 +31,25 @@ from otprune_lmms.pruning_config import PruningConfig
 logger = logging.getLogger(__name__)
 
 _STORE_BYTES = 1 << 29
-"""Visual tokens that are held for later batches: 100 images of LLaVA-1.5-7B."""
+"""Bytes of visual tokens held for later batches: about 100 images of LLaVA-1.5-7B."""
 
 
 class Engine:
-    """Answers requests under configs: each document read once, each image encoded once for all.
+    """Answers requests under pruning configs; each image is read and encoded once for all configs.
 
     Args:
-        model: what answers.
-        model_name: what messages and the journal call it.
-        batch_size: requests in one call of the language model, at first.
+        model: the model that answers.
+        model_name: its name in messages and in the journal.
+        batch_size: requests in one call of the language model; halved where memory runs out.
         workers: threads that read and preprocess images ahead; 0 for none.
-        journal: where finished answers are looked up and written; they are kept in memory anyway.
-        seed_video: "first_frame" shows a benchmark's videos by their first frame, as the released
-            code does; "all_frames" shows all.
-        progress: whether to show how far a run is.
+        journal: where answers are looked up and written; None keeps them in memory only.
+        seed_video: "first_frame" shows a video by its first frame, as the released code does;
+            "all_frames" shows all.
+        progress: whether to show progress.
         eval_time: take each answer's times by phase (`Answer.phases`), and log them.
-        rank_once: rank an image once for all budgets of a nested method and all questions about it,
-            not for each answer; but for near-ties within rounding the answers are the same. Under
-            ``eval_time`` each answer has its own ranking, to be timed.
+        rank_once: rank an image once for all budgets of a nested method and for all requests about
+            it, not once for each answer. The answers are the same, except where scores tie within
+            rounding. Under ``eval_time`` each answer has its own ranking, which is timed.
 
     Raises:
         ValueError: a batch size below 1, a negative number of workers.
@@ -82,8 +82,8 @@ class Engine:
             fingerprint = model.fingerprint
             describe(journal, model_name, model)
         self.preparer = RequestPreparer(model, fingerprint, seed_video)
-        self._watch = PhaseTimer(clock_for(model)) if eval_time else None
-        self.responder = Responder(model, self._watch)
+        self._timer = PhaseTimer(clock_for(model)) if eval_time else None
+        self.responder = Responder(model, self._timer)
         self.halving = Halving()
         self._store, self._signals = VisualStore(_STORE_BYTES), frozenset[str]()
         self._rankings = Rankings(model.shape, active=rank_once and not eval_time)
@@ -99,25 +99,24 @@ class Engine:
     ) -> Answers:
         """Return the answer to every request under every config.
 
-        Deterministic: the answer to a request depends neither on the batch size, nor on the order
-        of the requests, nor on what else is asked, up to the rounding of sums in another order.
-        Drawn answers (``temperature > 0``) are drawn with a seed made from the request.
+        Deterministic: the answer to a request does not depend on the batch size, on the order of
+        the requests or on the other requests, up to the rounding of sums in another order. Sampled
+        answers (``temperature > 0``) are drawn with a seed made from the request.
 
-        Several processes may answer the same requests into one journal: a process that meets
-        another one goes on elsewhere, and all return the same answers. What is answered twice
-        meanwhile, a piece of a batch or two, is counted when the journal is opened and changes
-        nothing.
+        Several processes may answer the same requests into one journal: they share the work, and
+        all return the same answers. Two processes may both answer a few requests; the journal
+        counts these as repeated, and the result is the same.
 
         Args:
-            requests: what is asked.
-            configs: under which settings.
-            leave_out: is called once, before the first answer, with the documents that cannot be
-                asked about; these and all that it returns are left out under every config
-                (`Answers.failed`). None: the first is an error.
+            requests: in any order; equal requests are answered once.
+            configs: pruning configs; every request is answered under each.
+            leave_out: called once, before the first answer, with the documents that cannot be used;
+                these and all that it returns are left out under every config
+                (`Answers.failed`). None: the first such document is an error.
 
         Raises:
-            DocumentError: without ``leave_out`` a document whose images are broken or do not go
-                with its prompt.
+            DocumentError: without ``leave_out``: a document whose images cannot be read, or whose
+                context places another number of images.
             RequestError: one request alone does not fit into memory; the message names it.
             ValueError: a config that the model cannot carry out.
             JournalError: an answer could not be written.
@@ -129,19 +128,21 @@ class Engine:
         counts = Counts()
         halvings, ranked = self.halving.halvings, self._rankings.ranked
         reader = RequestReader(self.preparer, self._store, leave_out is None)
-        asked = self._prepare(requests, reader, counts, leave_out)
+        request_set = self._prepare(requests, reader, counts, leave_out)
         if self.journal is not None:
             experiment = str(self.journal.header.get("experiment", ""))
-            request_list = asked.request_list(self.model.fingerprint, self.model_name, experiment)
+            request_list = request_set.request_list(
+                self.model.fingerprint, self.model_name, experiment
+            )
             write_request_list(self.journal.folder, request_list)
-        pending = PendingAnswers(asked.unique(), configs, self._known, self.journal, counts)
-        self._answer_all(asked, configs, pending, reader, counts)
-        counts.requests = len(asked.requests) * len(configs)
-        counts.failed = len({(one.task, one.doc_id) for one in asked.failed})
+        pending = PendingAnswers(request_set.unique(), configs, self._known, self.journal, counts)
+        self._answer_all(request_set, configs, pending, reader, counts)
+        counts.requests = len(request_set.requests) * len(configs)
+        counts.failed = len({(one.task, one.doc_id) for one in request_set.failed})
         counts.halvings = self.halving.halvings - halvings
         counts.ranked = self._rankings.ranked - ranked
-        answers = Answers(asked, dict(self._known), configs, counts)
-        if self._watch is not None:
+        answers = Answers(request_set, dict(self._known), configs, counts)
+        if self._timer is not None:
             log_times(answers)
         return answers
 
@@ -152,33 +153,35 @@ class Engine:
         counts: Counts,
         leave_out: LeaveOut | None,
     ) -> RequestSet:
-        """Return the requests prepared, less the documents that are left out."""
-        asked = RequestSet(requests)
+        """Return the requests, prepared, without the documents that are left out."""
+        request_set = RequestSet(requests)
         what, depth = f"{self.model_name}: reading images", 2 * self.workers
         with (
             _timed(counts, "survey"),
-            Progress(what, len(asked.different), self.progress) as progress,
-            closing(ahead(reader.prepare, asked.different, self.workers, depth)) as found,
+            Progress(what, len(request_set.different), self.progress) as progress,
+            closing(ahead(reader.prepare, request_set.different, self.workers, depth)) as found,
         ):
-            for request, prepared in zip(asked.different, found, strict=True):
-                asked.add(request, prepared)
+            for request, prepared in zip(request_set.different, found, strict=True):
+                request_set.add(request, prepared)
                 progress.advance(1)
         if leave_out is not None:
-            failed = {(one.task, one.doc_id) for one in asked.failed}
-            asked.leave_out(failed | set(leave_out(asked.failed)))
-        counts.images = len({image for one in asked.prepared.values() for image in one.images})
-        return asked
+            failed = {(one.task, one.doc_id) for one in request_set.failed}
+            request_set.leave_out(failed | set(leave_out(request_set.failed)))
+        counts.images = len(
+            {image for one in request_set.prepared.values() for image in one.images}
+        )
+        return request_set
 
     def _answer_all(
         self,
-        asked: RequestSet,
+        request_set: RequestSet,
         configs: Sequence[PruningConfig],
         pending: PendingAnswers,
         reader: RequestReader,
         counts: Counts,
     ) -> None:
-        """Make the pending answers, and take what other processes answer meanwhile."""
-        requests = [one for one in asked.unique() if one in pending]
+        """Make the pending answers; add those that other processes write meanwhile."""
+        requests = [one for one in request_set.unique() if one in pending]
         jump = 0.0 if self.journal is None else jump_of(self.journal.writer)
         queue = BatchQueue(batches(requests, self.batch_size), pending.any, jump)
         total = len(pending)
@@ -194,7 +197,7 @@ class Engine:
                             continue
                         loaded = reader.complete(loaded)
                         if loaded.failed:
-                            asked.fail(loaded.failed)
+                            request_set.fail(loaded.failed)
                             pending.drop(loaded.failed)
                         self._answer_batch(loaded, configs, pending, queue, counts, tick)
                         tick()
@@ -209,7 +212,7 @@ class Engine:
         counts: Counts,
         tick: Callable[[], None],
     ) -> None:
-        """Answer a batch config by config, unless another process is at it."""
+        """Answer a batch config by config, unless another process answers it."""
         if queue.leave(loaded.batch, pending.refresh()) or not pending.any(loaded.batch):
             return
         self._encode(loaded, counts)
@@ -224,23 +227,23 @@ class Engine:
                 self.journal.flush()
 
     def _need(self, configs: Sequence[PruningConfig]) -> None:
-        """See to it that images are encoded with the signals of all configs."""
+        """Let images be encoded with the signals that all configs need."""
         prunings = [config.pruning for config in configs]
         needs = self._signals.union(*(p.needs for p in prunings if p is not None))
         if needs != self._signals:
-            # Images that were encoded without them are of no use.
+            # Images that were encoded without them must be encoded again.
             self._store, self._signals = VisualStore(_STORE_BYTES), needs
 
     def _encode(self, loaded: LoadedBatch, counts: Counts) -> None:
-        """Put the visual tokens of a batch's images into the store."""
+        """Encode a batch's images, and put their visual tokens into the store."""
         keys = (key for one in loaded.readable for key in keys_of(one))
         missing, signals = self._store.missing(keys), self._signals
 
         def work(keys: Sequence[ImageKey]) -> list[ImageTokens]:
             images = [loaded.pixels[key] for key in keys]
-            if self._watch is None:
+            if self._timer is None:
                 return self.model.encode(images, signals)
-            return self._watch.encode(keys, lambda: self.model.encode(images, signals))
+            return self._timer.encode(keys, lambda: self.model.encode(images, signals))
 
         with _timed(counts, "encode"), named_if_too_large(loaded.batch):
             for keys, tokens in self.halving.run("images", missing, work, self.batch_size):
@@ -257,7 +260,8 @@ class Engine:
     ) -> None:
         """Answer requests of one batch under one config, piece by piece."""
         alone = config.compat == "reference"
-        # The forks let a batch's first row decide for all; drawn answers need a seed each.
+        # The released forks apply the first row's choice to a whole batch; sampled answers need
+        # a seed each.
         size = 1 if alone or any(one.generation.samples for one in requests) else len(requests)
         visual = self._store.take(key for one in requests for key in keys_of(one))
         view = requests[0].prompt.image_view if requests else None
@@ -276,7 +280,7 @@ class Engine:
 
 
 def _each(loads: Iterator[LoadedBatch], counts: Counts) -> Iterator[LoadedBatch]:
-    """Yield what is loaded, and count the time that it is waited for."""
+    """Yield loaded batches, and count the time spent waiting for them."""
     while True:
         with _timed(counts, "load"):
             loaded = next(loads, None)

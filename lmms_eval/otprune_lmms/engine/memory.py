@@ -1,4 +1,4 @@
-"""What does not fit into memory is halved, and said."""
+"""Work that does not fit into memory is repeated in halves."""
 
 import gc
 import logging
@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Halving:
-    """Runs work in pieces that fit, and remembers their size for the next time.
+    """Runs work in pieces that fit into memory, and remembers the size that fits.
 
     Attributes:
         halvings: how often a piece was halved.
@@ -54,11 +54,11 @@ class Halving:
         """Yield (items, results) piece by piece, all items in order.
 
         Args:
-            kind: names work whose pieces are alike: a size that does not fit once is not tried
-                again for it.
-            items: what is worked on.
+            kind: name of work whose pieces need the same memory: a size that did not fit is not
+                tried again for it.
+            items: what ``work`` is called with.
             work: returns one result for each item.
-            most: size of a piece at first; all items if not given.
+            most: size of the first piece; None for all items.
 
         Raises:
             TooLargeError: one item alone does not fit.
@@ -72,7 +72,7 @@ class Halving:
                 yield piece, results
                 start += size
                 continue
-            # Only now, outside of the handler, are the tensors of the failed call free.
+            # The tensors of the failed call are free only outside of its exception handler.
             _free()
             if size == 1:
                 raise TooLargeError(piece[0], reason)

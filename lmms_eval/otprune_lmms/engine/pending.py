@@ -1,4 +1,4 @@
-"""Which answers are still to be made, by this process or by others that share its journal."""
+"""Which answers are missing, where other processes may write into the same journal."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -11,14 +11,14 @@ from otprune_lmms.pruning_config import PruningConfig
 
 
 class PendingAnswers:
-    """The configs under which each request still has to be answered.
+    """The pruning configs under which each request lacks an answer.
 
     Args:
         requests: each digest once.
-        configs: under which they are asked.
-        known: answers that are there, by (config, request); new ones are put in.
-        journal: where others are found and new ones are kept.
-        counts: counts every answer that was found or is new.
+        configs: pruning configs; every request needs an answer under each.
+        known: answers by (config fingerprint, request digest); found and new ones are added.
+        journal: where answers are looked up and new ones are written; None for none.
+        counts: its ``reused`` and ``generated`` are increased for each answer.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PendingAnswers:
         return [one for one in batch if name in self._missing[one.digest]]
 
     def drop(self, digests: Collection[str]) -> None:
-        """Give requests up."""
+        """Expect no answers to some requests any more."""
         for digest in digests:
             for config in list(self._missing[digest]):
                 self._done(Key(config, digest))
@@ -74,7 +74,7 @@ class PendingAnswers:
         answers: Sequence[Answer],
         config: PruningConfig,
     ) -> None:
-        """Take new answers, and write them down.
+        """Add new answers, and write them into the journal.
 
         Raises:
             JournalError: they could not be written.
@@ -89,9 +89,12 @@ class PendingAnswers:
         self._counts.generated += len(pairs)
 
     def refresh(self) -> set[str]:
-        """Take what other processes have answered since; return the requests, known or new.
+        """Add answers that other processes have written since the last call.
 
-        Where both have answered, the journal says whose answer holds.
+        Where this process has answered too, the answer that the journal returns is used.
+
+        Returns:
+            Digests of the requests that they have answered.
 
         Raises:
             JournalError: the journal cannot be read.
@@ -109,7 +112,7 @@ class PendingAnswers:
             self._counts.reused += self._done(key)
 
     def _done(self, key: Key) -> bool:
-        """Note that an answer is there; return whether it was missing."""
+        """Mark an answer as no longer missing; return whether it was."""
         missing = self._missing[key.request]
         if key.config not in missing:
             return False

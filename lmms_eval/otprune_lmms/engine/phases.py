@@ -1,9 +1,9 @@
-"""Where an answer's time goes: vision, selection, prefill, decoding.
+"""An answer's time by phase: vision, selection, prefill, decoding.
 
-Nothing here runs unless it is asked for. A run is watched from outside: selection through what the
-model enters around all choosing and merging (`otprune.pruning.Trace.watch`), the end of the prefill
-and the steps of decoding through a hook on the model. On a GPU the points in time are CUDA events,
-which wait for nothing until they are read.
+Nothing here runs without ``eval_time``. Selection is timed by a context that the model enters
+around all selecting and merging (`otprune.pruning.Trace.watch`); the end of the prefill and the
+decoding steps are seen by a hook on the model. On a GPU the points in time are CUDA events, which
+do not synchronise until they are read.
 """
 
 import logging
@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 PHASES = ("vision", "select", "prefill", "decode")
-"""Times of an answer: encoding its images (tower and projector), choosing tokens, from ids and
-visual tokens to the first logits without the choosing, and everything after these."""
+"""Phases of an answer: vision (encoder and projector), selection, prefill (from token ids and
+visual tokens to the first logits, without selection), decoding (all after the first logits)."""
 
 
 class Clock(Protocol):
     """Points in time, and the seconds between two."""
 
     def mark(self) -> Any:
-        """Return the point in time that the work given so far has reached."""
+        """Return the point in time at which the work queued so far is done."""
         ...
 
     def seconds(self, begin: Any, end: Any) -> float:
@@ -40,7 +40,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """Clock of work that is done when its call returns: the CPU's."""
+    """Clock of a CPU, whose work is done when its call returns."""
 
     def mark(self) -> float:
         """Return the time now."""
@@ -58,7 +58,7 @@ class DeviceClock:
         self.device = device
 
     def mark(self) -> torch.cuda.Event:
-        """Return an event at the end of the work given so far."""
+        """Return an event at the end of the work queued so far."""
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))
         return event
@@ -70,7 +70,7 @@ class DeviceClock:
 
 
 class WaitingClock(HostClock):
-    """Clock of several GPUs, whose streams have no time in common: waits for all of them."""
+    """Clock of several GPUs, which have no common events: each mark waits for all of them."""
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
         self.devices = tuple(devices)
@@ -95,11 +95,11 @@ class BatchTiming:
     """The times of one batch in the language model.
 
     Attributes:
-        dropped: whether any visual token was dropped or merged; what was chosen in vain is no
-            selection, its time stays in the prefill.
-        select: seconds of selection, the whole batch's; likewise
-        prefill: of the rest up to the first logits, and
-        decode: of what came after.
+        dropped: whether any visual token was dropped or merged; if none was, the time of selection
+            counts as prefill.
+        select: seconds of selection, of the whole batch.
+        prefill: seconds of the rest up to the first logits, of the whole batch.
+        decode: seconds after the first logits, of the whole batch.
         steps: calls of the language model after the first.
     """
 
@@ -114,7 +114,7 @@ class BatchTiming:
 
     @contextmanager
     def selecting(self) -> Iterator[None]:
-        """Count the time in this context as selection; contexts within it are part of it."""
+        """Count the time in this context as selection; nested contexts are counted once."""
         if self._inside:
             yield
             return
@@ -145,13 +145,13 @@ class BatchTiming:
 
 
 class PhaseTimer:
-    """Takes the times of an engine's work.
+    """Takes the times of encoding and answering.
 
     Args:
-        clock: of the model's devices.
+        clock: clock of the model's devices.
 
     Attributes:
-        last: the batch that was timed last.
+        last: times of the last batch; None before the first.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -169,17 +169,20 @@ class PhaseTimer:
 
     @contextmanager
     def answer(self, model: VisionLanguageModel, writes: bool) -> Iterator[BatchTiming]:
-        """Take the times of a batch; ``writes``: whether answers are written, not only scored."""
+        """Take the times of a batch; ``writes`` is whether texts are generated, not only scored."""
         timing = BatchTiming(self.clock, writes)
         with timing.watching(model):
             yield timing
         self.last = timing
 
     def shares(self, images: Sequence[Sequence[Any]]) -> list[dict[str, float]]:
-        """Return for each row of the last batch its times by phase, in seconds.
+        """Return the times by phase of each row of the last batch, in seconds.
 
-        Vision is what encoding the row's own images took, each once, even if that was done for an
-        earlier row or setting; the others are equal shares of the batch.
+        "vision" is the time of encoding the row's own images, each once, even if they were encoded
+        for an earlier row or config; the other phases are equal shares of the batch.
+
+        Args:
+            images: keys of each row's images, as in `encode`.
         """
         timing, rows = self.last, len(images)
         if timing is None:
@@ -192,18 +195,18 @@ class PhaseTimer:
 
 
 def log_times(answers: Answers) -> None:
-    """Log where the time of a run's answers went, a line for each setting."""
+    """Log the times of a run's answers by phase, a line for each pruning config."""
     for config in answers.configs:
         found = [answers[config, request] for request in answers.requests]
         logger.info("%s", summary(config.label, [(one.phases, one.new_tokens) for one in found]))
 
 
 def summary(name: str, timed: Sequence[tuple[Mapping[str, float], int]]) -> str:
-    """Return a line about the answers of one setting.
+    """Return a line with the median times of one pruning config's answers, in ms.
 
     Args:
-        name: of the setting.
-        timed: phases and new tokens of each answer; no phases where no times were taken.
+        name: label of the config.
+        timed: phases (seconds) and new tokens of each answer; phases are empty without times.
     """
     found = [(phases, new) for phases, new in timed if phases]
     if not found:

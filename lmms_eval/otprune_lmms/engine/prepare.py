@@ -21,7 +21,7 @@ SeedVideo = Literal["first_frame", "all_frames"]
 """How a video's frames are shown: the first alone, or all of them."""
 
 FORMAT = 2
-"""To be raised by whoever changes what the engine answers to an unchanged request."""
+"""Version of the digests; raise it with any change that alters answers to unchanged requests."""
 
 _PACKAGES = ("otprune", "otprune-llava", "otprune-lmms")
 
@@ -32,10 +32,10 @@ class PreparedRequest:
 
     Attributes:
         request: the first request of this digest.
-        digest: hash of all that decides the answer but the pruning config.
-        images: hash of each image's content.
-        prompt: open for the answer.
-        generation: settings, defaults filled in.
+        digest: `request_hash`: everything that decides the answer, except the pruning config.
+        images: `image_hash` of each image.
+        prompt: the prompt, up to where the answer begins.
+        generation: generation settings, defaults filled in.
     """
 
     request: Request
@@ -51,7 +51,7 @@ class RequestPreparer:
 
     Attributes:
         model: the model.
-        fingerprint: its fingerprint; "" where digests are not compared with other models'.
+        fingerprint: its fingerprint; "" where digests of different models are never compared.
         seed_video: how videos are shown.
     """
 
@@ -63,7 +63,7 @@ class RequestPreparer:
         """Return a request prepared; reads and hashes its images.
 
         Raises:
-            DocumentError: its images cannot be read, or do not go with its context.
+            DocumentError: its images cannot be read, or its context places another number of them.
         """
         images = tuple(image_hash(image) for image in self.images(request))
         try:
@@ -78,7 +78,7 @@ class RequestPreparer:
         """Return a request's images as RGB.
 
         Raises:
-            DocumentError: one cannot be read; the message says which.
+            DocumentError: one cannot be read; the message has its number.
         """
         with document_errors(request):
             images = request.images()
@@ -89,7 +89,7 @@ class RequestPreparer:
 
 @contextmanager
 def document_errors(request: Request) -> Iterator[None]:
-    """Turn the ways in which an image can be broken into an error that names the document.
+    """In this context errors of a broken document become one that names the document.
 
     Raises:
         DocumentError: in place of the errors of the image library and of the task's own code.
@@ -128,7 +128,7 @@ def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
 
 
 def image_number(digest: str) -> int:
-    """Return the integer that names an image for seeded methods: by its content."""
+    """Return the number of an image for seeded methods, from the hash of its content."""
     return int(digest[:15], 16)
 
 
@@ -144,10 +144,10 @@ def request_hash(
     generation: Generation,
     model: str,
 ) -> str:
-    """Return SHA-256 over all but the pruning config that decides the answer to a request.
+    """Return SHA-256, as hex, over everything that decides an answer, except the pruning config.
 
-    Prompt, images, generation settings, continuation, model fingerprint and version of the code.
-    Task and document do not count: equal requests have equal answers.
+    That is prompt, images, generation settings, continuation, model fingerprint and the packages'
+    versions. Task and document are not included: equal requests have equal answers.
     """
     known = {
         "format": FORMAT,

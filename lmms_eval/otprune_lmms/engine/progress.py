@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, otherwise a log line every 30 s."""
 
 import logging
 import time
@@ -20,11 +20,11 @@ from rich.text import Text
 logger = logging.getLogger(__name__)
 
 _PAUSE = 30.0
-"""Seconds between two lines."""
+"""Seconds between two log lines."""
 
 
 class _Rate(ProgressColumn):
-    """Answers a second."""
+    """Items per second."""
 
     def render(self, task: BarTask) -> Text:
         """Return the rate as text."""
@@ -32,18 +32,19 @@ class _Rate(ProgressColumn):
 
 
 class Progress:
-    """Counts what is done of one phase and says so.
+    """Counts the items done in one phase and shows them.
 
     Args:
-        what: the phase, as the reader sees it.
-        total: items in all.
-        shown: whether to say anything.
-        console: where the bar goes; lines are logged if it is no terminal.
+        what: name of the phase, as shown.
+        total: number of items.
+        shown: whether anything is shown.
+        console: where the bar is drawn, by default standard error; if it is no terminal, lines are
+            logged instead.
     """
 
     def __init__(self, what: str, total: int, shown: bool, console: Console | None = None) -> None:
         self.what, self.total, self.done = what, total, 0
-        self._start = self._said = time.monotonic()
+        self._start = self._logged = time.monotonic()
         console = console or Console(stderr=True)
         self._lines = shown and not console.is_terminal
         self._bar = Bar(
@@ -69,21 +70,21 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bar as it is, and say where it ended."""
+        """Stop the bar, and log a last line."""
         self._bar.stop()
-        if self._lines and self.total and self._said > self._start:
+        if self._lines and self.total and self._logged > self._start:
             logger.info("%s", self.line())
 
     def advance(self, items: int) -> None:
         """Count items as done."""
         self.done += items
         self._bar.advance(self._task, items)
-        if self._lines and time.monotonic() - self._said >= _PAUSE:
-            self._said = time.monotonic()
+        if self._lines and time.monotonic() - self._logged >= _PAUSE:
+            self._logged = time.monotonic()
             logger.info("%s", self.line())
 
     def line(self) -> str:
-        """Return state, rate and time left in a line."""
+        """Return state, rate, time spent and time left in a line."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self.done / seconds
         left = (self.total - self.done) / rate if rate else float("inf")

@@ -1,4 +1,4 @@
-"""Visual tokens are ranked once for all budgets of a method and all questions about an image."""
+"""A cache of rankings: an image's tokens are ranked once for all budgets and all requests."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -13,11 +13,11 @@ from otprune.pruning import Pruning
 from otprune.signals import TEXT_SIGNALS
 
 _BYTES = 1 << 26
-"""Pick orders that are held: 36 000 of 230 tokens."""
+"""Bytes of pick orders held: 36 000 orders of 230 tokens."""
 
 TokenVariant = tuple[str | None, bool]
-"""What decides an image's candidates beside its content: the image view, and whether newline tokens
-are kept beside the budget."""
+"""What decides an image's candidates apart from its content: the image view, and whether newline
+tokens are kept in addition to the budget."""
 
 _Key = tuple[int, int, TokenVariant, Selector, int | None]
 """Image, number of tokens, variant, method, and the budget of a method that is not nested."""
@@ -26,17 +26,17 @@ _Key = tuple[int, int, TokenVariant, Selector, int | None]
 class Rankings:
     """Pick orders of images, by content and method.
 
-    A nested method (`Selector.nested`) ranks an image once, at the largest budget expected; smaller
-    budgets are prefixes. Any other method ranks it once for each budget. Only selectors before the
-    language model are treated so, and only those that do not look at the question.
+    A nested method (`Selector.nested`) ranks an image once, for the largest expected budget;
+    smaller budgets are prefixes. Any other method ranks it once for each budget. This is done only
+    for selectors before the language model that do not depend on the prompt's text.
 
     Args:
-        shape: the model's decoder, which decides what a budget of all layers leaves.
-        limit: bytes of pick orders that are held; those seen longest ago go first.
-        active: whether to do anything.
+        shape: the model's decoder, which decides the tokens of a budget over all layers.
+        limit: bytes of pick orders held; the least recently used are dropped first.
+        active: if False, `bind` returns prunings unchanged.
 
     Attributes:
-        ranked: how many images were ranked, over all methods.
+        ranked: number of rankings made, over all images and methods.
     """
 
     def __init__(self, shape: DecoderShape, limit: int = _BYTES, active: bool = True) -> None:
@@ -47,7 +47,7 @@ class Rankings:
         self._expected: dict[Selector, list[Pruning]] = {}
 
     def expect(self, prunings: Iterable[Pruning | None]) -> None:
-        """Say which prunings will be asked for next: an image is ranked for the largest budget."""
+        """Set the prunings that follow; a nested method ranks an image for their largest budget."""
         self._expected = {}
         for pruning in prunings:
             selector = None if pruning is None else _ranker(pruning)
@@ -59,12 +59,12 @@ class Rankings:
         selector = None if pruning is None or not self.active else _ranker(pruning)
         if pruning is None or selector is None:
             return pruning
-        remembering = _Remembering(selector, self, (view, pruning.keep_newlines))
-        first = replace(pruning.stages[0], method=remembering)
+        cached = _CachedSelector(selector, self, (view, pruning.keep_newlines))
+        first = replace(pruning.stages[0], method=cached)
         return replace(pruning, stages=(first, *pruning.stages[1:]))
 
     def largest(self, selector: Selector, n: int, least: int) -> int:
-        """Return the largest budget expected of ``n`` tokens that needs a ranking at all."""
+        """Return the largest expected budget below ``n`` tokens, at least ``least``."""
         plans = [one.plan(n, self.shape) for one in self._expected.get(selector, [])]
         budgets = [plan.get(0, n) for plan in plans]
         return max([least, *(budget for budget in budgets if budget < n)])
@@ -78,7 +78,7 @@ class Rankings:
         return order
 
     def keep(self, key: _Key, order: Tensor) -> None:
-        """Hold a pick order, on the CPU."""
+        """Store a pick order, which is on the CPU."""
         before = self._orders.pop(key, None)
         self._size += order.nbytes - (0 if before is None else before.nbytes)
         self._orders[key] = order
@@ -98,8 +98,8 @@ def _ranker(pruning: Pruning) -> Selector | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Remembering(Selector):
-    """A method that looks up the pick orders of images that have a name.
+class _CachedSelector(Selector):
+    """A method that looks up pick orders of images with an ``image_id``.
 
     Attributes:
         method: what ranks.
@@ -111,15 +111,15 @@ class _Remembering(Selector):
     rankings: Rankings
     variant: TokenVariant
 
-    # A class variable of every other method: this one has the needs of the method that it wraps.
+    # Other methods have a class variable; here it is that of the wrapped method.
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """As the method."""
+        """Those of the method."""
         return self.method.needs
 
     @property
     def nested(self) -> bool:
-        """As the method."""
+        """Those of the method."""
         return self.method.nested
 
     def select_batch(
@@ -130,7 +130,7 @@ class _Remembering(Selector):
         keep_ratio: float | None = None,
         signals: Sequence[Signals] | None = None,
     ) -> list[Tensor]:
-        """`Selector.select_batch` of the method; kept positions are on the CPU where looked up."""
+        """See `Selector.select_batch`; kept positions that are looked up are on the CPU."""
         named = signals is not None and all(one.image_id is not None for one in signals)
         if not isinstance(k, Sequence) or signals is None or not named:
             return self.method.select_batch(tokens, k, keep_ratio=keep_ratio, signals=signals)
@@ -143,7 +143,7 @@ class _Remembering(Selector):
         for i, key in keys.items():
             order = self.rankings.find(key, budgets[i])
             if order is None:
-                # More images in one call than orders are held.
+                # Dropped already: the images of one call exceed the limit.
                 (order,) = self.method.rank_batch([tokens[i]], [budgets[i]], [signals[i]])
             kept[i] = self.method._arrange(order[: budgets[i]].cpu())
         return [kept[i] for i in range(len(tokens))]
@@ -155,7 +155,7 @@ class _Remembering(Selector):
         budgets: Sequence[int],
         signals: Sequence[Signals],
     ) -> list[Tensor]:
-        """Let the method itself treat images that stay whole, or whose budget it refuses."""
+        """Call the method itself for images that keep all tokens, or whose budget it refuses."""
         if not rows:
             return []
         return self.method.select_batch(
@@ -175,7 +175,7 @@ class _Remembering(Selector):
         budgets: Sequence[int],
         signals: Sequence[Signals],
     ) -> None:
-        """Rank the images whose picks are not known, each once, all in one call."""
+        """Rank the images without a stored pick order, each once, all in one call."""
         rows: dict[_Key, int] = {}
         for i, key in keys.items():
             if self.rankings.find(key, budgets[i]) is None:

@@ -1,4 +1,4 @@
-"""Reads requests and their images; documents that cannot be read are an error, or noted."""
+"""Prepares requests and reads their images; unreadable documents are an error, or recorded."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ from otprune_lmms.models.protocol import Pixels
 
 @dataclass(frozen=True, slots=True)
 class LoadedBatch:
-    """A batch of requests with its images, as far as they could be read.
+    """A batch of requests with pixel values of its images, as far as they could be read.
 
     Attributes:
         batch: the requests.
-        pixels: images that were not encoded yet.
-        failed: why a request's images could not be read, by its digest.
+        pixels: pixel values of the images that were not encoded yet.
+        failed: why a request's images could not be read, by the request's digest.
     """
 
     batch: Batch
@@ -39,8 +39,8 @@ class RequestReader:
 
     Attributes:
         preparer: prepares requests for the model.
-        store: images that are encoded already are not read again.
-        strict: whether a document that cannot be read is an error.
+        store: encoded images, which are not read again.
+        strict: whether a document that cannot be used is an error.
     """
 
     preparer: RequestPreparer
@@ -80,7 +80,7 @@ class RequestReader:
         return loaded
 
     def complete(self, loaded: LoadedBatch) -> LoadedBatch:
-        """Return a batch with the images that have left the store since it was read.
+        """Return a batch, with pixel values of images that the store has dropped since it was read.
 
         Raises:
             DocumentError: one cannot be read, if ``strict``.
@@ -100,7 +100,7 @@ class RequestReader:
 
 @contextmanager
 def named_if_too_large(requests: Sequence[PreparedRequest]) -> Iterator[None]:
-    """Say which request it is that alone does not fit into memory, in this context."""
+    """In this context `TooLargeError` becomes a `RequestError` that names the request."""
     try:
         yield
     except TooLargeError as error:

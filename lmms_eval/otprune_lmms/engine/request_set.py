@@ -3,33 +3,30 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from otprune_lmms.documents import Failure
+from otprune_lmms.documents import DocumentKey, Failure
 from otprune_lmms.engine.prepare import PreparedRequest
 from otprune_lmms.engine.requests import Request, RequestError, RequestKey
 from otprune_lmms.journal import RequestList, RequestPlace
 
-DocumentKey = tuple[str, int]
-"""Task and number of a document."""
-
 LeaveOut = Callable[[Sequence[Failure]], Collection[DocumentKey]]
-"""Called once before the first answer with the documents that cannot be used. Returns the
-documents to leave out besides, as another question about the same image; or raises."""
+"""Called once before the first answer with the documents that cannot be used. Returns further
+documents to leave out, as those that are scored together with one of them; or raises."""
 
 
 class RequestSet:
     """The requests of a run, each prepared or failed.
 
     Args:
-        requests: as given; one may be there several times.
+        requests: in order; one may occur several times.
 
     Attributes:
         requests: those that are not left out, in order.
-        different: the different ones among them.
-        prepared: by `Request.key`.
+        different: the same, each once.
+        prepared: prepared requests by `Request.key`.
         failed: documents that cannot be used.
 
     Raises:
-        RequestError: a request is there twice with different generation settings.
+        RequestError: a request occurs twice with different generation settings.
     """
 
     def __init__(self, requests: Sequence[Request]) -> None:
@@ -40,14 +37,14 @@ class RequestSet:
         self.failed: list[Failure] = []
 
     def add(self, request: Request, found: PreparedRequest | Failure) -> None:
-        """Note a prepared request, or why its document cannot be used."""
+        """Add a request's prepared form, or the reason why its document cannot be used."""
         if isinstance(found, Failure):
             self.failed.append(found)
         else:
             self.prepared[request.key] = found
 
     def leave_out(self, documents: Collection[DocumentKey]) -> None:
-        """Remove all requests of some documents."""
+        """Remove all requests about some documents."""
         for one in self.different:
             if (one.task, one.doc_id) in documents:
                 self.prepared.pop(one.key, None)
@@ -55,17 +52,17 @@ class RequestSet:
         self.requests = tuple(one for one in self.requests if one.key in self.prepared)
 
     def fail(self, reasons: Mapping[str, str]) -> None:
-        """Remove the documents of requests that turned out to be unanswerable.
+        """Remove the documents of requests whose images can no longer be read.
 
         Args:
-            reasons: by the request's digest.
+            reasons: why, by the request's digest.
         """
         failing = [one for one in self.different if self.prepared[one.key].digest in reasons]
         self.failed += [one.failure(reasons[self.prepared[one.key].digest]) for one in failing]
         self.leave_out({(one.task, one.doc_id) for one in failing})
 
     def unique(self) -> list[PreparedRequest]:
-        """Return one prepared request of each digest, as the first request that has it."""
+        """Return one prepared request of each digest, that of the first request with it."""
         found: dict[str, PreparedRequest] = {}
         for request in self.different:
             prepared = self.prepared[request.key]
@@ -73,7 +70,7 @@ class RequestSet:
         return list(found.values())
 
     def request_list(self, model: str, name: str, experiment: str) -> RequestList:
-        """Return what a journal notes of these requests, see `RequestList`."""
+        """Return these requests as the journal stores them, see `RequestList`."""
         requests = {
             RequestPlace(one.task, one.doc_id, one.index, one.repeat): self.prepared[one.key].digest
             for one in self.different
@@ -90,5 +87,5 @@ def _different(requests: Iterable[Request]) -> list[Request]:
     found: dict[RequestKey, Request] = {}
     for request in requests:
         if found.setdefault(request.key, request).generation != request.generation:
-            raise RequestError(f"{request.name} is asked twice with other generation settings")
+            raise RequestError(f"{request.name} has one request with different generation settings")
     return list(found.values())

@@ -1,4 +1,4 @@
-"""What is asked, and what is answered."""
+"""Requests to a model, and answers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,28 +11,29 @@ from otprune_lmms.documents import Failure
 RequestKind = Literal["generate", "loglikelihood"]
 
 RequestKey = tuple[str, str, int, int, str, int, str, str | None]
-"""Task, split, document, index, kind, repeat, context, continuation: what names a request within a
+"""Task, split, document, index, kind, repeat, context, continuation: identifies a request within a
 run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question about one document; two with the same `key` are the same request.
+    """One request about one document; two with the same `key` are the same request.
 
     Attributes:
         task: name of the benchmark, or id of the task.
         split: split of its dataset.
         doc_id: number of the document in the split.
         index: number of the request among those of its document.
-        context: the text that the task asks with; may place images with ``<image>``.
+        context: the task's text, without a chat template; may place images with ``<image>``.
         generation: generation settings of the task: ``max_new_tokens`` (1024), ``temperature``
             (0), ``top_p``, ``num_beams`` (1), ``until``, ``image_aspect_ratio``; others are
             ignored, as by lmms-eval's own wrapper.
         images: returns the document's images; called on worker threads, more than once.
-        kind: "generate" for an answer, "loglikelihood" for the loss of ``continuation``.
-        continuation: the answer whose loss is wanted.
-        video: the images are frames of a video.
-        repeat: tells samples of one question apart; matters with ``temperature > 0`` only.
+        kind: "generate" for a text, "loglikelihood" for the loss of ``continuation``.
+        continuation: the text whose loss is computed; None for "generate".
+        video: whether the images are frames of a video.
+        repeat: number of the sample where a request is sampled several times; it changes the answer
+            only with ``temperature > 0``.
     """
 
     task: str
@@ -49,34 +50,35 @@ class Request:
 
     @property
     def key(self) -> RequestKey:
-        """What names this request within a run."""
+        """What identifies this request within a run."""
         place = (self.task, self.split, self.doc_id, self.index)
         return (*place, self.kind, self.repeat, self.context, self.continuation)
 
     @property
     def name(self) -> str:
-        """The request in words, for messages."""
+        """The request's document in words, for messages."""
         return self.failure("").name
 
     def failure(self, reason: str) -> Failure:
-        """Return that the request's document cannot be used."""
+        """Return a `Failure` of the request's document."""
         return Failure(self.task, self.doc_id, self.split, reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said to one request under one config.
+    """A model's answer to one request under one pruning config.
 
     Attributes:
-        text: the answer; None for a loglikelihood.
-        loss: mean negative log-likelihood of the continuation's tokens, nats; None for text.
-        greedy: whether greedy decoding would have said the continuation; None for text.
-        kept: visual tokens of each image that were left after the last pruning.
-        candidates: visual tokens of each image before any pruning.
-        new_tokens: tokens written, or those of the continuation.
-        seconds: this request's share of its batch's time in the language model, pruning included;
-            ranking counts where it was done, once for many answers (`Engine`, ``rank_once``).
-        phases: seconds by phase (`otprune_lmms.engine.phases.PHASES`); empty unless asked for.
+        text: the generated text; None for a loglikelihood.
+        loss: mean negative log-likelihood of the continuation's tokens in nats; None for a text.
+        greedy: whether greedy decoding would give the continuation; None for a text.
+        kept: number of visual tokens of each image after the last pruning.
+        candidates: number of visual tokens of each image before any pruning.
+        new_tokens: generated tokens, or those of the continuation.
+        seconds: this request's share of its batch's time in the language model, pruning included. A
+            ranking that serves many answers counts for the batch that made it (`Engine`,
+            ``rank_once``).
+        phases: seconds by phase (`otprune_lmms.engine.phases.PHASES`); empty without times.
     """
 
     text: str | None = None
@@ -90,7 +92,7 @@ class Answer:
 
     @property
     def value(self) -> str | tuple[float, bool]:
-        """What lmms-eval expects back: the text, or (loss, greedy)."""
+        """The answer as lmms-eval takes it: the text, or (loss, greedy)."""
         if self.text is not None:
             return self.text
         return float(self.loss or 0.0), bool(self.greedy)
@@ -104,7 +106,7 @@ class DocumentError(RequestError):
     """A document that cannot be used: broken images, or a context that does not fit them.
 
     Attributes:
-        failure: what is wrong with which document.
+        failure: the document and the reason.
     """
 
     def __init__(self, failure: Failure) -> None:

@@ -1,4 +1,4 @@
-"""From prepared requests and visual tokens to answers."""
+"""Calls the model with prepared requests and visual tokens."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,24 +25,29 @@ class Responder:
 
     Args:
         model: the model.
-        watch: takes the times of each batch by phase; None for nothing but its seconds.
+        timer: takes the times of each batch by phase; None for its total time alone.
     """
 
-    def __init__(self, model: VisionLanguageModel, watch: PhaseTimer | None = None) -> None:
-        self.model, self.watch = model, watch
-        # A prompt comes once for every config.
+    def __init__(self, model: VisionLanguageModel, timer: PhaseTimer | None = None) -> None:
+        self.model, self.timer = model, timer
+        # Cached: a prompt is tokenised once for all configs.
         self._ids: Callable[[Prompt], Tensor] = lru_cache(maxsize=1024)(model.token_ids)
 
     def bind(self, pruning: Pruning | None, visual: Mapping[ImageKey, ImageTokens]) -> Respond:
-        """Return the function that answers requests of one batch under one pruning."""
+        """Return a function that answers requests of one batch under one pruning.
+
+        Args:
+            pruning: what is pruned; None for nothing.
+            visual: visual tokens of all the batch's images.
+        """
 
         def respond(requests: Sequence[PreparedRequest]) -> list[Answer]:
             begin = time.perf_counter()
             inputs = [self.model_input(one, visual) for one in requests]
-            if self.watch is None:
+            if self.timer is None:
                 answers = self._respond(requests, inputs, pruning, Trace())
             else:
-                answers = self._watched(self.watch, requests, inputs, pruning)
+                answers = self._timed(self.timer, requests, inputs, pruning)
             share = (time.perf_counter() - begin) / len(requests)
             return [replace(answer, seconds=share) for answer in answers]
 
@@ -69,18 +74,18 @@ class Responder:
             answer=answer,
         )
 
-    def _watched(
+    def _timed(
         self,
-        watch: PhaseTimer,
+        timer: PhaseTimer,
         requests: Sequence[PreparedRequest],
         inputs: Sequence[ModelInput],
         pruning: Pruning | None,
     ) -> list[Answer]:
         writes = requests[0].request.kind == "generate"
-        with watch.answer(self.model, writes) as timing:
+        with timer.answer(self.model, writes) as timing:
             answers = self._respond(requests, inputs, pruning, Trace(watch=timing.selecting))
             timing.dropped = any(one.kept != one.candidates for one in answers)
-        shares = watch.shares([keys_of(one) for one in requests])
+        shares = timer.shares([keys_of(one) for one in requests])
         return [replace(a, phases=share) for a, share in zip(answers, shares, strict=True)]
 
     def _respond(

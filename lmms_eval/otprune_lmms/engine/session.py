@@ -1,4 +1,4 @@
-"""What a journal says about the run that writes into it."""
+"""The journal's header about the run that writes into it."""
 
 import hashlib
 import logging
@@ -22,15 +22,15 @@ _PACKAGES = ("otprune", "llava", "otprune_lmms")
 def describe(journal: Journal, name: str, model: VisionLanguageModel) -> None:
     """Fill in a journal's header: model, device, dtype, versions, source code, process.
 
-    Answers are found again whatever the source code, since most changes of it change none; that it
-    has changed since they were written is said once.
+    Answers of other source code are reused, since most changes of the code change no answer; a
+    warning is logged if there are such answers.
     """
     source = source_hash()
     earlier = {one.get("source") for one in journal.sessions} - {source, None}
     if earlier:
         logger.warning(
-            "%s holds answers that other source code has written; if that code answers otherwise, "
-            "begin a new journal",
+            "%s holds answers that were written by other source code; if that code gives other "
+            "answers, begin a new journal",
             journal.folder,
         )
     journal.header.setdefault("models", {})[model.fingerprint] = name
@@ -44,7 +44,7 @@ def describe(journal: Journal, name: str, model: VisionLanguageModel) -> None:
 
 
 def source_hash() -> str:
-    """Return SHA-256 over the Python files of our packages."""
+    """Return SHA-256 over the Python files of our packages, as hex."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
         spec = find_spec(package)

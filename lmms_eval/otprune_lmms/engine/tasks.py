@@ -1,4 +1,4 @@
-"""From lmms-eval's tasks and instances to requests."""
+"""Makes requests of lmms-eval's tasks and instances."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +22,9 @@ def requests_of(
     *,
     failed: list[Failure] | None = None,
 ) -> list[Request]:
-    """Return the requests of an lmms-eval task that fall to one of ``world`` processes.
+    """Return the requests of an lmms-eval task for one of ``world`` processes.
 
-    Builds the task's instances, which it then holds (``task.instances``), as lmms-eval's evaluator
+    Builds the task's instances and stores them in it (``task.instances``), as lmms-eval's evaluator
     does; no model is needed.
 
     Args:
@@ -33,11 +33,12 @@ def requests_of(
         rank: number of this process.
         world: number of processes.
         limit: documents from the start; None for all.
-        failed: takes the documents whose requests cannot be built; None: the first is an error.
+        failed: documents whose requests cannot be built are appended to it; None: the first is an
+            error.
 
     Raises:
-        RequestError: a kind of request that is no question about images.
-        DocumentError: without ``failed`` a document whose requests cannot be built.
+        RequestError: a kind of request other than "generate_until" and "loglikelihood".
+        DocumentError: without ``failed``: a document whose requests cannot be built.
         ValueError: the task has no documents, or none that can be used.
     """
     broken = build_requests(task, limit, rank, world)
@@ -59,18 +60,19 @@ def requests_from(
 ) -> list[Request]:
     """Return the requests of lmms-eval instances, one each, in order.
 
-    An instance that is there several times stands for repeated samples; what lmms-eval clones to
-    give all processes as many requests is one request with what it was cloned from.
+    An instance that occurs several times is sampled several times (`Request.repeat`). Clones, which
+    lmms-eval adds so that all processes have equally many instances, equal their original request.
 
     Args:
-        instances: with ``args`` as lmms-eval 0.7 lays them out for "simple" models.
-        datasets: for each task, by its id, its splits.
-        failed: takes the documents whose continuation cannot be read; None: the first is an error.
+        instances: with ``args`` in lmms-eval 0.7's order for "simple" models.
+        datasets: splits of each task's data, by the task's id.
+        failed: documents whose continuation cannot be read are appended to it; None: the first is
+            an error.
         task_name: ``task`` of the requests; None for the id of each instance's own task.
 
     Raises:
-        RequestError: a kind of request that is no question about images.
-        DocumentError: without ``failed`` a document whose continuation cannot be read.
+        RequestError: a kind of request other than "generate_until" and "loglikelihood".
+        DocumentError: without ``failed``: a document whose continuation cannot be read.
     """
     videos: dict[tuple[str, str], Sequence[bool] | None] = {}
     repeats: dict[int, int] = {}

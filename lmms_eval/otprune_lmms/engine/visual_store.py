@@ -1,4 +1,4 @@
-"""Visual tokens of images, encoded once and held for later batches."""
+"""A cache of visual tokens: images are encoded once and held for later batches."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -11,15 +11,15 @@ ImageKey = tuple[str, str | None]
 
 
 def keys_of(one: PreparedRequest) -> list[ImageKey]:
-    """Return the images of a request."""
+    """Return the keys of a request's images."""
     return [(image, one.prompt.image_view) for image in one.images]
 
 
 class VisualStore:
-    """Visual tokens of the images used last, up to a number of bytes.
+    """Visual tokens of the images used most recently.
 
     Args:
-        limit: bytes; what one batch needs is held even if it is more.
+        limit: bytes after `shrink`; until then the store may be larger.
     """
 
     def __init__(self, limit: int) -> None:
@@ -27,19 +27,19 @@ class VisualStore:
         self._held: OrderedDict[ImageKey, ImageTokens] = OrderedDict()
 
     def __contains__(self, key: ImageKey) -> bool:
-        """Whether an image is there."""
+        """Whether an image is held."""
         return key in self._held
 
     def missing(self, keys: Iterable[ImageKey]) -> list[ImageKey]:
-        """Return the images that are not there, each once, in order."""
+        """Return the keys that are not held, each once, in order."""
         return [key for key in dict.fromkeys(keys) if key not in self._held]
 
     def put(self, tokens: Mapping[ImageKey, ImageTokens]) -> None:
-        """Hold images."""
+        """Add images."""
         self._held.update(tokens)
 
     def take(self, keys: Iterable[ImageKey]) -> dict[ImageKey, ImageTokens]:
-        """Return images that are there, and count them as used last."""
+        """Return images that are held, and mark them as used most recently."""
         found = {}
         for key in dict.fromkeys(keys):
             self._held.move_to_end(key)
@@ -47,7 +47,7 @@ class VisualStore:
         return found
 
     def shrink(self) -> None:
-        """Drop what was used longest ago, down to the limit."""
+        """Drop the least recently used images, down to the limit."""
         size = sum(tokens.nbytes for tokens in self._held.values())
         while size > self.limit and self._held:
             _, tokens = self._held.popitem(last=False)

@@ -1,1 +1,1 @@
-"""Experiments: a YAML file in, tables with their origin out."""
+"""Experiments: from a YAML file through answers in a journal to a results folder."""

@@ -1,4 +1,4 @@
-"""Answer what experiments ask, into a journal, each model loaded once."""
+"""Answers the requests of experiments into a journal; each model is loaded once."""
 
 import gc
 import logging
@@ -13,10 +13,9 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from otprune.cost import DecoderShape
-from otprune_lmms.documents import Failure
+from otprune_lmms.documents import DocumentKey, Failure
 from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut
 from otprune_lmms.engine.answers import added
-from otprune_lmms.engine.request_set import DocumentKey
 from otprune_lmms.experiments.outcome import Stopwatch
 from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup
 from otprune_lmms.experiments.shard import Shard
@@ -27,20 +26,20 @@ from otprune_lmms.models import ModelSource, VisionLanguageModel, load_model
 logger = logging.getLogger(__name__)
 
 _PATIENCE = timedelta(days=14)
-"""How long a process waits for the others: as long as their documents may take."""
+"""Longest time that a process waits for the others to answer their documents."""
 
 _EVERYTHING = Shard(1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSummary:
-    """What was asked of a model at one place of a task.
+    """One request to a model, as records and samples need it.
 
     Attributes:
         prompt: the task's text, without the chat template.
-        images: hashes of the images' content.
-        text_tokens: of the prompt, the chat template's included.
-        digest: what the journal finds the answers by.
+        images: `image_hash` of each image.
+        text_tokens: text tokens of the prompt, the chat template's included.
+        digest: key of the request in the journal.
     """
 
     prompt: str
@@ -54,12 +53,12 @@ class AnsweredModel:
     """One model, after it has answered.
 
     Attributes:
-        plan: what it was asked.
-        fingerprint: of the model.
-        shape: of its decoder.
-        requests: by task and place, of all processes.
-        failed: documents that could not be used, of all processes, by task.
-        counts: of all processes.
+        plan: its requests and pruning configs.
+        fingerprint: the model's fingerprint.
+        shape: sizes of its decoder.
+        requests: its requests by task and place, of all processes.
+        failed: documents that could not be used, by task, of all processes.
+        counts: counts of the work, of all processes.
     """
 
     plan: ModelPlan
@@ -77,7 +76,7 @@ class AnswerOptions:
     Attributes:
         journal: folder of finished answers.
         shard: the part to answer; None for all.
-        progress: whether to show how far it is.
+        progress: whether to show progress.
         eval_time: take each answer's times by phase, see `Engine`.
     """
 
@@ -89,16 +88,16 @@ class AnswerOptions:
 
 Review = Callable[[TaskGroup, Sequence[Failure]], Collection[DocumentKey]]
 """Called before the first answer of a group with the documents of all processes that cannot be
-asked about. Returns the documents that need no answer because of them; or raises."""
+used. Returns the documents that need no answer because of them; or raises."""
 
 WithModel = Callable[[ModelPlan, VisionLanguageModel], None]
-"""Called with each model after it has answered, before it is let go of."""
+"""Called with each model after it has answered, before it is freed."""
 
 
 def process_state() -> PartialState:
-    """Return this process's place among those of a launcher (accelerate, torchrun).
+    """Return this process's state among those of a launcher (accelerate, torchrun).
 
-    The first call decides how the processes talk to each other.
+    The first call sets up their communication.
     """
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
@@ -123,24 +122,24 @@ def answer_models(
 ) -> list[AnsweredModel]:
     """Answer all requests to some models, each request under each config once.
 
-    What the journal has is not done again. Processes of a launcher share the documents of a shard,
-    and several shards may write into one journal at once. A document that cannot be used is
-    left out and reported, or an error where a plan is ``strict``.
+    Answers in the journal are not made again. Processes of a launcher share the documents of a
+    shard, and several shards may write into one journal at once. A document that cannot be used is
+    left out and reported, or is an error where a plan is ``strict``.
 
     Args:
-        plans: of the models.
-        tasks: the tasks that they name, loaded.
-        options: journal, shard, messages.
-        watch: adds up how long loading and answering take.
+        plans: one for each model.
+        tasks: the tasks of the plans, loaded.
+        options: journal, shard, progress, times.
+        watch: adds up the time of loading and answering.
         review: see `Review`.
         with_model: see `WithModel`.
 
     Returns:
-        Each model; what was asked is complete in the first process only.
+        Each model with the requests of all processes.
 
     Raises:
-        ValueError: a checkpoint that is not there or does not fit, a config that it cannot carry
-            out; what ``review`` raises.
+        ValueError: a checkpoint is missing or of another kind, a model does not support a config,
+            or ``review`` raises it.
         RuntimeError: see `Engine` and `Journal`.
     """
     state = process_state()
@@ -221,7 +220,7 @@ def _reviewed(
 def _note(
     own: AnsweredModel, group: TaskGroup, answers: Answers, model: VisionLanguageModel
 ) -> None:
-    """Note what was asked in a group, by task and place."""
+    """Add a group's requests, by task and place."""
     for request in answers.requests:
         prepared = answers.prepared(request)
         data = TaskData(group.folder, group.seed_video, request.task)
@@ -235,7 +234,7 @@ def _note(
 
 
 def _gathered(own: AnsweredModel) -> AnsweredModel:
-    """Return a model with what all processes asked; complete in every process."""
+    """Return a model with the requests of all processes, in every process."""
     everyone: list[AnsweredModel] = gather_object([own])
     requests: dict[TaskData, dict[RequestPlace, RequestSummary]] = defaultdict(dict)
     failed: dict[TaskData, list[Failure]] = defaultdict(list)
@@ -249,6 +248,6 @@ def _gathered(own: AnsweredModel) -> AnsweredModel:
 
 
 def mean_text_tokens(requests: Mapping[RequestPlace, RequestSummary]) -> float:
-    """Return the mean text tokens of some prompts, to two decimals; 0 for none."""
+    """Return the mean text tokens of some requests, to two decimals; 0 for none."""
     counts = [one.text_tokens for one in requests.values()]
     return round(sum(counts) / len(counts), 2) if counts else 0.0

@@ -1,4 +1,4 @@
-"""Experiments as YAML: every value checked before anything loads."""
+"""Experiments as YAML files; every value is checked before a model or data is loaded."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,22 +22,22 @@ _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 _RENAMED = {"cells": "pruning", "conversation": "chat_template"}
-"""Keys of earlier versions, and what they are called now."""
+"""Keys of earlier versions, and their names now."""
 
 
 class ConfigError(ValueError):
-    """An experiment that cannot be: the file, the key, the rule and the value."""
+    """An invalid experiment; the message has the file, the key, the rule and the value."""
 
 
 class ModelChoice(ConfigSection):
     """A model of the experiment.
 
     Attributes:
-        name: what the table calls it.
-        pretrained: a hub id, or a folder; "./" and "../" start from the experiment's own folder.
+        name: its name in tables.
+        pretrained: a hub id, or a folder; "./" and "../" are relative to the experiment's file.
         dtype: of the weights; None for float32 on a CPU, float16 on a GPU.
         chat_template: name of the model's chat template; None for its usual one.
-        batch_size: prompts at once; halved when memory runs out.
+        batch_size: requests in one call of the language model; halved where memory runs out.
         model_base: the base model of an adapter or of projector weights.
         attn_implementation: as in transformers; None for its choice.
         device: "cuda", "cpu"; None for a GPU where there is one.
@@ -58,11 +58,11 @@ class ModelChoice(ConfigSection):
         return self
 
     def source(self, folder: Path, device: str | None = None) -> ModelSource:
-        """Return what is to be loaded; everything that decides the model's answers.
+        """Return which model to load, with everything that decides its answers.
 
         Args:
-            folder: where relative checkpoint folders start.
-            device: where the model goes if the experiment does not say.
+            folder: of the experiment's file; relative checkpoint folders start there.
+            device: device of the model if the experiment gives none.
         """
         return ModelSource(
             checkpoint(self, folder),
@@ -96,8 +96,8 @@ class PublishedRow(ConfigSection):
 
     Attributes:
         source: paper and table.
-        row: what the paper calls it.
-        model: which of the experiment's models it is about.
+        row: its name in the paper.
+        model: name of one of the experiment's models.
         scores: by task id, in the units of the table's columns.
     """
 
@@ -111,21 +111,21 @@ class Experiment(ConfigSection):
     """One table: models x configs x tasks.
 
     Attributes:
-        name: of the folders ``results/<name>`` and ``logs/<name>``.
-        title: of the table.
+        name: name of its results folder.
+        title: title of the table.
         suite: "mini" for the embedded data, "hub" for the benchmarks' own, or a folder of lmms-eval
-            task files (``./my_tasks``) whose entries replace those of the stock tasks.
+            task files (``./my_tasks``) whose entries replace those of lmms-eval's tasks.
         models: at least one.
         tasks: names of benchmarks.
         pruning: the pruning configs.
         limit: documents of each task, from the start; None for all.
         java: "required": without Java nothing runs where captions are scored; "optional": caption
             metrics are then marked as missing.
-        seed_video: frames shown of a benchmark's videos: the first as in the released fork, or all.
+        seed_video: frames shown of a video: the first, as in the released fork, or all.
         workers: threads that read and prepare images.
-        strict: the first document that cannot be used (a broken image) is an error; else
-            such documents are left out of every row, and said.
-        picture: whether a picture of kept patches is made.
+        strict: whether a document that cannot be used (a broken image) is an error; otherwise such
+            documents are left out of every row and reported.
+        picture: whether kept patches are drawn on an image.
         published: numbers from papers, shown below the table.
     """
 
@@ -158,7 +158,7 @@ class Experiment(ConfigSection):
         return self
 
     def task_limits(self) -> dict[str, int | None]:
-        """Return the limit of each task, groups of benchmarks spelt out.
+        """Return the limit of each task, groups of benchmarks expanded.
 
         A limit is raised where it would cut documents that are scored as one.
         """
@@ -178,11 +178,11 @@ def _distinct(name: str, values: list[str]) -> None:
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Return the experiment of a YAML file, checkpoint folders resolved.
+    """Return the experiment of a YAML file; its checkpoint and task folders must exist.
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key, an impossible value, a folder that is
-            not there; the message names file and key.
+        ConfigError: no such file, no YAML, an unknown key, an impossible value, a missing folder;
+            the message names file and key.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -207,14 +207,19 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def task_folder(experiment: Experiment, folder: Path) -> Path | None:
-    """Return the folder of task files of an experiment; None for the stock tasks' own data."""
+    """Return the folder of an experiment's task files; None for the benchmarks' own data.
+
+    Args:
+        experiment: the experiment.
+        folder: of its file; a relative suite starts there.
+    """
     if experiment.suite.startswith("."):
         return (folder / experiment.suite).resolve()
     return {"mini": TASKS / "mini", "hub": None}[experiment.suite]
 
 
 def checkpoint(model: ModelChoice, folder: Path) -> str:
-    """Return the hub id or folder of a model, relative folders taken from ``folder``."""
+    """Return a model's hub id or folder; a relative one starts at ``folder``."""
     named = model.pretrained
     return str((folder / named).resolve()) if named.startswith(".") else named
 

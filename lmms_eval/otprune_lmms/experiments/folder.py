@@ -1,4 +1,4 @@
-"""Write the results folder of an experiment: records, samples, manifest, what was measured."""
+"""Writes the results folder of an experiment: records, samples, manifest, measurements."""
 
 import json
 import shutil
@@ -21,20 +21,20 @@ from otprune_lmms.results.samples import SAMPLES, write_samples
 def write_results(
     experiment: Experiment, outcome: Outcome, output: Path, command: str, seconds: float
 ) -> None:
-    """Write what a run found into its results folder.
+    """Write the outcome of a run into its results folder.
 
-    Pages and figures that reporting has made of other records are removed, and so are diagnostics
-    and kept patches of an earlier run: a folder never holds a page of other numbers than its own.
+    If the records change, pages, figures, diagnostics and kept patches of the earlier run are
+    removed, so that a folder never has a page of other numbers than its own.
 
     Args:
-        experiment: what was run.
-        outcome: what it found.
-        output: the results folder.
-        command: that ran it, as a shell takes it again.
+        experiment: the experiment.
+        outcome: outcome of its run.
+        output: the results folder; created if it does not exist.
+        command: command of the run, quoted for a shell.
         seconds: wall time of the whole run.
 
     Raises:
-        OutputError: a file cannot be written (disk full, read-only); it is then as it was.
+        OutputError: a file cannot be written (disk full, read-only); it is then unchanged.
     """
     content = _manifest(experiment, outcome, command, seconds)
     output.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _remove(folder: Path, names: tuple[str, ...]) -> None:
 def _manifest(
     experiment: Experiment, outcome: Outcome, command: str, seconds: float
 ) -> dict[str, Any]:
-    """Return what a run was: origin, experiment, versions, data, counts, time and memory."""
+    """Return the manifest of a run: origin, experiment, versions, data, counts, time, memory."""
     where = origin(command)
     run = {
         "commit": where["commit"],
@@ -98,10 +98,9 @@ def _config(config: PruningConfig) -> dict[str, Any]:
 
 
 def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the manifest of a run, after those of earlier runs of the same experiment.
+    """Return the manifest with the earlier runs of the same experiment before this one.
 
-    A run that took all its answers from the journal leaves the origin as it was: that of the run
-    that generated them.
+    A run that took all answers from the journal keeps the origin of the run that generated them.
     """
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -118,5 +117,5 @@ def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _experiment(content: dict[str, Any]) -> Experiment:
-    """Return a manifest's experiment; one written before a setting existed has its default."""
+    """Return a manifest's experiment; keys that did not exist when it was written are defaults."""
     return Experiment.model_validate_json(json.dumps(content["experiment"]))

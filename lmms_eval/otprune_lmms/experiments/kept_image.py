@@ -1,4 +1,4 @@
-"""What the settings of an experiment keep of one image, as data for a picture."""
+"""Which patches an experiment's pruning configs keep of one image, as data for a figure."""
 
 import logging
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def configs_to_show(configs: Sequence[PruningConfig]) -> list[PruningConfig]:
-    """Return one config of each method, that of the smallest keep ratio.
+    """Return one config of each method: that of the smallest keep ratio.
 
-    Before the language model, or by a schedule; a schedule without a budget where there is none
-    with a keep ratio.
+    Only configs that prune before the language model or by a schedule are considered; a schedule
+    without a budget is returned if its method has no config with a keep ratio.
     """
     shown: dict[str, PruningConfig] = {}
     for config in configs:
@@ -38,17 +38,19 @@ def first_kept_image(
 ) -> KeptImage | None:
     """Return what one config of each method keeps of the first image among some requests.
 
-    None, with a line in the log, where there is no such picture.
+    None, with a warning in the log, where there is no suitable image or config.
     """
     shown = configs_to_show(configs)
     first = next((request for request in requests if request.images()), None)
     if first is None or not shown:
-        logger.warning("no picture of kept patches: no image, or no method before the model")
+        logger.warning(
+            "no figure of kept patches: no image, or no method that prunes before the model"
+        )
         return None
     try:
         return kept_image(model, first, shown)
     except ValueError as error:
-        logger.warning("no picture of kept patches: %s", error)
+        logger.warning("no figure of kept patches: %s", error)
         return None
 
 
@@ -58,31 +60,31 @@ def kept_image(
 ) -> KeptImage:
     """Return what configs keep of a request's image.
 
-    Of several prunings of a config the last one counts; of a merger the patches in whose places its
-    tokens stand.
+    Of a config that prunes at several layers, the tokens after the last one are shown; of a merger,
+    the patches at the positions of its tokens.
 
     Args:
         model: the model.
-        request: asks about one image.
-        configs: settings.
+        request: a request about one image.
+        configs: pruning configs.
 
     Raises:
-        ValueError: a request without a single image; an image whose tokens are no single raster of
-            patches (several tiles).
+        ValueError: the request has no image or several, or the image's tokens are no single raster
+            of patches (several tiles).
         DocumentError: the image cannot be read.
     """
     preparer = RequestPreparer(model, "", "first_frame")
     prepared = preparer.prepare(request)
     images = preparer.images(request)
     if len(images) != 1:
-        raise ValueError(f"a picture of kept patches needs one image, got {len(images)}")
+        raise ValueError(f"a figure of kept patches needs one image, got {len(images)}")
     pixels = model.preprocess(images[0], prepared.prompt.image_view)
     views = model.image_views(pixels)
     prunings = [config.pruning for config in configs]
     needs = frozenset().union(*(one.needs for one in prunings if one is not None))
     (visual,) = model.encode([pixels], needs)
     if len(views) > 1 or visual.grid is None:
-        raise ValueError("a picture of kept patches needs an image of a single tile")
+        raise ValueError("a figure of kept patches needs an image of a single tile")
     row = ModelInput(
         model.token_ids(prepared.prompt), (visual,), (image_number(prepared.images[0]),)
     )
@@ -96,9 +98,9 @@ def kept_image(
 
 
 def kept_mask(trace: Trace, view: ImageView) -> np.ndarray:
-    """Return the patches of a call's first image that are left at the end, [rows columns].
+    """Return which patches of a call's first image are kept at the end, bool [rows columns].
 
-    A merged token that stands for no single patch has none.
+    A merged token without a position of its own has no patch.
     """
     if not trace.kept:
         return view.tokens >= 0

@@ -1,4 +1,4 @@
-"""Documents that cannot be used: left out under every setting alike, counted, and said."""
+"""Documents that cannot be used: they are left out under every pruning config, and reported."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,22 +9,21 @@ from otprune_lmms.scoring import TaskScorer
 logger = logging.getLogger(__name__)
 
 _NAMED = 5
-"""Documents of a task that a message names; of more, how many there are."""
+"""Most documents of a task that a message names."""
 
 
 def left_out(failures: Iterable[Failure], scorers: Mapping[str, TaskScorer]) -> list[Failure]:
     """Return the documents that are left out of an experiment, in order, each once.
 
-    Those that cannot be used, those whose requests cannot be built, and those that are
-    scored as one with any of them.
+    These are the documents that cannot be used, those whose requests cannot be built, and those
+    that are scored as one with any of them.
 
     Args:
         failures: of all processes and models.
-        scorers: the tasks, by name.
+        scorers: scorers of the tasks by name.
 
     Raises:
-        ValueError: more than half of a task's documents: no accident, but data or code that the
-            task cannot work with.
+        ValueError: more than half of a task's documents: then the data or the task's code is wrong.
     """
     known = {(one.task, one.doc_id): one for one in sorted(failures, reverse=True)}
     found = []

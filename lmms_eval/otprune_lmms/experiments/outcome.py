@@ -1,4 +1,4 @@
-"""What a run of an experiment found."""
+"""The outcome of a run of an experiment."""
 
 import time
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from otprune_lmms.results.kept_image import KeptImage
 
 @dataclass
 class Outcome:
-    """What a run of an experiment found.
+    """The outcome of a run of an experiment.
 
     Attributes:
         records: one for each model, setting, task and metric (`results.records.COLUMNS`).
         samples: columns of the samples of each model, setting and task (`results.samples.SCHEMA`).
         diagnostics: distances of kept tokens (`results.diagnostics.COLUMNS`); None if not measured.
-        kept_image: what settings keep of one image; None without a picture.
-        data: documents and fingerprint of each task.
+        kept_image: kept patches of one image; None if not wanted.
+        data: number of documents and fingerprints of each task.
         failed: documents that are left out of every row, fields of `Failure`.
         models: fingerprint of each model.
         shapes: sizes of each model's decoder (`otprune.cost.DecoderShape`).
         text_tokens: mean text tokens of a prompt, the chat template's included, by model and task.
-        counts: what the engine did for each model; of a sweep for all experiments together.
-        seconds: wall time by phase; of a sweep for all experiments together.
+        counts: `Counts` of each model, over all experiments of the sweep.
+        seconds: wall time by phase, over all experiments of the sweep.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)

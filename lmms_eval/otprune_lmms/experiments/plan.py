@@ -1,8 +1,8 @@
-"""What several experiments ask, put together: each request under each config once.
+"""The plan of a sweep: the requests of several experiments to each model, each once.
 
 Experiments of one sweep often share a model, tasks and configs: a ratio study and a layer study
-both have the unpruned model and the usual ratio. Put together, a model is loaded once, an image
-encoded once and ranked once for all of them, and no answer is made twice.
+both have the unpruned model and the usual ratio. In one plan a model is loaded once, an image is
+encoded and ranked once for all of them, and no answer is made twice.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,12 +25,12 @@ class Source(NamedTuple):
 
 
 class TaskData(NamedTuple):
-    """Which documents a task name stands for, and how its videos are shown.
+    """A task with the source of its documents.
 
     Attributes:
-        folder: of the task files; None for the stock tasks' own data.
+        folder: folder of the task files; None for the benchmarks' own data.
         seed_video: how videos are shown.
-        task: its name.
+        task: the benchmark's name, or the task's id.
     """
 
     folder: Path | None
@@ -40,13 +40,13 @@ class TaskData(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskGroup:
-    """Tasks that a model is asked under the same configs.
+    """Tasks that a model answers under the same pruning configs.
 
     Attributes:
-        tasks: with the limit of each; a task may be there with several.
-        folder: of the task files; None for the stock tasks' own data.
+        tasks: names and limits; a task may occur with several limits.
+        folder: folder of the task files; None for the benchmarks' own data.
         seed_video: how videos are shown.
-        configs: the settings.
+        configs: the pruning configs.
     """
 
     tasks: tuple[tuple[str, int | None], ...]
@@ -56,20 +56,20 @@ class TaskGroup:
 
     @property
     def data(self) -> tuple[Path | None, SeedVideo]:
-        """Where the documents come from, and how videos are shown."""
+        """Folder of the task files, and how videos are shown."""
         return self.folder, self.seed_video
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What one model is asked.
+    """Tasks and pruning configs of one model.
 
     Attributes:
-        model: as the first experiment that has it describes it.
-        source: what is loaded.
-        names: of the experiments that ask it.
+        model: the model's entry in the first experiment that has it.
+        source: which model to load.
+        names: names of the experiments that have it.
         workers: threads that read images.
-        strict: whether a document that cannot be used is an error, as one of them wants.
+        strict: whether a document that cannot be used is an error: if any experiment is strict.
         groups: one for each set of configs.
     """
 
@@ -81,7 +81,7 @@ class ModelPlan:
     groups: tuple[TaskGroup, ...]
 
     def only(self, configs: Collection[PruningConfig]) -> "ModelPlan":
-        """Return what is asked under some of the configs."""
+        """Return the plan of some of the configs."""
         kept = [
             replace(one, configs=tuple(c for c in one.configs if c in configs))
             for one in self.groups
@@ -95,13 +95,14 @@ class ModelPlan:
 
 
 def plan_of(sources: Sequence[Source], shard: Shard | None = None) -> list[ModelPlan]:
-    """Return what experiments ask of each model, or a shard's part of it.
+    """Return the plan of each model, or a shard's part of it.
 
-    Shards by configs count the pairs of model and config through all experiments, so that no two
-    shards have one in common; shards by documents leave everything as it is.
+    Shards by configs split the pairs of model and config of all experiments, so that no two shards
+    share a pair. Shards by documents have the whole plan; they split the documents
+    (`Shard.place`).
 
     Raises:
-        ConfigError: a name that stands for different models, or for different experiments.
+        ConfigError: two models or two experiments have the same name.
     """
     check_names(sources)
     collected: dict[ModelSource, _Collected] = {}
@@ -123,7 +124,7 @@ def plan_of(sources: Sequence[Source], shard: Shard | None = None) -> list[Model
 
 
 class _Collected:
-    """What one model is asked, collected experiment by experiment."""
+    """The tasks and pruning configs of one model, collected experiment by experiment."""
 
     def __init__(self, model: ModelChoice, source: ModelSource, workers: int) -> None:
         self.model, self.source, self.workers = model, source, workers
@@ -157,7 +158,7 @@ class _Collected:
 
 
 def check_names(sources: Sequence[Source]) -> None:
-    """Raise ``ConfigError`` for a name that stands for different models or experiments."""
+    """Raise ``ConfigError`` if two models or two experiments have the same name."""
     known: dict[str, ModelSource] = {}
     names = [experiment.name for experiment, _ in sources]
     twice = sorted({name for name in names if names.count(name) > 1})

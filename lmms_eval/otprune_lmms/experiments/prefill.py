@@ -1,8 +1,8 @@
-"""How many visual tokens each layer of a prefill processes, and the multiply-adds of that.
+"""The visual tokens that each layer of a prefill processes, and its multiply-adds.
 
-Where tokens are dropped once, what was measured says it: the tokens of an image before and after.
-A method that drops tokens at several layers leaves what its schedule says, so its config, the
-image's tokens and the decoder tell the tokens of every layer.
+If tokens are dropped once, both follow from the measured numbers of tokens before and after. If a
+method drops tokens at several layers, the tokens of every layer follow from its schedule, the
+image's number of tokens and the decoder.
 """
 
 import math
@@ -17,16 +17,16 @@ from otprune_lmms.pruning_config import PruningConfig
 CONVENTIONS = get_args(Convention)
 
 LayerTokens = tuple[float, int]
-"""So many tokens through so many layers."""
+"""(tokens, layers): a number of tokens that a number of layers process."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTokens:
-    """Visual tokens of one prompt, by image.
+    """Numbers of visual tokens of one prompt's images.
 
     Attributes:
-        kept: after the last pruning.
-        visual: before any pruning.
+        kept: of each image, after the last pruning.
+        visual: of each image, before any pruning.
     """
 
     kept: tuple[int, ...]
@@ -53,8 +53,8 @@ def mean_prefill(
     """Return the prefill of the mean of some prompts under a config.
 
     Args:
-        config: the setting.
-        shape: the decoder.
+        config: the pruning config.
+        shape: sizes of the decoder.
         prompts: at least one.
         text: mean text tokens of a prompt, the system's and the template's included.
     """
@@ -76,14 +76,14 @@ def mean_prefill(
 def multiply_adds(
     shape: DecoderShape, segments: Sequence[LayerTokens], convention: Convention
 ) -> float:
-    """Return the multiply-adds of a prefill of segments.
+    """Return the multiply-adds of a prefill.
 
-    Means need not be whole: between two whole counts the cost is taken as a line, which is off by
-    less than a quarter of one token's attention.
+    Numbers of tokens are means and need not be integers: the cost is interpolated linearly between
+    two integers, an error of less than a quarter of one token's attention.
     """
 
     def whole(count: int, layers: int) -> int:
-        # One layer's worth, times the layers that process as many.
+        # The formula is for all layers; each costs the same.
         return prefill_multiply_adds(shape, count, convention) * layers // shape.layers
 
     total = 0.0
@@ -96,7 +96,7 @@ def multiply_adds(
 def _by_schedule(
     config: PruningConfig, shape: DecoderShape, prompts: Sequence[PromptTokens]
 ) -> tuple[tuple[float, ...], float] | None:
-    """Return the visual tokens of a mean prompt that enter each layer, and its mean images.
+    """Return a mean prompt's visual tokens at each layer's input, and its mean number of images.
 
     None for a method without a schedule. An image's end-of-row tokens count like patches.
     """
@@ -115,7 +115,7 @@ def _by_schedule(
 def _over_layers(
     config: PruningConfig, shape: DecoderShape, prompts: Sequence[PromptTokens]
 ) -> float | None:
-    """Return the tokens of an image that enter a layer where they are dropped once."""
+    """Return an image's tokens at a layer's input, mean over layers, if tokens are dropped once."""
     kept = [count for one in prompts for count in one.kept]
     visual = [count for one in prompts for count in one.visual]
     if not visual:

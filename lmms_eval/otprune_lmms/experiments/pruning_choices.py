@@ -1,4 +1,4 @@
-"""The pruning settings of an experiment, and what all its entries have in common."""
+"""The pruning configs of an experiment file, and the base class of all its sections."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -10,13 +10,13 @@ from otprune_lmms.pruning_config import PruningConfig, takes_text
 
 
 class ConfigSection(BaseModel):
-    """Frozen, strict, without unknown keys."""
+    """A section of an experiment file: frozen, without type coercion or unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def once(name: str) -> Any:
-    """Return a rule for a tuple: no value twice."""
+    """Return a pydantic validator: a tuple's values must be distinct."""
 
     def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
         twice = sorted({str(value) for value in values if values.count(value) > 1})
@@ -50,7 +50,7 @@ BudgetChoice = Mapping[str, Any]
 def budget_choices(
     keep_ratios: Sequence[float] | None, keep_counts: Sequence[int] | None
 ) -> list[Any]:
-    """Return how much is kept, as configs take it: shares first."""
+    """Return the fields of each budget, ratios first."""
     shares = [{"keep_ratio": ratio} for ratio in keep_ratios or ()]
     return shares + [{"k": count} for count in keep_counts or ()]
 
@@ -62,11 +62,11 @@ class MethodChoice(ConfigSection):
         method: a name of `otprune.PRUNERS`.
         settings: its own settings, ``preset``, and ``positions``, ``keep_newlines``, ``compat``,
             ``match``.
-        seeds: of a random method; the table shows their mean.
-        keep_ratios: shares kept, instead of the experiment's.
-        keep_counts: visual tokens kept, instead of the experiment's.
-        layers: where it prunes, instead of the experiment's.
-        own_schedule: a layer pruner's schedule as it is, without a budget.
+        seeds: seeds of a random method; tables show their mean.
+        keep_ratios: keep ratios instead of the experiment's.
+        keep_counts: numbers of kept visual tokens instead of the experiment's.
+        layers: layers instead of the experiment's.
+        own_schedule: whether a layer pruner uses its schedule unchanged, without a budget.
     """
 
     method: str
@@ -113,19 +113,19 @@ class MethodChoice(ConfigSection):
         for name, value in given.items():
             if value is not None:
                 raise ValueError(
-                    f"own_schedule takes {self.method} as it is, without {name}; for both list the "
+                    f"own_schedule uses {self.method} unchanged, without {name}; for both list the "
                     "method twice"
                 )
 
     def configs(
         self, budgets: Sequence[BudgetChoice], layers: Sequence[int], match: Match | None = None
     ) -> list[PruningConfig]:
-        """Return the method's configs, its own budgets and layers before those given.
+        """Return the method's configs; its own budgets and layers replace the experiment's.
 
         Args:
-            budgets: of the experiment.
-            layers: of the experiment.
-            match: what its budgets are about.
+            budgets: budgets of the experiment.
+            layers: layers of the experiment.
+            match: what the experiment's budgets count, see `PruningConfig`.
         """
         seeds = [{}] if self.seeds is None else [{"seed": seed} for seed in self.seeds]
         if self.own_schedule:
@@ -154,16 +154,15 @@ def _method(value: Any) -> Any:
 
 
 class PruningChoices(ConfigSection):
-    """The pruning settings of the experiment: methods x budgets x layers.
+    """The pruning configs of the experiment: methods x budgets x layers.
 
     Attributes:
         methods: names, or entries with settings of their own.
-        keep_ratios: shares of the visual tokens kept, in (0, 1]; 0.098 where no budget is given.
-        keep_counts: visual tokens kept of each image; of several tiles together.
+        keep_ratios: shares of the visual tokens kept, in (0, 1]; 0.098 if no budget is given.
+        keep_counts: numbers of visual tokens kept of each image, of all its tiles together.
         layers: 0 prunes before the language model, L >= 1 at the input of its layer L.
-        match: what the budgets are about, see `PruningConfig`; a method's settings may say
-            otherwise.
-        unpruned: whether the unpruned model takes part; relative scores need it.
+        match: what the budgets count, see `PruningConfig`; a method's settings take precedence.
+        unpruned: whether the unpruned model is included; relative scores need it.
     """
 
     methods: Annotated[

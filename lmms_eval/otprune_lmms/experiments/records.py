@@ -1,4 +1,4 @@
-"""From answers and scores to the lines of ``records.csv`` and ``samples.parquet``."""
+"""Makes the lines of ``records.csv`` and ``samples.parquet`` from answers and scores."""
 
 import json
 from collections import defaultdict
@@ -20,11 +20,11 @@ from otprune_lmms.scoring import Sample, TaskScore
 PlacedAnswer = tuple[RequestPlace, Answer]
 
 AnswerValues = dict[int, tuple[Any, ...]]
-"""Answers under one config to one task, by document, in the order of its requests."""
+"""Values of the answers to one task under one config, by document, in the requests' order."""
 
 
 def answer_values(answers: Sequence[PlacedAnswer]) -> AnswerValues:
-    """Return the answers by document, in the order of each document's requests."""
+    """Return the values of answers by document, in the order of each document's requests."""
     found: dict[int, dict[tuple[int, int], Any]] = defaultdict(dict)
     for place, answer in answers:
         found[place.doc_id][place.number, place.repeat] = answer.value
@@ -35,13 +35,13 @@ def answer_values(answers: Sequence[PlacedAnswer]) -> AnswerValues:
 
 @dataclass(frozen=True, slots=True)
 class RecordContext:
-    """What all records of one model in one experiment share.
+    """Values that all records of one model in one experiment share.
 
     Attributes:
         experiment: the experiment.
         model: name of the model.
-        shape: of its decoder.
-        text_tokens: mean text tokens of its prompts, by task.
+        shape: sizes of its decoder.
+        text_tokens: mean text tokens of a prompt, by task.
     """
 
     experiment: Experiment
@@ -73,7 +73,7 @@ def records_of(
 def _prefill(
     context: RecordContext, config: PruningConfig, task: str, answers: Sequence[PlacedAnswer]
 ) -> dict[str, Any]:
-    """Return what a mean prompt's prefill costs, as columns; of a document its first request."""
+    """Return the prefill of a mean prompt, as columns; only documents' first requests count."""
     first: dict[int, PlacedAnswer] = {}
     for place, answer in answers:
         before, _ = first.setdefault(place.doc_id, (place, answer))
@@ -132,7 +132,7 @@ def _line(
 
 
 def _first_filter(score: TaskScore) -> Iterator[Sample]:
-    """Return each document's first sample: a task with several filters has several."""
+    """Yield each document's first sample; a task with several filters has several of each."""
     seen: set[int] = set()
     for sample in score.samples:
         if sample.doc_id not in seen:

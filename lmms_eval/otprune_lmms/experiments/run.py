@@ -1,7 +1,7 @@
-"""Run experiments: answer, then score from the journal, then write each results folder.
+"""Runs experiments: all requests are answered, then each experiment is scored from the journal.
 
-There is one path, for one experiment or many, one process or several: what the journal has is not
-answered again, a model is loaded once for all experiments that ask it and for what is measured with
+There is one path for one experiment or many, one process or several: answers in the journal are not
+made again, a model is loaded once for all experiments that have it and for the measurements with
 it, and every experiment is scored from the journal's answers.
 """
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.documents import Failure
-from otprune_lmms.engine.request_set import DocumentKey
+from otprune_lmms.documents import DocumentKey, Failure
 from otprune_lmms.experiments.answering import (
     AnswerOptions,
     answer_models,
@@ -41,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AnsweredShard:
-    """What a shard has done.
+    """Counts and times of an answered shard.
 
     Attributes:
-        counts: of all processes by model, as plain JSON.
+        counts: `Counts.plain` of all processes, by model.
         seconds: wall time by phase.
     """
 
@@ -53,7 +52,7 @@ class AnsweredShard:
 
 
 def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredShard:
-    """Answer what experiments ask, or a shard of it, and nothing else: no scores, no folders.
+    """Answer the requests of experiments, or of a shard of them; nothing is scored or written.
 
     A later `run_experiments` finds the answers of all shards in the journal and scores them.
 
@@ -87,24 +86,24 @@ def run_experiments(
     diagnostics: DiagnosticsOptions | None = None,
     folders: Sequence[Path] = (),
 ) -> list[Outcome] | None:
-    """Answer and score experiments; what the journal has is not done again.
+    """Answer and score experiments; answers in the journal are not made again.
 
     Every process answers its own documents; the first one scores all of them.
 
     Args:
         sources: the experiments.
-        options: journal, messages; no shard.
+        options: journal, progress, times; no shard.
         diagnostics: what to measure of the kept tokens while a model is loaded; None for nothing.
-        folders: where results will be written, checked before anything is loaded.
+        folders: folders that results will be written to; checked before anything is loaded.
 
     Returns:
-        What was found for each experiment; None in every process but the first.
+        The outcome of each experiment; None in every process but the first.
 
     Raises:
-        JavaError: caption metrics are asked for, need Java, and an experiment insists on them.
-        ValueError: an unknown task, data or a checkpoint that is not there or does not fit; a
-            document that cannot be used, if an experiment is ``strict``, or too many.
-        OutputError: a folder that cannot be written to.
+        JavaError: an experiment requires caption metrics, and there is no Java.
+        ValueError: an unknown task; data or a checkpoint that is missing or of another kind; a
+            document that cannot be used if an experiment is ``strict``, or too many of them.
+        OutputError: a folder cannot be written to.
         RuntimeError: see `Engine`, `Journal` and `TaskScorer`.
     """
     state = process_state()
@@ -120,10 +119,10 @@ def run_experiments(
             scorers.append(scorers_of(source, tasks))
     for source, own in zip(sources, scorers, strict=True):
         lacks_java(source.experiment, own)
-    extras = [_Extras(source, tasks, diagnostics, options.progress) for source in sources]
+    extras = [_Measurements(source, tasks, diagnostics, options.progress) for source in sources]
 
     def review(group: TaskGroup, failed: Sequence[Failure]) -> set[DocumentKey]:
-        """Return what no experiment scores; too many are an error before the first answer."""
+        """Return the documents that no experiment scores; raise if an experiment lacks too many."""
         out: set[DocumentKey] = set()
         scored: set[DocumentKey] = set()
         for source, own in zip(sources, scorers, strict=True):
@@ -155,8 +154,8 @@ def run_experiments(
     return outcomes
 
 
-class _Extras:
-    """What is measured of one experiment while its models are loaded."""
+class _Measurements:
+    """Measurements of one experiment that need its models loaded: diagnostics and kept patches."""
 
     def __init__(
         self,
@@ -171,7 +170,7 @@ class _Extras:
         self.kept_image: KeptImage | None = None
 
     def collect(self, plan: ModelPlan, model: VisionLanguageModel, watch: Stopwatch) -> None:
-        """Measure with a model that has answered, if the experiment has it."""
+        """Measure with a loaded model, if it is one of the experiment's."""
         experiment, folder = self.source
         choices = [one for one in experiment.models if one.source(folder) == plan.source]
         configs = experiment.pruning.configs()

@@ -1,4 +1,4 @@
-"""Score an experiment from the journal: its answers in, records and samples out."""
+"""Scores an experiment: makes its records and samples from answers in the journal."""
 
 import dataclasses
 import logging
@@ -35,11 +35,11 @@ from otprune_lmms.scoring import (
 logger = logging.getLogger(__name__)
 
 AnswersByTask = Mapping[PruningConfig, Mapping[str, Sequence[PlacedAnswer]]]
-"""Answers of one model by config and task."""
+"""Answers of one model, by config and task."""
 
 
 def scorers_of(source: Source, tasks: TaskSet) -> dict[str, TaskScorer]:
-    """Return what scores each task of an experiment; its tasks are loaded."""
+    """Return the scorer of each task of an experiment; ``tasks`` must have loaded them."""
     experiment, folder = source
     files = task_folder(experiment, folder)
     limits = experiment.task_limits()
@@ -47,10 +47,10 @@ def scorers_of(source: Source, tasks: TaskSet) -> dict[str, TaskScorer]:
 
 
 def lacks_java(experiment: Experiment, scorers: Mapping[str, TaskScorer]) -> bool:
-    """Return whether caption metrics are to be left out for want of Java, and log it.
+    """Return whether caption metrics must be left out because there is no Java, and log it.
 
     Raises:
-        JavaError: they are, and the experiment insists on them.
+        JavaError: so they are, and the experiment requires them.
     """
     captions = [name for name, scorer in scorers.items() if scorer.needs_java]
     if not captions or java() is not None:
@@ -77,13 +77,13 @@ def score_experiment(
 
     Args:
         source: the experiment.
-        models: that have answered, those of other experiments of the sweep among them.
-        scorers: of its tasks.
-        journal: with the answers; scores that were computed before are kept beside it.
+        models: all models of the sweep, after they have answered.
+        scorers: scorers of the experiment's tasks, by name.
+        journal: has the answers; its folder also has the cache of scores.
 
     Raises:
         ScoringError: a task's own code could not score the answers.
-        JavaError: a Java tool did not do its work, or is missing and required.
+        JavaError: a Java tool failed, or Java is missing and required.
         JournalError: an answer is not in the journal.
         ValueError: too many documents that could not be used.
     """
@@ -142,7 +142,7 @@ def _answers(
     requests: Mapping[str, Mapping[RequestPlace, RequestSummary]],
     journal: Journal,
 ) -> AnswersByTask:
-    """Return the journal's answers to what was asked."""
+    """Return the journal's answers to all requests."""
     found: dict[PruningConfig, dict[str, list[PlacedAnswer]]] = {}
     for config in configs:
         name = config.fingerprint
@@ -174,7 +174,7 @@ def _scores(
     cache: ScoreCache,
     without_java: bool,
 ) -> dict[str, dict[PruningConfig, TaskScore]]:
-    """Return the score of each config on each task, each set of answers scored once."""
+    """Return the score of each config on each task; scores in the cache are not computed again."""
     scores: dict[str, dict[PruningConfig, TaskScore]] = {}
     out = {name: {doc_id for task, doc_id in excluded if task == name} for name in scorers}
     values_by_task = {
@@ -192,7 +192,7 @@ def _scores(
         )
         if captions and not without_java and not all_scored:
             tools.meteor.start()
-        # Captions last: METEOR takes seconds to start, which it does meanwhile.
+        # Captions last: METEOR takes some seconds to start, and starts meanwhile.
         for name, scorer in sorted(scorers.items(), key=lambda item: item[1].needs_java):
             known = {config: cache.find(key) for config, key in keys[name].items()}
             new = [values_by_task[name][config] for config, score in known.items() if score is None]

@@ -1,4 +1,4 @@
-"""One part of a sweep: every N-th document, or every N-th config."""
+"""A shard, one part of a sweep: every N-th document, or every N-th pruning config."""
 
 import re
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ class Shard:
     Attributes:
         index: which part, 1 to ``count``.
         count: how many parts there are.
-        by: "documents" gives each part every count-th document, under all configs; "configs" gives
-            it every count-th config, with all documents.
+        by: "documents": each part has every count-th document, under all configs; "configs": each
+            part has every count-th pair of model and config, with all documents.
 
     Raises:
-        ValueError: no such part, an unknown way to split.
+        ValueError: no such part, or another value of ``by``.
     """
 
     index: int
@@ -57,11 +57,11 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def place(self, rank: int, world: int) -> tuple[int, int]:
-        """Return which documents fall to rank ``rank`` of ``world`` processes in this shard.
+        """Return the documents of process ``rank`` of ``world`` processes in this shard.
 
-        (r, w) stands for the documents r, r + w, r + 2w, ... A shard by documents has every
-        count-th document, whatever the number of its processes, and they share these; so shards may
-        have different numbers of processes. Shards by configs share no documents out.
+        The pair (r, w) means the documents r, r + w, r + 2w, ... A shard by documents has every
+        count-th document for any number of processes, so shards may have different numbers of
+        processes. A shard by configs has all documents.
         """
         if self.by == "configs":
             return rank, world

@@ -1,4 +1,4 @@
-"""The tasks of a sweep: loaded once, whichever experiments ask them."""
+"""The tasks of a sweep, each loaded once for all experiments."""
 
 import contextlib
 import io
@@ -16,10 +16,10 @@ from otprune_lmms.scoring import TaskScorer, load_tasks
 
 
 class TaskSet:
-    """Tasks by folder of their task files and name, each loaded when it is first asked for.
+    """Loaded tasks by folder of their task files and name.
 
     Args:
-        state: this process among the others.
+        state: this process's state among those of a launcher.
     """
 
     def __init__(self, state: PartialState) -> None:
@@ -28,10 +28,10 @@ class TaskSet:
         self._scorers: dict[tuple[Path | None, str, int | None], TaskScorer] = {}
 
     def load(self, names: Sequence[str], folder: Path | None) -> None:
-        """Load tasks; all processes must call it alike.
+        """Load tasks that are not loaded yet; all processes must make the same calls.
 
         Raises:
-            ValueError: an unknown task, data that is not there.
+            ValueError: an unknown task, or missing data.
         """
         missing = [name for name in names if (folder, name) not in self._tasks]
         if not missing:
@@ -43,7 +43,7 @@ class TaskSet:
                 self._tasks[folder, name] = task
 
     def scorer(self, name: str, folder: Path | None, limit: int | None) -> TaskScorer:
-        """Return what scores a task's first documents."""
+        """Return the scorer of a task's first documents, made once."""
         key = (folder, name, limit)
         if key not in self._scorers:
             self._scorers[key] = TaskScorer(self._tasks[folder, name], name, limit)
@@ -57,18 +57,19 @@ class TaskSet:
         failed: list[Failure] | None,
         place: tuple[int, int] = (0, 1),
     ) -> list[Request]:
-        """Return the requests of a task's first documents that fall to one process.
+        """Return one process's requests about a task's first documents.
 
         Args:
-            name: of the task.
-            folder: of its task files.
+            name: name of the task.
+            folder: folder of its task files; None for the benchmark's own data.
             limit: documents from the start; None for all.
-            failed: takes documents whose requests cannot be built; None: the first is an error.
-            place: number of the process, and of how many.
+            failed: documents whose requests cannot be built are appended to it; None: the first is
+                an error.
+            place: documents of this process, see `Shard.place`.
         """
         task, (rank, world) = self._tasks[folder, name], place
         documents = len(task.eval_docs)
-        # For a process without documents lmms-eval makes up a request.
+        # lmms-eval adds a request to a process that has no documents.
         if rank >= min(documents, limit or documents):
             return []
         with quiet_progress_bars():
@@ -77,7 +78,7 @@ class TaskSet:
     def group_requests(
         self, group: TaskGroup, failed: list[Failure] | None, place: tuple[int, int]
     ) -> list[Request]:
-        """Return the requests of a group's tasks that fall to one process, see `requests`."""
+        """Return one process's requests of a group's tasks, see `requests`."""
         found: list[Request] = []
         for name, limit in group.tasks:
             found += self.requests(name, group.folder, limit, failed, place)
@@ -86,6 +87,6 @@ class TaskSet:
 
 @contextlib.contextmanager
 def quiet_progress_bars() -> Iterator[None]:
-    """Send lmms-eval's own progress bars nowhere."""
+    """In this context lmms-eval's own progress bars are hidden."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""Whether the records of a results folder are what its answers score: all are scored again."""
+"""Verifies a results folder: its answers are scored again and compared with its records."""
 
 import json
 import math
@@ -17,18 +17,18 @@ from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
 from otprune_lmms.scoring.captions import CaptionTools
 
 _NEAR = 1e-9
-"""Relative difference up to which two computations of one number agree."""
+"""Largest relative difference at which two computations of one number agree."""
 
 _SCORED = ("model", "setting", "task")
 
 
 @dataclass
 class Verdict:
-    """What a check of a results folder's answers found.
+    """The result of verifying a results folder.
 
     Attributes:
-        differences: one sentence each; none if the folder holds what its answers say.
-        checked: how much of what was compared.
+        differences: one sentence for each; empty if records and answers agree.
+        checked: number of compared items, by kind.
         skipped: what could not be compared, and why.
     """
 
@@ -37,7 +37,7 @@ class Verdict:
     skipped: list[str] = field(default_factory=list)
 
     def count(self, what: str, number: int = 1) -> None:
-        """Add to what was compared."""
+        """Add to the number of compared items of a kind."""
         self.checked[what] = self.checked.get(what, 0) + number
 
 
@@ -47,12 +47,12 @@ def verify_answers(
     """Score the stored answers again and compare with the records.
 
     Args:
-        folder: of the results.
-        config: folder that the experiment's own relative task folder starts from.
-        journal: folder of finished answers; the stored answers are compared with it.
+        folder: the results folder.
+        config: folder of the experiment's file, where a relative suite starts; None for ``folder``.
+        journal: journal to compare the stored answers with; None for none.
 
     Raises:
-        ValueError: no results folder of this format, or its tasks' data cannot be had.
+        ValueError: no results folder of this format, or its tasks' data is missing.
         JournalError: there is no such journal.
     """
     content = _manifest(folder)

@@ -1,8 +1,8 @@
-"""Finished answers on disk, written as they come and trusted only where their checksum holds.
+"""Answers on disk: appended as they are made, and read only where their checksum is right.
 
-`Journal` is a folder; each process that writes has a file of its own in it. `records` is what a
-line says, `lines` how it is written and checked, `writer` the file of one process, `request_list`
-what a run asked.
+A `Journal` is a folder in which each writing process has a file of its own. `records` has the
+content of a line, `lines` its format and checksum, `writer` the file of one process, `request_list`
+the requests of a run.
 """
 
 from otprune_lmms.journal.journal import Journal

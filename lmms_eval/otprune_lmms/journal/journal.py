@@ -13,26 +13,28 @@ from otprune_lmms.journal.writer import Writer, is_locked
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Version of the lines; a folder with lines of another version is refused."""
+"""Version of the lines; a folder with lines of another version is an error."""
 
 
 class Journal:
     """Answers of this and of earlier runs, each found by its `Key`.
 
-    Opening reads every file of the folder. What is written survives the end of the process at once,
-    and a loss of power from `flush` on. Several processes may write into one folder, each into a
-    file of its own; what the others write is seen at the next opening or `refresh`. Where several
-    have answered one request, the first file's answer holds, for all who read the folder.
+    Opening reads every file of the folder. An answer survives the end of the process as soon as it
+    is appended, and a loss of power after `flush`. Several processes may write into one folder,
+    each into a file of its own; answers of the others are read at the next opening or `refresh`.
+    Where several have answered one request, every reader uses the answer of the first file.
 
     Args:
-        folder: made if it is not there, unless ``readonly``.
-        header: what the run is (model fingerprint, versions); written before its first record, and
-            may be filled in until then.
-        readonly: only look.
+        folder: created if it does not exist, unless ``readonly``.
+        header: description of the run (model fingerprint, versions); written before its first
+            answer, and may be changed until then.
+        readonly: open for reading only.
 
     Attributes:
+        folder: see above.
         header: see above.
-        report: what opening found.
+        sessions: headers of all runs that have written into the folder.
+        report: counts of what opening found.
 
     Raises:
         JournalError: the folder cannot be read or written.
@@ -82,19 +84,19 @@ class Journal:
 
     @property
     def writer(self) -> int:
-        """Number of this process among those that write; 0 for one that only reads."""
+        """Number of this process among the writing ones; 0 for one that only reads."""
         return 0 if self._writer is None else self._writer.number
 
     def find(self, key: Key | tuple[str, str]) -> Record | None:
-        """Return the answer of a (config, request); None if there is none yet."""
+        """Return the answer of a (config fingerprint, request digest); None if there is none."""
         return self._records.get(Key(*key))
 
     def append(self, *records: Record) -> None:
-        """Write answers, all in one go.
+        """Append answers, with one write.
 
         Raises:
-            JournalError: an answer that is there already, a journal that is closed or only read, a
-                disk that is full.
+            JournalError: an answer exists already, the journal is closed or read-only, or the disk
+                is full.
         """
         writer = self._open_writer()
         keys = [record.key for record in records]
@@ -113,10 +115,10 @@ class Journal:
         self._part.update(dict.fromkeys(keys, writer.path.name))
 
     def refresh(self) -> set[Key]:
-        """Read what other processes have written since; return whose answers came, known or new.
+        """Read what other processes have written since; return the keys of their answers.
 
-        Cheap where nothing has: one look at the folder. Lines that are not whole yet wait for the
-        next time.
+        Keys that were answered before are among them. Without new lines this costs one listing of
+        the folder. A line that is not complete yet is read at the next call.
 
         Raises:
             JournalError: a file cannot be read.
@@ -132,10 +134,10 @@ class Journal:
         return found
 
     def flush(self) -> None:
-        """Have everything appended so far survive a loss of power.
+        """Write everything appended so far to the device (fsync).
 
         Raises:
-            JournalError: the device refuses, or the journal is closed or only read.
+            JournalError: the device fails, or the journal is closed or read-only.
         """
         self._open_writer().flush()
 
@@ -171,9 +173,9 @@ class Journal:
         return Report(len(paths), len(self._records), repeated, skipped, torn)
 
     def _take(self, content: Content, part: str) -> tuple[set[Key], int, int]:
-        """Return whose answers a file has, how many it has, and how many lines say nothing known.
+        """Add a file's answers; return their keys, their number, and the number of unknown lines.
 
-        Of several answers to one request that of the first file holds.
+        Of several answers to one request that of the first file is used.
         """
         keys: set[Key] = set()
         answers = unknown = 0
@@ -195,10 +197,10 @@ class Journal:
 
 
 def is_readable(entry: Mapping[str, Any], path: Path) -> bool:
-    """Return whether a line is an answer or a session of this version.
+    """Return whether a line's content is an answer or a session of this version.
 
     Raises:
-        JournalError: it is one of another version, whose answers cannot be found again.
+        JournalError: it is of another version, whose digests differ from this version's.
     """
     if entry.get("kind") not in ("answer", "session"):
         return False
@@ -212,7 +214,7 @@ def is_readable(entry: Mapping[str, Any], path: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file, 0 where it is gone: its holder removes it if it is empty."""
+    """Return the size of a file; 0 if it is gone, since its writer removes it if it is empty."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

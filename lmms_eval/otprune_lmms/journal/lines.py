@@ -1,4 +1,4 @@
-"""One line: JSON with a checksum over the bytes of what it says."""
+"""The format of a line: JSON content with a checksum over its bytes."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ _START = len(_HEAD) + _DIGITS + len(_MIDDLE)
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
-        entries: content of every line whose checksum holds, in order.
-        skipped: numbers, from 1, of other lines that a good line follows.
+        entries: content of every line whose checksum is right, in order.
+        skipped: numbers, from 1, of damaged lines that are followed by a good one.
         good: bytes up to the end of the last good line.
-        size: bytes in all.
+        size: bytes of the file.
     """
 
     entries: list[dict[str, Any]]
@@ -44,7 +44,7 @@ def encode(content: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """Return what a line says; None unless every byte of it is as it was written."""
+    """Return the content of a line; None unless its checksum is right."""
     if not (line.startswith(_HEAD) and line.endswith(_TAIL)):
         return None
     digest = line[len(_HEAD) : len(_HEAD) + _DIGITS]
@@ -56,11 +56,11 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 
 def read(path: Path, start: int = 0) -> Content:
-    """Return what a file says, as far as its checksums hold; nothing, if it is gone.
+    """Return the content of a file; no entries if it does not exist.
 
     Args:
         path: of the file.
-        start: bytes that were read before, up to the end of a line; lines count from there.
+        start: offset in bytes, at the end of a line; lines are numbered from there.
 
     Raises:
         JournalError: the file cannot be read.
@@ -83,7 +83,7 @@ def read(path: Path, start: int = 0) -> Content:
                 skipped += bad
                 bad.clear()
     except FileNotFoundError:
-        # Its holder removes it if it is empty.
+        # Its writer removes it if it is empty.
         return Content([], [], start, start)
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What a line of a journal says."""
+"""The content of a journal's lines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -10,12 +10,12 @@ class JournalError(RuntimeError):
 
 
 class Key(NamedTuple):
-    """What an answer is found by.
+    """What an answer is looked up by.
 
     Attributes:
         config: `PruningConfig.fingerprint`.
-        request: hash of everything else that decides the answer: prompt, images, generation
-            settings, model.
+        request: digest of everything else that decides the answer: prompt, images, generation
+            settings, model (`engine.prepare.request_hash`).
     """
 
     config: str
@@ -28,20 +28,21 @@ class Record:
 
     Attributes:
         config: fingerprint of the config.
-        request: hash of the request.
-        settings: the config's settings in plain words.
-        task: id of the task; with split, doc_id and index the first request that had this hash.
+        request: digest of the request.
+        settings: the config, as `PruningConfig.as_dict`.
+        task: name of the benchmark, or id of the task; task, split, doc_id and index are those of
+            the first request with this digest.
         split: split of its dataset.
         doc_id: number of the document.
         index: number of the request among those of its document.
         kind: "generate" or "loglikelihood".
-        text: the answer, or
-        loss: mean negative log-likelihood of the continuation, and
-        greedy: whether greedy decoding would have said it.
-        kept: visual tokens of each image that were left.
-        candidates: visual tokens of each image before any pruning.
-        new_tokens: tokens written.
-        seconds: times by what was done.
+        text: the generated text; None for a loglikelihood.
+        loss: mean negative log-likelihood of the continuation's tokens, nats; None for a text.
+        greedy: whether greedy decoding would give the continuation; None for a text.
+        kept: number of visual tokens of each image after the last pruning.
+        candidates: number of visual tokens of each image before any pruning.
+        new_tokens: generated tokens, or those of the continuation.
+        seconds: "generate" for the time in the language model, and times by phase if taken.
     """
 
     config: str
@@ -62,19 +63,19 @@ class Record:
 
     @property
     def key(self) -> Key:
-        """What the answer is found by."""
+        """What the answer is looked up by."""
         return Key(self.config, self.request)
 
     def plain(self) -> dict[str, Any]:
-        """Return the record as plain JSON."""
+        """Return the fields, ready for JSON."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @classmethod
     def from_plain(cls, content: Mapping[str, Any]) -> "Record":
-        """Return the record that `plain` has written.
+        """Return the record of what `plain` returned.
 
         Raises:
-            JournalError: other fields than a record's.
+            JournalError: a field is missing.
         """
         known = {one.name for one in fields(cls)}
         try:
@@ -88,14 +89,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What opening a journal found.
+    """Counts of what opening a journal found.
 
     Attributes:
         files: files read.
-        records: records that can be used, each key once.
-        repeated: records whose key was there already.
-        skipped: complete lines that failed their checksum or say nothing known, not used.
-        torn: bytes of unfinished or damaged ends of files, not used.
+        records: usable answers, each key once.
+        repeated: further answers of a key.
+        skipped: complete lines with a wrong checksum or of an unknown kind, not used.
+        torn: bytes of incomplete or damaged ends of files, not used.
     """
 
     files: int = 0

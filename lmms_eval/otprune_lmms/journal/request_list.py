@@ -1,6 +1,6 @@
-"""The requests of each run, beside the answers to them.
+"""The requests of each run, stored beside the answers.
 
-Equal requests are answered once, so the answers alone do not say how far a run is.
+Equal requests are answered once, so the progress of a run cannot be told from the answers alone.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _FOLDER = "asked"
 
 
 class RequestPlace(NamedTuple):
-    """Where a request stands: task, number of the document, of its request, of its repeat."""
+    """The place of a request: task, document, number among the document's requests, repeat."""
 
     task: str
     doc_id: int
@@ -32,15 +32,15 @@ class RequestPlace(NamedTuple):
 
 @dataclass(frozen=True)
 class RequestList:
-    """What one process has asked of one model.
+    """The requests of one process to one model.
 
     Attributes:
         model: the model's fingerprint.
-        name: what the run calls it.
-        experiment: names of the experiments that ask.
+        name: the model's name in the run.
+        experiment: names of the run's experiments, separated by spaces.
         requests: digest of each request.
         failed: documents left out: task, number, reason.
-        time: when it was written last, seconds since 1970.
+        time: when it was written last, in seconds since 1970.
     """
 
     model: str
@@ -52,7 +52,7 @@ class RequestList:
 
 
 def write_request_list(folder: Path, request_list: RequestList) -> None:
-    """Write a list of requests into a journal's folder; one that is there already is marked as new.
+    """Write a request list into a journal's folder; if it exists, its time is set to now.
 
     Raises:
         OutputError: it cannot be written.

@@ -13,13 +13,13 @@ _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
 class Writer:
-    """An append-only file, locked for as long as it is open.
+    """An append-only file, locked while it is open.
 
-    Takes the first ``part-NNN.jsonl`` of the folder that no living process holds, so a journal has
-    as many files as it had writers at one time.
+    It is the first ``part-NNN.jsonl`` of the folder that no process has locked, so a journal has as
+    many files as it had writers at one time.
 
     Raises:
-        JournalError: no such folder can be made, it cannot be written to, or it knows no locks.
+        JournalError: the folder cannot be created or written to, or its file system has no locks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +36,7 @@ class Writer:
         return int(self.path.stem.removeprefix("part-"))
 
     def load(self) -> Content:
-        """Return what the file says, after cutting what is not whole at its end."""
+        """Return the file's content, after cutting off an incomplete end."""
         content = read(self.path)
         if content.good < content.size:
             try:
@@ -47,7 +47,7 @@ class Writer:
         return content
 
     def write(self, lines: bytes) -> None:
-        """Append lines; they survive the end of this process from here on.
+        """Append lines; from now on they survive the end of this process.
 
         Raises:
             JournalError: they could not be written in full (disk full, quota); the file then ends
@@ -64,10 +64,10 @@ class Writer:
         self._size += len(lines)
 
     def flush(self) -> None:
-        """Have what was written survive a loss of power.
+        """Write all lines to the device (fsync), so that they survive a loss of power.
 
         Raises:
-            JournalError: the device refuses.
+            JournalError: the device fails.
         """
         try:
             os.fsync(self._descriptor)
@@ -78,10 +78,10 @@ class Writer:
         """Close the file, which unlocks it; an empty one is removed.
 
         Raises:
-            JournalError: what was written before did not arrive (disk full, over a network).
+            JournalError: earlier lines did not reach the disk (full, on a network).
         """
         with contextlib.suppress(OSError):
-            # Not by what was written here: a file that could not be read holds answers.
+            # By its real size: a file that could not be read may hold answers.
             if os.fstat(self._descriptor).st_size == 0:
                 self.path.unlink()
         try:
@@ -118,7 +118,7 @@ def _lock(descriptor: int, path: Path) -> bool:
 
 
 def _still_there(descriptor: int, path: Path) -> bool:
-    # Its last holder may have removed it, empty, between our opening and our locking.
+    # Its last writer may have removed it, empty, between our opening and our locking.
     try:
         return os.stat(path).st_ino == os.fstat(descriptor).st_ino
     except FileNotFoundError:
@@ -126,7 +126,7 @@ def _still_there(descriptor: int, path: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds a file of a journal at present."""
+    """Return whether a process has a journal's file open for writing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""What surrounds a run: the command line, the installation, exit codes, messages."""
+"""lmms-eval's process around our model: its command line, installation, exit codes, messages."""
 
 from otprune_lmms.launch.command_line import IDS, prepare_command_line, translated
 from otprune_lmms.launch.guard import end_on_failure

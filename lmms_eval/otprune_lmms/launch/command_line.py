@@ -1,7 +1,7 @@
-"""lmms-eval's command line, before lmms-eval reads it.
+"""lmms-eval's command line, completed before lmms-eval reads it.
 
-Its response cache and its results know a model by ``--model_args`` alone. So what the environment
-says about pruning is written there, and two runs that differ in it are different runs everywhere.
+lmms-eval's response cache and results identify a model by ``--model_args`` alone. So pruning
+settings of the environment are added there, and runs that differ in them are different runs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from otprune_lmms.launch.installation import check_installation
 from otprune_lmms.model_arguments import parse, renamed
 
 IDS = ("llava", "otprune_llava")
-"""Ids of our model, the first one lmms-eval's own."""
+"""Ids of our model; the first replaces lmms-eval's own wrapper."""
 
 _PROGRAMS = ("lmms-eval", "lmms_eval")
 
@@ -29,18 +29,18 @@ def prepare_command_line() -> None:
     """Check and complete the command line if this process is lmms-eval's and the model is ours.
 
     Raises:
-        SystemExit: settings that cannot be meant; the message says which.
+        SystemExit: an unknown, impossible or contradictory setting; the message says which.
     """
     if not _is_lmms_eval():
         return
     try:
-        asked = _asked(sys.argv[1:])
-        if asked.model not in IDS:
+        options = _options(sys.argv[1:])
+        if options.model not in IDS:
             return
         environment = read_environment()
         end_on_failure(environment.rank)
         check_installation()
-        if asked.config is None:
+        if options.config is None:
             sys.argv[1:] = translated(sys.argv[1:], environment)
     except (SettingsError, RuntimeError) as error:
         raise SystemExit(f"otprune_lmms: {error}") from None
@@ -52,7 +52,7 @@ def translated(argv: Sequence[str], environment: Environment) -> list[str]:
     Raises:
         SettingsError: see `merged` and `parse`.
     """
-    text = _asked(argv).model_args
+    text = _options(argv).model_args
     complete = completed(text, environment)
     if complete == text:
         return list(argv)
@@ -63,7 +63,7 @@ def translated(argv: Sequence[str], environment: Environment) -> list[str]:
 
 
 def completed(text: str, environment: Environment) -> str:
-    """Return the text of ``--model_args`` with the environment's settings at its end.
+    """Return the text of ``--model_args`` with the environment's settings appended.
 
     Raises:
         SettingsError: an unknown argument, an impossible value, a conflict.
@@ -73,7 +73,7 @@ def completed(text: str, environment: Environment) -> str:
     parse(whole)
     if environment.method is None and environment.settings() and "method" not in whole:
         names = " and ".join(VARIABLES[name] for name in environment.settings())
-        eval_logger.warning("BASELINE is not set: nothing is pruned, {} say nothing", names)
+        eval_logger.warning("BASELINE is not set: nothing is pruned, {} have no effect", names)
     added = [f"{name}={whole[name]}" for name in VARIABLES if name in whole and name not in given]
     return ",".join([text, *added] if text.strip() else added)
 
@@ -97,16 +97,16 @@ def _is_lmms_eval() -> bool:
     return bool(sys.argv) and Path(sys.argv[0]).name in _PROGRAMS
 
 
-def _asked(argv: Sequence[str]) -> argparse.Namespace:
-    """Return what matters here of lmms-eval's arguments."""
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    """Return lmms-eval's arguments ``model``, ``model_args`` and ``config``."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--model")
     parser.add_argument("--model_args", default="")
     parser.add_argument("--config")
-    asked, _ = parser.parse_known_args(list(argv))
-    if asked.config is not None and asked.model is None:
-        asked.model = _configured_model(Path(asked.config))
-    return asked
+    options, _ = parser.parse_known_args(list(argv))
+    if options.config is not None and options.model is None:
+        options.model = _configured_model(Path(options.config))
+    return options
 
 
 def _configured_model(config: Path) -> str | None:
@@ -114,7 +114,7 @@ def _configured_model(config: Path) -> str | None:
     try:
         content = yaml.safe_load(config.read_text())
     except (OSError, yaml.YAMLError):
-        # lmms-eval says so itself, and ends with a status of its own.
+        # lmms-eval reports this itself and ends with its own exit status.
         return None
     runs = content if isinstance(content, list) else [content]
     models = [run.get("model") for run in runs if isinstance(run, dict)]

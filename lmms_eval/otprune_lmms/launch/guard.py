@@ -1,8 +1,8 @@
-"""A failed run ends with a status that says so.
+"""A failed run of lmms-eval ends with exit status 1.
 
-``python -m lmms_eval`` catches every exception of a run, logs it and ends with 0; with several
-processes the others then wait for the failed one for hours. What it logs is the one sign of it, so
-that is where this listens.
+``python -m lmms_eval`` catches every exception of a run, logs it and ends with status 0; of several
+processes the others then wait for the failed one for hours. The log message is the only sign of the
+failure, so the exit is triggered from the log.
 """
 
 import sys
@@ -16,10 +16,12 @@ _TRACKER = "lmms_eval.loggers.evaluation_tracker"
 
 
 def end_on_failure(rank: int | None = None) -> None:
-    """Let the process end with status 1 as soon as lmms-eval's command line logs a failure.
+    """From now on, end the process with status 1 as soon as lmms-eval logs a failure.
 
-    Under torchrun or accelerate that ends the other processes too; ``rank`` says in the message
-    which one it was.
+    Under torchrun or accelerate this ends the other processes too.
+
+    Args:
+        rank: number of this process, for the message; None without a launcher.
     """
     name = "lmms_eval" if rank is None else f"lmms_eval, rank {rank}"
     eval_logger.configure(patcher=partial(_listen, name))
@@ -27,7 +29,7 @@ def end_on_failure(rank: int | None = None) -> None:
 
 def _listen(name: str, record: Any) -> None:
     failed = record["name"] == _MAIN and record["level"].name in ("ERROR", "CRITICAL")
-    # Results that could not be written are a warning there.
+    # lmms-eval logs results that could not be written as a warning only.
     lost = record["name"] == _TRACKER and record["message"].startswith("Could not save")
     if not failed and not lost:
         return

@@ -1,4 +1,4 @@
-"""Is lmms-eval installed as it has to be?"""
+"""Check how lmms-eval is installed."""
 
 import importlib.util
 
@@ -6,8 +6,8 @@ import importlib.util
 def check_installation() -> None:
     """Raise ``RuntimeError`` unless ``lmms_eval`` is an installed package.
 
-    From an editable checkout it is found by a hook that comes after the folders of ``sys.path``: in
-    our repository's root ``import lmms_eval`` then means our own folder of that name.
+    An editable installation is found by an import hook, which comes after the folders of
+    ``sys.path``: in our repository's root ``import lmms_eval`` would then find our own folder.
     """
     found = importlib.util.find_spec("lmms_eval")
     if found is None or found.origin is None:

@@ -1,4 +1,4 @@
-"""Messages of our packages, where lmms-eval's own go."""
+"""Log messages of our packages, sent to lmms-eval's log."""
 
 import logging
 
@@ -8,10 +8,10 @@ _PACKAGES = ("otprune_lmms", "llava", "otprune")
 
 
 class _Forward(logging.Handler):
-    """Hands records on to loguru."""
+    """Sends records to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a record on, with the place that it comes from."""
+        """Send a record with the module, function and line that it is from."""
 
         def placed(message: dict) -> None:
             message.update(name=record.name, function=record.funcName, line=record.lineno)
@@ -21,9 +21,9 @@ class _Forward(logging.Handler):
 
 
 def forward_messages(level: int = logging.INFO) -> None:
-    """Send what our packages log from ``level`` on to loguru, which lmms-eval configures.
+    """Send our packages' log records of ``level`` and above to loguru, which lmms-eval configures.
 
-    May be called again: nothing is sent twice.
+    May be called more than once; no record is sent twice.
     """
     for name in _PACKAGES:
         log = logging.getLogger(name)

@@ -1,6 +1,6 @@
-"""The models that the harness can ask: one file a family, loaded by name.
+"""Models that the harness can run: one file for each family, loaded by name.
 
-`protocol` says what the engine needs of a model. Only the family files import model packages.
+`protocol` defines what the engine needs of a model. Only the family files import model packages.
 """
 
 from importlib import import_module
@@ -14,15 +14,16 @@ FAMILIES: dict[str, str] = {"llava": "otprune_lmms.models.llava"}
 
 
 def check_source(source: ModelSource, prunings: tuple[Pruning | None, ...] = ()) -> None:
-    """Check what can be checked of a model before it is loaded.
+    """Check a model before it is loaded.
 
     Args:
         source: which model.
-        prunings: what it is to carry out; checked where the checkpoint is at hand.
+        prunings: prunings that it must support; their layers are compared with the checkpoint's
+            configuration.
 
     Raises:
-        ValueError: an unknown family or chat template, a checkpoint that is none, a layer that it
-            does not have.
+        ValueError: an unknown family or chat template, no checkpoint, a layer that the model does
+            not have.
     """
     _family(source.family).check_source(source, prunings)
 

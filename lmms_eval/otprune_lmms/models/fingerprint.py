@@ -1,4 +1,4 @@
-"""What a model is known by: its weights to the last bit, and all that decides its answers."""
+"""The fingerprint of a model: a hash of its weights and all else that decides its answers."""
 
 import hashlib
 import json
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 _BLOCK = 1 << 23
-"""Bytes of a weight that are summed at once."""
+"""Bytes of a weight summed at one time."""
 
 _PRIME = 65521
 
 
 class FingerprintError(RuntimeError):
-    """A model that cannot be told from others."""
+    """A model whose fingerprint cannot be computed."""
 
 
 _NO_CONTENT = {"_name_or_path", "name_or_path", "transformers_version", "architectures"}
-"""Fields of a configuration that say where it came from, not what the model does."""
+"""Fields of a configuration about its origin, which do not change answers."""
 
 
 @torch.no_grad()
 def model_fingerprint(model: Any, tokenizer: Any, image_processor: Any) -> str:
-    """Return SHA-256 over weights, dtypes, configuration, vocabulary and preprocessing.
+    """Return SHA-256, as hex, over weights, dtypes, configuration, vocabulary and preprocessing.
 
-    Every bit of every weight counts, read once where it lies (a GPU's weights on the GPU): two sums
-    of each tensor's 64-bit words, one of them weighted by position, in integers, so that the value
-    does not depend on device, threads or the files' layout.
+    Every weight is read once on its device and enters by two integer sums of its 64-bit words, one
+    of them weighted by position. So every bit counts, and the value does not depend on device,
+    threads or the files' layout.
 
     Raises:
         FingerprintError: weights that are not in memory (offloaded to disk).
@@ -52,7 +52,7 @@ def _weights(model: Any) -> list[tuple[str, Tensor]]:
 def _sums(name: str, weight: Tensor) -> tuple[str, list[int], int, int]:
     if weight.is_meta:
         raise FingerprintError(
-            f"weight {name} is not in memory, so answers cannot be told from another model's: "
+            f"weight {name} is not in memory, so the model has no fingerprint: "
             "a journal needs a model that is not offloaded to disk"
         )
     flat = weight.detach().contiguous().flatten().view(torch.uint8)

@@ -1,4 +1,4 @@
-"""Parts that families on transformers' `generate` share: stop texts, padding, what was kept."""
+"""Shared by families that use transformers' `generate`: stop texts, padding, kept token counts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,19 +11,19 @@ from otprune.pruning import Trace
 from otprune_lmms.models.protocol import ModelInput
 
 KeptCounts = tuple[tuple[int, ...], tuple[int, ...]]
-"""Visual tokens of each image of a prompt: left after the last pruning, and before any."""
+"""Numbers of visual tokens of a prompt's images: after the last pruning, and before any."""
 
 
 class StopAt(StoppingCriteria):
-    """Ends each row once it has written one of some texts.
+    """Ends a row once it contains one of some texts.
 
-    Looks at the last tokens only: a text that is complete now ends with the newest one.
+    Only the last tokens are decoded: a text that has just become complete is at the end.
     """
 
     def __init__(self, texts: Sequence[str], tokenizer: Any) -> None:
         self.texts = texts
         self.tokenizer = tokenizer
-        # A token is at least a byte; a few more for what stands around the text.
+        # A token is at least a byte; 4 more for tokens that overlap the text's ends.
         self.last = max(len(text.encode()) for text in texts) + 4
 
     # The base class declares its arguments as LongTensor and FloatTensor, which Tensor is not.
@@ -60,13 +60,13 @@ def padded(rows: Sequence[Tensor], padding: int) -> tuple[Tensor, Tensor]:
 
 
 def written_tokens(row: Tensor, padding: int) -> int:
-    """Return how many tokens of an answer [t] were written before its padding."""
+    """Return the number of tokens of an answer [t] before its padding."""
     other = (row != padding).nonzero()
     return int(other[-1]) + 1 if len(other) else 0
 
 
 def kept_counts(inputs: Sequence[ModelInput], trace: Trace) -> list[KeptCounts]:
-    """Return for each prompt of a call how many visual tokens of its images were left."""
+    """Return the counts of each prompt of a call, from the call's trace."""
     left = [len(image) for one in inputs for image in one.visual]
     for layer in sorted(trace.kept):
         # Under compat="reference" there is one entry, for the first image.

@@ -41,7 +41,7 @@ from otprune_lmms.models.protocol import (
 logger = logging.getLogger(__name__)
 
 CHAT_TEMPLATE = "vicuna_v1"
-"""The usual one."""
+"""Name of the usual chat template."""
 
 
 def check_source(source: ModelSource, prunings: Sequence[Pruning | None] = ()) -> None:
@@ -213,7 +213,8 @@ class Llava(VisionLanguageModel):
     ) -> list[Likelihood]:
         """Return the likelihood of each prompt's continuation, one call for each prompt.
 
-        Counted from the end of the sequence, where neither images nor pruning move anything.
+        The continuation is found from the end of the sequence: images and pruning only change
+        positions before it.
         """
         found = []
         each = Trace(watch=trace.watch)
@@ -310,7 +311,7 @@ class Llava(VisionLanguageModel):
         return get_anyres_image_grid_shape(size, pinpoints, side)
 
     def _colours(self, tiles: Tensor, side: int) -> np.ndarray:
-        """Return pixel values as colours [t h w 3], cut to whole patches."""
+        """Return tiles of pixel values as colours [t h w 3] in [0, 1], cut to whole patches."""
         mean = np.array(self.image_processor.image_mean)[:, None, None]
         std = np.array(self.image_processor.image_std)[:, None, None]
         seen = tiles.float().cpu().numpy() * std + mean
@@ -330,13 +331,13 @@ class Llava(VisionLanguageModel):
 
 
 def _extend(trace: Trace, call: Trace) -> None:
-    """Add what a further call did to what earlier ones did."""
+    """Append a call's trace to that of earlier calls."""
     before = len(trace.visual)
     trace.visual += call.visual
     trace.truncated += call.truncated
     for layer, kept in call.kept.items():
         own = trace.kept.setdefault(layer, [])
-        # Earlier images that no method pruned at this layer kept what they had.
+        # Earlier images that were not pruned at this layer kept all tokens.
         own += [torch.arange(n) for n in trace.visual[len(own) : before]]
         own += kept
     trace.lengths[:] = [

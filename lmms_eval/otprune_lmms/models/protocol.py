@@ -1,8 +1,8 @@
-"""What the harness needs of a vision-language model, and nothing else.
+"""The model protocol: what the harness needs of a vision-language model.
 
-A family of models is one file beside this one with a class of `VisionLanguageModel`; chat
-templates, image preprocessing, placeholders and checkpoints are its business. The engine hands it
-requests in plain values and gets plain values back.
+A family of models is one file beside this one with a subclass of `VisionLanguageModel`. Chat
+templates, image preprocessing, placeholders and checkpoints are known there only; the engine passes
+and receives plain values.
 """
 
 from abc import ABC, abstractmethod
@@ -81,12 +81,12 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request as a model reads it.
+    """A request in the form that a model reads.
 
     Attributes:
-        text: with the chat template; equal texts are equal prompts.
-        image_view: how the prompt's images are preprocessed where a request may choose; None for
-            the model's own way. Part of what decides the answer.
+        text: the text, chat template included; equal texts are equal prompts.
+        image_view: how the images are preprocessed, where a request may choose; None for the
+            model's own way. It is part of a request's digest.
     """
 
     text: str
@@ -95,10 +95,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """An image as the vision encoder takes it.
+    """An image, preprocessed for the vision encoder.
 
     Attributes:
-        values: pixel values, float32 on the CPU, in the family's own shape.
+        values: pixel values, float32 on the CPU; their shape is the family's own.
         size: width and height of the image in pixels.
     """
 
@@ -114,9 +114,9 @@ class ModelInput:
         ids: token ids with the family's image placeholders, [t]; for a loglikelihood with the
             continuation at its end.
         visual: visual tokens of each image.
-        image_ids: numbers that name the images, for seeded methods.
-        seed: of what is drawn for this prompt.
-        answer: ids at the end that are the continuation; 0 where an answer is to be written.
+        image_ids: a number for each image's content, for seeded methods.
+        seed: seed of sampled answers to this prompt.
+        answer: number of ids at the end that are the continuation; 0 for generation.
     """
 
     ids: Tensor
@@ -128,11 +128,11 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The answer to one prompt.
+    """A generated answer to one prompt.
 
     Attributes:
-        text: the answer, cut at the first of the texts that end it.
-        tokens: tokens written, the end included.
+        text: the answer, cut at the first stop text.
+        tokens: number of generated tokens, the end of turn included.
     """
 
     text: str
@@ -141,12 +141,12 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """The continuation of one prompt under a model.
+    """The likelihood of one prompt's continuation.
 
     Attributes:
         loss: mean negative log-likelihood of its tokens, nats.
-        greedy: whether each of its tokens is the likeliest one.
-        tokens: how many it has, the chat template's end of turn included.
+        greedy: whether each of its tokens is the most likely one.
+        tokens: number of its tokens, the chat template's end of turn included.
     """
 
     loss: float
@@ -156,12 +156,12 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class ImageView:
-    """A picture as the model sees it, cut into patches.
+    """An image as the model sees it, cut into patches.
 
     Attributes:
         name: for titles.
-        pixels: [h w 3] in [0, 1]; sides are multiples of those of ``tokens``.
-        tokens: number of the visual token of each patch, [rows columns]; -1 where a patch has none.
+        pixels: [h w 3] in [0, 1]; h and w are multiples of rows and columns.
+        tokens: index of each patch's visual token, [rows columns]; -1 for a patch without one.
     """
 
     name: str
@@ -169,7 +169,7 @@ class ImageView:
     tokens: np.ndarray
 
     def mask(self, kept: np.ndarray) -> np.ndarray:
-        """Return which patches' tokens are among the kept ones, [rows columns]."""
+        """Return which patches' tokens are in ``kept`` (indices [k]), bool [rows columns]."""
         return np.isin(self.tokens, kept) & (self.tokens >= 0)
 
 
@@ -178,8 +178,8 @@ class VisionLanguageModel(ABC):
 
     Attributes:
         shape: the decoder's sizes, for the cost model and for budgets over all layers.
-        devices: on which weights lie, each once.
-        dtype: of the weights.
+        devices: devices of the weights, each once.
+        dtype: dtype of the weights.
         attention: name of the attention implementation.
     """
 
@@ -191,7 +191,7 @@ class VisionLanguageModel(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of all that decides this model's answers: weights, configuration, vocabulary.
+        """Hash of all that decides the model's answers: weights, configuration, vocabulary.
 
         Raises:
             FingerprintError: weights that are not in memory.
@@ -212,8 +212,8 @@ class VisionLanguageModel(ABC):
         """Return the prompt of a request.
 
         Args:
-            context: the task's text; may place images with ``<image>``, else they come first.
-            images: number of its images.
+            context: the task's text; may place images with ``<image>``, otherwise they come first.
+            images: number of images.
             generation: the task's generation settings, which may choose an image view.
             answer: the assistant's turn; None leaves it open.
 
@@ -253,8 +253,8 @@ class VisionLanguageModel(ABC):
     ) -> list[Likelihood]:
         """Return the likelihood of each prompt's last ``answer`` ids.
 
-        Methods that look at the question do not see the answer. ``trace`` holds all prompts' images
-        in order.
+        Methods that read the prompt's text do not see the continuation. ``trace`` has the images of
+        all prompts, in order.
 
         Raises:
             ValueError: a continuation without tokens, or cut off by the model's longest prompt.
@@ -262,7 +262,7 @@ class VisionLanguageModel(ABC):
 
     @abstractmethod
     def prefill(self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace) -> int:
-        """Run one prefill of a batch; return the bytes of the keys and values that it leaves."""
+        """Run one prefill of a batch; return the bytes of its keys and values, padding included."""
 
     @abstractmethod
     def on_call(self, called: Callable[[], None]) -> AbstractContextManager[None]:
@@ -270,7 +270,7 @@ class VisionLanguageModel(ABC):
 
     @abstractmethod
     def image_views(self, pixels: Pixels) -> list[ImageView]:
-        """Return where the visual tokens of an image lie in what the model sees of it.
+        """Return what the model sees of an image, with the visual token of each patch.
 
         One view, or several where the model sees an image more than once (whole, and in tiles).
         """

@@ -45,12 +45,11 @@ NOTES = (
 
 
 def write_cost(folder: Path, records: Sequence[MeasuredCost], origin: Mapping[str, str]) -> None:
-    """Write what settings cost, each file whole or not at all.
+    """Write the cost of settings, each file whole or not at all.
 
     Args:
         folder: results of an experiment; made if it is not there.
-        records: of `experiments.cost.measuring.measure`; several models and batch sizes may follow
-            each other.
+        records: from `experiments.cost.measuring.measure`, for one or more models and batch sizes.
         origin: see `provenance.origin`; has "hardware".
 
     Raises:

@@ -1,4 +1,4 @@
-"""Make the tables and statistics of a results folder again, elsewhere, and compare the files."""
+"""Makes the tables and statistics of a results folder again in a copy, and compares the files."""
 
 import shutil
 import tempfile
@@ -12,10 +12,10 @@ from otprune_lmms.results.samples import SAMPLES
 
 
 def changed_pages(folder: Path) -> dict[str, bool]:
-    """Return by name whether each page of a folder is what its records give.
+    """Return for each page of a folder whether it equals the page made again from its records.
 
-    Statistics need the samples; without them only the tables are made again, with the intervals
-    that are there.
+    Statistics need the samples; without these only the tables are made again, with the folder's
+    intervals.
 
     Raises:
         ValueError: the folder has no records or manifest, or not of this format.
@@ -23,7 +23,7 @@ def changed_pages(folder: Path) -> dict[str, bool]:
     with tempfile.TemporaryDirectory() as name:
         fresh = Path(name) / folder.resolve().name
         fresh.mkdir()
-        # Pictures and measurements are no tables, but pages may name them.
+        # Other files are copied too, since pages may refer to them.
         for file in folder.iterdir():
             if file.is_file():
                 shutil.copy(file, fresh / file.name)

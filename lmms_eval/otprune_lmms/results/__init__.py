@@ -1,7 +1,8 @@
-"""The files of a results folder and their formats: the contract between experiments and reporting.
+"""The files of a results folder and their formats, which experiments write and reporting reads.
 
-`records` (one line a metric), `samples` (one row a document), `manifest` (where all of it comes
-from), `diagnostics` (distances of kept tokens), `costs` (measured times and memory). No torch.
+`records` (one line a metric), `samples` (one row a document), `manifest` (the run and its origin),
+`diagnostics` (distances of kept tokens), `kept_image` (kept patches of one image), `costs` (measured
+times and memory). No torch.
 """
 
 DERIVED = (
@@ -9,4 +10,4 @@ DERIVED = (
     *("table.md", "table.csv", "table.tex", "table.html", "kept_patches.png"),
     *("analysis.csv", "analysis.md", "report.html", "figures"),
 )
-"""Files and folders that reporting makes of the others; never newer than what they are made of."""
+"""Files and folders that reporting makes from the others; removed when the records change."""

@@ -1,7 +1,8 @@
-"""The columns that say which setting a line of a results file is about.
+"""The columns of a pruning config in the files of a results folder.
 
-Every file of a results folder that has lines about settings has all of them, filled by
-`PruningConfig.columns`: readers select and group by columns and never parse a label.
+In these files a pruning config is called a setting. Every file with lines about settings has all of
+these columns, filled by `PruningConfig.columns`: readers select and group by columns and never
+parse a label.
 """
 
 from dataclasses import dataclass
@@ -28,36 +29,36 @@ SETTING_TYPES: dict[str, str] = {
 """Columns and their types in Arrow's words.
 
 ``setting`` is the pruning config's label, ``row`` the label without the seed (seeds share a row of
-a table), ``name`` the row without its budget; all three are for people. ``method`` is empty for the
-unpruned model. ``keep_ratio`` or ``k`` is the budget, ``match`` what it is about ("kept",
-"average", "flops"), all three empty for a schedule as it is; see `Budget`. ``layer`` is where it
-prunes, 0 before the language model and for methods whose schedule names layers. ``positions``
+a table), ``name`` the row without its budget; all three are for readers. ``method`` is empty for
+the unpruned model. ``keep_ratio`` or ``k`` is the budget, ``match`` what it counts ("kept",
+"average", "flops"), all three empty for a schedule without a budget; see `Budget`. ``layer`` is
+where it prunes, 0 before the language model and for methods whose schedule has layers. ``positions``
 ("compact" or "original"), ``keep_newlines`` and ``compat`` as in `PruningConfig`. ``settings`` is a
 JSON object of all the method's own settings, defaults included, without its seed.
 ``changed_settings`` is a JSON object of what differs from the defaults, without method, budget,
 layer and seed: rows of one method with equal changed settings differ only in how much they keep and
-where. ``seed`` is that of a method that draws.
+where. ``seed`` is that of a random method.
 """
 
 SETTING = tuple(SETTING_TYPES)
 """The columns in their order."""
 
 TEXTS = tuple(name for name, kind in SETTING_TYPES.items() if kind == "string")
-"""Those that are text; a file that is read as CSV must be told so."""
+"""Columns that are text, even where they look like numbers; to be given to a CSV reader."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How much a setting may keep; settings of one budget are compared with each other.
 
-    A share of the tokens is one budget whether it is about those kept or about the average over
-    layers; a share of the multiply-adds is another.
+    A share of the kept tokens and the same share of the tokens averaged over layers are one budget;
+    a share of the multiply-adds is another.
 
     Attributes:
-        keep_ratio: share; or
-        k: count. Both None for a schedule as it is.
-        multiply_adds: whether the multiply-adds are those of so many tokens, instead of the tokens
-            themselves.
+        keep_ratio: share of the tokens; or
+        k: number of tokens. Both are None for a schedule without a budget.
+        multiply_adds: whether the setting has as many multiply-adds as a model with that many
+            tokens, instead of that many tokens.
     """
 
     keep_ratio: float | None = None
@@ -66,12 +67,12 @@ class Budget:
 
     @property
     def own_schedule(self) -> bool:
-        """Whether there is no budget: a schedule as it is."""
+        """Whether there is no budget: a schedule used unchanged."""
         return self.keep_ratio is None and self.k is None
 
     @property
     def amount(self) -> str:
-        """The number: "0.098" for a share, with all its digits, "k56" for a count, else ""."""
+        """The number: "0.098" for a share (all digits), "k56" for a count, "" without a budget."""
         if self.keep_ratio is not None:
             short = f"{self.keep_ratio:g}"
             return short if float(short) == self.keep_ratio else repr(self.keep_ratio)
@@ -79,14 +80,14 @@ class Budget:
 
     @property
     def label(self) -> str:
-        """What files call the budget: "0.098", "k56", "0.5 flops", "own schedule"."""
+        """The budget in files: "0.098", "k56", "0.5 flops", "own schedule"."""
         if self.own_schedule:
             return OWN_SCHEDULE
         return f"{self.amount} flops" if self.multiply_adds else self.amount
 
     @property
     def heading(self) -> str:
-        """What headings call the budget: "keep ratio 0.098", "56 tokens"."""
+        """The budget in headings: "keep ratio 0.098", "56 tokens"."""
         if self.own_schedule:
             return "own schedules"
         shown = f"keep ratio {self.amount}" if self.k is None else f"{self.k} tokens"
@@ -94,11 +95,11 @@ class Budget:
 
 
 OWN_SCHEDULE = "own schedule"
-"""`Budget.label` of a schedule as it is."""
+"""`Budget.label` of a schedule without a budget."""
 
 
 def budget_of(keep_ratio: Any, k: Any, match: Any) -> Budget:
-    """Return the budget of a line's columns; None and NaN are no number."""
+    """Return the budget of a line's columns, which may be None or NaN."""
     return Budget(
         None if pd.isna(keep_ratio) else float(keep_ratio),
         None if pd.isna(k) else int(k),

@@ -1,4 +1,4 @@
-"""``cost.csv``: what one setting of one model costs a sample, a line each."""
+"""``cost.csv``: the cost of a sample, one line for each model, batch size and setting."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ from otprune_lmms.results.frames import Frame
 COST_TABLE = "cost.csv"
 
 PARTS = ("preprocess", "vision", "select", "prefill", "decode")
-"""What an answer's time is made of, in the order in which it is spent."""
+"""The parts of an answer's time, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
     """Milliseconds of one sample.
 
-    Each batch's median and quartiles over the repeats, then their mean over all samples. So the
-    spread is the machine's, not the samples'.
+    Median and quartiles over the repeats are taken for each batch, then averaged over all samples.
+    So the spread is between repeats, not between samples.
 
     Attributes:
-        middle: of the medians; None where nothing was timed.
-        low: of the lower quartiles.
-        high: of the upper quartiles.
+        middle: mean of the medians; None where nothing was timed.
+        low: mean of the lower quartiles.
+        high: mean of the upper quartiles.
     """
 
     middle: float | None
@@ -37,38 +37,38 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCost:
-    """What a setting costs a sample; counts and bytes are means over the samples, too.
+    """The cost of a sample under a setting; counts and bytes are means over the samples.
 
     Attributes:
         model: name of the model.
-        config: the setting, by `results.columns.SETTING`.
-        batch: samples in one call. Times are of a call divided by its samples.
+        config: the setting's columns, `results.columns.SETTING`.
+        batch: samples in one call; a sample's time is the call's time divided by this.
         visual_tokens: before any pruning.
         kept_tokens: after the last pruning.
-        text_tokens: of the prompt, the template's included.
+        text_tokens: of the prompt, the chat template's included.
         preprocess: reading and decoding the images, pixel values, token ids; on the host.
         vision: vision encoder and projector, with the signals that the method needs.
         select: selection of the tokens; 0 where none are dropped.
         prefill: from token ids and visual tokens to the first logits, without the selection.
         decode: everything after the first logits.
         decode_per_token: a decoding step, divided by the rows that share it.
-        total: the phases together, in each repeat.
-        prefill_ratio: of prefill to that of the unpruned model in the same run; likewise
-        total_ratio: of the total.
+        total: sum of the parts in each repeat.
+        prefill_ratio: prefill / prefill of the unpruned model in the same run.
+        total_ratio: total / total of the unpruned model in the same run.
         select_share: select / (prefill of the unpruned model - prefill): the share of the saved
-            time that the selection takes away again; None where nothing is saved or selected.
-        kv_bytes: keys and values after the prefill.
-        peak_bytes: largest memory while a batch was encoded and answered, weights included; the
-            largest of all batches, of the whole batch.
-        added_bytes: what of it the batch added.
-        multiply_adds: of the prefill, by the formula of
-        convention: see `otprune.cost`.
-        multiply_adds_ratio: to those of the unpruned model.
+            time that the selection costs; None where nothing is saved or selected.
+        kv_bytes: bytes of keys and values after the prefill.
+        peak_bytes: peak memory while a whole batch was encoded and answered, weights included; the
+            largest of all batches.
+        added_bytes: bytes of the peak above the memory before; None where unknown.
+        multiply_adds: of the prefill, by ``convention``.
+        convention: formula of the multiply-adds, see `otprune.cost`.
+        multiply_adds_ratio: multiply_adds / those of the unpruned model.
         counted_flops: of the prefill as torch counts them; a multiply-add is two.
-        counted_ratio: to those of the unpruned model.
+        counted_ratio: counted_flops / those of the unpruned model.
         vision_flops: of vision encoder and projector.
-        new_tokens: written in an answer.
-        samples: documents that were answered.
+        new_tokens: generated tokens of an answer.
+        samples: number of answered requests.
         repeats: timed rounds over all of them.
         dtype: of the weights.
         attention: implementation of attention.
@@ -154,12 +154,12 @@ def read_costs(folder: Path) -> Frame:
     """Return the lines of a folder's ``cost.csv``, by `COLUMNS`.
 
     Raises:
-        ValueError: there is none, or of another format.
+        ValueError: there is no such file, or it has another format.
     """
     path = folder / COST_TABLE
     if not path.is_file():
         raise ValueError(f"no costs at {path}; otprune bench measures them")
-    # As text first: not every version of pandas reads the last digit of a number right.
+    # Read as text first: some versions of pandas misread the last digit of a number.
     found = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
     if tuple(found.columns) != COLUMNS:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")

@@ -42,7 +42,7 @@ single raster; ``kept``: positions of the kept tokens; ``n``: visual tokens befo
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Something measured of a kept set.
+    """A quantity that is measured for a set of kept tokens.
 
     Attributes:
         column: its column in the diagnostics.
@@ -92,7 +92,7 @@ QUANTITIES = (
         "of the kept tokens, divided by that of all tokens (Roy & Vetterli 2007)",
     ),
 )
-"""What is compared with the scores: first the exact distance, last the four rivals of distances."""
+"""Quantities that are compared with the scores; the first is the exact distance."""
 
 MAIN = ("exact_w2", "gaussian_w2_zero_mean", "coverage", "effective_rank")
 """The quantities that pages show; all are in the CSV."""

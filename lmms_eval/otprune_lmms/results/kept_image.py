@@ -1,4 +1,4 @@
-"""What settings keep of one image: ``kept_patches.npz``, data for a picture."""
+"""Which patches settings keep of one image: ``kept_patches.npz``, the data of a figure."""
 
 import json
 import zipfile
@@ -14,7 +14,7 @@ from otprune_lmms.files import atomic_write
 KEPT_IMAGE = "kept_patches.npz"
 
 KEPT_PATCHES = "kept_patches.png"
-"""The picture that reporting makes of it."""
+"""The figure that reporting draws from it."""
 
 
 @dataclass(frozen=True)

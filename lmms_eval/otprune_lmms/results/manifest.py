@@ -1,6 +1,6 @@
-"""What a results folder says of its run: ``manifest.json``, as far as tables need it.
+"""The run of a results folder: the parts of ``manifest.json`` that tables need.
 
-Read as plain JSON and not through `Experiment`, which loads torch: tables need none.
+The file is read as plain JSON and not through `Experiment`, which would load torch.
 """
 
 import json
@@ -22,7 +22,7 @@ class PrintedRow:
 
     Attributes:
         source: paper and table.
-        row: its name in the paper; "unpruned" or "Original" is the model that prunes nothing.
+        row: its name in the paper; "unpruned" or "Original" is the unpruned model.
         model: the experiment's name of the model.
         scores: by task id, in the units of the table's columns.
     """
@@ -34,13 +34,13 @@ class PrintedRow:
 
     @property
     def unpruned(self) -> bool:
-        """Whether the row is the model that prunes nothing."""
+        """Whether the row is the unpruned model."""
         return self.row.lower() in ("unpruned", "original")
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row that the experiment asks for, the same for every model; see `results.columns`.
+    """A row of the experiment's plan, the same for every model; see `results.columns`.
 
     Attributes:
         row: as in the records.
@@ -48,7 +48,7 @@ class PlannedRow:
         method: None for the unpruned model.
         budget: how much it may keep.
         layer: where it prunes.
-        match: what its budget is about.
+        match: what its budget counts.
     """
 
     row: str
@@ -61,18 +61,18 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What tables need to know of a run.
+    """Facts about a run that tables need.
 
     Attributes:
-        title: of the table.
+        title: title of the table.
         origin: hardware, commit, versions and command.
-        models: that the experiment asks for, in its order.
-        tasks: that the experiment asks for, in its order.
+        models: models of the experiment, in its order.
+        tasks: tasks of the experiment, in its order.
         limited: tasks of which only the first documents were used.
         published: numbers from papers.
-        planned: rows that the experiment asks for; empty where the folder does not say.
+        planned: rows of the experiment's plan; may be empty.
         text_tokens: mean text tokens of a prompt, by model and task; may be empty.
-        left_out: by task, how many documents no setting could answer.
+        left_out: number of documents that were left out, by task.
     """
 
     title: str
@@ -89,9 +89,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a results folder.
 
-    ``configs``, ``text_tokens`` and ``failed`` are optional: the settings that the experiment asks
-    for, by the columns of `results.columns`; a mean by model and task; the documents that no
-    setting could answer.
+    ``configs`` (the experiment's settings by the columns of `results.columns`), ``text_tokens`` (a
+    mean by model and task) and ``failed`` (documents that were left out) are optional.
 
     Raises:
         ValueError: the folder has no manifest, or none of this format.
@@ -135,7 +134,7 @@ def _planned(config: Mapping[str, Any]) -> PlannedRow:
 
 
 def _limits(experiment: Mapping[str, Any]) -> list[tuple[str, int | None]]:
-    """Return each task's limit, groups spelt out."""
+    """Return each task's limit, groups of benchmarks expanded."""
     whole = experiment.get("limit")
     return [
         (task, choice.get("limit") or whole)

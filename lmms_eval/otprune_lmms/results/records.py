@@ -40,12 +40,12 @@ over its layers) are means over the images of the task. ``multiply_adds_2ndm`` a
 """
 
 UNPRUNED = "unpruned"
-"""``row`` of the model that prunes nothing."""
+"""``row`` of the unpruned model."""
 
 _TEXT = (
     *("experiment", "suite", "model", "task", "metric", "missing"),
     *TEXTS,
-    # As text first: not every version of pandas reads the last digit of a number right.
+    # Read as text first: some versions of pandas misread the last digit of a number.
     "value",
 )
 
@@ -64,7 +64,7 @@ def read_records(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"no records at {path}")
     try:
-        # Names stay names: a model may be called 7, or NA.
+        # Names must stay text: a model may be named 7, or NA.
         records = pd.read_csv(
             path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""]
         )

@@ -1,4 +1,4 @@
-"""Every answer of an experiment with its share of the score: ``samples.parquet``."""
+"""All answers of an experiment with their shares of the score: ``samples.parquet``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pd.DataF
 
     Args:
         folder: of the results.
-        columns: that are wanted, None for all; texts of large runs fill the memory.
+        columns: columns to read; None for all, which large runs may not fit into memory.
 
     Raises:
         ValueError: there are none, or of another format.

@@ -1,4 +1,4 @@
-"""Scores of answers that were scored before."""
+"""A cache of scores, on disk."""
 
 import dataclasses
 import hashlib
@@ -16,10 +16,10 @@ FORMAT = 2
 
 
 class ScoreCache:
-    """A folder of scores, each under a hash of everything that decides it.
+    """A folder of scores, each stored under a hash of everything that decides it.
 
     Args:
-        folder: made when the first score is kept.
+        folder: created when the first score is stored.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,11 +31,11 @@ class ScoreCache:
         answers: Mapping[int, Sequence[AnswerValue]],
         without: Collection[int] = (),
     ) -> str:
-        """Return SHA-256 over the documents, the answers, and the versions of the scoring code.
+        """Return SHA-256, as hex, over documents, answers, and versions of the scoring code.
 
         Args:
-            scorer: of the benchmark.
-            answers: by document.
+            scorer: the benchmark's scorer.
+            answers: values of the answers by document, in the order of its requests.
             without: documents that are left out, as in `TaskScorer.score`.
         """
         content: dict[str, Any] = {
@@ -51,7 +51,7 @@ class ScoreCache:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, key: str) -> TaskScore | None:
-        """Return the score of a key; None if there is none, or its file cannot be used."""
+        """Return the score of a key; None if there is none, or its file cannot be read."""
         try:
             content = json.loads((self.folder / f"{key}.json").read_text())
             samples = tuple(Sample(**sample) for sample in content.pop("samples"))
@@ -63,7 +63,7 @@ class ScoreCache:
         """Write a score under its key, whole or not at all.
 
         Raises:
-            ValueError: a score that lacks metrics; with Java it would have them.
+            ValueError: metrics are missing for want of Java.
             OutputError: it could not be written.
         """
         if score.missing:

@@ -1,9 +1,9 @@
-"""Caption metrics, their work shared between metrics, configs and tasks; numbers unchanged.
+"""Caption metrics with shared work between metrics, configs and tasks; the numbers are unchanged.
 
 lmms-eval's caption tasks start Java three times for each of seven metrics: the tokeniser for
 references, again for candidates, and METEOR, even where the metric is not METEOR. Inside
 `shared_captions` the tokeniser runs once for each new text, METEOR is one process that scores each
-sentence once, and BLEU is computed once for its four orders. All else stays lmms-eval's and
+sentence once, and BLEU is computed once for its four orders. Everything else is lmms-eval's and
 pycocoevalcap's code. A text is all captions of a call, never a single line: Stanford's tokeniser
 looks ahead over line ends, so a line's tokens can depend on the next one.
 """
@@ -35,7 +35,7 @@ _METEOR_JAR = Path(stock_meteor.__file__).parent / stock_meteor.METEOR_JAR
 
 
 class JavaError(RuntimeError):
-    """Java is missing, or a Java tool did not do its work."""
+    """Java is missing, or a Java tool failed."""
 
 
 def java() -> str | None:
@@ -57,7 +57,7 @@ def _text(captions: Captions) -> str:
 
 
 class SharedTokenizer:
-    """Stanford's tokeniser, run once for each new text, many texts in one run."""
+    """Stanford's tokeniser, run once for each new text, on many texts at a time."""
 
     def __init__(self) -> None:
         self._lines: dict[str, list[str]] = {}
@@ -69,7 +69,7 @@ class SharedTokenizer:
         A text that was not primed costs `tokenize` a run of its own; nothing else differs.
 
         Args:
-            texts: captions of one image a line, as a call to `tokenize` will join them.
+            texts: captions joined by newlines, as `tokenize` joins those of its call.
 
         Raises:
             JavaError: Java is missing, or the tokeniser failed.
@@ -107,7 +107,7 @@ class SharedTokenizer:
 
 
 class SharedMeteor:
-    """METEOR in one process that starts when first needed; each sentence is scored once."""
+    """METEOR in one process, started when it is first needed; each sentence is scored once."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -139,7 +139,7 @@ class SharedMeteor:
             self._process = None
 
     def start(self) -> None:
-        """Start the process, unless it runs; it takes seconds until it answers.
+        """Start the process unless it runs; it takes some seconds before it can score.
 
         Raises:
             JavaError: Java is missing.
@@ -172,12 +172,12 @@ class SharedMeteor:
 
 
 class CaptionTools:
-    """What one `shared_captions` shares.
+    """The tools that are shared inside one `shared_captions`.
 
     Attributes:
-        tokenizer: see `SharedTokenizer`; `prime` it with all candidates of a task at once.
+        tokenizer: see `SharedTokenizer`; call its `prime` with all candidates of a task at once.
         meteor: see `SharedMeteor`.
-        cider: CIDEr of each image, by its id, of the captions scored last.
+        cider: CIDEr of each image of the captions scored last, by the image's id.
     """
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class CaptionTools:
         self._bleu: dict[tuple[Any, ...], Any] = {}
 
     def bleu(self, scorer: Bleu, references: Tokenised, found: Tokenised) -> Any:
-        """Return what BLEU returns for its orders, computed once for equal captions."""
+        """Return BLEU's result for its orders, computed once for equal captions."""
         key = (scorer._n, _frozen(references), _frozen(found))
         if key not in self._bleu:
             # One entry: lmms-eval computes the four orders of a config one after another.
@@ -206,7 +206,7 @@ def _frozen(captions: Tokenised) -> tuple[Any, ...]:
 
 @contextmanager
 def shared_captions() -> Iterator[CaptionTools]:
-    """Let pycocoevalcap's tokeniser, METEOR and BLEU share their work in this context.
+    """In this context pycocoevalcap's tokeniser, METEOR and BLEU share their work.
 
     Yields:
         The shared tools. METEOR's process ends with the context.

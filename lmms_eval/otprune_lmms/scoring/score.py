@@ -1,9 +1,9 @@
 """Score stored answers with lmms-eval's own task code.
 
-Filters, `process_results`, aggregation and their bookkeeping (`TaskOutput`) are lmms-eval's; here
-is only the loop over documents. Its evaluator is not called for it: that reads the launcher's
-environment, so that one process of several could not score alone, and it decodes every image
-again for every pruning config. A test holds the numbers to those of `simple_evaluate`.
+Filters, `process_results`, aggregation and their bookkeeping (`TaskOutput`) are lmms-eval's; only
+the loop over documents is here. lmms-eval's evaluator is not used: it reads the launcher's
+environment, so that one process of several could not score alone, and it decodes every image again
+for every pruning config. A test compares the numbers with those of `simple_evaluate`.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from otprune_lmms.documents import build_requests
 from otprune_lmms.scoring.captions import CaptionTools, java
 
 AnswerValue = str | tuple[float, bool]
-"""What a model answers: a text, or the loss of a continuation and whether it is the greedy one."""
+"""An answer as tasks take it (`engine.Answer.value`): the text, or (loss in nats, greedy)."""
 
 _Instances = Mapping[int, Sequence[Any]]
 """lmms-eval's instances by document."""
 
 _SIDE_METRICS = ("submission",)
-"""Metrics whose aggregation has no value, but writes a file (and fails on odd characters)."""
+"""Metrics whose aggregation only writes a file (and fails on some characters)."""
 
 
 class ScoringError(RuntimeError):
@@ -44,15 +44,15 @@ class ScoringError(RuntimeError):
 
 @dataclass(frozen=True)
 class Sample:
-    """One document's answer and what the task's code makes of it.
+    """One document's answer and its scores.
 
     Attributes:
         doc_id: number of the document in its split.
         target: the expected answer as text.
-        answer: what was scored, after the task's filters.
-        scores: the document's value for each metric that has one by document.
+        answer: the scored text, after the task's filters.
+        scores: the document's value of each metric that has one for each document.
         value: the document's share of the headline metric (`benchmarks.Share`); None without one.
-        detail: the share's, see there.
+        detail: the share's ``detail``.
     """
 
     doc_id: int
@@ -69,11 +69,11 @@ class TaskScore:
 
     Attributes:
         task: the benchmark's name.
-        documents: how many were scored.
-        metrics: value of each metric as lmms-eval aggregates it; a filter other than "none" stands
-            behind a comma.
-        samples: by document, in their order.
-        missing: metrics that could not be computed, with the reason.
+        documents: number of scored documents.
+        metrics: lmms-eval's value of each metric; a filter other than "none" follows the name after
+            a comma.
+        samples: one for each document and filter, filter by filter.
+        missing: the reason for each metric that could not be computed.
     """
 
     task: str
@@ -84,19 +84,19 @@ class TaskScore:
 
 
 class TaskScorer:
-    """One benchmark, ready to score the answers of any number of pruning configs.
+    """Scores answers to one benchmark, under any number of pruning configs.
 
     Args:
         task: lmms-eval's task object (`load_tasks`).
-        name: the benchmark's; without a record of it the task's id.
+        name: the benchmark's name; without a record, the task's id.
         limit: documents from the start that are scored; None for all.
 
     Attributes:
-        benchmark: its record.
-        failed: documents whose requests the task's code cannot build, with the reason.
+        benchmark: the benchmark's record.
+        failed: the reason for each document whose requests the task's code cannot build.
 
     Raises:
-        ValueError: a group of documents that are scored as one is cut by the limit; no documents.
+        ValueError: no documents, or the limit cuts a group of documents that are scored as one.
     """
 
     def __init__(self, task: Any, name: str, limit: int | None = None) -> None:
@@ -127,13 +127,13 @@ class TaskScorer:
 
     @property
     def split(self) -> str:
-        """Split of the task's data set that the documents are of."""
+        """The documents' split of the task's data set."""
         config = self.task.config
         return config.test_split if self.task.has_test_docs() else config.validation_split
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the documents that are scored, without their images."""
+        """SHA-256, as hex, over the scored documents without their images."""
         total = hashlib.sha256()
         for doc_id, document in self._documents(self._ids):
             text = json.dumps([doc_id, document], sort_keys=True, default=str)
@@ -156,18 +156,19 @@ class TaskScorer:
     ) -> TaskScore:
         """Return the scores of one pruning config.
 
-        Random guesses in a task's own code (of what an unreadable answer meant) start from the same
-        seed each time.
+        Some tasks guess at random what an unreadable answer meant; these guesses start from the
+        same seed at each call.
 
         Args:
-            answers: for each document the answers to its requests, in their order.
-            without: documents that are left out, and with them `left_out`; the same ones for all
-                configs that are to be compared.
+            answers: the answers to each document's requests, in the requests' order.
+            without: documents to leave out, with those that `left_out` adds; to be the same for all
+                configs that are compared.
             without_java: mark caption metrics as missing instead of computing them.
-            tools: of the `shared_captions` around this call; without them captions have no shares.
+            tools: tools of the `shared_captions` around this call; without them captions have no
+                shares.
 
         Raises:
-            ValueError: a document lacks an answer, or has too many; all documents are left out.
+            ValueError: a document has too few or too many answers, or all documents are left out.
             ScoringError: a metric has no value, or the task's code failed.
         """
         out = self.left_out(without)
@@ -185,9 +186,9 @@ class TaskScorer:
         return TaskScore(self.name, len(scored), self._metrics(output), tuple(samples), missing)
 
     def left_out(self, documents: Collection[int] = ()) -> frozenset[int]:
-        """Return the documents that are not scored where some have no answer.
+        """Return all documents that are not scored if some have no answer.
 
-        These, `failed` ones, and all that are scored as one with any of them.
+        That is these, `failed` ones, and documents that are scored as one with any of them.
         """
         return with_group_members(self._groups, {*documents, *self.failed})
 
@@ -218,7 +219,7 @@ class TaskScorer:
     def prime(
         self, tools: CaptionTools, many: Sequence[Mapping[int, Sequence[AnswerValue]]]
     ) -> None:
-        """Tokenise the captions of several pruning configs in one run, which only saves time."""
+        """Tokenise the captions of several pruning configs at once, to save time."""
         if not self.needs_java or java() is None:
             return
         texts = []
@@ -231,7 +232,7 @@ class TaskScorer:
     def _documents(self, ids: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         documents = self.task.eval_docs_no_media
         for doc_id in ids:
-            # Read anew each time: the code of some tasks changes the document.
+            # Read again each time: the code of some tasks changes the document.
             yield doc_id, documents[doc_id]
 
     def _fill(self, scored: _Instances, answers: Mapping[int, Sequence[AnswerValue]]) -> None:
@@ -253,7 +254,7 @@ class TaskScorer:
         self, scored: _Instances, output: TaskOutput
     ) -> tuple[list[Sample], ResultsByDocument]:
         """Return samples, and what `process_results` returns under the task's first filter."""
-        # The task holds what was built last, which may be one process's share.
+        # The task may hold other instances: those of one process, which were built later.
         self.task._instances = [one for one in self._all if one.doc_id in scored]
         self.task.apply_filters()
         first = next(iter(scored.values()))[0]
@@ -304,10 +305,10 @@ def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def _isolated(task: Any) -> Iterator[None]:
-    """Run a task's code so that it has no effect outside and the same result each time.
+    """In this context a task's code has no side effects and is deterministic.
 
-    Files that it writes go to a folder that is deleted, its prints nowhere, and its random guesses
-    start from the same seed.
+    Its files go to a temporary folder, its prints are discarded, its random guesses start from the
+    same seed.
     """
     arguments, random_state = getattr(task, "args", None), random.getstate()
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):

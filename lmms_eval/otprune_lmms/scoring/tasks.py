@@ -1,4 +1,4 @@
-"""Load lmms-eval's tasks once, with its own prompts and metrics, from the hub or the mini data."""
+"""Loads lmms-eval's tasks, with data from the hub or from local task files."""
 
 import copyreg
 import hashlib
@@ -21,7 +21,7 @@ from otprune_lmms.documents import BROKEN, reason_of
 
 
 def task_manager(names: Sequence[str]) -> TaskManager:
-    """Return an index of the tasks of benchmarks: of their folders where all have one, else of all.
+    """Return lmms-eval's index of tasks: of the benchmarks' folders if all have one, else of all.
 
     Indexing all of lmms-eval takes 3 to 8 s, the folders of the 11 benchmarks 0.1 s.
     """
@@ -29,7 +29,7 @@ def task_manager(names: Sequence[str]) -> TaskManager:
     stock = Path(lmms_eval.tasks.__file__).parent
     paths = {stock / folder for folder in folders if folder is not None}
     known = None not in folders
-    # With all of lmms-eval only folders outside of it are added: none is to be indexed twice.
+    # No folder may be indexed twice: with all of lmms-eval, only folders outside of it are added.
     added = sorted(str(path) for path in paths if known or not path.is_relative_to(stock))
     return TaskManager(
         "ERROR", include_path=added or None, include_defaults=not known, model_name="llava"
@@ -37,16 +37,16 @@ def task_manager(names: Sequence[str]) -> TaskManager:
 
 
 def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
-    """Return lmms-eval's task objects of benchmarks by name, their data loaded.
+    """Return lmms-eval's task objects by the benchmarks' names, with their data loaded.
 
     Args:
-        names: of benchmarks; of those without a record the id of the task. Benchmarks of one task
-            get an object each.
-        folder: task files (``<id>.yaml``) whose entries replace those of the stock tasks; None for
-            the stock tasks as they are.
+        names: names of benchmarks; without a record, ids of tasks. Two benchmarks of one task get
+            an object each.
+        folder: folder of task files (``<id>.yaml``) whose entries replace those of lmms-eval's
+            tasks; None for lmms-eval's tasks unchanged.
 
     Raises:
-        ValueError: an unknown name; data that is not there, or could not be fetched.
+        ValueError: an unknown name, or data that is missing or could not be fetched.
     """
     if not names:
         raise ValueError("tasks must name at least one task")
@@ -64,7 +64,7 @@ def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, An
 
 
 def data_files(name: str, folder: Path | None) -> list[Path]:
-    """Return the data files of a benchmark in a folder of task files; none for the hub's data.
+    """Return the data files that a benchmark's task file names; none for data from the hub.
 
     Raises:
         ValueError: the folder has no such task, or a file is missing.
@@ -82,7 +82,7 @@ def data_files(name: str, folder: Path | None) -> list[Path]:
 
 
 def fingerprint(files: Sequence[Path]) -> str:
-    """Return the sha256 of the contents of files, as hex."""
+    """Return SHA-256 over the contents of files, as hex."""
     total = hashlib.sha256()
     for file in files:
         total.update(hashlib.sha256(file.read_bytes()).digest())
@@ -90,7 +90,7 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 
 def _override(task: str, folder: Path | None) -> dict[str, Any]:
-    """Return the entries that replace those of a stock task, its id among them."""
+    """Return the entries that replace those of lmms-eval's task, its id included."""
     if folder is None:
         return {"task": task}
     for file in sorted(folder.glob("*.yaml")):
@@ -101,7 +101,7 @@ def _override(task: str, folder: Path | None) -> dict[str, Any]:
 
 def _load(task: str, override: dict[str, Any], manager: TaskManager) -> Any:
     try:
-        # Its progress bars say nothing about a run's progress.
+        # Hides lmms-eval's progress bars, which are not about the run.
         with redirect_stderr(io.StringIO()), _broken_images_are_none():
             return get_task_dict([override], manager, "simple")[task]
     except (AttributeError, LookupError, TypeError) as error:
@@ -118,9 +118,9 @@ def _load(task: str, override: dict[str, Any], manager: TaskManager) -> Any:
 
 @contextmanager
 def _broken_images_are_none() -> Iterator[None]:
-    """Let lmms-eval load a task whose first document, which it reads, has a broken image.
+    """In this context a broken image is read as None.
 
-    Outside of this context reading the image is an error again.
+    lmms-eval reads the first document when it loads a task, and would fail if its image is broken.
     """
     decode = datasets.Image.decode_example
 

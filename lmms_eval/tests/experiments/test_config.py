@@ -1,4 +1,4 @@
-"""What an experiment file may say, and what it is told when it may not."""
+"""What an experiment file may say, and the messages about what it may not."""
 
 from pathlib import Path
 
@@ -156,9 +156,9 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
             r"own_schedule is for layer pruners, and otprune is none: it needs a budget",
         ),
         (own(method="fastv", keep_counts=[5]), r"without keep_counts; for both list the method"),
-        (own(method="fastv", layers=[0]), r"own_schedule takes fastv as it is, without layers"),
-        (own(method="fastv", settings={"match": "flops"}), r"as it is, without match"),
-        (own(method="fastv", settings={"keep_ratio": 0.5}), r"as it is, without keep_ratio"),
+        (own(method="fastv", layers=[0]), r"own_schedule uses fastv unchanged, without layers"),
+        (own(method="fastv", settings={"match": "flops"}), r"unchanged, without match"),
+        (own(method="fastv", settings={"keep_ratio": 0.5}), r"unchanged, without keep_ratio"),
         (own(method="fastv", settings={"schedule": 152}), r"schedule of fastv must be text, in q"),
         (own(method="dart", settings={"preset": 192}), r"preset of dart must be text, in quotes"),
         (

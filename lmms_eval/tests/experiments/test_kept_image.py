@@ -62,7 +62,7 @@ def test_what_cannot_be_shown_is_said_and_is_no_error(caplog):
     assert first_kept_image(tiny(), [text], CONFIGS) is None
     assert first_kept_image(tiny(), [request(0)], [PruningConfig()]) is None
     assert first_kept_image(tiny(TINY_ANYRES), [text, request(0)], CONFIGS) is None
-    assert caplog.text.count("no picture of kept patches") == 3
+    assert caplog.text.count("no figure of kept patches") == 3
     assert "single tile" in caplog.text
 
 

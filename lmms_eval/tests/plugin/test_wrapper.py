@@ -95,10 +95,10 @@ def test_what_lmms_eval_asks_a_model():
     assert model.device == torch.device("cpu")
     assert model.accelerator.num_processes == 1
     assert PrunedModel.is_simple
-    with pytest.raises(NotImplementedError, match="task asks in several rounds"):
+    with pytest.raises(NotImplementedError, match="task has requests of several rounds"):
         model.generate_until_multi_round(instances()[:1])
     model.clean()
-    with pytest.raises(RuntimeError, match=r"let go of by clean\(\)"):
+    with pytest.raises(RuntimeError, match=r"freed by clean\(\)"):
         model.generate_until(instances())
 
 

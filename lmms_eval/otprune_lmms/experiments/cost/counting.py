@@ -1,4 +1,4 @@
-"""What one prefill does: tokens of each layer, FLOPs that torch counts, keys and values left."""
+"""Counts of one prefill: visual tokens, FLOPs that torch counts, bytes of keys and values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from otprune_lmms.models.protocol import ModelInput, VisionLanguageModel
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Return the operations of attention between tensors of three shapes, the mask left out."""
+    """Return the operations of attention from the shapes of query, key and value."""
     return sdpa_flop_count(query, key, value)
 
 
-# The CPU's fused attention, which torch has no formula for; counted as that of a GPU.
+# torch has no formula for the CPU's fused attention; it is counted like a GPU's.
 _ALSO = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One prefill of a batch; all sums over its rows.
+    """Counts of one prefill of a batch, summed over its rows.
 
     Attributes:
         visual: visual tokens before any pruning.
-        kept: visual tokens left after the last pruning.
-        text: text tokens, the template's included.
-        kv_bytes: of the keys and values it leaves, padding included.
+        kept: visual tokens after the last pruning.
+        text: text tokens, the chat template's included.
+        kv_bytes: bytes of keys and values after the prefill, padding included.
         flops: floating-point operations of matrix products, convolutions and attention, padding,
             output head and selection included; a multiply-add is two.
         multiply_adds: of the decoder by a formula of `otprune.cost`, each layer with the tokens
-            that entered it; padding, selection and output head are not in it.
+            that entered it; padding, selection and output head are not included.
     """
 
     visual: int
@@ -59,7 +59,7 @@ def count_prefill(
     pruning: Pruning | None,
     convention: Convention,
 ) -> Counted:
-    """Return what one prefill of a batch does; nothing of it is timed.
+    """Run one prefill of a batch, and return its counts.
 
     Args:
         model: the model.

@@ -1,4 +1,4 @@
-"""Measure an experiment's models under its configs, on documents of its own tasks."""
+"""Measures the cost of an experiment's models and pruning configs, on documents of its tasks."""
 
 import gc
 import logging
@@ -27,23 +27,23 @@ def measure_experiment(
     options: CostOptions | None = None,
     progress: bool = True,
 ) -> list[MeasuredCost]:
-    """Return the cost of each model, batch size and setting.
+    """Return the cost of each model, batch size and pruning config.
 
-    Of the seeds of one setting the first is measured: they do not differ in cost.
+    Of configs that differ in the seed only the first is measured: their costs are equal.
 
     Args:
-        source: models, tasks and settings.
+        source: the experiment.
         samples: documents of each task, from the start; rounded up to whole batches.
-        batch_sizes: samples in one call.
-        options: how it is measured; batch size and videos are those of the arguments and of the
-            experiment.
-        progress: whether to show how far it is.
+        batch_sizes: requests in one call of the language model.
+        options: how costs are measured; its batch size and videos are replaced by ``batch_sizes``
+            and the experiment's.
+        progress: whether to show progress.
 
     Raises:
-        ValueError: no samples or batch size, an unknown task, a checkpoint that is not there or
-            does not fit; no task writes answers.
-        BenchError: a batch that does not fit into memory.
-        RequestError: broken images.
+        ValueError: no samples or batch size, an unknown task, a checkpoint that is missing or of
+            another kind, or no task generates answers.
+        BenchError: a batch does not fit into memory.
+        RequestError: an image cannot be read.
     """
     experiment, folder = source
     if samples < 1 or not batch_sizes:
@@ -74,10 +74,10 @@ def measure_experiment(
 
 
 def requests_for(source: Source, samples: int) -> list[Request]:
-    """Return the requests of the first documents of each task that writes answers.
+    """Return the requests about the first documents of each task that generates answers.
 
     Raises:
-        ValueError: an unknown task, or none that writes answers.
+        ValueError: an unknown task, or no task generates answers.
     """
     names = list(source.experiment.task_limits())
     files = task_folder(*source)
@@ -88,10 +88,10 @@ def requests_for(source: Source, samples: int) -> list[Request]:
         own = tasks.requests(name, files, samples, None)
         written = [request for request in own if request.kind == "generate"]
         if not written:
-            logger.warning("%s writes no answers: not measured", name)
+            logger.warning("%s generates no answers: not measured", name)
         found += written
     if not found:
-        raise ValueError(f"none of the tasks {', '.join(names)} writes answers to measure")
+        raise ValueError(f"none of the tasks {', '.join(names)} generates answers to measure")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Measure what settings cost, all of them in turn, against the unpruned model in the same run."""
+"""Measures the cost of pruning configs, in turn with the unpruned model in the same run."""
 
 import gc
 import random
@@ -30,7 +30,7 @@ Visual = dict[ImageKey, ImageTokens]
 
 
 class BenchError(RuntimeError):
-    """What cannot be measured; the message says why."""
+    """A measurement that is not possible; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class CostOptions:
     """How costs are measured.
 
     Attributes:
-        batch_size: samples in one call of the language model.
-        repeats: timed rounds over all samples and settings.
-        warmup: rounds before that do not count.
+        batch_size: requests in one call of the language model.
+        repeats: timed rounds over all samples and configs.
+        warmup: rounds before these, which are not timed.
         convention: formula of the multiply-adds.
         seed_video: see `Engine`.
-        seed: of the order of the settings, which is drawn anew for every batch and round.
+        seed: seed of the order of the configs, which is drawn for every batch and round.
 
     Raises:
-        ValueError: a number below the least that makes sense.
+        ValueError: a batch size or repeats below 1, a warm-up below 0.
     """
 
     batch_size: int = 1
@@ -76,28 +76,26 @@ def measure(
     progress: bool = True,
     clock: Clock | None = None,
 ) -> list[MeasuredCost]:
-    """Return the cost of each setting, that of the unpruned model first.
+    """Return the cost of each pruning config, that of the unpruned model first.
 
-    Every round takes every batch under every setting before the next batch, in an order drawn anew,
-    so that whatever slows the machine down hits all of them alike. Answers are those of the engine:
-    each batch is encoded, pruned and answered as there, with the tasks' own generation settings;
-    what does not differ between settings (pixel values; visual tokens for the same signals) is
-    timed once a batch and round, and counted for each.
+    Every round takes each batch under all configs, in a random order, before the next batch, so
+    that a slow phase of the machine affects all configs alike. Batches are encoded, pruned and
+    answered as by the engine, with the tasks' own generation settings. What several configs share
+    (pixel values; visual tokens with the same signals) is timed once for each batch and round.
 
     Args:
         model: the model.
-        requests: the samples; generation requests.
-        configs: settings; the unpruned model is measured whether it is among them or not.
-        model_name: what the records call the model.
-        options: how it is measured.
-        progress: whether to show how far it is.
-        clock: what times the device's work; by default that of the model's devices.
+        requests: generation requests.
+        configs: pruning configs; the unpruned model is added if it is not among them.
+        model_name: the model's name in the records.
+        options: how costs are measured.
+        progress: whether to show progress.
+        clock: clock of the device's work; None for that of the model's devices.
 
     Raises:
-        ValueError: no requests, a kind of request that writes no answer, a setting that the model
-            cannot carry out.
-        BenchError: a batch that does not fit into memory.
-        RequestError: broken images, a prompt that does not go with them.
+        ValueError: no requests, a loglikelihood request, or the model does not support a config.
+        BenchError: a batch does not fit into memory.
+        RequestError: an image cannot be read, or a context places another number of images.
     """
     options = CostOptions() if options is None else options
     bench = _Bench(model, model_name, options, clock)
@@ -120,7 +118,7 @@ def measure(
 
 
 class _Bench:
-    """A model, and what was found about it."""
+    """Measures one model, and holds its counts and times."""
 
     def __init__(
         self,
@@ -131,8 +129,8 @@ class _Bench:
     ) -> None:
         self.model, self.name, self.options = model, name, options
         self.clock = clock_for(self.model) if clock is None else clock
-        self.watch = PhaseTimer(self.clock)
-        self.responder = Responder(self.model, self.watch)
+        self.timer = PhaseTimer(self.clock)
+        self.responder = Responder(self.model, self.timer)
         self.preparer = RequestPreparer(self.model, "", options.seed_video)
         self.draw = random.Random(options.seed)
         self.totals: dict[PruningConfig, BatchTotals] = {}
@@ -150,19 +148,19 @@ class _Bench:
         )
 
     def batches(self, requests: Sequence[Request]) -> list[Batch]:
-        """Return the samples in batches, as the engine makes them."""
+        """Return the requests in batches, as the engine forms them."""
         if not requests:
             raise ValueError("requests must hold at least one sample, got none")
         for request in requests:
             if request.kind != "generate":
-                raise ValueError(f"{request.name} writes no answer: only those are measured")
+                raise ValueError(f"{request.name} generates no answer: only generation is measured")
         prepared = [self.preparer.prepare(request) for request in requests]
         return list(batches(prepared, self.options.batch_size))
 
     def examine(self, batch: Batch, configs: Sequence[PruningConfig]) -> None:
-        """Count what a batch does under every setting; a first warm-up at the same time."""
+        """Count a batch under every config; this also warms up the device."""
         pixels = self._pixels(batch)
-        # Once for all settings: it takes longer than many an answer.
+        # Once for all configs: it may take longer than an answer.
         gc.collect()
         encoded: dict[frozenset[str], tuple[Visual, int]] = {}
         for config in configs:
@@ -178,7 +176,7 @@ class _Bench:
     def time(
         self, batch: Batch, configs: Sequence[PruningConfig]
     ) -> dict[PruningConfig, dict[str, float]]:
-        """Return seconds by phase of a batch under every setting, and the decoding steps."""
+        """Return a batch's seconds by phase and its decoding steps, under every config."""
         host = HostClock()
         begin = host.mark()
         pixels = self._pixels(batch)
@@ -202,18 +200,18 @@ class _Bench:
         return found
 
     def keep(self, place: int, batch: Batch, times: dict[PruningConfig, dict[str, float]]) -> None:
-        """Count the times of a batch in one round."""
+        """Add the times of a batch in one round."""
         for config in self.totals:
             rounds = self.rounds.setdefault(config, Rounds())
             rounds.add(place, len(batch), times[config])
 
     def _answering(self, batch: Batch, config: PruningConfig, visual: Visual) -> dict[str, float]:
-        """Return the seconds of answering a batch, and its steps times the rows sharing them."""
+        """Return the seconds of answering a batch, and its decoding steps times their rows."""
         respond = self.responder.bind(config.pruning, visual)
         found: dict[str, float] = dict.fromkeys(("select", "prefill", "decode", "steps"), 0.0)
         for piece in pieces(batch, config):
             respond(piece)
-            run = self.watch.last
+            run = self.timer.last
             if run is None:
                 raise BenchError("the language model was not called")
             for name in ("select", "prefill", "decode"):
@@ -222,12 +220,12 @@ class _Bench:
         return found
 
     def _pixels(self, batch: Batch) -> list[tuple[ImageKey, Pixels]]:
-        """Return the pixel values of all images of a batch, an image of two samples twice."""
+        """Return the pixel values of a batch's images; an image of two requests occurs twice."""
         found = []
         for one in batch:
-            pictures = self.preparer.images(one.request)
-            for key, picture in zip(keys_of(one), pictures, strict=True):
-                found.append((key, self.model.preprocess(picture, one.prompt.image_view)))
+            images = self.preparer.images(one.request)
+            for key, image in zip(keys_of(one), images, strict=True):
+                found.append((key, self.model.preprocess(image, one.prompt.image_view)))
         return found
 
     def _visual(self, pixels: Sequence[tuple[ImageKey, Pixels]], signals: frozenset[str]) -> Visual:
@@ -269,7 +267,7 @@ class _Bench:
 
 
 def pieces(batch: Batch, config: PruningConfig) -> Iterator[Batch]:
-    """Yield what of a batch goes into one call, as in the engine."""
+    """Yield the parts of a batch that go into one call, as in the engine."""
     alone = config.compat == "reference" or any(q.generation.samples for q in batch)
     size = 1 if alone else len(batch)
     for start in range(0, len(batch), size):

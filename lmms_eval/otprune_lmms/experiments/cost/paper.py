@@ -1,6 +1,6 @@
 """The TFLOPs that OTPrune and DivPrune print, from lengths alone: nothing is measured here.
 
-What the script ``tflops.py`` beside the released code computes: multiply-adds by "2ndm" of one
+As the script ``tflops.py`` of the released code computes them: multiply-adds by "2ndm" of one
 prefill for each of the 11 benchmarks, with a typical question's text tokens and without the 35
 tokens of the system prompt. A table's TFLOPs are the mean over its benchmarks, its percentage is
 the mean of the benchmarks' ratios, which is not the ratio of the means.

@@ -1,4 +1,4 @@
-"""The largest memory that a call needs: the GPUs', else this process's."""
+"""The peak memory of a call: of the GPUs, or without any of this process."""
 
 import ctypes
 import resource
@@ -17,8 +17,9 @@ class Peak:
     """Memory around a call.
 
     Attributes:
-        whole: peak in bytes while it ran, weights included. On a CPU: resident memory.
-        added: what of it was not held before; None where the peak cannot be set back first.
+        whole: peak in bytes while it ran, weights included; on a CPU the resident memory.
+        added: bytes of it above the memory before the call; None if the system cannot reset the
+            peak.
     """
 
     whole: int
@@ -26,9 +27,9 @@ class Peak:
 
 
 def peak_of(call: Callable[[], object], gpus: Sequence[torch.device]) -> Peak:
-    """Return the peak memory of a call; of all ``gpus`` together, or of the process if none.
+    """Return the peak memory of a call, summed over ``gpus``, or of the process if there are none.
 
-    What unreachable cycles hold counts as held before; `gc.collect` lets go of it.
+    Memory of unreachable reference cycles counts as used before; call `gc.collect` to free it.
     """
     return _gpu_peak(call, gpus) if gpus else _process_peak(call)
 
@@ -54,14 +55,14 @@ def _process_peak(call: Callable[[], object]) -> Peak:
 
 
 def _hand_back() -> None:
-    """Return freed memory to the system; otherwise a call would use it again unseen."""
+    """Return freed memory to the system; a call that reuses it would seem to need none."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def _reset() -> bool:
-    """Set the mark of the largest resident memory to what is resident now."""
+    """Reset the peak of resident memory to the current value; return whether that worked."""
     try:
         # Linux: 5 resets the high-water mark.
         _CLEAR.write_text("5")

@@ -1,4 +1,4 @@
-"""From single times and counts to the cost of a setting."""
+"""Averages single times and counts to the cost of a pruning config."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _QUARTILES = (0.5, 0.25, 0.75)
 
 @dataclass
 class BatchTotals:
-    """What is the same in every round, summed over the batches; the peak is the largest."""
+    """Counts that are equal in every round, summed over the batches; the peak is the largest."""
 
     visual: int = 0
     kept: int = 0
@@ -33,7 +33,7 @@ class BatchTotals:
     def add(
         self, counts: Sequence[Counted], vision_flops: int, peak: Peak, answers: Sequence[Answer]
     ) -> None:
-        """Count a batch."""
+        """Add a batch."""
         for one in counts:
             for name in ("visual", "kept", "text", "kv_bytes", "flops", "multiply_adds"):
                 setattr(self, name, getattr(self, name) + getattr(one, name))
@@ -46,10 +46,10 @@ class BatchTotals:
 
 @dataclass
 class Rounds:
-    """Times of one setting.
+    """Times of one pruning config.
 
     Attributes:
-        sizes: samples of each batch.
+        sizes: number of requests of each batch.
         seconds: by batch, one mapping for each round: seconds of each of `PARTS`, and "steps", the
             decoding steps times the rows that shared them.
     """
@@ -58,12 +58,12 @@ class Rounds:
     seconds: dict[int, list[Mapping[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, batch: int, size: int, seconds: Mapping[str, float]) -> None:
-        """Keep the times of a batch in one round."""
+        """Add the times of a batch in one round."""
         self.sizes[batch] = size
         self.seconds[batch].append(seconds)
 
     def spread(self, *parts: str) -> Spread:
-        """Return milliseconds of a sample in some parts together."""
+        """Return a sample's milliseconds in some parts together."""
         times = {
             batch: [sum(one[part] for part in parts) / self.sizes[batch] for one in many]
             for batch, many in self.seconds.items()
@@ -71,7 +71,7 @@ class Rounds:
         return self._spread(times)
 
     def per_token(self) -> Spread:
-        """Return milliseconds of a decoding step for each row; nothing where no step was taken."""
+        """Return milliseconds of a decoding step for one row; None without any step."""
         times = {
             batch: [one["decode"] / one["steps"] for one in many]
             for batch, many in self.seconds.items()
@@ -90,7 +90,7 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True)
 class RunFields:
-    """What all lines of a run have in common; see `MeasuredCost`."""
+    """Fields that all records of a run have in common; see `MeasuredCost`."""
 
     model: str
     batch: int
@@ -104,7 +104,7 @@ def costs(
     totals: Mapping[PruningConfig, BatchTotals],
     rounds: Mapping[PruningConfig, Rounds],
 ) -> list[MeasuredCost]:
-    """Return the cost of each setting; ratios are to the first one, the unpruned model."""
+    """Return the cost of each config; ratios are to the first one, the unpruned model."""
     plain = next(iter(totals))
     return [
         _cost(run, config, (totals[config], totals[plain]), (rounds[config], rounds[plain]))
@@ -161,7 +161,7 @@ def _ratio(own: Rounds, plain: Rounds, *parts: str) -> float | None:
 
 
 def _share(own: Rounds, plain: Rounds) -> float | None:
-    """Return what part of the prefill's saving selection takes; None where there is none."""
+    """Return selection time / saved prefill time; None without either."""
     select, prefill = own.spread("select").middle, own.spread("prefill").middle
     before = plain.spread("prefill").middle
     if not select or prefill is None or before is None:

@@ -1,5 +1,5 @@
-"""How far the visual tokens that a setting keeps are from all tokens of an image, measured.
+"""Measured distances between the visual tokens that a config keeps and all tokens of an image.
 
-`measures` compares a kept set with the full one, `diagnose` does so for every setting of an
-experiment, `one_image` for one picture.
+`measures` compares a kept set with the full one, `diagnose` does so for all pruning configs on
+several images, `experiment` for a finished experiment, `one_image` for one image.
 """

@@ -1,4 +1,4 @@
-"""Measure what every config keeps of the images of an experiment."""
+"""Measures which tokens pruning configs keep of images, and how far they are from all tokens."""
 
 import dataclasses
 import importlib.util
@@ -22,15 +22,14 @@ from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo, image_number
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.diagnostics.measures import FullSet, Measures
-from otprune_lmms.experiments.records import image_cluster
-from otprune_lmms.images import refuse_truncated_images
+from otprune_lmms.images import image_cluster, refuse_truncated_images
 from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 
 logger = logging.getLogger(__name__)
 
 _DRAW_SEED = 0
-"""Of the draw of documents."""
+"""Seed of the draw of documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,8 @@ class DiagnosticsOptions:
     """What is measured of the kept tokens.
 
     Attributes:
-        images: documents with distinct images of each task; None for all.
-        exact: whether to solve the exact transport problem too, which needs POT; None: where POT is
+        images: number of documents with distinct images of each task; None for all.
+        exact: whether to solve the exact transport problem, which needs POT; None: if POT is
             installed.
 
     Raises:
@@ -79,11 +78,11 @@ class DrawnImage:
 
     @property
     def key(self) -> ImageKey:
-        """What the image is encoded under."""
+        """Key of the encoded image."""
         return keys_of(self.prepared)[self.image]
 
     def columns(self) -> dict[str, Any]:
-        """Return where the image belongs, as columns of `results.diagnostics`."""
+        """Return the image's columns of `results.diagnostics`."""
         request = self.prepared.request
         return {
             "cluster": image_cluster(self.prepared.images),
@@ -107,26 +106,28 @@ def diagnose(
 ) -> list[dict[str, Any]]:
     """Return one line (`results.diagnostics.COLUMNS`) for each config and image of some documents.
 
-    Each image is encoded once, and its tokens are handed to each config's method as the engine
-    hands them, one image at a time. Documents are drawn from each task, with a fixed seed, no two
-    with the same images. Configs that prune nothing are left out; so are, with a line in the log,
-    those that are not measurable. A document whose images cannot be read is skipped and logged.
+    Each image is encoded once; each config's method gets its tokens as from the engine, one image
+    at a time. Documents are drawn from each task with a fixed seed, no two with the same images.
+    The unpruned model is left out; so are configs that are not measurable, with a line in the log.
+    A document whose images cannot be read is skipped and logged.
 
     Args:
-        model: what encodes the images.
-        requests: of all tasks.
-        configs: settings.
-        model_name: what the lines call the model.
-        options: what is measured, of how many images.
-        seed_video: as in `Engine`.
-        progress: whether to show how far it is.
+        model: encodes the images.
+        requests: requests of all tasks.
+        configs: pruning configs.
+        model_name: the model's name in the lines.
+        options: what is measured, on how many images.
+        seed_video: see `Engine`.
+        progress: whether to show progress.
 
     Raises:
-        ValueError: a config that the model cannot carry out.
-        ImportError: the exact distance without POT.
+        ValueError: the model does not support a config.
+        ImportError: the exact distance is wanted and POT is not installed.
     """
     options = DiagnosticsOptions() if options is None else options
-    chosen = [config for config in configs if config.method is not None and _noted(config)]
+    chosen = [
+        config for config in configs if config.method is not None and _measurable_or_logged(config)
+    ]
     preparer = RequestPreparer(model, "", seed_video)
     places: dict[ImageKey, list[DrawnImage]] = defaultdict(list)
     for drawn in _drawn(preparer, requests, options.images) if chosen else ():
@@ -137,8 +138,8 @@ def diagnose(
     with Progress(what, len(places), progress) as bar:
         for key, many in places.items():
             first = many[0]
-            picture = preparer.images(first.prepared.request)[first.image]
-            (tokens,) = model.encode([model.preprocess(picture, key[1])], meter.signals)
+            image = preparer.images(first.prepared.request)[first.image]
+            (tokens,) = model.encode([model.preprocess(image, key[1])], meter.signals)
             found = meter.measure(tokens, image_number(key[0]))
             lines += [{"model": model_name} | one.columns() | own for one in many for own in found]
             bar.advance(1)
@@ -153,16 +154,16 @@ def diagnose(
 
 
 def is_measurable(config: PruningConfig) -> bool:
-    """Return whether an image alone decides what a config keeps, before the language model."""
+    """Return whether a config prunes and the image alone determines the tokens that it keeps."""
     return config.pruning is not None and obstacle(config) is None
 
 
 def obstacle(config: PruningConfig) -> str | None:
-    """Return why an image alone does not decide what a config keeps; None if it does.
+    """Return why the image alone does not determine the tokens a config keeps; None if it does.
 
-    It does not inside the language model, where tokens are hidden states that depend on the
-    question; under ``compat="reference"``, which drops by position in the prompt; or for a method
-    that reads the question. A merger keeps no tokens: it makes new ones.
+    It does not inside the language model, where hidden states depend on the prompt's text; under
+    ``compat="reference"``, which drops by position in the prompt; or for a method that reads the
+    text. A merger keeps no tokens: it makes new ones.
 
     Raises:
         ValueError: the config prunes nothing.
@@ -183,8 +184,8 @@ def obstacle(config: PruningConfig) -> str | None:
     return None
 
 
-def _noted(config: PruningConfig) -> bool:
-    """Return whether a config is measurable, and log why not."""
+def _measurable_or_logged(config: PruningConfig) -> bool:
+    """Return whether a config is measurable; log why if it is not."""
     reason = obstacle(config)
     if reason is not None:
         logger.info("%s is not diagnosed: %s", config.label, reason)
@@ -196,7 +197,7 @@ def _drawn(
 ) -> Iterator[DrawnImage]:
     """Yield the images of documents drawn from each task, no two with the same images.
 
-    Only documents that are drawn are read: a benchmark has many thousands.
+    Only drawn documents are read: a benchmark has many thousands.
     """
     tasks: dict[str, list[Request]] = defaultdict(list)
     for request in requests:
@@ -219,15 +220,15 @@ def _drawn(
 
 
 class KeptTokensMeter:
-    """Selects the tokens of an image under several configs, and measures what is kept.
+    """Selects tokens of an image under several configs, and measures the kept ones.
 
     Args:
         model: the model.
-        configs: that prune before the language model.
+        configs: measurable pruning configs.
         exact: whether to solve the exact transport problem.
 
     Attributes:
-        signals: what images must be encoded with.
+        signals: names of the signals that images must be encoded with.
     """
 
     def __init__(
@@ -242,14 +243,14 @@ class KeptTokensMeter:
             model.check(pruning)
 
     def measure(self, image: ImageTokens, image_id: int) -> list[dict[str, Any]]:
-        """Return what each config keeps of an image, its distances, and the time of selection."""
+        """Return a line for each config: its columns, kept positions, distances, selection time."""
         whole = FullSet(image.tokens, exact=self.exact)
         known: dict[tuple[int, ...], Measures] = {}
         height, width = image.grid or (0, 0)
         lines = []
         for config in self.configs:
             kept, seconds = self._select(config, image, image_id)
-            # Methods agree on some images; at full budget all do.
+            # Several configs may keep the same tokens; with a full budget all do.
             positions = tuple(sorted(kept.tolist()))
             if positions not in known:
                 known[positions] = whole.measure(kept.sort().values)
@@ -275,7 +276,7 @@ class KeptTokensMeter:
         known = dataclasses.replace(image.signals, image_id=image_id)
         candidates = Candidates(image, torch.arange(len(image)), image.tokens, budget, known)
         if (config, len(image)) not in self._warm:
-            # The first call of a size pays for buffers and lazy imports.
+            # A warm-up: the first call of a size allocates buffers and imports modules.
             choose(method, [candidates], pruning.keep_newlines)
             self._warm.add((config, len(image)))
         _wait(image.tokens)

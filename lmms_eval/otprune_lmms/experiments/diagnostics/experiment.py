@@ -1,4 +1,4 @@
-"""Diagnose a finished experiment: its models, its images, its configs."""
+"""Diagnostics of a finished experiment: its models, images and pruning configs."""
 
 import json
 import logging
@@ -28,18 +28,18 @@ def diagnose_experiment(
     options: DiagnosticsOptions | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Return the diagnostics of an experiment whose results are there.
+    """Return the diagnostics of an experiment that has a results folder.
 
     Args:
         source: the experiment.
-        results: its results folder; documents that it does not hold are not looked at.
-        options: what is measured, of how many images.
-        progress: whether to show how far it is.
+        results: its results folder; only documents with samples are used.
+        options: what is measured, on how many images.
+        progress: whether to show progress.
 
     Raises:
-        ValueError: no samples in the folder; a checkpoint that is not there, or is not the one
-            whose answers the folder holds; no config that can be diagnosed.
-        ImportError: the exact distance without POT.
+        ValueError: no samples in the folder; a checkpoint is missing or differs from that of the
+            answers; no config is measurable.
+        ImportError: the exact distance is wanted and POT is not installed.
     """
     experiment, folder = source
     samples = read_samples(results, ("task", "doc_id"))
@@ -74,7 +74,7 @@ def diagnose_experiment(
 
 
 def _check_same(results: Path, name: str, fingerprint: str) -> None:
-    """Raise ``ValueError`` if a model is not the one that the answers are from."""
+    """Raise ``ValueError`` if a model is not the one that gave the answers."""
     path = results / MANIFEST
     try:
         known = json.loads(path.read_text(encoding="utf-8"))["models"].get(name)

@@ -1,4 +1,4 @@
-"""How far the kept tokens of one image are from all of them."""
+"""Distances between the kept tokens of one image and all of its tokens."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from otprune.wasserstein import effective_rank, exact_w2, gaussian_w2
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """One kept set beside the full set; see `store.QUANTITIES`.
+    """A kept set compared with the full set; see `results.diagnostics.QUANTITIES`.
 
     Distances are in units of the full set's root mean squared token norm, so that images and models
-    compare: 0 for the full set, and zero-mean distances below 1 + the kept tokens' own norm.
+    can be compared: 0 for the full set, and zero-mean distances below 1 + the kept tokens' norm.
     """
 
     gaussian_w2: float
@@ -29,7 +29,7 @@ class Measures:
 
 
 class FullSet:
-    """All tokens of one image, made ready for many kept sets.
+    """All tokens of one image, prepared for comparison with many kept sets.
 
     Distances and spectra depend on inner products of tokens alone, so tokens of more channels than
     there are tokens are first rotated into as many channels as tokens. O(nd min(n, d)) once, then
@@ -58,13 +58,13 @@ class FullSet:
 
         Raises:
             ValueError: kept empty, outside the tokens or repeated.
-            ImportError: the exact distance is asked for, and POT is not installed.
+            ImportError: the exact distance is wanted and POT is not installed.
         """
         kept = kept.to(self.tokens.device)
-        # The first checks what is kept.
+        # `gaussian_w2` checks ``kept``.
         centred = gaussian_w2(self.tokens, kept)
         nearest = _nearest(self.tokens, kept)
-        # With no direction at all there is nothing to compare.
+        # Tokens that are all zero have rank 0.
         rank = effective_rank(self.tokens[kept]) / self.rank if self.rank else math.nan
         return Measures(
             gaussian_w2=centred,
@@ -87,7 +87,7 @@ def _rotated(tokens: Tensor) -> Tensor:
 
 
 def _unit_channels(tokens: Tensor) -> Tensor:
-    """Return tokens whose channels have equal mean squares that add up to 1; empty ones stay."""
+    """Return tokens whose channels have equal mean squares that add up to 1; zero channels stay."""
     size = tokens.square().mean(0).sqrt()
     some = size > 0
     scaled = torch.where(some, tokens / torch.where(some, size, 1), 0)

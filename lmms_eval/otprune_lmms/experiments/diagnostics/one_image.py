@@ -1,4 +1,4 @@
-"""What several configs keep of one image, in numbers and as patches."""
+"""Which tokens several pruning configs keep of one image, with their distances."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from otprune_lmms.pruning_config import PruningConfig
 
 @dataclass(frozen=True)
 class MeasuredImage:
-    """What configs keep of one image.
+    """What pruning configs keep of one image.
 
     Attributes:
-        views: what the model sees of it.
+        views: the image as the model sees it.
         lines: one for each config: its columns, ``kept``, ``n``, ``seconds`` and the quantities of
             `results.diagnostics.QUANTITIES`.
     """
@@ -42,13 +42,13 @@ def measure_image(
 
     Args:
         model: the model.
-        image: the picture.
-        configs: settings.
+        image: the image.
+        configs: measurable pruning configs.
         exact: whether to solve the exact transport problem, which needs POT.
 
     Raises:
-        ValueError: no config, or one whose selection an image alone does not decide.
-        ImageError: no usable image.
+        ValueError: no config, or one that is not measurable (`diagnose.obstacle`).
+        ImageError: see `as_rgb`.
     """
     if not configs:
         raise ValueError("configs must hold at least one that prunes, got none")

@@ -1,4 +1,4 @@
-"""The distances of each setting, and the time of a selection."""
+"""Levels: the mean distances of each setting, and its time of a selection."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Agreement with the unpruned model's answers."""
+"""Loyalty: the share of answers that agree with the unpruned model's."""
 
 import numpy as np
 import pandas as pd

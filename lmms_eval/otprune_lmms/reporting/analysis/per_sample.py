@@ -1,4 +1,4 @@
-"""Is a question answered right where its own image lost less?
+"""Whether a question is answered better where its own image lost less.
 
 Over methods there are few points, and methods differ in more than one quantity. Here a point is one
 answer under one setting. The mean of its setting is subtracted and, where a question is compared

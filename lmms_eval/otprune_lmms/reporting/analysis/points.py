@@ -65,9 +65,9 @@ class Points:
 
 
 def with_budget(table: Frame) -> Frame:
-    """Return samples or diagnostics with the label of their budget: ``budget``.
+    """Return samples or diagnostics with the label of their budget, ``budget``.
 
-    Kept are settings that prune before the language model, and layer pruners with a budget.
+    Only lines of settings that prune before the language model, and of layer pruners with a budget.
     """
     budgeted = table["keep_ratio"].notna() | table["k"].notna()
     chosen = table[table["method"].notna() & (table["layer"] == 0) & budgeted]

@@ -1,4 +1,4 @@
-"""Redraws of a benchmark's images: the bootstrap behind this package's intervals."""
+"""Redraws: bootstrap draws of a benchmark's images, for this package's intervals."""
 
 import zlib
 
@@ -10,8 +10,8 @@ _SEED = 0
 def redraws(task: str, group: np.ndarray, draws: int) -> np.ndarray:
     """Return how often each cluster is in each redraw, [draws clusters].
 
-    As many of each stratum as there are: where a score adds up strata, none must vanish. The draws
-    are the same for every setting of a task, and independent between tasks.
+    Every stratum keeps its number of clusters: a score that is a sum over strata needs all of them.
+    The draws are the same for every setting of a task, and independent between tasks.
 
     Args:
         task: its id.

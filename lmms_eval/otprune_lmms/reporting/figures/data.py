@@ -1,4 +1,4 @@
-"""What figures read of a results folder."""
+"""A results folder as figures read it."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.documents import DocumentKey
 from otprune_lmms.reporting.analysis.points import line_budgets
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.reporting.tables.settings import settings_of
@@ -32,9 +33,6 @@ ABOUT = ("method", "variant", "settings", "budget", "keep_ratio", "k", "match", 
 _TEXT = ("model", "row", "setting", "task", "rule", "budget", "a", "b", "subjects", "quantity")
 """Columns of the files of a results folder that are text, even where it looks like a number."""
 
-DocumentKey = tuple[str, int]
-"""Task and number of the document."""
-
 ImageSource = Callable[[Sequence[DocumentKey]], Mapping[DocumentKey, list[Image.Image]]]
 """Returns the images of documents; those that it cannot find are left out."""
 
@@ -52,9 +50,9 @@ class Results:
     """A results folder.
 
     Attributes:
-        folder: where it lies.
-        records: its `read_records`.
-        images: images of the documents; None where there are none.
+        folder: its path.
+        records: from `read_records`.
+        images: images of the documents; None if there are none.
     """
 
     folder: Path
@@ -96,12 +94,12 @@ class Results:
 
     @property
     def amount(self) -> str:
-        """What is counted as tokens: those kept, or the mean where budgets are about all layers."""
+        """What is counted as tokens: the kept ones, or the mean over layers if budgets count it."""
         return "visual tokens (mean over layers)" if self._by_layer else "kept visual tokens"
 
     @cached_property
     def _by_layer(self) -> bool:
-        """Whether some budget is about all layers together."""
+        """Whether some budget counts tokens over all layers."""
         return any(one.by_layer for one in settings_of(self.records))
 
     @cached_property

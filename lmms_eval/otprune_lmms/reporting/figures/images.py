@@ -20,8 +20,8 @@ import yaml
 from PIL import Image, ImageOps
 
 import otprune_lmms
+from otprune_lmms.documents import DocumentKey
 from otprune_lmms.images import image_cluster, image_hash
-from otprune_lmms.reporting.figures.data import DocumentKey
 from otprune_lmms.results.diagnostics import DIAGNOSTICS
 from otprune_lmms.results.samples import SAMPLES
 
@@ -111,7 +111,7 @@ class DataFileImages:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a data file, the images that the run saw of it, and whether its number led to it."""
+    """A row of a data file, its images in the run, and whether it was found by its number."""
 
     content: Mapping[str, Any]
     images: list[Image.Image]

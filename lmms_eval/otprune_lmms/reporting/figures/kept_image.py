@@ -1,7 +1,7 @@
-"""Pictures of one image and the patches of it that settings keep, from plain data.
+"""Figures of the patches that settings keep of one image, from plain data.
 
 Kept patches are in colour and outlined, dropped ones grey and faded. `write_kept_patches` makes
-``kept_patches.png`` of a results folder; `draw_panels` makes the picture of ``otprune prune``.
+``kept_patches.png`` of a results folder; `draw_panels` makes the figure of ``otprune prune``.
 """
 
 import io
@@ -25,10 +25,10 @@ from otprune_lmms.results.columns import budget_of
 from otprune_lmms.results.kept_image import KEPT_PATCHES, read_kept_image
 
 _MANY = 9
-"""So many pictures stand in more columns."""
+"""Most panels in 3 columns; more have 6."""
 
 _LONG = 26
-"""Letters that fit above a picture."""
+"""Letters that fit above a panel."""
 
 _COLUMNS = 4
 _COLOURS = 255

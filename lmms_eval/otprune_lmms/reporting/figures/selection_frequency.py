@@ -1,4 +1,4 @@
-"""Where methods look: how often each patch of the grid is kept, over images."""
+"""How often each patch of the grid is kept, over images: maps of each method."""
 
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm

@@ -1,10 +1,10 @@
-"""One look for each method, the same in every figure, readable in print and to the colour-blind.
+"""One look for each method in all figures, readable in print and to the colour-blind.
 
 Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) and of Tol's muted scheme
 (https://personal.sron.nl/~pault/) and, for those who came later, of ColorBrewer
 (https://colorbrewer2.org). No two methods share a colour, nor a marker and a line style: methods
-that look at nothing (random, stride, first tokens) are dashed, those that merge tokens dash-dotted,
-those that prune layer by layer dotted, so they can be distinguished without colour too.
+that ignore the tokens' content (random, stride, first tokens) are dashed, those that merge tokens
+dash-dotted, those that prune layer by layer dotted, so that they differ without colour too.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class Look:
 
 
 BLIND = "--"
-"""Line style of methods that look at nothing."""
+"""Line style of methods that ignore the tokens' content."""
 
 MERGES = "-."
 """Line style of methods that merge tokens."""

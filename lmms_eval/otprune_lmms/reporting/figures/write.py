@@ -44,11 +44,11 @@ logger = logging.getLogger(__name__)
 Format = Literal["png", "pdf", "svg"]
 
 FOLDER = "figures"
-"""Of a results folder, where its figures lie."""
+"""Folder of the figures in a results folder."""
 
 _DPI = 200
 _COLOURS = 256
-"""Of a PNG's palette: a fraction of the bytes, and no difference to be seen."""
+"""Colours of a PNG's palette: a fraction of the bytes, without a visible difference."""
 
 
 @dataclass(frozen=True, slots=True)

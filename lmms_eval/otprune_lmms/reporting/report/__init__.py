@@ -1,9 +1,9 @@
 """One page for a results folder: tables that sort, figures, a browser of samples, in one file.
 
-`write_report` puts it together: `sheets` makes tables of what the other parts wrote, `choose` picks
-samples, `embed` turns them into what `samples.js` draws, `pictures` makes images small. The page
-loads nothing (its Content-Security-Policy forbids it), every text is escaped, and what models and
-data sets say is only ever shown as text.
+`write_report` puts it together: `sheets` makes tables of the folder's files, `choose` selects
+samples, `store` reads them, `embed` makes the data that `samples.js` draws, `pictures` makes images
+small. The page loads nothing (its Content-Security-Policy forbids it), every text is escaped, and
+texts of models and data sets are only ever shown as text.
 """
 
 from otprune_lmms.reporting.report.write import write_report

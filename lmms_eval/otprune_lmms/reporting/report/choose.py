@@ -1,4 +1,4 @@
-"""Which samples a report shows: those of each task about which the settings disagree most."""
+"""Chooses the samples of a report: those of each task on which the settings disagree most."""
 
 from collections.abc import Collection, Mapping
 
@@ -30,7 +30,7 @@ def choose_samples(samples: Frame, per_task: int, recorded: Collection[str] = ()
     if per_task < 1:
         raise ValueError(f"per_task must be at least 1, got {per_task}")
     each = samples.groupby(["task", "doc_id", "cluster", "model"], sort=False)["value"]
-    # Equal values leave a rest of rounding that must not decide.
+    # Rounding errors between equal values must not decide the order.
     spread = each.std(ddof=0).round(9).groupby(["task", "doc_id", "cluster"], sort=False).mean()
     found = spread.rename("spread").reset_index()
     places = {task: place for place, task in enumerate(dict.fromkeys(samples["task"]))}

@@ -1,4 +1,4 @@
-"""Samples as the browser on the page takes them: plain lists and numbers, texts stored once."""
+"""Samples as data for the page's browser of samples: lists and numbers, each text stored once."""
 
 import ast
 import dataclasses
@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import DocumentKey, ImageSource
+from otprune_lmms.documents import DocumentKey
+from otprune_lmms.reporting.figures.data import ImageSource
 from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, look
 from otprune_lmms.reporting.report.choose import choose_samples, counts, disagree
 from otprune_lmms.reporting.report.pictures import EmbeddedImages, KeptPatches
@@ -18,7 +19,7 @@ LONGEST = 1000
 """Characters of a text that are shown; of a longer one the beginning, and how long it was."""
 
 ReferenceSource = Callable[[Sequence[DocumentKey]], Mapping[DocumentKey, list[str]]]
-"""Returns the reference answers of documents whose target says nothing."""
+"""Returns the reference answers of documents whose target is no answer."""
 
 
 class Texts:
@@ -50,8 +51,8 @@ def embed(
     Args:
         store: the samples.
         diagnostics: what each setting keeps of each image; None where it was not measured.
-        images: of the documents; None where they are not at hand.
-        references: of documents whose target says nothing.
+        images: images of the documents; None if there are none.
+        references: reference answers of documents whose target is no answer.
         per_task: documents of each task.
     """
     kept = KeptPatches(diagnostics, store.models, store.settings)
@@ -82,7 +83,7 @@ def embed(
         "models": store.models,
         "settings": _settings(store),
         "tasks": _tasks(store.numbers, tasks, chosen),
-        "pictures": [dataclasses.asdict(one) for one in embedded.pictures],
+        "pictures": [dataclasses.asdict(one) for one in embedded.images],
         "texts": texts.texts,
         "samples": shown,
     }

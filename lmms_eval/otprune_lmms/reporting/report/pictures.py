@@ -1,4 +1,4 @@
-"""Images and their kept patches, small enough for a page; each image is stored once."""
+"""Images and kept patches, made small for the page; each image is stored once."""
 
 import base64
 import hashlib
@@ -34,19 +34,19 @@ class EmbeddedImage:
 
 
 class EmbeddedImages:
-    """Pictures by number; equal images are one picture."""
+    """The images of the page, by number; equal images are stored once."""
 
     def __init__(self) -> None:
-        self.pictures: list[EmbeddedImage] = []
+        self.images: list[EmbeddedImage] = []
         self._numbers: dict[str, int] = {}
 
     def add(self, image: Image.Image) -> int:
-        """Return the number of an image's picture, made small and stored if it is new."""
+        """Return the number of an image; a new one is made small and stored."""
         rgb = image.convert("RGB")
         digest = hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
         if digest not in self._numbers:
-            self._numbers[digest] = len(self.pictures)
-            self.pictures.append(EmbeddedImage(data_uri(small(rgb), "image/webp"), *rgb.size))
+            self._numbers[digest] = len(self.images)
+            self.images.append(EmbeddedImage(data_uri(small(rgb), "image/webp"), *rgb.size))
         return self._numbers[digest]
 
 
@@ -65,12 +65,12 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 class KeptPatches:
-    """What each setting keeps of each image whose tokens are one raster of patches.
+    """Kept patches of each setting and image, for images whose tokens are one raster of patches.
 
     Args:
         diagnostics: of the results folder; None where nothing was diagnosed.
-        models: of the page, in its order; others are left out.
-        settings: likewise.
+        models: models of the page, in its order; others are left out.
+        settings: settings of the page, in its order; others are left out.
     """
 
     def __init__(self, diagnostics: Frame | None, models: list[str], settings: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tables of what the other parts of a results folder wrote, as data for the page."""
+"""Tables of the files of a results folder, as data for the page."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Samples read as the page needs them: numbers of all, texts of those that are shown."""
+"""Reads samples for the page: numbers of all of them, texts of the shown ones."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from otprune_lmms.reporting.figures.data import DocumentKey
+from otprune_lmms.documents import DocumentKey
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.samples import SAMPLES, read_samples
 
@@ -51,10 +51,9 @@ class SampleStore:
 
     @cached_property
     def silent(self) -> set[str]:
-        """Tasks whose documents all have one target, which then says nothing.
+        """Tasks whose documents all have the same target, which is then no answer.
 
-        Where a task's metric reads the document itself, lmms-eval gives the name of a column as the
-        target.
+        If a task's metric reads the document itself, lmms-eval's target is the name of a column.
         """
         one = (pc.field("setting") == self.settings[0]) & (pc.field("model") == self.models[0])
         found = pq.read_table(self._path, columns=["task", "target"], filters=one).to_pandas()

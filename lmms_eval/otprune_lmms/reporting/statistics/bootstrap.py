@@ -1,4 +1,4 @@
-"""Cluster bootstrap of headline scores: which documents one happened to ask.
+"""Cluster bootstrap of headline scores: the uncertainty from the choice of documents.
 
 Clusters (images) are drawn with replacement, as many as there are, with all their documents; within
 each stratum where a headline adds up strata, so that none is ever missing. All rows of a model and

@@ -73,7 +73,7 @@ _Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Findings:
-    """What an experiment's samples say.
+    """Intervals, averages and tests of an experiment.
 
     Attributes:
         averages: columns `AVERAGE_COLUMNS`; ``tasks`` names those that enter, separated by spaces.

@@ -1,4 +1,4 @@
-"""All draws of a model: every row's score of every task, again and again."""
+"""Bootstrap draws of a model: every row's score of every task in every draw."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from otprune_lmms.reporting.statistics.gather import (
 from otprune_lmms.results.frames import Frame, PandasSeries
 
 SAME_SCORE = 0.01
-"""Scores of records and of samples this close are the same (some tasks round theirs)."""
+"""Largest difference of a score in records and in samples (some tasks round theirs)."""
 
 Draws = Mapping[str, np.ndarray]
 

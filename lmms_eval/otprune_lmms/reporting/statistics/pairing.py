@@ -19,7 +19,7 @@ class ComparableRow:
         method: None for the unpruned model.
         budget: how much the row may keep.
         layer: where it prunes.
-        match: what the budget is about.
+        match: what the budget counts.
         changed_settings: as in `results.columns`.
     """
 

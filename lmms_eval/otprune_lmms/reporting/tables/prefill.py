@@ -1,4 +1,4 @@
-"""What the prefill of each row of a table processes and costs: columns of the records, averaged."""
+"""The prefill of each row of a table: tokens of a layer and multiply-adds, from the records."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Whether the unpruned model of a run scores what it should: its scores against references.
+"""Compares the unpruned model's scores with reference scores.
 
 A pruned score means little where the unpruned model already misses its published one: another
 prompt, another metric, another version. So a table compares the unpruned rows with references, and
@@ -30,13 +30,13 @@ _DIGITS = 9
 
 
 class Reference(NamedTuple):
-    """Where an unpruned score should be.
+    """The expected score of an unpruned model on a task.
 
     Attributes:
         value: in the unit of the table's column.
-        tolerance: largest distance that passes, itself included.
-        source: where the value is from.
-        documents: how many it was measured on; None for all of the benchmark.
+        tolerance: largest accepted distance, inclusive.
+        source: origin of the value.
+        documents: number of documents that it was measured on; None for the whole benchmark.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""The rows of a table: which settings were run or planned, and what they kept."""
+"""The rows of a table: which settings were run or planned, and how many tokens they kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class RowSetting:
         method: None for the unpruned model.
         budget: how much it may keep.
         layer: where it prunes.
-        match: what the budget is about: "kept", "average" or "flops"; None for a schedule without a
+        match: what the budget counts: "kept", "average" or "flops"; None for a schedule without a
             budget.
         seeds: labels of the settings that share the row; empty where nothing was run.
         tasks: that were run.
@@ -56,7 +56,7 @@ class RowSetting:
 
     @property
     def by_layer(self) -> bool:
-        """Whether the budget is about all layers together, not about the tokens kept at the end."""
+        """Whether the budget counts tokens over all layers, not those kept at the end."""
         return self.own_schedule or self.match in ("average", "flops")
 
 

@@ -23,8 +23,8 @@ CONFIGS = [
 TWO = {"generation": {"max_new_tokens": 2}}
 
 
-def asked(generation=TWO):
-    """Two questions about pictures, one without."""
+def three_requests(generation=TWO):
+    """Two requests with an image, one without."""
     return [
         request(0, **generation),
         request(1, pictures=("port.png",), **generation),
@@ -48,7 +48,7 @@ def lines(requests, configs, clock=None, **settings):
 @pytest.fixture(scope="module")
 def real():
     """Three samples in two batches (the one without an image goes last), on the real clock."""
-    return lines(asked({}), CONFIGS, batch_size=2)
+    return lines(three_requests({}), CONFIGS, batch_size=2)
 
 
 def test_every_setting_has_a_whole_line(real):
@@ -95,7 +95,7 @@ def test_ratios_are_those_of_the_lines(real):
 
 def test_the_tokens_written_are_those_of_the_engine(real):
     engine = Engine(tiny(), model_name="tiny", workers=0, progress=False, batch_size=2)
-    answers = engine.run(asked({}), [PruningConfig(), *CONFIGS])
+    answers = engine.run(three_requests({}), [PruningConfig(), *CONFIGS])
     for config in (PruningConfig(), *CONFIGS):
         written = [answers[config, one].new_tokens for one in answers.requests]
         kept = [sum(answers[config, one].kept) for one in answers.requests]
@@ -105,7 +105,7 @@ def test_the_tokens_written_are_those_of_the_engine(real):
 
 def test_each_phase_is_what_lies_between_its_marks():
     configs = [CONFIGS[0], CONFIGS[1], CONFIGS[2]]
-    found = lines(asked()[:2], configs, Ticks(), batch_size=2)
+    found = lines(three_requests()[:2], configs, Ticks(), batch_size=2)
     for label, one in found.items():
         selected = label in ("otprune-0.098", "uniform-0.25-layer2")
         # A mark at each end of encoding and selecting, one after each call of the model, one at
@@ -162,11 +162,11 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="requests must hold at least one sample"):
         lines([], CONFIGS)
     loss = request(3, kind="loglikelihood", continuation="yes")
-    with pytest.raises(ValueError, match=r"document 3 of task \(test\) writes no answer"):
+    with pytest.raises(ValueError, match=r"document 3 of task \(test\) generates no answer"):
         lines([loss], CONFIGS)
     layers = tiny().shape.layers
     with pytest.raises(ValueError, match=f"layer must be in 0..{layers - 1}"):
-        lines(asked(), [PruningConfig.make("uniform", 0.5, layer=layers)])
+        lines(three_requests(), [PruningConfig.make("uniform", 0.5, layer=layers)])
     broken = request(4)
     object.__setattr__(broken, "images", lambda: ["a path"])
     with pytest.raises(RequestError, match="document 4 of task"):
@@ -177,7 +177,7 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
 
     monkeypatch.setattr(Responder, "model_input", full)
     with pytest.raises(BenchError, match="tiny: 1 samples at once do not fit .* under unpruned"):
-        lines(asked()[2:], [])
+        lines(three_requests()[2:], [])
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_equal_images_are_stored_once_and_small():
     embedded = EmbeddedImages()
     wide = Image.effect_noise((1600, 800), 60)
     assert [embedded.add(one) for one in (wide, wide.copy(), wide.resize((80, 40)))] == [0, 0, 1]
-    first = embedded.pictures[0]
+    first = embedded.images[0]
     assert (first.width, first.height) == (1600, 800)
     content = base64.b64decode(first.uri.removeprefix("data:image/webp;base64,"))
     with Image.open(io.BytesIO(content)) as stored:
