@@ -81,8 +81,8 @@ def test_shell_scripts_parse_and_stop_at_the_first_error(script):
 
 
 def library_files():
-    rooms = ("src", "LLaVA/llava", "lmms_eval/otprune_lmms")
-    return sorted(file for room in rooms for file in (ROOT / room).rglob("*.py"))
+    packages = ("src", "LLaVA/llava", "lmms_eval/otprune_lmms")
+    return sorted(file for package in packages for file in (ROOT / package).rglob("*.py"))
 
 
 ENVIRONMENT = ROOT / "lmms_eval" / "otprune_lmms" / "environment.py"
@@ -241,7 +241,7 @@ def test_the_main_job_runs_what_the_machine_can(main_job):
     assert several.stdout == f"{launched}{RUN}<configs/paper.yaml>"
 
 
-def test_the_main_job_runs_what_it_is_told_and_passes_options_on(main_job):
+def test_the_main_job_runs_the_named_experiment_and_passes_options_on(main_job):
     chosen = main_job("configs/mini.yaml", "--limit", "4", gpus=1)
     assert chosen.stdout == f"{RUN}<configs/mini.yaml><--limit><4>"
     assert "Running" not in chosen.stderr

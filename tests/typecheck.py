@@ -1,4 +1,4 @@
-"""The run-time type checker of the test suite: beartype, with int allowed where float is asked."""
+"""The run-time type checker of the test suite: beartype, int allowed for float."""
 
 from beartype import BeartypeConf, beartype
 

@@ -53,7 +53,7 @@ def visual_of(checkpoint: str, image: str, dtype: str = "float32"):
         return model.encode_visual(pixels, [picture.size], frozenset({"cls_attention"}))[0]
 
 
-def asked(entry: dict[str, Any], dtype: str = "float32") -> dict[str, Any]:
+def inputs_of(entry: dict[str, Any], dtype: str = "float32") -> dict[str, Any]:
     """Arguments of `forward` and `generate` for a recorded case, with right padding."""
     tokenizer = loaded(entry["checkpoint"], dtype)[0]
     ids = [tokenizer_image_token(p, tokenizer, return_tensors="pt") for p in entry["prompts"]]

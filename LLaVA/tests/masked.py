@@ -61,17 +61,17 @@ class Masked:
         ).batch
         self.embeds = batch.embeds
         image_of, token_of = batch.image_of[0], batch.token_of[0]
-        alive = torch.ones(len(image_of), dtype=torch.bool)
-        self.alive, self.places = [], []
-        place = torch.arange(len(alive))
+        remaining = torch.ones(len(image_of), dtype=torch.bool)
+        self.remaining, self.places = [], []
+        place = torch.arange(len(remaining))
         for layer in range(LAYERS):
             if layer in kept_by_layer:
                 for image, kept in enumerate(kept_by_layer[layer]):
                     mine = image_of == image
-                    alive &= ~mine | torch.isin(token_of, kept)
+                    remaining &= ~mine | torch.isin(token_of, kept)
                 if positions_at(layer) == "compact":
-                    place = (alive.cumsum(0) - 1).clamp(min=0)
-            self.alive.append(alive.clone())
+                    place = (remaining.cumsum(0) - 1).clamp(min=0)
+            self.remaining.append(remaining.clone())
             self.places.append(place)
 
     @torch.no_grad()
@@ -85,14 +85,14 @@ class Masked:
         for layer, block in enumerate(self.model.model.layers):
             more = torch.arange(1, len(new) + 1)
             # Of a prompt that ends with an image, what goes on is the last token that entered.
-            end = self.places[layer][self.alive[0]].max()
+            end = self.places[layer][self.remaining[0]].max()
             place = torch.cat([self.places[layer], end + more])
-            seen = torch.cat([self.alive[layer], torch.ones(len(new), dtype=torch.bool)])
+            seen = torch.cat([self.remaining[layer], torch.ones(len(new), dtype=torch.bool)])
             see = torch.ones(n, n, dtype=torch.bool).tril() & seen | torch.eye(n, dtype=torch.bool)
             bias = torch.zeros(1, 1, n, n).masked_fill(~see, torch.finfo(torch.float32).min)
             rope = self.model.model.rotary_emb(h, place[None])
             h = block(h, attention_mask=bias, position_embeddings=rope)
-        last = -1 if len(new) else int(self.alive[-1].nonzero()[-1])
+        last = -1 if len(new) else int(self.remaining[-1].nonzero()[-1])
         return self.model.lm_head(self.model.model.norm(h))[0, last]
 
     def greedy(self, count: int) -> list[int]:

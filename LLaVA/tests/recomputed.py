@@ -152,7 +152,7 @@ def recompute(
     pruner, layers = pruning.pruner, model.config.num_hidden_layers
     out = Recomputed(model=model)
     hidden, places = batch.embeds[0], batch.position_ids[0]
-    # Of each position: its image or None, its number, whether it is asked, whether it is answer.
+    # Of each position: its image or None, its number, whether it is of the question, of the answer.
     last = max(i for i, token in enumerate(row) if token == IMAGE_TOKEN_INDEX)
     after = len(row) - 1 - last
     kinds = []

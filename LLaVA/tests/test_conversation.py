@@ -66,10 +66,10 @@ def test_three_turns_make_the_prompt(name):
 
 def test_recorded_prompts_come_out():
     recorded = {prompt for entry in cases("full") for prompt in entry["prompts"]}
-    asked = "<image>\nWhat is in this image? Describe the picture briefly."
+    question = "<image>\nWhat is in this image? Describe the picture briefly."
     for name in ("vicuna_v1", "llava_llama_2"):
         conversation = conv_templates[name].copy()
-        conversation.append_message(conversation.roles[0], asked)
+        conversation.append_message(conversation.roles[0], question)
         conversation.append_message(conversation.roles[1], None)
         assert conversation.get_prompt() in recorded
 

@@ -50,7 +50,7 @@ def request(
     pictures: Sequence[str] = ("land.png",),
     **others: Any,
 ) -> Request:
-    """A request about recorded pictures; at most six new tokens unless told otherwise."""
+    """A request about recorded images; at most six new tokens by default."""
     generation = {"max_new_tokens": 6, **others.pop("generation", {})}
     given = {"task": "task", "split": "test", "index": 0, **others}
     return Request(

@@ -113,7 +113,7 @@ def diagnostics(
 
 
 def images(places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], list[Image.Image]]:
-    """A wide picture for each two documents, red at its left edge."""
+    """A wide image for each two documents, red at its left side."""
     found = {}
     for task, doc in places:
         picture = Image.new("RGB", (60, 40), (10, 30 * (doc // 2), len(task)))

@@ -33,7 +33,7 @@ LETTERS = ["A", "B", "C", "D"]
 
 
 def picture(number: int) -> dict[str, Any]:
-    """A small picture of its own colours, as a parquet image."""
+    """A small image of its own colours, as a parquet file holds it."""
     image = Pictures.new("RGB", (42, 28), (40 * number % 256, 90, 200))
     image.paste((255, 255, 40 * number % 256), (4, 4, 4 + 4 * number % 30 + 4, 20))
     stored = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Cells: equal settings are equal configs, different ones differ everywhere."""
+"""Pruning configs: equal settings are equal configs, different ones differ everywhere."""
 
 import itertools
 import json
@@ -57,18 +57,18 @@ BEFORE = {
     "otprune-0.098-layer2": "c860d379ccc03618ac7065900b4d7a0e26ba2461bd0a2b76314fa605906cbe6a",
     "divprune-0.4-original": "232f7c56131331a6b26c25a7e1974d11431abed96597aaa33927d15e511c1be3",
 }
-"""What configs of committed results are found by."""
+"""Fingerprints of configs of committed results, by label."""
 
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(DIFFERENT, 2)))
-def test_different_settings_differ_in_cell_label_and_fingerprint(one, other):
+def test_different_settings_differ_in_config_label_and_fingerprint(one, other):
     assert one != other
     assert one.label != other.label
     assert one.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize("config", DIFFERENT, ids=lambda config: config.label)
-def test_a_cell_survives_plain_json_and_its_label_is_a_file_name(config):
+def test_a_config_survives_plain_json_and_its_label_is_a_file_name(config):
     again = PruningConfig.make(**json.loads(json.dumps(config.as_dict())))
     assert again == config
     assert hash(again) == hash(config)
@@ -76,7 +76,7 @@ def test_a_cell_survives_plain_json_and_its_label_is_a_file_name(config):
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,100}", config.label)
 
 
-def test_ways_of_writing_one_setting_are_one_cell():
+def test_ways_of_writing_one_setting_are_one_config():
     plain = PruningConfig.make("otprune", 0.098)
     for same in (
         PruningConfig.make("otprune", keep_ratio=0.098, gamma=0.01),

@@ -79,7 +79,7 @@ def test_only_layers_are_asked_that_the_model_will_answer_for(name, preset):
         view = view_of(pruner, layer)
         pruner.prune(view, max(counts_of(pruner, 20)))
         allowed = {layer, layer - 1} if pruner.looks_back else {layer}
-        for what, *arguments in view.probe.asked:
+        for what, *arguments in view.probe.calls:
             assert what == "final_norm" or arguments[0] in allowed
 
 

@@ -108,7 +108,7 @@ def test_the_order_of_the_pivots_matters():
 def test_keys_are_those_of_the_layer_just_run_and_no_attention_is_asked_for():
     view = make_view(layer=2)
     kept = DART().prune(view, 8)
-    assert view.probe.asked == [("keys", 1), ("final_norm",)]
+    assert view.probe.calls == [("keys", 1), ("final_norm",)]
     norms = view.probe.full_keys(1).abs().sum((0, 2))[view.visual]
     torch.testing.assert_close(kept.scores, norms)
 

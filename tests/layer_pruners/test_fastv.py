@@ -39,7 +39,7 @@ def test_it_keeps_what_the_question_s_last_token_attends_to_in_the_layer_before(
     assert kept.index.sort().values.tolist() == best(scores, k)
     torch.testing.assert_close(kept.scores, torch.tensor(scores), rtol=1e-5, atol=0)
     assert kept.merged is None
-    assert view.probe.asked == [("attention", layer - 1, [3 + visual + after - 1])]
+    assert view.probe.calls == [("attention", layer - 1, [3 + visual + after - 1])]
 
 
 def test_without_a_question_the_image_s_last_token_asks():

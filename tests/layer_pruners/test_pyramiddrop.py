@@ -35,7 +35,7 @@ def test_it_keeps_what_the_question_s_last_token_attends_to_in_the_layer_about_t
     )
     row = 3 + visual + after - 1
     assert pruned(PyramidDrop(), view, k) == by_hand(view, k, row)
-    assert view.probe.asked == [("attention", layer, [row])]
+    assert view.probe.calls == [("attention", layer, [row])]
 
 
 def test_without_a_question_the_image_s_last_token_asks():

@@ -148,7 +148,7 @@ def test_without_a_question_the_last_position_rates(version):
     pruner = SparseVLM(version=version)
     view = started(pruner, after=0)
     kept = pruner.prune(view, 9)
-    assert view.probe.asked[0] == ("attention", 2, [24])
+    assert view.probe.calls[0] == ("attention", 2, [24])
     assert kept.scores.tolist() == pytest.approx(plain_scores(pruner, view, [24]), rel=1e-4)
 
 
@@ -160,7 +160,7 @@ def test_scores_and_kept_tokens_are_those_of_a_plain_implementation(version, see
     raters = view.question[view.started].tolist()
     scores = plain_scores(pruner, view, raters)
     kept = pruner.prune(view, 15)
-    assert view.probe.asked[0] == ("attention", 2, raters)
+    assert view.probe.calls[0] == ("attention", 2, raters)
     assert kept.scores.tolist() == pytest.approx(scores, rel=1e-4)
     assert sorted(kept.index.tolist()) == sorted(by_descending(scores)[:15])
 
@@ -257,7 +257,7 @@ def test_raters_follow_the_question_when_positions_have_shifted():
     pruner = SparseVLM()
     short = make_view(layer=7, visual=9, n=20, started=torch.tensor([1, 4]))
     pruned(pruner, short, 3)
-    assert short.probe.asked == [("attention", 6, [15, 18])]
+    assert short.probe.calls == [("attention", 6, [15, 18])]
 
 
 def test_merged_tokens_are_candidates_like_others():

@@ -202,7 +202,7 @@ def test_stage_two_is_that_of_a_plain_implementation(attention, raters):
     layer = 11 if attention == "previous" else 12
     relevance = plain_relevance(view, layer, raters_of(view, layer, raters))
     kept = pruner.prune(view, 16)
-    assert {asked[1] for asked in view.probe.asked} == {layer}
+    assert {asked[1] for asked in view.probe.calls} == {layer}
     assert kept.scores.tolist() == pytest.approx(relevance, rel=1e-5)
     hidden = view.hidden[view.visual]
     picks = plain_set(hidden, torch.tensor(relevance), 16, 0.4, 0.8, "mean")

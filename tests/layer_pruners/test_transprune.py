@@ -142,7 +142,7 @@ def test_the_score_is_the_sum_of_both_signals_each_as_a_share_of_the_image(
     order = sorted(range(visual), key=lambda i: (-float(kept.scores[i]), i))
     assert kept.index.tolist() == order[:k]
     rows = view.question.tolist() or [3 + visual - 1]
-    assert view.probe.asked == ([("attention", 9, rows)] if iga else [])
+    assert view.probe.calls == ([("attention", 9, rows)] if iga else [])
 
 
 def test_both_signals_weigh_the_same_by_default():

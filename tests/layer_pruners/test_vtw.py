@@ -21,7 +21,7 @@ def flops(tokens: int) -> float:
 def test_nothing_stays_and_nothing_is_asked():
     view = make_view(layer=16)
     assert pruned(VTW(), view, 0) == []
-    assert view.probe.asked == []
+    assert view.probe.calls == []
     assert VTW().prune(view, 0).scores is None
 
 

@@ -21,7 +21,7 @@ def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass
 class FakeProbe:
-    """Layers with queries and keys drawn from a seed; whatever was asked is noted in ``asked``.
+    """Layers with queries and keys drawn from a seed; every call is noted in ``calls``.
 
     Attributes:
         positions: rotary position of each of t positions.
@@ -29,7 +29,7 @@ class FakeProbe:
         groups: key heads.
         channels: of a head.
         seed: of everything; the layer's number is mixed in.
-        asked: what was asked, as ("attention", layer, rows) or ("keys", layer) and so on.
+        calls: every call, as ("attention", layer, rows) or ("keys", layer) and so on.
     """
 
     positions: Tensor
@@ -37,14 +37,14 @@ class FakeProbe:
     groups: int = 2
     channels: int = 8
     seed: int = 0
-    asked: list[tuple] = field(default_factory=list)
+    calls: list[tuple] = field(default_factory=list)
 
     def _drawn(self, layer: int, which: int, heads: int) -> Tensor:
         size = (heads, len(self.positions), self.channels)
         return torch.randn(size, generator=seeded(self.seed, layer, which))
 
     def attention(self, layer: int, rows: Tensor) -> Tensor:
-        self.asked.append(("attention", layer, rows.tolist()))
+        self.calls.append(("attention", layer, rows.tolist()))
         return self.full_attention(layer)[:, rows]
 
     def full_attention(self, layer: int) -> Tensor:
@@ -57,14 +57,14 @@ class FakeProbe:
         return logits.masked_fill(~torch.ones(t, t).tril().bool(), float("-inf")).softmax(-1)
 
     def keys(self, layer: int) -> Tensor:
-        self.asked.append(("keys", layer))
+        self.calls.append(("keys", layer))
         return self.full_keys(layer)
 
     def full_keys(self, layer: int) -> Tensor:
         return rotated(self._drawn(layer, 1, self.groups), *self.angles())
 
     def rotary(self, layer: int) -> tuple[Tensor, Tensor]:
-        self.asked.append(("rotary", layer))
+        self.calls.append(("rotary", layer))
         return self.angles()
 
     def angles(self) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class FakeProbe:
         return angles.cos(), angles.sin()
 
     def final_norm(self, hidden: Tensor) -> Tensor:
-        self.asked.append(("final_norm",))
+        self.calls.append(("final_norm",))
         return hidden * torch.rsqrt(hidden.float().pow(2).mean(-1, keepdim=True) + 1e-5)
 
 

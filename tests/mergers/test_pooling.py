@@ -37,7 +37,7 @@ def test_a_patch_may_lie_in_two_bins():
 
 
 def by_small_steps(rows: int, columns: int, shape: tuple[int, int]) -> torch.Tensor:
-    """Weights by cutting the image into pieces so small that every edge runs between them."""
+    """Weights by cutting the image into pieces so small that every border runs between them."""
     weights = torch.zeros(shape[0] * shape[1], rows * columns)
     for y in range(rows * shape[0]):
         for x in range(columns * shape[1]):

@@ -21,7 +21,7 @@ def visual(count=1):
     return [visual_of(CKPT, "images/land.png")] * count
 
 
-def test_the_method_and_its_greedy_rule_are_importable_from_the_seam():
+def test_the_method_and_its_greedy_rule_are_importable_from_llava_arch():
     assert OTPrune is Method
     tokens = torch.randn(40, 8)
     kernel = OTPrune(arithmetic="reference")._released_kernel(tokens, 9)
@@ -61,12 +61,14 @@ def test_signals_are_encoded_only_when_asked_for():
     pixels = process_images([Image.open(PARITY / "images/land.png")], processor, model.config)
     with torch.no_grad():
         plain = model.encode_visual(pixels)[0]
-        asked = model.encode_visual(pixels, signals=frozenset({"cls_attention", "encoder_keys"}))[0]
+        with_signals = model.encode_visual(
+            pixels, signals=frozenset({"cls_attention", "encoder_keys"})
+        )[0]
     assert plain.signals.cls_attention is None
     assert plain.signals.encoder_keys is None
-    assert asked.signals.cls_attention.shape == (4, 576)
-    assert asked.signals.encoder_keys.shape == (576, 32)
-    assert torch.equal(plain.tokens, asked.tokens)
+    assert with_signals.signals.cls_attention.shape == (4, 576)
+    assert with_signals.signals.encoder_keys.shape == (576, 32)
+    assert torch.equal(plain.tokens, with_signals.tokens)
 
 
 def prepared(model, ids, mask=None, labels=None, places=None, **more):
@@ -208,7 +210,7 @@ def test_a_cut_image_is_pruned_inside_as_far_as_it_is_there():
     assert [len(kept) for kept in trace.kept[2]] == [2000, there]
 
 
-def test_answers_end_after_1024_tokens_unless_told_otherwise():
+def test_answers_end_after_1024_tokens_by_default():
     model = loaded(CKPT)[1]
     arguments = {
         "visual": visual(),
@@ -288,7 +290,7 @@ def test_gradients_reach_the_kept_tokens_only():
         ),
     ],
 )
-def test_mistakes_are_told_before_anything_is_computed(call, message):
+def test_mistakes_are_reported_before_anything_is_computed(call, message):
     with pytest.raises(ValueError, match=message):
         call(loaded(CKPT)[1])
 

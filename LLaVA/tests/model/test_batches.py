@@ -199,7 +199,7 @@ def test_newlines_are_candidates_unless_kept():
 
 
 class Greedy(Selector):
-    """Asks for everything, and remembers what it was told."""
+    """Needs signals of image and text, and remembers what it got."""
 
     __slots__ = ("seen",)
     needs = frozenset({"cls_attention", "text_embeddings"})
@@ -213,7 +213,7 @@ class Greedy(Selector):
 
 
 @pytest.mark.parametrize("layer", [0, 2])
-def test_selectors_are_told_what_they_ask_for(layer):
+def test_selectors_get_the_signals_that_they_need(layer):
     checkpoint = "checkpoints/tiny-llava-v1.5"
     model = loaded(checkpoint)[1]
     batch, method, trace = request(checkpoint, ROWS), Greedy(), Trace()
@@ -229,9 +229,11 @@ def test_selectors_are_told_what_they_ask_for(layer):
     text = [signals.text_embeddings for _, signals in method.seen]
     # Text after the row's last image: 4 words, 1, 1, and none after an image at the end.
     assert [len(one) for one in text] == [4, 1, 1, 0]
-    asked = [ROWS[0][5:], ROWS[1][5:], ROWS[1][5:], []]
+    questions = [ROWS[0][5:], ROWS[1][5:], ROWS[1][5:], []]
     if layer == 0:
-        vectors = [model.model.embed_tokens(torch.tensor(ids, dtype=torch.long)) for ids in asked]
+        vectors = [
+            model.model.embed_tokens(torch.tensor(ids, dtype=torch.long)) for ids in questions
+        ]
     else:
         with torch.no_grad():
             states = model(**batch, output_hidden_states=True).hidden_states[layer]

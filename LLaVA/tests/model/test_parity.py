@@ -6,7 +6,7 @@ Differences are bounded by 2e-5 throughout (logits range over about 10).
 import pytest
 import torch
 
-from helpers import arrays, asked, case_id, cases, largest, last_logits, loaded, visual_of
+from helpers import arrays, case_id, cases, inputs_of, largest, last_logits, loaded, visual_of
 from llava.constants import IGNORE_INDEX
 from otprune.pruning import Trace, make_pruning
 
@@ -53,13 +53,13 @@ def test_visual_tokens_are_the_original_s(entry):
     "entry", cases("full", "plain", "corrected", "bug", "textonly"), ids=case_id
 )
 def test_prompts_have_the_original_s_token_ids(entry):
-    assert torch.equal(asked(entry)["input_ids"], arrays(entry)["input_ids"])
+    assert torch.equal(inputs_of(entry)["input_ids"], arrays(entry)["input_ids"])
 
 
 @pytest.mark.parametrize("entry", cases("full"), ids=case_id)
 def test_the_unpruned_model_answers_as_the_original(entry):
     model = loaded(entry["checkpoint"])[1]
-    batch, want = asked(entry), arrays(entry)
+    batch, want = inputs_of(entry), arrays(entry)
     prepared = spliced(model, batch, None)
     if "prep_rowsum" in want:
         assert largest(prepared.embeds.sum(-1) - want["prep_rowsum"]) <= 2e-4
@@ -76,7 +76,7 @@ def test_a_shorter_row_of_a_batch_answers_as_alone():
     entries = {case_id(entry): entry for entry in cases("full")}
     batch, alone = (entries[f"official__v1.5_{name}_full"] for name in ("ragged", "p2_port"))
     model = loaded(batch["checkpoint"])[1]
-    answer = generated(model, asked(batch), None)[1]
+    answer = generated(model, inputs_of(batch), None)[1]
     want = recorded_tokens(alone)[0]
     assert answer[: len(want)] == want
     assert answer[: len(want)] != recorded_tokens(batch)[1]
@@ -87,7 +87,7 @@ def test_one_image_in_a_vicuna_prompt_is_pruned_as_released(entry):
     model = loaded(entry["checkpoint"])[1]
     preset = {"preset": "released"} if method_of(entry) == "otprune" else {}
     pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], **preset)
-    batch, want = asked(entry), arrays(entry)
+    batch, want = inputs_of(entry), arrays(entry)
     trace = Trace()
     prepared = spliced(model, batch, pruning, trace)
     kept, sel = trace.kept[0][0].tolist(), want["sel"].tolist()
@@ -110,7 +110,7 @@ def test_the_default_method_keeps_the_released_tokens_in_spatial_order(entry):
     trace = Trace()
     pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"])
     with torch.no_grad():
-        model(**asked(entry), pruning=pruning, trace=trace)
+        model(**inputs_of(entry), pruning=pruning, trace=trace)
     kept, sel = trace.kept[0][0].tolist(), arrays(entry)["sel"].tolist()
     assert kept == sorted(kept)
     assert len(set(kept) & set(sel)) >= entry["f64_overlap"]
@@ -124,7 +124,7 @@ def test_any_prompt_is_pruned_per_image_where_the_image_is(entry):
         order = "reference" if entry["order"] == "fork" else "spatial"
         settings = {"order": order, "arithmetic": "reference"}
     pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], **settings)
-    batch, want = asked(entry), arrays(entry)
+    batch, want = inputs_of(entry), arrays(entry)
     trace = Trace()
     with torch.no_grad():
         model(**batch, pruning=pruning, trace=trace)
@@ -145,14 +145,14 @@ def test_labels_are_pruned_with_their_tokens(entry):
         order = "reference" if entry["order"] == "fork" else "spatial"
         settings = {"order": order, "arithmetic": "reference"}
     pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], **settings)
-    assert loss_of_last_five(model, asked(entry), pruning) == pytest.approx(
+    assert loss_of_last_five(model, inputs_of(entry), pruning) == pytest.approx(
         entry["loss_last5"], abs=2e-5
     )
 
 
 @pytest.mark.parametrize("entry", cases("loss"), ids=case_id)
 def test_the_unpruned_loss_is_the_original_s(entry):
-    batch = asked(entry | {"images": [entry["image"]]})
+    batch = inputs_of(entry | {"images": [entry["image"]]})
     loss = loss_of_last_five(loaded(entry["checkpoint"])[1], batch, None)
     assert loss == pytest.approx(entry["loss_last5"], abs=2e-5)
 
@@ -168,7 +168,7 @@ def loss_of_last_five(model, batch, pruning) -> float:
 def test_a_prompt_without_an_image_is_not_pruned(entry):
     model = loaded(entry["checkpoint"])[1]
     pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"])
-    batch = asked(entry)
+    batch = inputs_of(entry)
     assert batch["visual"] == []
     assert largest(last_logits(model, batch, pruning) - arrays(entry)["logits"]) <= LIMIT
     assert_same_tokens(entry, generated(model, batch, pruning), [0])
@@ -180,7 +180,7 @@ def test_mistakes_of_the_released_code_come_out_when_asked_for(entry):
     pruning = make_pruning(
         method_of(entry), keep_ratio=entry["ratio"], layer=entry["layer"], compat="reference"
     )
-    batch, want = asked(entry), arrays(entry)
+    batch, want = inputs_of(entry), arrays(entry)
     trace = Trace()
     with torch.no_grad():
         logits = model(**batch, pruning=pruning, trace=trace).logits
@@ -200,7 +200,7 @@ def test_mistakes_of_the_released_code_come_out_when_asked_for(entry):
 def test_mistakes_of_the_released_code_do_not_come_out_otherwise(entry):
     model = loaded(entry["checkpoint"])[1]
     pruning = make_pruning(method_of(entry), keep_ratio=entry["ratio"], layer=entry["layer"])
-    batch, want = asked(entry), arrays(entry)
+    batch, want = inputs_of(entry), arrays(entry)
     trace = Trace()
     with torch.no_grad():
         model(**batch, pruning=pruning, trace=trace)
@@ -217,6 +217,6 @@ def test_half_precision_keeps_the_tokens_that_the_fork_keeps_in_half_precision(e
     trace = Trace()
     pruning = make_pruning("otprune", keep_ratio=entry["ratio"], preset="released")
     with torch.no_grad():
-        model(**asked(entry, "float16"), pruning=pruning, trace=trace)
+        model(**inputs_of(entry, "float16"), pruning=pruning, trace=trace)
     kept, sel = trace.kept[0][0].tolist(), arrays(entry)["sel"].tolist()
     assert len(set(kept) & set(sel)) >= len(sel) - (case_id(entry) in NEAR_TIES)

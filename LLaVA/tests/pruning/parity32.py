@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers import PARITY, arrays, asked, largest, loaded
+from helpers import PARITY, arrays, inputs_of, largest, loaded
 from otprune.pruning import Pruning, Trace
 
 LOGITS = 1e-4
@@ -61,7 +61,7 @@ def answer(entry: dict[str, Any], pruning: Pruning | None, attention: str = "sdp
     model.set_attn_implementation(attention)
     try:
         out = model.generate(
-            **asked(entry),
+            **inputs_of(entry),
             pruning=pruning,
             trace=trace,
             max_new_tokens=8,

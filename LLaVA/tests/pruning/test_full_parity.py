@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers import arrays, asked, case_id
+from helpers import arrays, case_id, inputs_of
 from pruning.parity32 import answer, assert_same, cases32
 
 CASES = cases32("full")
@@ -10,7 +10,7 @@ CASES = cases32("full")
 
 @pytest.mark.parametrize("entry", CASES, ids=case_id)
 def test_the_prompt_has_the_original_s_token_ids(entry):
-    assert asked(entry)["input_ids"].tolist() == arrays(entry)["input_ids"].tolist()
+    assert inputs_of(entry)["input_ids"].tolist() == arrays(entry)["input_ids"].tolist()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -44,8 +44,8 @@ class Means(LayerPruner):
         return view.hidden[view.visual].norm(dim=1).mean()
 
     def _prune(self, view, k):
-        asked = view.probe.attention(view.layer - 1, view.visual).sum((0, 1))[view.visual]
-        scores = view.accumulated[view.visual] * asked + view.started
+        attended = view.probe.attention(view.layer - 1, view.visual).sum((0, 1))[view.visual]
+        scores = view.accumulated[view.visual] * attended + view.started
         order = scores.argsort(descending=True, stable=True)
         left = order[k:]
         dropped = view.hidden[view.visual[left]]

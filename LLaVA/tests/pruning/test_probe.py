@@ -68,7 +68,7 @@ class Asks(LayerPruner):
         return Kept(torch.arange(len(view.visual) - k, len(view.visual)))
 
 
-def asked(kind, pruning, rows=ROWS, side="right", attention="sdpa", **more):
+def run_with(kind, pruning, rows=ROWS, side="right", attention="sdpa", **more):
     """The request with images as wide as the model, and what a forward call gives."""
     model = MODELS[kind]()
     request = small_request(rows, side)
@@ -86,9 +86,9 @@ def asked(kind, pruning, rows=ROWS, side="right", attention="sdpa", **more):
 @pytest.mark.parametrize("kind", MODELS)
 def test_attention_keys_and_angles_are_the_layers_own(kind, side):
     pruner = Asks("2:0.5")
-    _, _, _ = asked(kind, Pruning((), pruner=pruner), side=side)
+    _, _, _ = run_with(kind, Pruning((), pruner=pruner), side=side)
     cache = DynamicCache()
-    model, _, plain = asked(
+    model, _, plain = run_with(
         kind, None, side=side, attention="eager", output_attentions=True,
         output_hidden_states=True, past_key_values=cache,
     )  # fmt: skip
@@ -117,7 +117,7 @@ def test_attention_keys_and_angles_are_the_layers_own(kind, side):
 def test_at_a_second_point_they_are_those_of_what_is_left(kind):
     pruner, cache = Asks("1:0.7/3:0.3"), DynamicCache()
     rows = [row for row in ROWS if IMAGE in row]
-    asked(kind, Pruning((), pruner=pruner), rows=rows, past_key_values=cache)
+    run_with(kind, Pruning((), pruner=pruner), rows=rows, past_key_values=cache)
     second = [known for known in pruner.notes if known["view"].layer == 3]
     rows_of = [row for row, ids in enumerate(rows) for _ in range(ids.count(IMAGE))]
     for row, known in zip(rows_of, second, strict=True):
@@ -132,13 +132,13 @@ def test_at_a_second_point_they_are_those_of_what_is_left(kind):
         assert (places.diff() > 1).any()
 
 
-def test_other_layers_cannot_be_asked():
+def test_a_probe_refuses_other_layers():
     class Wrong(Asks):
         def _prune(self, view, k):
             view.probe.keys(0)
 
     with pytest.raises(ValueError, match="layer must be one of 1, 2 here, got 0"):
-        asked("one head each", Pruning((), pruner=Wrong("2:0.5")))
+        run_with("one head each", Pruning((), pruner=Wrong("2:0.5")))
 
 
 def test_modules_are_what_goes_into_the_halves_and_comes_out():
@@ -159,7 +159,7 @@ def test_modules_are_what_goes_into_the_halves_and_comes_out():
     ]
     pruner = Asks("1:0.7/3:0.3")
     try:
-        asked("one head each", Pruning((), pruner=pruner))
+        run_with("one head each", Pruning((), pruner=pruner))
     finally:
         for hook in hooks:
             hook.remove()
@@ -175,7 +175,7 @@ def test_modules_are_what_goes_into_the_halves_and_comes_out():
 
 def test_layers_from_the_last_point_on_are_not_observed():
     pruner = Asks("1:0.7")
-    asked("one head each", Pruning((), pruner=pruner))
+    run_with("one head each", Pruning((), pruner=pruner))
     assert [one.layer for one in pruner.seen] == [0]
 
 
@@ -184,7 +184,7 @@ def test_observed_sums_follow_the_tokens(side):
     """Sums of two points against each other: the kept tokens' sum grows by what layer 1, 2 give."""
     pruner = Asks("1:0.7/3:0.3")
     trace = Trace()
-    asked("one head each", Pruning((), pruner=pruner), side=side, trace=trace)
+    run_with("one head each", Pruning((), pruner=pruner), side=side, trace=trace)
     images = len(pruner.notes) // 2
     rows_of = [row for row, ids in enumerate(ROWS) for _ in range(ids.count(IMAGE))]
     for image in range(images):

@@ -128,5 +128,5 @@ def test_a_layer_that_the_model_lacks_is_refused_before_anything_runs():
         model.check_pruning(make_pruning("otprune", k=1, layer=4))
 
 
-def test_selectors_are_the_method_room_s():
+def test_the_default_selector_is_one_of_otprune():
     assert issubclass(type(FIRST), Selector)

@@ -216,7 +216,7 @@ def test_submitting_works_from_anywhere_and_the_tables_wait_for_the_array(folder
     assert (folder / "out put" / "log").is_dir()
 
 
-def test_what_slurm_is_told():
+def test_what_slurm_gets():
     job = replace(
         JOB,
         max_parallel=2,

@@ -1,4 +1,4 @@
-"""How far a sweep is, told from its journal alone."""
+"""How far a sweep is, read from its journal alone."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def record(config, doc_id, task="pope", text=None):
 
 
 def note(folder, documents, model="f", name="m", experiment="one", failed=(), task="pope"):
-    """Write the request list of a process that was asked about some documents."""
+    """Write the request list of a process that answers some documents."""
     requests = {RequestPlace(task, one, 0, 0): question(one, task) for one in documents}
     write_request_list(folder, RequestList(model, name, experiment, requests, failed))
 
@@ -81,7 +81,7 @@ def test_a_sweep_that_has_not_begun_has_everything_to_do(tmp_path):
     assert (found.missing, found.seconds_left, found.writers) == (20, None, ())
 
 
-def test_answers_are_counted_by_cell_and_shards_that_have_not_begun_are_missing(tmp_path):
+def test_answers_are_counted_by_config_and_shards_that_have_not_begun_are_missing(tmp_path):
     note(tmp_path, range(0, 10, 2))
     write(tmp_path, *(record(UNPRUNED, i) for i in (0, 2, 4)), record(OTPRUNE, 0))
     found = look(tmp_path, experiment())
@@ -94,7 +94,7 @@ def test_answers_are_counted_by_cell_and_shards_that_have_not_begun_are_missing(
     assert found.missing == 20 - 14
 
 
-def test_equal_questions_have_one_answer_and_all_count_as_answered(tmp_path):
+def test_equal_requests_have_one_answer_and_all_count_as_answered(tmp_path):
     requests = {RequestPlace("pope", i, 0, 0): question(i % 2) for i in range(10)}
     write_request_list(tmp_path, RequestList("f", "m", "one", requests))
     write(tmp_path, record(UNPRUNED, 0), record(OTPRUNE, 0), record(OTPRUNE, 1))

@@ -129,7 +129,7 @@ def test_several_processes_of_a_task_are_torchrun_s(folder, monkeypatch):
 
 
 def test_on_slurm_the_tables_depend_on_the_array(folder, monkeypatch):
-    """Without Slurm: what submitit is told, and what it would give to sbatch."""
+    """Without Slurm: what submitit gets, and what it would give to sbatch."""
     sent = []
 
     class Sent:

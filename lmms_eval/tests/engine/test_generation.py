@@ -82,8 +82,8 @@ def test_the_defaults_are_those_of_the_stock_wrapper():
     empty = request(0)
     object.__setattr__(empty, "generation", {"do_sample": True, "unknown": 1})
     assert generation_of(empty) == Generation(1024, 0, None, 1, ())
-    asked = {"until": "ASSISTANT:", "max_new_tokens": 16}
-    object.__setattr__(empty, "generation", asked)
+    generation = {"until": "ASSISTANT:", "max_new_tokens": 16}
+    object.__setattr__(empty, "generation", generation)
     assert generation_of(empty) == Generation(16, 0, None, 1, ("ASSISTANT:",))
     object.__setattr__(empty, "generation", {"until": 5})
     with pytest.raises(ValueError, match="until of document 0 of task .* got 5"):
@@ -91,10 +91,10 @@ def test_the_defaults_are_those_of_the_stock_wrapper():
 
 
 def test_an_aspect_ratio_counts_where_the_checkpoint_has_none(monkeypatch):
-    asked = {"image_aspect_ratio": "original"}
-    assert tiny().render("What?", 1, asked).image_view is None
+    generation = {"image_aspect_ratio": "original"}
+    assert tiny().render("What?", 1, generation).image_view is None
     monkeypatch.delattr(loaded()[1].config, "image_aspect_ratio")
-    assert tiny().render("What?", 1, asked).image_view == "original"
+    assert tiny().render("What?", 1, generation).image_view == "original"
 
 
 def test_prompts_are_the_stock_wrapper_s():
@@ -113,7 +113,7 @@ def test_prompts_are_the_stock_wrapper_s():
 WORDS = ("yes", "no", "A large dog")
 
 
-def asked(word: str, doc_id: int = 0, **others):
+def request_with(word: str, doc_id: int = 0, **others):
     return request(doc_id, QUESTION, kind="loglikelihood", continuation=word, **others)
 
 
@@ -127,7 +127,7 @@ def encoded(runner, prepared, config):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.label)
 def test_a_loss_is_the_model_s_own_over_the_continuation(config):
-    requests = [asked(word, index=i) for i, word in enumerate(WORDS)]
+    requests = [request_with(word, index=i) for i, word in enumerate(WORDS)]
     found = engine(batch_size=3).run(requests, [config])
     runner = engine()
     model, prepared = runner.model, runner.preparer.prepare(requests[0])
@@ -164,7 +164,7 @@ def test_what_is_dropped_does_not_depend_on_the_answer(monkeypatch):
         return output
 
     monkeypatch.setattr(type(model), "forward", noted)
-    engine().run([asked(word, index=i) for i, word in enumerate(WORDS)], [config])
+    engine().run([request_with(word, index=i) for i, word in enumerate(WORDS)], [config])
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
 
@@ -191,7 +191,7 @@ def test_greedy_is_what_the_model_would_have_said(config):
 def test_likelihoods_need_no_image_and_go_through_the_journal(tmp_path):
     from otprune_lmms.journal import Journal
 
-    requests = [asked(word, index=i, pictures=()) for i, word in enumerate(WORDS)]
+    requests = [request_with(word, index=i, pictures=()) for i, word in enumerate(WORDS)]
     with Journal(tmp_path) as journal:
         first = engine(journal=journal).run(requests, CONFIGS[:2])
     with Journal(tmp_path) as journal:
@@ -203,7 +203,7 @@ def test_likelihoods_need_no_image_and_go_through_the_journal(tmp_path):
 
 def test_a_continuation_that_is_cut_off_is_named(monkeypatch):
     monkeypatch.setattr(loaded()[1].config, "tokenizer_model_max_length", 600, raising=False)
-    long = asked("word " * 30, doc_id=9)
+    long = request_with("word " * 30, doc_id=9)
     with pytest.raises(RequestError, match="document 9 of task .* continuation at its end is cut"):
         engine().run([long], [PruningConfig()])
 

@@ -35,8 +35,8 @@ BUDGETED = [
 ]
 
 
-def asked():
-    """Two pictures, two of them at once, and none."""
+def requests():
+    """Requests with one image, another one, both, and none."""
     return [
         request(0, "What is it?", generation={"max_new_tokens": 3}),
         request(1, "How many are there?", ("port.png",), generation={"max_new_tokens": 3}),
@@ -47,7 +47,7 @@ def asked():
 
 def run(configs, **settings):
     engine = Engine(tiny(), model_name="tiny", workers=0, progress=False, **settings)
-    return engine.run(asked(), configs)
+    return engine.run(requests(), configs)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_what_is_planned_is_what_is_left(config, batched):
     pruning = config.pruning
     assert pruning is not None
     (*_, planned) = pruning.tokens_by_layer(576, tiny().shape)
-    for one in asked():
+    for one in requests():
         answer = batched[config, one]
         if pruning.pruner is None and pruning.before is not None:
             # A merger may need fewer tokens than it may have.
@@ -72,9 +72,9 @@ def test_what_is_planned_is_what_is_left(config, batched):
 
 
 @pytest.mark.parametrize("config", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
-def test_company_decides_nothing(config, batched):
+def test_the_other_requests_of_a_batch_change_no_answer(config, batched):
     alone = run([config], batch_size=1)
-    for one in asked():
+    for one in requests():
         found, wanted = batched[config, one], alone[config, one]
         assert (found.text, found.kept) == (wanted.text, wanted.kept)
 
@@ -82,10 +82,10 @@ def test_company_decides_nothing(config, batched):
 def test_later_runs_get_the_signals_that_they_need():
     engine = Engine(tiny(), model_name="tiny", workers=0, progress=False)
     plain, needs = PruningConfig.make("otprune", 0.25), PruningConfig.make("fastervlm", 0.25)
-    engine.run(asked(), [plain])
-    answers = engine.run(asked(), [needs])
+    engine.run(requests(), [plain])
+    answers = engine.run(requests(), [needs])
     assert answers.counts.encoded == 2
-    assert engine.run(asked(), [PruningConfig.make("otprune", 0.2)]).counts.encoded == 0
+    assert engine.run(requests(), [PruningConfig.make("otprune", 0.2)]).counts.encoded == 0
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ CONFIGS = [
 
 
 def asked(names=PICTURES, **more):
-    """Two questions about each picture, and one about two of them."""
+    """Two requests about each image, and one about two of them."""
     questions = ("What is it?", "Is it a dog?")
     found = [
         request(2 * i + j, question, (name,), generation={"max_new_tokens": 3}, **more)

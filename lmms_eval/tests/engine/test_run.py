@@ -72,13 +72,13 @@ def test_neither_batch_nor_order_nor_threads_decide_an_answer(alone, size, worke
     assert [key[1] for key in answers][: len(requests)] == requests
 
 
-def test_each_image_is_encoded_once_for_all_configs_and_questions(alone):
+def test_each_image_is_encoded_once_for_all_configs_and_requests(alone):
     assert alone.counts.images == 3
     assert alone.counts.encoded == 3
     assert alone.counts.generated == alone.counts.requests == len(many()) * len(CONFIGS)
 
 
-def test_two_questions_about_one_document_are_two():
+def test_two_requests_about_one_document_are_two():
     requests = [request(0, question) for question in QUESTIONS]
     answers = engine(batch_size=3).run(requests, [PruningConfig()])
     for one in requests:
@@ -92,7 +92,7 @@ def test_two_questions_about_one_document_are_two():
         engine().run([*requests, again], [PruningConfig()])
 
 
-def test_equal_questions_are_answered_once():
+def test_equal_requests_are_answered_once():
     requests = [request(i, QUESTIONS[0]) for i in range(3)] + [request(0, QUESTIONS[0])]
     answers = engine().run(requests, [PruningConfig()])
     assert answers.counts.generated == 1

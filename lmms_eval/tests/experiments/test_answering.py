@@ -78,7 +78,7 @@ def test_experiments_of_a_sweep_share_their_answers_and_one_that_comes_later(sou
     counts = answer([ratios, methods], journal)["tiny"]
     # Unpruned, otprune at two ratios, uniform: four settings, not six.
     assert (counts["generated"], counts["reused"]) == (8 * 4, 0)
-    # MME asks twice about an image: four pictures of GQA, of which MME has two.
+    # MME has two requests for each image: four images of GQA, of which MME has two.
     assert (counts["images"], counts["encoded"]) == (4, 4)
     assert counts["ranked"] == 4 + 4, "two methods; both ratios of one in one ranking"
     before = entries(journal)

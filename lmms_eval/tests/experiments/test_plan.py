@@ -25,8 +25,8 @@ METHODS = source("methods", {"methods": ["otprune", "divprune"], "keep_ratios": 
 SMALL = source("small", {"methods": ["otprune"], "keep_ratios": [0.098]}, ["gqa", "mme"], limit=3)
 
 
-def asked(plans):
-    """How often each (model, task, limit, config) is asked."""
+def counted(plans):
+    """How often each (model, task, limit, config) is requested."""
     return Counter(
         (one.model.name, task, limit, config.label)
         for one in plans
@@ -48,9 +48,9 @@ def test_experiments_that_ask_alike_are_one_group_with_all_their_configs():
     assert one.strict
 
 
-def test_everything_is_asked_and_nothing_twice():
-    found = asked(plan_of([RATIOS, METHODS, SMALL]))
-    alone = asked(plan_of([RATIOS])) + asked(plan_of([METHODS])) + asked(plan_of([SMALL]))
+def test_everything_is_requested_and_nothing_twice():
+    found = counted(plan_of([RATIOS, METHODS, SMALL]))
+    alone = counted(plan_of([RATIOS])) + counted(plan_of([METHODS])) + counted(plan_of([SMALL]))
     assert set(found) == set(alone)
     assert set(found.values()) == {1}
     assert found["m", "mme", 4, "unpruned"] == 1, "a pair of questions is not split"
@@ -85,8 +85,8 @@ def test_shards_by_configs_share_no_config_through_all_experiments(count):
     both = source("both", {"methods": ["random"]}, models=[MODEL, OTHER])
     sources = [RATIOS, METHODS, SMALL, both]
     shards = [plan_of(sources, Shard(i + 1, count, "configs")) for i in range(count)]
-    assert sum((asked(shard) for shard in shards), Counter()) == asked(plan_of(sources))
-    pairs = [{(key[0], key[3]) for key in asked(shard)} for shard in shards]
+    assert sum((counted(shard) for shard in shards), Counter()) == counted(plan_of(sources))
+    pairs = [{(key[0], key[3]) for key in counted(shard)} for shard in shards]
     assert sum(map(len, pairs)) == len(set().union(*pairs)) == 7
     assert all(part.configs for shard in shards for one in shard for part in one.groups)
 

@@ -26,13 +26,13 @@ def line(content: bytes, number: int) -> range:
     return range(start, start + len(lines[number]))
 
 
-def mended(folder, caplog, told: str) -> set[int]:
+def mended(folder, caplog, warning: str) -> set[int]:
     """Open a damaged journal, check what it believes, answer again what is lost; what was lost."""
     caplog.clear()
     with Journal(folder) as journal, Journal(folder) as other:
         found = {one.doc_id: one for one in journal}
         assert all(one == record(number) for number, one in found.items()), "as written, or not"
-        assert told in caplog.text
+        assert warning in caplog.text
         lost = set(ANSWERS) - set(found)
         journal.append(*(record(number) for number in sorted(lost)))
         # Another process sees the same, and can go on writing.
@@ -55,10 +55,10 @@ def test_a_tail_torn_at_every_byte_of_the_last_two_answers(content, tmp_path, ca
         part(folder).write_bytes(content[:size])
         whole = size in (first.start, last.start)
         want = {4} if size >= last.start else {3, 4}
-        told = "" if whole else f"its last {size - max(first.start, 0)} bytes are no whole line"
+        warning = "" if whole else f"its last {size - max(first.start, 0)} bytes are no whole line"
         if size > last.start:
-            told = f"its last {size - last.start} bytes are no whole line, as after a crash; cut"
-        assert mended(folder, caplog, told) == want
+            warning = f"its last {size - last.start} bytes are no whole line, as after a crash; cut"
+        assert mended(folder, caplog, warning) == want
 
 
 @pytest.mark.parametrize("number", [0, 2, -1])
@@ -71,8 +71,8 @@ def test_a_bit_flipped_at_every_byte_of_a_line(content, tmp_path, caplog, number
         changed = bytearray(content)
         changed[place] ^= 1 << draw.randrange(8)
         part(folder).write_bytes(changed)
-        told = "no whole line" if number == -1 else "are damaged and not used"
-        lost = mended(folder, caplog, told)
+        warning = "no whole line" if number == -1 else "are damaged and not used"
+        lost = mended(folder, caplog, warning)
         # Without its newline a line takes the next one with it.
         both = place == places[-1] and number != -1
         want = {0: set(), 2: {2}, -1: {4}}[number] | ({0: {1}, 2: {3}}[number] if both else set())

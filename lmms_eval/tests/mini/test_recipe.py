@@ -44,7 +44,7 @@ def scenes(split: str, count: int = 60):
     return [make_scene(split, number) for number in range(count)]
 
 
-def test_a_scene_and_its_picture_are_fixed_by_split_and_number():
+def test_a_scene_and_its_image_are_fixed_by_split_and_number():
     for number in (0, 7):
         one, two = make_scene("train", number), make_scene("train", number)
         assert one == two
@@ -273,7 +273,7 @@ def test_a_patch_that_leans_to_its_own_sides_has_no_placing_loss(tokenizer):
     assert placing_loss(patches, sides, torch.zeros_like(head)).item() == pytest.approx(np.log(2))
 
 
-def test_the_log_of_the_checkpoint_is_of_the_stages_that_are_told():
+def test_the_log_of_the_checkpoint_is_of_the_stages_that_are_listed():
     stages = [Stage(**one) for one in json.loads((RECIPE / "stages.json").read_text())]
     ends = np.cumsum([stage.steps for stage in stages])
     log = (CHECKPOINT / "training_log.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The committed mini slices: sizes, stock prompts, true answers, and no picture of training."""
+"""The committed mini slices: sizes, stock prompts, true answers, and no image of training."""
 
 import ast
 import hashlib
@@ -98,7 +98,7 @@ def test_a_model_that_says_one_thing_only_is_near_chance(tasks, name):
     assert most <= (0.5 if name in ("pope", "mme") else 0.42), name
 
 
-def test_no_picture_is_one_of_training(tasks):
+def test_no_image_is_one_of_training(tasks):
     train = {hashlib.sha256(jpeg(make_scene("train", n))).digest() for n in range(30)}
     shrunk = {_small(io.BytesIO(jpeg(make_scene("train", n)))) for n in range(30)}
     seen = set()
@@ -120,7 +120,7 @@ def _small(file):
 
 
 def test_a_slice_is_made_again_from_its_seeds(tasks):
-    """Drawn again, a picture is the committed one, up to the last bit of another machine's sine."""
+    """Drawn again, an image is the committed one, up to the last bit of another machine's sine."""
     data = documents(tasks["coco2017_cap_val"]).data.column("image").to_pylist()
     for number in (0, 1, 17):
         images = (data[number]["bytes"], jpeg(make_scene("benchmark", number)))

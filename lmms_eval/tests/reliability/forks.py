@@ -79,13 +79,13 @@ def watched(children: list[tuple[int, int]], job: dict) -> list[dict]:
     """Return what each process said; those that have used up their time are killed on the way."""
     pipes = {read: (pid, bytearray()) for pid, read in children}
     allowed = dict(zip((pid for pid, _ in children), job.get("cpu", []), strict=False))
-    alive = set(pipes)
-    while alive:
-        for read in select.select(alive, [], [], 0.0005 if allowed else None)[0]:
+    open_pipes = set(pipes)
+    while open_pipes:
+        for read in select.select(open_pipes, [], [], 0.0005 if allowed else None)[0]:
             said = os.read(read, 1 << 16)
             pipes[read][1].extend(said)
             if not said:
-                alive.remove(read)
+                open_pipes.remove(read)
         for pid, seconds in list(allowed.items()):
             if spent(pid) >= seconds:
                 os.kill(pid, signal.SIGKILL)

@@ -130,7 +130,7 @@ def test_too_many_are_an_error_without_strict_too(forks, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_document_whose_question_cannot_be_built(forks, tmp_path):
+def test_a_document_whose_request_cannot_be_built(forks, tmp_path):
     made = rows("pope", 6, {})
     made[2]["question"] = None
     experiment(tmp_path, {"pope": made})

@@ -24,7 +24,7 @@ def engine(**settings) -> Engine:
     return Engine(tiny(), **(given | settings))
 
 
-def asked(doc_id: int, images=lambda: [], **others):
+def about(doc_id: int, images=lambda: [], **others):
     return replace(request(doc_id, f"What is {doc_id}?", (), **SHORT, **others), images=images)
 
 
@@ -32,8 +32,8 @@ def missing():
     raise FileNotFoundError("no such image")
 
 
-class Told(list):
-    """Notes what it is told, and leaves nothing more out."""
+class NotedFailures(list):
+    """Notes the failures of each call, and leaves nothing more out."""
 
     def __call__(self, failures):
         self.append(list(failures))
@@ -41,21 +41,21 @@ class Told(list):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_broken_documents_are_told_before_the_first_answer(workers, tmp_path):
-    requests = [asked(0), asked(1, missing), asked(2), asked(3, lambda: [None])]
-    told = Told()
+def test_broken_documents_are_reported_before_the_first_answer(workers, tmp_path):
+    requests = [about(0), about(1, missing), about(2), about(3, lambda: [None])]
+    noted_failures = NotedFailures()
     with Journal(tmp_path) as journal:
 
         def leave_out(failures):
             assert len(journal) == 0
-            return told(failures)
+            return noted_failures(failures)
 
         answers = engine(journal=journal, workers=workers).run(requests, CONFIGS, leave_out)
     gone = [
         Failure("task", 1, "test", "no such image"),
         Failure("task", 3, "test", "image 0 must be a PIL image, got NoneType"),
     ]
-    assert told == [gone]
+    assert noted_failures == [gone]
     assert list(answers.failed) == gone
     assert answers.requests == (requests[0], requests[2])
     assert len(answers) == len(list(answers)) == 4
@@ -68,11 +68,11 @@ def test_broken_documents_are_told_before_the_first_answer(workers, tmp_path):
 
 def test_all_requests_of_a_document_go_and_what_the_caller_says():
     requests = [
-        asked(0),
-        asked(1, index=0),
-        asked(1, missing, index=1),
-        asked(2, task="other"),
-        asked(1, task="other"),
+        about(0),
+        about(1, index=0),
+        about(1, missing, index=1),
+        about(2, task="other"),
+        about(1, task="other"),
     ]
     answers = engine().run(requests, CONFIGS[:1], lambda _: {("other", 2)})
     assert [(one.task, one.doc_id) for one in answers.requests] == [("task", 0), ("other", 1)]
@@ -80,15 +80,15 @@ def test_all_requests_of_a_document_go_and_what_the_caller_says():
     assert answers.counts.failed == 1
 
 
-def test_an_equal_question_of_another_document_is_still_asked(tmp_path):
+def test_an_equal_request_of_another_document_is_still_answered(tmp_path):
     same = {"index": 0, "context": "What is it?"}
     first = replace(request(0, pictures=(), **SHORT), **same)
-    requests = [first, asked(0, missing, index=1), replace(first, doc_id=5)]
+    requests = [first, about(0, missing, index=1), replace(first, doc_id=5)]
     with Journal(tmp_path) as journal:
-        answers = engine(journal=journal).run(requests, CONFIGS[:1], Told())
+        answers = engine(journal=journal).run(requests, CONFIGS[:1], NotedFailures())
         assert [one.doc_id for one in answers.requests] == [5]
         (record,) = journal
-        assert record.doc_id == 5, "named after a document that is asked about"
+        assert record.doc_id == 5, "named after a document that is answered"
 
 
 def test_an_image_that_breaks_later_is_left_out_as_well(monkeypatch):
@@ -102,9 +102,9 @@ def test_an_image_that_breaks_later_is_left_out_as_well(monkeypatch):
 
     monkeypatch.setattr(Llava, "preprocess", preprocess)
     odd = lambda: [Image.new("RGB", (7, 9))]  # noqa: E731
-    requests = [asked(0), asked(1, odd), asked(2, lambda: [picture("land.png")]), asked(3, odd)]
+    requests = [about(0), about(1, odd), about(2, lambda: [picture("land.png")]), about(3, odd)]
     for workers in (0, 2):
-        answers = engine(workers=workers).run(requests, CONFIGS, Told())
+        answers = engine(workers=workers).run(requests, CONFIGS, NotedFailures())
         assert [one.doc_id for one in answers.requests] == [0, 2]
         assert {one.doc_id for one in answers.failed} == {1, 3}
         assert answers.failed[0].reason == "height and width must be > 0"
@@ -124,8 +124,8 @@ def test_a_lack_of_memory_is_no_broken_document(monkeypatch):
         return whole(self, inputs, **kwargs)
 
     monkeypatch.setattr(type(model), "generate", generate)
-    requests = [asked(0), asked(1, missing), asked(2), asked(3), asked(4)]
-    answers = engine().run(requests, CONFIGS, Told())
+    requests = [about(0), about(1, missing), about(2), about(3), about(4)]
+    answers = engine().run(requests, CONFIGS, NotedFailures())
     assert answers.counts.halvings == 4
     assert [one.doc_id for one in answers.requests] == [0, 2, 3, 4]
 
@@ -134,7 +134,7 @@ def test_a_lack_of_memory_is_no_broken_document(monkeypatch):
 
     monkeypatch.setattr(type(model), "generate", never)
     with pytest.raises(ValueError, match=r"document \d of task .* alone does not fit into memory"):
-        engine().run(requests, CONFIGS, Told())
+        engine().run(requests, CONFIGS, NotedFailures())
 
 
 def test_another_error_of_the_model_is_no_broken_document(monkeypatch):
@@ -143,7 +143,7 @@ def test_another_error_of_the_model_is_no_broken_document(monkeypatch):
 
     monkeypatch.setattr(type(loaded()[1]), "generate", generate)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        engine().run([asked(0)], CONFIGS, Told())
+        engine().run([about(0)], CONFIGS, NotedFailures())
 
 
 def test_requests_that_cannot_be_built_are_noted_by_each_process(tmp_path):
@@ -161,7 +161,7 @@ def test_requests_that_cannot_be_built_are_noted_by_each_process(tmp_path):
     assert "construct_requests" not in vars(task)
 
 
-def test_a_task_without_one_question_that_can_be_asked_is_an_error(tmp_path):
+def test_a_task_without_one_request_that_can_be_built_is_an_error(tmp_path):
     made = rows("pope", 3, {})
     task = load_tasks(["pope"], suite(tmp_path, {"pope": made}))["pope"]
     task.dataset_no_image["test"] = task.dataset_no_image["test"].remove_columns("question")

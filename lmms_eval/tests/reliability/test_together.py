@@ -20,7 +20,7 @@ def whole(forks, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("processes", "most"), [(2, 1.6), (4, 2.4)])
-def test_the_same_questions_are_shared_out_and_all_answer_alike(
+def test_the_same_requests_are_shared_out_and_all_answer_alike(
     forks, whole, tmp_path, processes, most
 ):
     said = forks.engine(tmp_path, processes=processes)

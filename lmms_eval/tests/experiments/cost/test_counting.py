@@ -47,7 +47,7 @@ def by_hand(layers: list[int]) -> int:
 
 
 @pytest.fixture(scope="module")
-def asked():
+def prepared_rows():
     with torch.inference_mode():
         two = ["port.png", "land.png"]
         return rows([request(0, SHORT), request(1, LONG, two), request(2, LONG, [])])
@@ -57,9 +57,9 @@ def text(row) -> int:
     return int((row.ids >= 0).sum())
 
 
-def test_torch_counts_what_the_gated_formula_says(asked):
+def test_torch_counts_what_the_gated_formula_says(prepared_rows):
     layers = loaded()[1].config.num_hidden_layers
-    for row, images in zip(asked, (1, 2, 0), strict=True):
+    for row, images in zip(prepared_rows, (1, 2, 0), strict=True):
         found = count([row])
         n = text(row) + 576 * images
         assert (found.visual, found.kept, found.text) == (576 * images, 576 * images, text(row))
@@ -68,33 +68,35 @@ def test_torch_counts_what_the_gated_formula_says(asked):
         assert found.kv_bytes == kv_cache_bytes(SHAPE, n, 4)
 
 
-def test_every_layer_counts_with_the_tokens_that_entered_it(asked):
+def test_every_layer_counts_with_the_tokens_that_entered_it(prepared_rows):
     config = loaded()[1].config
-    layers, n = config.num_hidden_layers, text(asked[0]) + 576
+    layers, n = config.num_hidden_layers, text(prepared_rows[0]) + 576
     assert layers > 2
     for layer in (0, 2):
-        found = count([asked[0]], make_pruning("uniform", k=56, layer=layer))
+        found = count([prepared_rows[0]], make_pruning("uniform", k=56, layer=layer))
         per_layer = [n] * layer + [n - 520] * (layers - layer)
         assert found.flops == by_hand(per_layer)
         assert found.multiply_adds == prefill_multiply_adds(SHAPE, per_layer, "3ndm")
         assert found.kv_bytes == kv_cache_bytes(SHAPE, per_layer, 4)
         assert (found.visual, found.kept) == (576, 56)
-        two = count([asked[0]], make_pruning("uniform", k=56, layer=layer), convention="2ndm")
+        two = count(
+            [prepared_rows[0]], make_pruning("uniform", k=56, layer=layer), convention="2ndm"
+        )
         assert two.multiply_adds == prefill_multiply_adds(SHAPE, per_layer, "2ndm")
         assert two.flops == found.flops, "what is counted knows no convention"
 
 
-def test_two_stages_and_a_budget_that_drops_nothing(asked):
+def test_two_stages_and_a_budget_that_drops_nothing(prepared_rows):
     config = loaded()[1].config
-    layers, n = config.num_hidden_layers, text(asked[0])
+    layers, n = config.num_hidden_layers, text(prepared_rows[0])
     uniform = make_pruner("uniform")
     two = Pruning((Stage(uniform, k=100), Stage(uniform, k=10, layer=1)))
-    found = count([asked[0]], two)
+    found = count([prepared_rows[0]], two)
     assert found.kept == 10
     assert found.flops == by_hand([n + 100] + [n + 10] * (layers - 1))
-    plain = count([asked[0]])
-    assert count([asked[0]], make_pruning("otprune", k=577)) == plain
-    assert count([asked[0]], make_pruning("otprune", keep_ratio=1.0, layer=1)) == plain
+    plain = count([prepared_rows[0]])
+    assert count([prepared_rows[0]], make_pruning("otprune", k=577)) == plain
+    assert count([prepared_rows[0]], make_pruning("otprune", keep_ratio=1.0, layer=1)) == plain
 
 
 @pytest.mark.parametrize(
@@ -107,10 +109,10 @@ def test_two_stages_and_a_budget_that_drops_nothing(asked):
     ],
     ids=repr,
 )
-def test_a_schedule_counts_with_what_it_plans(asked, pruning):
-    shape, n = SHAPE, text(asked[0])
+def test_a_schedule_counts_with_what_it_plans(prepared_rows, pruning):
+    shape, n = SHAPE, text(prepared_rows[0])
     planned = pruning.tokens_by_layer(576, shape)
-    found = count([asked[0]], pruning)
+    found = count([prepared_rows[0]], pruning)
     per_layer = [n + tokens for tokens in planned]
     assert (found.visual, found.kept) == (576, planned[-1])
     assert found.multiply_adds == prefill_multiply_adds(shape, per_layer, "3ndm")
@@ -119,18 +121,20 @@ def test_a_schedule_counts_with_what_it_plans(asked, pruning):
     assert found.flops >= by_hand(per_layer)
 
 
-def test_a_batch_is_its_rows_and_their_padding(asked):
-    alone = [count([row]) for row in asked]
-    together = count(asked)
+def test_a_batch_is_its_rows_and_their_padding(prepared_rows):
+    alone = [count([row]) for row in prepared_rows]
+    together = count(prepared_rows)
     for name in ("visual", "kept", "text", "multiply_adds"):
         assert getattr(together, name) == sum(getattr(one, name) for one in alone)
-    longest = max(text(row) + 576 * len(row.visual) for row in asked)
+    longest = max(text(row) + 576 * len(row.visual) for row in prepared_rows)
     assert together.kv_bytes == 3 * kv_cache_bytes(SHAPE, longest, 4)
     assert together.flops > sum(one.flops for one in alone)
 
 
-def test_selection_is_counted_where_it_multiplies_matrices(asked):
-    free, paid = (count([asked[0]], make_pruning(name, k=56)) for name in ("uniform", "divprune"))
+def test_selection_is_counted_where_it_multiplies_matrices(prepared_rows):
+    free, paid = (
+        count([prepared_rows[0]], make_pruning(name, k=56)) for name in ("uniform", "divprune")
+    )
     assert paid.flops > free.flops
     assert paid.multiply_adds == free.multiply_adds
 

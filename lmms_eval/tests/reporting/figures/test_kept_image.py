@@ -1,4 +1,4 @@
-"""Pictures of one image and what settings keep of it."""
+"""Drawings of one image and what settings keep of it."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ def columns(*configs):
     return [config.columns() for config in configs]
 
 
-def test_pictures_are_named_by_their_settings_or_shortly():
+def test_drawings_are_named_by_their_settings_or_shortly():
     short = [PruningConfig.make("otprune", 0.5), PruningConfig.make("tome", k=5)]
     assert _titles(columns(*short)) == ["otprune-0.5", "tome-k5"]
     long = [
@@ -47,7 +47,7 @@ def test_pictures_are_named_by_their_settings_or_shortly():
 
 
 def area(picture, colour, near=12):
-    """Share of a picture's pixels that have a colour."""
+    """Share of a drawing's pixels that have a colour."""
     pixels = np.asarray(picture.convert("RGB"), int)
     return float((np.abs(pixels - np.array(colour)).max(axis=-1) <= near).mean())
 

@@ -59,7 +59,7 @@ def test_the_numbers_of_a_row(made):
     assert table.rows[2][2:5] == pytest.approx((30, 450, 40))
 
 
-def test_seeds_are_averaged_and_their_spread_is_told(made, entry_of):
+def test_seeds_are_averaged_and_their_spread_is_shown(made, entry_of):
     table = make_table(made.records(), made.manifest)
     entry = entry_of(table, "random-0.1", "GQA")
     assert entry.spread == pytest.approx(np.std([20, 40], ddof=1))
@@ -231,7 +231,7 @@ def test_documents_without_an_answer_are_named(made):
     assert note not in make_table(made.records(), made.manifest).notes
 
 
-def test_a_part_of_a_benchmark_is_told_from_the_whole(made):
+def test_a_part_of_a_benchmark_is_named_as_a_part(made):
     manifest = dataclasses.replace(made.manifest, limited=frozenset({"gqa"}))
     note = "documents: gqa 10 (the first), mme 10, flickr30k_test 10"
     assert note in make_table(made.records(), manifest).notes

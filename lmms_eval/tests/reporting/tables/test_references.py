@@ -26,7 +26,7 @@ SCORES = {"unpruned": (58.1, 85.0), "otprune-0.1": (50.0, 80.0)}
     [(61.96, "within"), (60.46, "within"), (63.46, "within"), (60.45, "outside"),
      (63.47, "outside"), (0.0, "outside")],
 )  # fmt: skip
-def test_the_edge_of_the_tolerance_is_inside(value, status, made):
+def test_a_difference_equal_to_the_tolerance_passes(value, status, made):
     records = made.plain({"unpruned": (value, 85.0)})
     checks = check_references(records, {"tiny": {"gqa": (61.96, 1.5)}})
     assert checks["tiny"]["gqa"].status == status

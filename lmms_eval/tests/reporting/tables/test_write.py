@@ -30,7 +30,7 @@ def test_a_folder_gets_its_tables_in_every_format(tmp_path, made):
         assert (tmp_path / f"table.{name}").read_bytes() == content
 
 
-def test_without_a_picture_there_is_none(tmp_path, made):
+def test_without_kept_patches_the_page_shows_none(tmp_path, made):
     write_tables(made.folder(tmp_path))
     assert "kept patches" not in (tmp_path / "table.md").read_text()
 

@@ -20,10 +20,10 @@ SMALL = ["gqa", "mme", "pope", "scienceqa_img"]
 
 def experiment(folder: Path, checkpoint: Path, suite: str, tasks: list[str], limit: int | None):
     """Records of unpruned and otprune 0.25, and the journal."""
-    path = folder / "doors.yaml"
+    path = folder / "both.yaml"
     content = {
-        "name": "doors",
-        "title": "Two doors",
+        "name": "both",
+        "title": "Command line and experiment",
         "suite": suite,
         "models": [{"name": "model", "pretrained": str(checkpoint), "dtype": "float32"}],
         "tasks": tasks,
@@ -57,7 +57,7 @@ def check(folder, checkpoint, suite, tasks_folder, tasks, limit):
             timeout=900,
         )
         assert done.status == 0, done.text
-        # Another door, the same requests: everything was in the journal.
+        # The requests are the same, so every answer was in the journal.
         assert "generated=0" in done.text
         for task in tasks:
             ours = records[(records["setting"] == label) & (records["task"] == task)]
@@ -67,7 +67,7 @@ def check(folder, checkpoint, suite, tasks_folder, tasks, limit):
     assert (folder / "otprune-0.25").exists()
 
 
-def test_both_doors_lead_to_the_same_numbers(tmp_path):
+def test_both_give_the_same_numbers(tmp_path):
     suite = make_suite(tmp_path / "suite", SMALL)
     check(tmp_path, TINY, "./suite/tasks", suite, SMALL, None)
 
