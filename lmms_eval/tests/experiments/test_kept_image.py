@@ -10,7 +10,7 @@ from otprune_lmms.experiments.kept_image import (
     configs_to_show,
     first_kept_image,
     kept_image,
-    patches,
+    kept_mask,
 )
 from otprune_lmms.models.protocol import ImageView
 from otprune_lmms.pruning_config import PruningConfig
@@ -80,4 +80,4 @@ def test_what_cannot_be_shown_is_said_and_is_no_error(caplog):
 def test_patches_are_those_of_the_last_layer_that_drops_some(kept, want):
     view = ImageView("", np.zeros((2, 2, 3)), np.arange(4).reshape(2, 2))
     trace = Trace(kept={layer: [torch.tensor(one).long()] for layer, one in kept.items()})
-    np.testing.assert_array_equal(patches(trace, view).ravel(), np.array(want, dtype=bool))
+    np.testing.assert_array_equal(kept_mask(trace, view).ravel(), np.array(want, dtype=bool))
