@@ -58,7 +58,7 @@ def run(environment, folder, *arguments):
 def test_its_settings_are_rows_of_the_table_and_columns_of_the_records(swept):
     records = pd.read_csv(swept / "records.csv")
     mine = records[records.method == "largest_norm"]
-    assert mine.config.nunique() == 3
+    assert mine.setting.nunique() == 3
     assert set(mine.keep_ratio) == {0.25}
     table = (swept / "table.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| largest_norm")]

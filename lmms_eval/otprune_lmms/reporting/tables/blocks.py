@@ -11,6 +11,7 @@ import pandas as pd
 
 from otprune_lmms.reporting.tables.columns import (
     AVERAGE,
+    Numbers,
     columns_of,
     cost_columns,
     heads_of,
@@ -26,7 +27,6 @@ from otprune_lmms.reporting.tables.layout import (
     TableRow,
 )
 from otprune_lmms.reporting.tables.notes import NoteContext, notes
-from otprune_lmms.reporting.tables.numbers import Numbers
 from otprune_lmms.reporting.tables.prefill import prefill_costs
 from otprune_lmms.reporting.tables.references import (
     References,

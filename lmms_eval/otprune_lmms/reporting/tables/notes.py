@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otprune_lmms.benchmarks import Benchmark
-from otprune_lmms.reporting.tables.columns import LAYER_MEAN, RANK, SHARE
+from otprune_lmms.reporting.tables.columns import LAYER_MEAN, RANK, SHARE, Numbers
 from otprune_lmms.reporting.tables.layout import DOUBT, Column, TablePart
-from otprune_lmms.reporting.tables.numbers import Numbers
 from otprune_lmms.reporting.tables.references import ReferenceCheck, ReferenceChecks
 from otprune_lmms.reporting.tables.settings import RowSetting
 from otprune_lmms.results.frames import Frame
