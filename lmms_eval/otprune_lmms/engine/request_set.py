@@ -87,5 +87,7 @@ def _different(requests: Iterable[Request]) -> list[Request]:
     found: dict[RequestKey, Request] = {}
     for request in requests:
         if found.setdefault(request.key, request).generation != request.generation:
-            raise RequestError(f"{request.name} has one request with different generation settings")
+            raise RequestError(
+                f"{request.name} has the same request again with other generation settings"
+            )
     return list(found.values())
