@@ -84,7 +84,7 @@ def test_settings_of_both_go_together_unless_they_differ(monkeypatch):
         ({"BASELINE": "OURS"}, "BASELINE=otprune needs SUBSET_RATIO"),
         ({"BASELINE": "OURS", "LAYER_INDEX": "0"}, "LAYER_INDEX=0 needs SUBSET_RATIO"),
         ({"LAYER_INDEX": "0"}, "LAYER_INDEX=0 needs SUBSET_RATIO"),
-        ({"BASELINE": "OURS", "SUBSET_RATIO": "0"}, r"SUBSET_RATIO must be in \(0, 1\], got '0'"),
+        ({"BASELINE": "OURS", "SUBSET_RATIO": "0"}, r"SUBSET_RATIO must be in \(0, 1\], got 0.0"),
         ({"BASELINE": "OURS", "SUBSET_RATIO": "9.8"}, r"SUBSET_RATIO must be in \(0, 1\]"),
         ({"BASELINE": "OURS", "SUBSET_RATIO": "nan"}, r"SUBSET_RATIO must be in \(0, 1\]"),
         ({"BASELINE": "OURS", "SUBSET_RATIO": "10%"}, r"SUBSET_RATIO must be in \(0, 1\]"),

@@ -23,7 +23,7 @@ from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.released import greedy_select, prune_as_released
-from llava.model.splice import Prompt, Spliced, splice, split_prompts
+from llava.model.splice import PromptTokens, Spliced, splice, split_prompts
 from llava.model.text import QuestionText, TextTools
 from otprune.hf.layers import LayerPlan, Side, decoder_shape
 from otprune.pruning import ImageTokens, Positions, Pruning, Trace, watched
@@ -167,7 +167,7 @@ class LlavaMetaForCausalLM:
 
     def _prepare(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[PromptTokens],
         visual: Sequence[ImageTokens],
         pruning: Pruning | None,
         side: Side,
@@ -199,7 +199,7 @@ class LlavaMetaForCausalLM:
 
     def _prepare_as_released(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[PromptTokens],
         visual: Sequence[ImageTokens],
         pruning: Pruning,
         trace: Trace | None,
@@ -215,7 +215,7 @@ class LlavaMetaForCausalLM:
 
     def _splice(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[PromptTokens],
         visual: Sequence[ImageTokens],
         tokens: Sequence[Tensor],
         kept: Sequence[Tensor] | None,

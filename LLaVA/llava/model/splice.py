@@ -17,7 +17,7 @@ from otprune.pruning import Positions
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class PromptTokens:
     """One row of a batch without its padding, on the CPU.
 
     Attributes:
@@ -81,7 +81,7 @@ def split_prompts(
     labels: Int64[Tensor, "b t"] | None,
     images: int,
     answers: Sequence[int] | None = None,
-) -> list[Prompt]:
+) -> list[PromptTokens]:
     """Return the rows of a batch without padding, each with its share of ``images`` images.
 
     Args:
@@ -121,7 +121,7 @@ def split_prompts(
         count = int((mine == IMAGE_TOKEN_INDEX).sum())
         target = None if targets is None else targets[row][valid[row]]
         answer = 0 if answers is None else answers[row]
-        prompts.append(Prompt(mine, target, range(first, first + count), answer))
+        prompts.append(PromptTokens(mine, target, range(first, first + count), answer))
         first += count
     if first != images:
         raise ValueError(
@@ -132,7 +132,7 @@ def split_prompts(
 
 
 def splice(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[PromptTokens],
     embed: Callable[[Tensor], Tensor],
     visual: Sequence[Float[Tensor, "k d"]],
     kept: Sequence[Int64[Tensor, " k"]],
@@ -193,7 +193,7 @@ def splice(
 
 
 def _row(
-    prompt: Prompt,
+    prompt: PromptTokens,
     first_text: int,
     starts: Int64[Tensor, " i"],
     sizes: Sequence[int],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from otprune_lmms.cli.show import show
+from otprune_lmms.cli.table import show
 
 logger = logging.getLogger("otprune_lmms")
 

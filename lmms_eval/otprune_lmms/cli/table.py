@@ -1,12 +1,14 @@
-"""``otprune table``: make tables anew."""
+"""``otprune table``: make tables anew; and how every command prints a table."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.show import show
+
+if TYPE_CHECKING:
+    from otprune_lmms.reporting.tables import ResultsTable
 
 Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier runs")]
 
@@ -21,3 +23,19 @@ def table(folders: Folders) -> None:
             show(write_tables(folder))
         except (ValueError, OSError) as error:
             fail(error, 2)
+
+
+def show(table: "ResultsTable") -> None:
+    """Print a table whole: a terminal that is too narrow gets its columns in several turns."""
+    from rich.console import Console
+
+    from otprune_lmms.reporting.tables import terminal
+
+    console, drawn = Console(), terminal(table)
+    needed = Console(width=1000).measure(drawn)
+    # A file or a pipe has no width, and a number is never cut.
+    least = needed.minimum if console.is_terminal else needed.maximum
+    console.width = max(console.width, least)
+    console.print(drawn)
+    for note in table.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)

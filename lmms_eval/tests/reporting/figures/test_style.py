@@ -24,8 +24,12 @@ def test_every_method_has_a_look_of_its_own():
 
 
 def test_the_line_says_what_kind_of_method_it_is():
-    assert {name for name, one in LOOKS.items() if one.dash == MERGES} == LOOKS.keys() & set(MERGERS)
-    assert {name for name, one in LOOKS.items() if one.dash == LAYERS} == LOOKS.keys() & set(LAYER_PRUNERS)
+    assert {name for name, one in LOOKS.items() if one.dash == MERGES} == LOOKS.keys() & set(
+        MERGERS
+    )
+    assert {name for name, one in LOOKS.items() if one.dash == LAYERS} == LOOKS.keys() & set(
+        LAYER_PRUNERS
+    )
 
 
 def test_methods_that_look_at_nothing_are_dashed():
