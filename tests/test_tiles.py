@@ -11,8 +11,8 @@ def water_level(k: int, sizes: list[int]) -> list[int]:
     """One token a time to the first of the tiles with the fewest, as long as it has any left."""
     shares = [0] * len(sizes)
     for _ in range(k):
-        room = [i for i in range(len(sizes)) if shares[i] < sizes[i]]
-        shares[min(room, key=lambda i: shares[i])] += 1
+        unfilled = [i for i in range(len(sizes)) if shares[i] < sizes[i]]
+        shares[min(unfilled, key=lambda i: shares[i])] += 1
     return shares
 
 

@@ -60,12 +60,12 @@ def plain_allot(scores, sizes, k):
     counts = [0] * len(sizes)
     while sum(counts) < k:
         left = k - sum(counts)
-        room = [i for i in range(len(sizes)) if counts[i] < sizes[i]]
-        total = sum(scores[i] for i in room)
-        shares = {i: scores[i] * left // total for i in room}
-        for i in sorted(room, key=lambda i: (-scores[i], i))[: left - sum(shares.values())]:
+        unfilled = [i for i in range(len(sizes)) if counts[i] < sizes[i]]
+        total = sum(scores[i] for i in unfilled)
+        shares = {i: scores[i] * left // total for i in unfilled}
+        for i in sorted(unfilled, key=lambda i: (-scores[i], i))[: left - sum(shares.values())]:
             shares[i] += 1
-        for i in room:
+        for i in unfilled:
             counts[i] = min(sizes[i], counts[i] + shares[i])
     return counts
 
@@ -85,7 +85,7 @@ def test_budgets_of_chunks_are_whole_shares_and_fit(chunks, data):
         assert counts == plain_allot(scores, sizes, k)
 
 
-def test_surplus_goes_to_the_chunks_with_room_by_the_same_rule():
+def test_surplus_goes_to_the_chunks_with_tokens_left_by_the_same_rule():
     assert allot([90.0, 6.0, 4.0], [4, 8, 8], 10) == [4, 4, 2]
     assert allot([1.0, 1.0], [3, 3], 3) == [2, 1]
     assert allot([0.0, 0.0, 0.0], [2, 2, 2], 4) == [2, 1, 1]
