@@ -16,7 +16,7 @@ import torch
 
 from bench_common import image_like_tokens, made_signals, median_ms
 from bench_model import TEXT, Case, fits, random_model, request
-from otprune import PRUNERS, LayerPruner, Merger, Method, Signals, make_pruner, resolve_budget
+from otprune import PRUNERS, LayerPruner, Merger, Selector, Signals, make_pruner, resolve_budget
 from otprune.cost import VICUNA_7B, DecoderShape
 from otprune.merger import mixed
 from otprune.pruning import Pruning, Trace, make_pruning
@@ -42,10 +42,10 @@ CASES = {
 }
 
 
-def _answer(method: Method, tokens: torch.Tensor, k: int, signals: Signals) -> object:
+def _answer(method: Selector | Merger, tokens: torch.Tensor, k: int, signals: Signals) -> object:
     """What a selector or a merger does to an image, the mixing included but not the projector."""
     if not isinstance(method, Merger):
-        return method.rank(tokens, k, signals)  # type: ignore[attr-defined]
+        return method.rank(tokens, k, signals)
     mixture = method.merge(tokens, k, signals=signals)
     if mixture.weights is None:
         return mixture
@@ -145,12 +145,12 @@ def _image(image: ImageTokens, case: Case, hidden: int) -> tuple[ImageTokens, Si
     side = int(case.visual**0.5)
     made = made_signals(case.visual, (side, side), features=hidden, words=case.shape.hidden)
     made = made.to(image.tokens.device)
-    kept = {name: None for name in TEXT_SIGNALS}
+    kept: dict[str, Any] = {name: None for name in TEXT_SIGNALS}
     dtype = image.tokens.dtype
     for name in (*TOKEN_AXIS, "cls_features"):
         value = getattr(made, name)
         kept[name] = value if value is None or name == "tiles" else value.to(dtype)
-    known = replace(made, **kept)  # type: ignore[arg-type]
+    known = replace(made, **kept)
     return replace(image, signals=known), made
 
 

@@ -123,16 +123,18 @@ def pixels(data: bytes) -> torch.Tensor:
 def main(
     wheels: Annotated[Path, typer.Argument(help="folder with the three wheels")],
     out: Annotated[Path, typer.Argument(help="safetensors file to write")],
-    hidden: Annotated[list[int], typer.Option(help="hidden states to keep, 0..12")] = [9],  # noqa: B006
-    photo: Annotated[list[str], typer.Option(help="photos to take; default all")] = list(PHOTOS),  # noqa: B006
+    hidden: Annotated[
+        list[int] | None, typer.Option(help="hidden states to keep, 0..12; default 9")
+    ] = None,
+    photo: Annotated[list[str] | None, typer.Option(help="photos to take; default all")] = None,
 ) -> None:
     """Write visual tokens of real photos to a safetensors file."""
     tower = load_tower(wheels)
     tokens = {}
-    for name in photo:
+    for name in photo or PHOTOS:
         with torch.no_grad():
             states = tower(pixels(member(wheels, *PHOTOS[name])), output_hidden_states=True)
-        for layer in hidden:
+        for layer in hidden or [9]:
             tokens[f"{name}/{layer}"] = states.hidden_states[layer][0, 1:].half().contiguous()
     save_file(tokens, out)
     print(f"{len(tokens)} token matrices -> {out}")

@@ -16,6 +16,7 @@ torch.set_num_threads(1)
 with warnings.catch_warnings():
     # lmms-eval switches warnings off and on while it is imported.
     warnings.simplefilter("ignore")
+    # F401: imported here only so that it is imported with the warnings off.
     import lmms_eval.tasks  # noqa: F401
 
 

@@ -67,7 +67,7 @@ def features(work: Work, workers: Annotated[int, typer.Option(help="processes")]
     """Compute the tower's features of the training scenes, 1.5 GB."""
     for part in FEATURES:
         file = work / "features" / f"{part['split']}{part['side']}.npy"
-        make_features(work / "tower.safetensors", file, workers=workers, **part)  # type: ignore[arg-type]
+        make_features(work / "tower.safetensors", file, workers=workers, **part)
 
 
 @app.command()

@@ -5,6 +5,7 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from scenes import Scene, draw_scene, make_scene
 from tower import patch_features, processor, read_tower
 
 CHUNK = 50
-_state: dict[str, object] = {}
+_state: dict[str, Any] = {}
 
 
 def jpeg(scene: Scene, quality: int = 90) -> bytes:
@@ -36,8 +37,8 @@ def _start(tower: Path, side: int) -> None:
 
 def _chunk(split: str, first: int, most: int) -> np.ndarray:
     images = [picture(make_scene(split, first + i, most=most)) for i in range(CHUNK)]
-    pixels = _state["processor"](images)["pixel_values"]  # type: ignore[operator]
-    parts = [patch_features(_state["tower"], part) for part in pixels.split(10)]  # type: ignore[arg-type]
+    pixels = _state["processor"](images)["pixel_values"]
+    parts = [patch_features(_state["tower"], part) for part in pixels.split(10)]
     return torch.cat(parts).half().numpy()
 
 

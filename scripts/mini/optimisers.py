@@ -35,6 +35,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(matrices, {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
 
+    # Without the closure of other optimisers.
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Update every matrix."""

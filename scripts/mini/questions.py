@@ -3,8 +3,9 @@
 A family is a function (scene, rng) -> `Question`, or None where the scene gives no such question.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from drawings import COLOURS, GROUNDS, KINDS, THINGS
@@ -40,8 +41,11 @@ def plural(kind: str) -> str:
     return {"cross": "crosses", "fish": "fish"}.get(kind, kind + "s")
 
 
-def _one(items: list, rng: np.random.Generator) -> object:
-    return items[rng.integers(len(items))]
+_Item = TypeVar("_Item")
+
+
+def _one(items: Sequence[_Item], rng: np.random.Generator) -> _Item:
+    return items[int(rng.integers(len(items)))]
 
 
 def _thing(scene: Scene, rng: np.random.Generator) -> Thing | None:
@@ -104,7 +108,7 @@ def colour(scene: Scene, rng: np.random.Generator) -> Question | None:
     single = [thing for thing in scene.things if len(scene.of(kind=thing.kind)) == 1]
     if not single:
         return None
-    thing: Thing = _one(single, rng)  # type: ignore[assignment]
+    thing = _one(single, rng)
     text = f"What color is the {thing.kind}?"
     return Question("colour", text, thing.colour, tuple(COLOURS))
 
@@ -114,7 +118,7 @@ def colour_fact(scene: Scene, rng: np.random.Generator) -> Question | None:
     single = [t for t in scene.things if t.kind in FACTS and len(scene.of(kind=t.kind)) == 1]
     if not single:
         return None
-    thing: Thing = _one(single, rng)  # type: ignore[assignment]
+    thing = _one(single, rng)
     text = f"What color is the object that {FACTS[thing.kind]}?"
     return Question("knowledge", text, thing.colour, tuple(COLOURS))
 
@@ -124,7 +128,7 @@ def kind(scene: Scene, rng: np.random.Generator) -> Question | None:
     single = [thing for thing in scene.things if len(scene.of(colour=thing.colour)) == 1]
     if not single:
         return None
-    thing: Thing = _one(single, rng)  # type: ignore[assignment]
+    thing = _one(single, rng)
     return Question("shape", f"What is the {thing.colour} object?", thing.kind, KINDS)
 
 
@@ -154,7 +158,7 @@ def where(scene: Scene, rng: np.random.Generator) -> Question | None:
     ]  # fmt: skip
     if not clear:
         return None
-    thing: Thing = _one(clear, rng)  # type: ignore[assignment]
+    thing = _one(clear, rng)
     return Question("position", f"Where is the {thing.name}?", thing.place, CORNERS)
 
 
@@ -168,7 +172,7 @@ def side(scene: Scene, rng: np.random.Generator) -> Question | None:
     clear = [thing for thing in scene.alone if abs(thing.x - 0.5) > MARGIN / 2]
     if not clear:
         return None
-    thing: Thing = _one(clear, rng)  # type: ignore[assignment]
+    thing = _one(clear, rng)
     text = f"Is the {thing.name} to the left or to the right?"
     return Question("side", text, "left" if thing.x < 0.5 else "right", ("left", "right"))
 
@@ -179,7 +183,7 @@ def pair_apart(scene: Scene, rng: np.random.Generator, axis: str) -> tuple[Thing
         (a, b) for a in scene.alone for b in scene.alone
         if a != b and abs(getattr(a, axis) - getattr(b, axis)) > MARGIN
     ]  # fmt: skip
-    return _one(pairs, rng) if pairs else None  # type: ignore[return-value]
+    return _one(pairs, rng) if pairs else None
 
 
 def relation(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -260,7 +264,7 @@ def more_yes(scene: Scene, rng: np.random.Generator) -> Question | None:
     pairs = [(a, b) for a in counts for b in counts if counts[a] != counts[b]]
     if not pairs:
         return None
-    a, b = _one(pairs, rng)  # type: ignore[misc]
+    a, b = _one(pairs, rng)
     text = f"Are there more {plural(a)} than {plural(b)} in the image?"
     return Question("count", text, _yes(counts[a] > counts[b]), YES_NO)
 

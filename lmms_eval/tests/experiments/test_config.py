@@ -58,11 +58,11 @@ def test_every_experiment_of_the_repository_is_one(path):
 
 @pytest.fixture(autouse=True)
 def _scratch(tmp_path):
-    written_beside.folder = tmp_path  # type: ignore[attr-defined]
+    written_beside.folder = tmp_path
 
 
 def written_beside(_, name, text):
-    path = written_beside.folder / name  # type: ignore[attr-defined]
+    path = written_beside.folder / name
     path.write_text(text)
     return path
 

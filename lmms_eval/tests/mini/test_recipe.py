@@ -2,35 +2,32 @@
 
 import json
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from captions import captions
+from drawings import COLOURS, KINDS
+from formats import Turn, choose, lesson, open_ended
+from naming import placing_loss, side_ids
+from network import Learner
+from optimisers import Muon, orthogonalised
+from packing import IGNORED, Packer
+from questions import FAMILIES, YES_NO, plural
+from safetensors.torch import load_file, save_file
+from scenes import SPLITS, UNSEEN, draw_scene, make_scene
+from shipping import assemble
+from training import Stage
+
+from llava.chat import make_prompt
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.mm_utils import tokenizer_image_token
+from llava.tokenizer import LlavaTokenizer
 
 ROOT = Path(__file__).parents[3]
 RECIPE = ROOT / "scripts" / "mini"
-sys.path.insert(0, str(RECIPE))
-
-from captions import captions  # noqa: E402
-from drawings import COLOURS, KINDS  # noqa: E402
-from formats import Turn, choose, lesson, open_ended  # noqa: E402
-from naming import placing_loss, side_ids  # noqa: E402
-from network import Learner  # noqa: E402
-from optimisers import Muon, orthogonalised  # noqa: E402
-from packing import IGNORED, Packer  # noqa: E402
-from questions import FAMILIES, YES_NO, plural  # noqa: E402
-from scenes import SPLITS, UNSEEN, draw_scene, make_scene  # noqa: E402
-from shipping import assemble  # noqa: E402
-from training import Stage  # noqa: E402
-
-from llava.chat import make_prompt  # noqa: E402
-from llava.constants import IMAGE_TOKEN_INDEX  # noqa: E402
-from llava.mm_utils import tokenizer_image_token  # noqa: E402
-from llava.tokenizer import LlavaTokenizer  # noqa: E402
-
 CHECKPOINT = ROOT / "LLaVA" / "checkpoints" / "llava-mini"
 SINGULAR = {plural(kind): kind for kind in KINDS}
 
@@ -185,8 +182,6 @@ def test_a_turn_among_others_is_answered_as_if_it_were_alone(tokenizer):
 
 def test_what_is_taught_is_what_the_whole_model_is_asked(tokenizer, tmp_path):
     """The packaged model, on the prompt that a benchmark makes, gives the learner's logits."""
-    from safetensors.torch import load_file, save_file  # noqa: PLC0415
-
     torch.manual_seed(1)
     stored = load_file(CHECKPOINT / "model.safetensors")
     prefix = "model.vision_tower.vision_tower."

@@ -3,24 +3,20 @@
 import ast
 import hashlib
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from features import jpeg
+from formats import CAPTION, HINT, LETTER, OPTIONS, SHORT, UNSURE
 from PIL import Image
+from scenes import make_scene
+from slices import SLICES
 
 from otprune_lmms.engine import requests_of
 from otprune_lmms.scoring.tasks import load_tasks
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "scripts" / "mini"))
-
-from features import jpeg  # noqa: E402
-from formats import CAPTION, HINT, LETTER, OPTIONS, SHORT, UNSURE  # noqa: E402
-from scenes import make_scene  # noqa: E402
-from slices import SLICES  # noqa: E402
-
 FOLDER = ROOT / "lmms_eval" / "otprune_lmms" / "tasks"
 NAMES = [task for task, _ in SLICES]
 

@@ -22,6 +22,7 @@ import torch
 
 torch.set_num_threads(1)
 
+# E402: what is imported below uses the path and the threads that are set above.
 from helpers import PICTURES, request, tiny  # noqa: E402
 from otprune_lmms.cli.app import app  # noqa: E402
 from otprune_lmms.engine import Engine  # noqa: E402

@@ -101,7 +101,10 @@ def test_an_image_that_breaks_later_is_left_out_as_well(monkeypatch):
         return whole(self, image, view)
 
     monkeypatch.setattr(Llava, "preprocess", preprocess)
-    odd = lambda: [Image.new("RGB", (7, 9))]  # noqa: E731
+
+    def odd():
+        return [Image.new("RGB", (7, 9))]
+
     requests = [about(0), about(1, odd), about(2, lambda: [picture("land.png")]), about(3, odd)]
     for workers in (0, 2):
         answers = engine(workers=workers).run(requests, CONFIGS, NotedFailures())

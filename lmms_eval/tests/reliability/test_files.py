@@ -37,6 +37,7 @@ def test_when_writing_fails_the_file_is_as_it_was(tmp_path, error):
     path = tmp_path / "table.png"
     path.write_bytes(b"before")
     kind = OutputError if isinstance(error, OSError) else KeyError
+    # PT012: the block must raise after it has written half of the file.
     with pytest.raises(kind) as caught, atomic_write(path) as place:  # noqa: PT012
         assert place.suffix == ".png", "libraries go by it"
         place.write_bytes(b"half")

@@ -306,4 +306,4 @@ def test_mistakes_are_sentences(tmp_path, folder):
         write_figures(tmp_path)
     with pytest.raises(ValueError, match="format must be one of png, pdf, svg; got 'gif'"):
         # The wrong type is the point.
-        write_figures(folder, formats=("gif",))  # type: ignore[arg-type]
+        write_figures(folder, formats=("gif",))
