@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from otprune import PRUNERS
 from otprune_lmms.environment import SettingsError, method_named, yes_or_no
-from otprune_lmms.models import ModelSource, check_source
+from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
 from otprune_lmms.pruning_config import FIELDS, PruningConfig, with_texts
 
 _ALIASES = {
@@ -32,6 +32,7 @@ class Arguments:
 
     Attributes:
         pretrained: folder or hub id of a checkpoint.
+        family: a name of `models.FAMILIES`.
         model_base: language model below a projector-only checkpoint or a LoRA adapter.
         chat_template: name of the model's chat template; None for its usual one.
         device: "cuda", "cuda:1", "cpu"; None for the device that the launcher assigns.
@@ -57,6 +58,7 @@ class Arguments:
     """
 
     pretrained: str = "liuhaotian/llava-v1.5-7b"
+    family: str = DEFAULT_FAMILY
     model_base: str | None = None
     chat_template: str | None = None
     device: str | None = None
@@ -94,6 +96,7 @@ class Arguments:
         """Return which model to load; ``device`` has no effect if ``device_map`` is "auto"."""
         return ModelSource(
             self.pretrained,
+            family=self.family,
             model_base=self.model_base,
             chat_template=self.chat_template,
             device=device,

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from otprune_lmms.experiments.diagnostics.one_image import MeasuredImage
+    from otprune_lmms.models import ModelSource
     from otprune_lmms.pruning_config import PruningConfig
 
 EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
 """The checkpoint that comes with the repository, from its root."""
 
-ImageFile = Annotated[Path, typer.Argument(help="a picture", metavar="IMAGE")]
-Model = Annotated[str, typer.Option(help="folder or hub id of a LLaVA checkpoint")]
+ImageFile = Annotated[Path, typer.Argument(help="an image file", metavar="IMAGE")]
+Model = Annotated[str, typer.Option(help="folder or hub id of a checkpoint")]
+Family = Annotated[str | None, typer.Option(help="the model's family (default: llava)")]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
@@ -32,7 +34,7 @@ Ratio = Annotated[
 ]
 Count = Annotated[int | None, typer.Option("--k", min=1, help="how many to keep, instead")]
 Out = Annotated[
-    Path | None, typer.Option(help="the picture; default <image>-kept.png in this folder")
+    Path | None, typer.Option(help="the figure to write; default <image>-kept.png in this folder")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU where there is one")]
 
@@ -40,6 +42,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU wher
 def prune(
     image: ImageFile,
     model: Model = str(EMBEDDED),
+    family: Family = None,
     method: Methods = None,
     keep_ratio: Ratio = None,
     k: Count = None,
@@ -51,19 +54,22 @@ def prune(
     Needs no question: these methods prune before the language model, by the image alone. Prints
     tokens kept, exact and Gaussian 2-Wasserstein distance to all tokens, coverage, effective rank
     and the time of one selection; draws kept patches in colour. Images of several tiles
-    (LLaVA-1.6) show as two pictures: the whole image, and the tiles.
+    (LLaVA-1.6) show as two figures: the whole image, and the tiles.
 
     Example: otprune prune photo.jpg --method otprune --method divprune --keep-ratio 0.098
     """
     log(quiet=True)
     from rich.console import Console
 
+    from otprune_lmms.models import DEFAULT_FAMILY, ModelSource
+
     if keep_ratio is None and k is None:
         keep_ratio = 0.098
     exact = importlib.util.find_spec("ot") is not None
     try:
         configs = [_config(text, keep_ratio, k) for text in method or ["otprune"]]
-        measured = _measure(image, model, configs, device, exact)
+        source = ModelSource(model, family=family or DEFAULT_FAMILY, device=device)
+        measured = _measure(image, source, configs, exact)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error, 2)
     console = Console()
@@ -100,18 +106,16 @@ def _config(text: str, keep_ratio: float | None, k: int | None) -> "PruningConfi
 
 
 def _measure(
-    image: Path, model: str, configs: "list[PruningConfig]", device: str | None, exact: bool
+    image: Path, source: "ModelSource", configs: "list[PruningConfig]", exact: bool
 ) -> "MeasuredImage":
     import transformers
 
     from otprune_lmms.experiments.diagnostics.one_image import measure_image
     from otprune_lmms.images import open_image
-    from otprune_lmms.models import ModelSource, load_model
+    from otprune_lmms.models import load_model
 
     transformers.utils.logging.disable_progress_bar()
-    picture = open_image(image)
-    source = ModelSource(model, device=device)
-    return measure_image(load_model(source), picture, configs, exact=exact)
+    return measure_image(load_model(source), open_image(image), configs, exact=exact)
 
 
 def _table(measured: "MeasuredImage") -> "Table":

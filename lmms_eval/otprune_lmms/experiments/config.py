@@ -13,7 +13,7 @@ from pydantic import (
 
 from otprune_lmms.benchmarks import GROUPS, benchmark
 from otprune_lmms.experiments.pruning_choices import ConfigSection, PruningChoices, as_tuple
-from otprune_lmms.models import ModelSource, check_source
+from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
 
 TASKS = Path(__file__).parent.parent / "tasks"
 """The package's own task files."""
@@ -35,6 +35,7 @@ class ModelChoice(ConfigSection):
     Attributes:
         name: its name in tables.
         pretrained: a hub id, or a folder; "./" and "../" are relative to the experiment's file.
+        family: a name of `models.FAMILIES`.
         dtype: of the weights; None for float32 on a CPU, float16 on a GPU.
         chat_template: name of the model's chat template; None for its usual one.
         batch_size: requests in one call of the language model; halved where memory runs out.
@@ -45,6 +46,7 @@ class ModelChoice(ConfigSection):
 
     name: Annotated[str, _NAME]
     pretrained: Annotated[str, Field(min_length=1)]
+    family: str = DEFAULT_FAMILY
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     chat_template: str | None = None
     batch_size: Annotated[int, Field(ge=1)] = 1
@@ -54,7 +56,9 @@ class ModelChoice(ConfigSection):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        check_source(ModelSource(self.pretrained, chat_template=self.chat_template))
+        check_source(
+            ModelSource(self.pretrained, family=self.family, chat_template=self.chat_template)
+        )
         return self
 
     def source(self, folder: Path, device: str | None = None) -> ModelSource:
@@ -66,6 +70,7 @@ class ModelChoice(ConfigSection):
         """
         return ModelSource(
             checkpoint(self, folder),
+            family=self.family,
             model_base=self.model_base,
             chat_template=self.chat_template,
             device=self.device or device,

@@ -173,6 +173,6 @@ def check_names(sources: Sequence[Source]) -> None:
                 raise ConfigError(
                     f"models of one sweep that share a name must be the same, got {model.name} for "
                     f"{known[model.name].pretrained} and, in {experiment.name}, for "
-                    f"{source.pretrained}, or under other settings (dtype, chat_template, "
+                    f"{source.pretrained}, or under other settings (family, dtype, chat_template, "
                     "model_base, attn_implementation, device)"
                 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from otprune import PRUNERS, LayerPruner
+from otprune.budget import check_k, check_keep_ratio, check_layer
 from otprune_lmms.pruning_config import PruningConfig, takes_text
 
 
@@ -32,17 +33,20 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-KeepRatio = Annotated[float, Field(gt=0, le=1)]
-Layer = Annotated[int, Field(ge=0)]
+KeepRatio = Annotated[float, AfterValidator(check_keep_ratio)]
+Layer = Annotated[int, AfterValidator(check_layer)]
 Seed = Annotated[int, Field(ge=0)]
 Plain = str | int | float | bool | None
 Match = Literal["kept", "average", "flops"]
 KeepCounts = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...],
+    tuple[Annotated[int, AfterValidator(check_k)], ...],
     BeforeValidator(as_tuple),
     Field(min_length=1),
     once("keep_counts"),
 ]
+_PLACES = {"keep_ratio": "keep_ratios", "k": "keep_counts", "layer": "layers"}
+"""Settings of a config that an experiment file lists under keys of their own."""
+
 BudgetChoice = Mapping[str, Any]
 """``keep_ratio`` or ``k`` of a config."""
 
@@ -99,6 +103,9 @@ class MethodChoice(ConfigSection):
         _check_texts(self.method, self.settings)
         if self.own_schedule:
             self._check_own_schedule()
+        for name, place in _PLACES.items():
+            if name in self.settings:
+                raise ValueError(f"{name} belongs in {place}, not in settings")
         self.configs(({"keep_ratio": 0.5},), (0,))
         return self
 

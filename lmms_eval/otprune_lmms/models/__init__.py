@@ -7,7 +7,7 @@ from importlib import import_module
 from types import ModuleType
 
 from otprune.pruning import Pruning
-from otprune_lmms.models.protocol import ModelSource, VisionLanguageModel
+from otprune_lmms.models.protocol import DEFAULT_FAMILY, ModelSource, VisionLanguageModel
 
 FAMILIES: dict[str, str] = {"llava": "otprune_lmms.models.llava"}
 """Modules by family; each has ``check_source`` and ``load``."""
@@ -44,4 +44,11 @@ def _family(name: str) -> ModuleType:
     return import_module(FAMILIES[name])
 
 
-__all__ = ["FAMILIES", "ModelSource", "VisionLanguageModel", "check_source", "load_model"]
+__all__ = [
+    "DEFAULT_FAMILY",
+    "FAMILIES",
+    "ModelSource",
+    "VisionLanguageModel",
+    "check_source",
+    "load_model",
+]

@@ -20,6 +20,9 @@ from otprune.cost import DecoderShape
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
 
+DEFAULT_FAMILY = "llava"
+"""The family of a model of which nothing else is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -42,7 +45,7 @@ class ModelSource:
     """
 
     pretrained: str
-    family: str = "llava"
+    family: str = DEFAULT_FAMILY
     model_base: str | None = None
     chat_template: str | None = None
     device: str | None = None

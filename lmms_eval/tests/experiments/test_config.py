@@ -139,6 +139,17 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
             changed("pruning", "methods", value=[{"method": "otprune", "settings": {"gama": 1}}]),
             r"unknown setting 'gama' of pruner otprune",
         ),
+        *(
+            (
+                changed("pruning", "methods", value=[{"method": "otprune", "settings": settings}]),
+                rf"methods.0: {name} belongs in {place}, not in settings",
+            )
+            for settings, name, place in (
+                ({"keep_ratio": 0.5}, "keep_ratio", "keep_ratios"),
+                ({"k": 3}, "k", "keep_counts"),
+                ({"layer": 2}, "layer", "layers"),
+            )
+        ),
         (
             changed("pruning", "methods", value=[{"method": "otprune", "seeds": [1]}]),
             r"unknown setting 'seed' of pruner otprune",
