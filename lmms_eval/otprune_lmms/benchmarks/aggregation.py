@@ -27,7 +27,8 @@ class HeadlineTerms:
         terms: ``[n t]``, the documents' terms; zeros for documents that do not count.
         counted: ``[n]``, whether the document counts for the headline.
         stratum: ``[n]``, number of the document's stratum, from 0. Resampling keeps the number of
-            documents of each stratum; there is one stratum unless the score is a sum over strata.
+            documents of each stratum. A score that is made of parts (a sum over categories, the
+            worst of several kinds) has a stratum for each; any other score has one.
         owner: ``[n]``, index of the document that it is resampled with: its own, or that of the
             first document of its group.
         score: returns the headline in the unit of tables from sums of terms ``[... t]``; NaN where

@@ -114,12 +114,12 @@ class _CachedSelector(Selector):
     # Other methods have a class variable; here it is that of the wrapped method.
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Those of the method."""
+        """Signals that the wrapped method needs."""
         return self.method.needs
 
     @property
     def nested(self) -> bool:
-        """Those of the method."""
+        """Whether the wrapped method is nested."""
         return self.method.nested
 
     def select_batch(
