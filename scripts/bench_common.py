@@ -8,10 +8,12 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from otprune import Signals
+from otprune.signals import TOKEN_AXIS, signal_shape
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,22 +70,26 @@ def made_signals(n: int, grid: tuple[int, int], *, features: int, words: int) ->
     def again(rows: int, columns: int) -> torch.Tensor:
         return torch.randn(rows * columns, words)
 
-    return Signals(
-        grid=grid,
-        image_id=0,
-        cls_attention=torch.randn(heads, n, generator=g).softmax(1),
-        encoder_keys=image_like_tokens(n, features, seed=1),
-        final_cls_attention=torch.randn(n, generator=g).softmax(0),
-        final_keys=image_like_tokens(n, features, seed=2),
-        features=image_like_tokens(n, features, seed=3),
-        cls_features=torch.randn(1, features, generator=g),
-        clip_patches=image_like_tokens(n, 768, seed=4),
-        clip_text=torch.randn(1, 768, generator=g),
-        text_embeddings=torch.randn(20, words, generator=g),
-        question="What is the colour of the bus on the left?",
-        embed_words=lambda found: torch.randn(len(found), words),
-        encode_at=again,
-    )
+    made: dict[str, Any] = {
+        "cls_attention": torch.randn(heads, n, generator=g).softmax(1),
+        "encoder_keys": image_like_tokens(n, features, seed=1),
+        "final_cls_attention": torch.randn(n, generator=g).softmax(0),
+        "final_keys": image_like_tokens(n, features, seed=2),
+        "features": image_like_tokens(n, features, seed=3),
+        "cls_features": torch.randn(1, features, generator=g),
+        "clip_patches": image_like_tokens(n, 768, seed=4),
+        "clip_text": torch.randn(1, 768, generator=g),
+        "text_embeddings": torch.randn(20, words, generator=g),
+        "question": "What is the colour of the bus on the left?",
+        "embed_words": lambda found: torch.randn(len(found), words),
+        "encode_at": again,
+    }
+    # A generator of its own: a new signal changes no value above. One tile has no tile numbers.
+    more = torch.Generator().manual_seed(2)
+    for name in TOKEN_AXIS:
+        if name not in made and name != "tiles":
+            made[name] = torch.randn(signal_shape(name, n, features), generator=more)
+    return Signals(grid=grid, image_id=0, **made)
 
 
 def median_ms(calls: list[Callable[[], object]], repeats: int, device: str) -> list[float]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otprune import Method, Signals
+from otprune.signals import TOKEN_AXIS, signal_shape
 
 DATA = Path(__file__).parent / "data"
 METHODS = DATA / "parity" / "methods"
@@ -165,7 +166,7 @@ def drawn(name: str, *size: int) -> torch.Tensor:
 
 
 def known_signals(tokens: torch.Tensor, tiles: torch.Tensor | None = None) -> dict:
-    """A value for every signal about some tokens, by name: made up, the same every time."""
+    """A value for every signal but tile numbers, by name: made up, the same every time."""
     n, d = tokens.shape
     images = 1 if tiles is None else int(tiles.max()) + 1
 
@@ -185,6 +186,9 @@ def known_signals(tokens: torch.Tensor, tiles: torch.Tensor | None = None) -> di
         "clip_text": drawn("text", 2, 2 * n),
         "text_embeddings": drawn("question", 7, d),
     }
+    for name in TOKEN_AXIS:
+        if name not in made and name != "tiles":
+            made[name] = drawn(name, *signal_shape(name, n, 16))
     made = {name: value.to(tokens.device) for name, value in made.items()}
     return {
         **made,

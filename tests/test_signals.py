@@ -5,7 +5,7 @@ import torch
 
 from helpers import known_signals
 from otprune import Selector, Signals
-from otprune.signals import TEXT_SIGNALS, TOKEN_AXIS
+from otprune.signals import ONE_AXIS, TEXT_SIGNALS, TOKEN_AXIS, signal_shape
 
 
 @pytest.mark.parametrize("grid", [(0, 5), (5, -1), (2.0, 3), (True, 3)])
@@ -82,6 +82,17 @@ def test_there_is_a_made_up_value_for_every_signal():
 def test_signals_about_tokens_and_about_the_question_are_fields():
     names = {field.name for field in dataclasses.fields(Signals)}
     assert set(TOKEN_AXIS) | TEXT_SIGNALS <= names
+    assert set(TOKEN_AXIS) >= ONE_AXIS
+
+
+@pytest.mark.parametrize("name", TOKEN_AXIS)
+def test_a_signal_has_the_tokens_on_its_axis(name):
+    value = torch.zeros(signal_shape(name, 5, 3), dtype=torch.int64)
+    assert value.shape[TOKEN_AXIS[name]] == 5
+    known = Signals(**{name: value})
+    known.check_size(5, "tokens")
+    with pytest.raises(ValueError, match=rf"signals\.{name} of tokens must have n = 4"):
+        known.check_size(4, "tokens")
 
 
 def test_taking_some_tokens_takes_what_is_known_about_them_and_leaves_the_rest():

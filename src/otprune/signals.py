@@ -20,8 +20,18 @@ TOKEN_AXIS = {
 }
 """Signals that have a value for each token, and the axis of the tokens."""
 
+ONE_AXIS = frozenset({"tiles", "final_cls_attention"})
+"""Those of them that have one number for each token; the others have two axes."""
+
 TEXT_SIGNALS = frozenset({"text_embeddings", "question", "embed_words", "clip_text"})
 """Signals about the question: a method that needs one ranks an image again for each question."""
+
+
+def signal_shape(name: str, n: int, c: int) -> tuple[int, ...]:
+    """Return the shape of a signal of ``TOKEN_AXIS``: n tokens, and c on its other axis if any."""
+    if name in ONE_AXIS:
+        return (n,)
+    return (c, n) if TOKEN_AXIS[name] else (n, c)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,7 @@ class Signals:
                 )
         for signal, axis in TOKEN_AXIS.items():
             value = getattr(self, signal)
-            axes = 1 if signal in ("tiles", "final_cls_attention") else 2
+            axes = 1 if signal in ONE_AXIS else 2
             if value is not None and (value.ndim != axes or value.shape[axis] != n):
                 raise ValueError(
                     f"signals.{signal} of {name} must have n = {n} on axis {axis} of "

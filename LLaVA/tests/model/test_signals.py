@@ -41,6 +41,7 @@ FAMILIES = {
     "dinov2": (Dinov2Model, Dinov2Config, {"mlp_ratio": 2}),
 }
 OF_CLS = {"cls_attention", "final_cls_attention", "cls_features"}
+OF_PATCHES = {"encoder_keys", "final_keys", "features"}
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +90,10 @@ def by_hand(kind, theirs, number, states):
 
 @pytest.mark.parametrize("layer", [-2, -3, 2])
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_every_signal_is_what_transformers_modules_give(kind, layer):
+def test_signals_are_what_transformers_modules_give(kind, layer):
     ours, theirs = both(kind, mm_vision_select_layer=layer)
     cls = int(kind != "siglip_vision_model")
-    wanted = TOWER_SIGNALS - (set() if cls else OF_CLS)
+    wanted = OF_PATCHES | (OF_CLS if cls else set())
     got = ours.encode(pixels(), wanted).signals
     assert set(got) == wanted
     with torch.no_grad():
@@ -269,7 +270,8 @@ def test_what_is_not_asked_for_costs_no_product():
     assert products(lambda: model.encode_visual(tiles, signals=nothing)) == plain
     # Queries of CLS, keys, and their product; the same once more for the next block.
     one = products(lambda: model.encode_visual(tiles, signals=frozenset({"cls_attention"})))
-    two = products(lambda: model.encode_visual(tiles, signals=TOWER_SIGNALS))
+    known = frozenset(OF_CLS | OF_PATCHES)
+    two = products(lambda: model.encode_visual(tiles, signals=known))
     assert one == plain + 3
     assert two == plain + 6
 

@@ -13,7 +13,7 @@ from otprune.cost import DecoderShape
 from otprune.pruning import make_pruning
 from otprune.registry import SELECTORS
 from otprune.selectors.otprune import OTPrune
-from otprune.signals import TEXT_SIGNALS
+from otprune.signals import TEXT_SIGNALS, TOKEN_AXIS, signal_shape
 from otprune_lmms.engine import Engine
 from otprune_lmms.engine.rankings import Rankings
 from otprune_lmms.pruning_config import PruningConfig
@@ -37,16 +37,19 @@ def signals() -> list[Signals]:
     for n, name in zip(SIZES, NAMES, strict=True):
         random = torch.Generator().manual_seed(name)
         final = torch.rand(n, generator=random)
-        found[name] = Signals(
-            grid=(isqrt(n), isqrt(n)),
-            image_id=name,
-            cls_attention=torch.rand(2, n, generator=random).softmax(1),
-            encoder_keys=torch.randn(n, 8, generator=random),
-            final_cls_attention=final / final.sum(),
-            final_keys=torch.randn(n, 8, generator=random),
-            features=torch.randn(n, 8, generator=random),
-            cls_features=torch.randn(1, 8, generator=random),
-        )
+        made = {
+            "cls_attention": torch.rand(2, n, generator=random).softmax(1),
+            "encoder_keys": torch.randn(n, 8, generator=random),
+            "final_cls_attention": final / final.sum(),
+            "final_keys": torch.randn(n, 8, generator=random),
+            "features": torch.randn(n, 8, generator=random),
+            "cls_features": torch.randn(1, 8, generator=random),
+        }
+        more = torch.Generator().manual_seed(100 + name)
+        for other in TOKEN_AXIS:
+            if other not in made and other != "tiles":
+                made[other] = torch.randn(signal_shape(other, n, 8), generator=more)
+        found[name] = Signals(grid=(isqrt(n), isqrt(n)), image_id=name, **made)
     return [found[name] for name in NAMES]
 
 
