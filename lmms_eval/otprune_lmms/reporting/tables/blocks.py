@@ -96,7 +96,7 @@ def _blocks(
     settings: Sequence[RowSetting], columns: Sequence[Column], numbers: Numbers
 ) -> list[Block]:
     blocks = [
-        Block("upper", _upper_title(one), (numbers.row(one, columns),))
+        Block("upper", _upper_title(one, numbers), (numbers.row(one, columns),))
         for one in settings
         if one.row == UNPRUNED
     ]
@@ -104,7 +104,8 @@ def _blocks(
     for one in settings:
         if one.row != UNPRUNED:
             budgets.setdefault(one.budget, []).append(one)
-    visual = next((one.visual for one in settings if one.visual is not None), 1.0)
+    known = (numbers.mean(one, "visual_tokens") for one in settings)
+    visual = next((one for one in known if one is not None), 1.0)
     # As the papers print them: the largest budget first.
     ordered = sorted(budgets, key=lambda budget: -_size(budget, visual))
     return blocks + [_retain(budget, budgets[budget], columns, numbers) for budget in ordered]
@@ -124,7 +125,7 @@ def _retain(
     # Averages over different tasks cannot be compared.
     alike = len({numbers.compared(one) for one in settings if one.seeds}) < 2
     compared = [
-        column if alike or column.kind != "relative" else replace(column, kind="tokens")
+        column if alike or column.kind != "relative" else replace(column, kind="plain")
         for column in columns
     ]
     return Block("retain", title, marked(rows, compared))
@@ -143,28 +144,33 @@ def _size(budget: Budget, visual: float) -> float:
     return budget.k or (budget.keep_ratio or 0.0) * visual
 
 
-def _upper_title(setting: RowSetting) -> str:
-    if setting.visual is None:
-        return "Upper bound"
-    return f"Upper bound: {_count(setting.visual)} visual tokens (100 %)"
+def _upper_title(setting: RowSetting, numbers: Numbers) -> str:
+    visual = numbers.mean(setting, "visual_tokens")
+    return (
+        "Upper bound" if visual is None else f"Upper bound: {_count(visual)} visual tokens (100 %)"
+    )
 
 
 def _retain_title(budget: Budget, settings: Sequence[RowSetting], numbers: Numbers) -> str:
     head = _head(budget)
     layers = any(one.by_layer for one in settings)
-    amounts = [numbers.layer_tokens(one) if layers else one.kept for one in settings]
+    amounts = [
+        numbers.layer_tokens(one) if layers else numbers.mean(one, "kept_tokens")
+        for one in settings
+    ]
     kept = sorted(amount for amount in amounts if amount is not None)
-    visual = [one.visual for one in settings if one.visual is not None]
+    found = (numbers.mean(one, "visual_tokens") for one in settings)
+    visual = [one for one in found if one is not None]
     if not kept or not visual or not visual[0]:
         return head
     least, most = _count(kept[0]), _count(kept[-1])
     tokens = least if least == most else f"{least} to {most}"
-    found = f"{tokens} of {_count(visual[0])} tokens"
-    found += " in a layer on average" if layers else ""
+    retained = f"{tokens} of {_count(visual[0])} tokens"
+    retained += " in a layer on average" if layers else ""
     if budget.own_schedule:
-        return f"{head} ({found})"
+        return f"{head} ({retained})"
     down = 100 * (1 - sum(kept) / len(kept) / visual[0])
-    return f"{head} ({found}, down {down:.1f} %)"
+    return f"{head} ({retained}, down {down:.1f} %)"
 
 
 def _head(budget: Budget) -> str:
@@ -188,11 +194,12 @@ def marked(rows: Sequence[TableRow], columns: Sequence[Column]) -> tuple[TableRo
     """Return the rows of a block with their best and second best numbers marked.
 
     Numbers that are shown alike are marked alike; the second best is the next number shown. Nothing
-    is marked where all are alike, or only one row has a number. Tokens and costs are never marked.
+    is marked where all are alike, or only one row has a number. Plain numbers and costs are never
+    marked.
     """
     entries = [list(row.entries) for row in rows]
     for place, column in enumerate(columns):
-        if column.kind in ("tokens", "cost"):
+        if column.kind in ("plain", "cost"):
             continue
         for row, mark in enumerate(_marks([row.entries[place] for row in rows], column)):
             entries[row][place] = replace(entries[row][place], mark=mark)

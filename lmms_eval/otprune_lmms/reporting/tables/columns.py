@@ -1,12 +1,14 @@
 """The columns of a table, and the number that a row has in each.
 
-A new column is a `Column` in `columns_of` and its number in `Numbers`.
+A new column is a `Column` in `columns_of` with its explanation. One that shows the mean of a column
+of the records names it (``records``); any other has its number in `Numbers`.
 """
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from otprune_lmms.benchmarks import Benchmark, benchmark
 from otprune_lmms.reporting.statistics.averages import (
@@ -69,12 +71,37 @@ def columns_of(
         Column(head.column if names.count(head.column) == 1 else task, "score", head.digits, task)
         for task, head in heads.items()
     ]
+    divided = "".join(
+        f", {' '.join(filter(None, (one.title, one.counted)))} / {one.ratio_divisor:g}"
+        for one in heads.values()
+        if one.ratio_divisor != 1
+    )
     relative = [
-        Column("mean of ratios", "relative", rule=MEAN_OF_RATIOS),
-        Column(ratio_of_means_name(heads), "relative", rule=RATIO_OF_MEANS),
+        Column(
+            "mean of ratios",
+            "relative",
+            rule=MEAN_OF_RATIOS,
+            explanation="mean over tasks of score / unpruned score of the same model, in percent",
+        ),
+        Column(
+            ratio_of_means_name(heads),
+            "relative",
+            rule=RATIO_OF_MEANS,
+            explanation=f"mean score / mean unpruned score{divided}, in percent",
+        ),
     ]
-    tokens = [Column(TOKENS, "tokens"), *([Column(LAYER_MEAN, "tokens")] if layers else [])]
-    return (*tokens, *cost, *scores, *relative, Column(RANK, "rank", 2))
+    rank = Column(
+        RANK,
+        "rank",
+        2,
+        explanation="mean over tasks of the rank among the pruned rows of the block, 1 the best, "
+        "ties share",
+    )
+    tokens = [
+        Column(TOKENS, "plain", records="kept_tokens", explanation="kept of an image, mean"),
+        *([Column(LAYER_MEAN, "plain")] if layers else []),
+    ]
+    return (*tokens, *cost, *scores, *relative, rank)
 
 
 def cost_columns(
@@ -115,11 +142,15 @@ class Numbers:
     scores: Frame = field(init=False)
     by_seed: Frame = field(init=False)
     stale: set[tuple[str, str]] = field(init=False, default_factory=set)
+    _by_row: dict[Any, Frame] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Compute the scores."""
+        """Compute the scores, and find the records of each row."""
         self.scores = headline_scores(self.records)
         self.by_seed = headline_scores(self.records.assign(row=self.records["setting"]))
+        # One line a metric: counts are the same in all lines of a setting and task.
+        once = self.records.drop_duplicates(["model", "row", "setting", "task"])
+        self._by_row = dict(list(once.groupby(["model", "row"], sort=False)))
 
     def row(self, setting: RowSetting, columns: Sequence[Column]) -> TableRow:
         """Return a row with all but its rank."""
@@ -132,7 +163,7 @@ class Numbers:
             k=setting.budget.k,
             layer=setting.layer,
             seeds=max(1, len(setting.seeds)),
-            visual_tokens=setting.visual,
+            visual_tokens=self.mean(setting, "visual_tokens"),
         )
 
     def ranks(self, settings: Sequence[RowSetting]) -> list[float | None]:
@@ -150,6 +181,16 @@ class Numbers:
             return frozenset()
         return frozenset(shared_tasks(own, base))
 
+    def mean(self, setting: RowSetting, column: str) -> float | None:
+        """Return the mean of a column of the records over a setting's tasks and seeds.
+
+        Every task and seed that has a number counts the same, whatever its documents; None where
+        there is no number.
+        """
+        if setting.key not in self._by_row:
+            return None
+        return _plain(self._by_row[setting.key][column].astype(float).mean())
+
     def layer_tokens(self, setting: RowSetting) -> float | None:
         """Return the tokens of an image that enter a layer, mean over layers and tasks."""
         cost = self.costs.get(setting.key)
@@ -162,8 +203,8 @@ class Numbers:
             return self._score(setting, column)
         if column.rule is not None:
             return self._relative(setting, column.rule)
-        if column.name == TOKENS:
-            return Entry(setting.kept)
+        if column.records is not None:
+            return Entry(self.mean(setting, column.records))
         if column.name == LAYER_MEAN:
             return Entry(self.layer_tokens(setting))
         cost = self.costs.get(setting.key)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-ColumnKind = Literal["tokens", "cost", "score", "relative", "rank"]
+ColumnKind = Literal["plain", "cost", "score", "relative", "rank"]
 Mark = Literal["best", "second"]
 
 MISSING = "–"
@@ -30,10 +30,13 @@ class Column:
     Attributes:
         name: the heading.
         kind: what the numbers are. The best score or relative score is the largest, the best rank
-            the smallest; tokens and costs have no best.
+            the smallest. "plain" numbers and costs (multiply-adds) have no best and are never
+            marked; plain ones stand in `ResultsTable.rows`, costs do not.
         digits: decimals shown.
         task: whose score it is; None for columns that are about all tasks.
         rule: of a relative average (`statistics.averages`); None for other columns.
+        records: column of the records whose mean over a row's tasks is shown; None for others.
+        explanation: what the numbers are, for the notes; None where a note of its own says so.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Column:
     digits: int = 1
     task: str | None = None
     rule: str | None = None
+    records: str | None = None
+    explanation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ class ResultsTable:
 
     @property
     def rows(self) -> tuple[tuple[str | float | None, ...], ...]:
-        """Our rows: label, tokens, scores and relative scores; None where there is none.
+        """Our rows: label, plain numbers, scores and relative scores; None where there is none.
 
         Ranks and marks depend on the other rows of a block, costs on the convention. All three are
         left out, so a setting's row is the same in every table.

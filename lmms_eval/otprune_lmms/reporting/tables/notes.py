@@ -4,15 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otprune_lmms.benchmarks import Benchmark
-from otprune_lmms.reporting.tables.columns import LAYER_MEAN, RANK, SHARE, Numbers
+from otprune_lmms.reporting.tables.columns import LAYER_MEAN, SHARE, Numbers
 from otprune_lmms.reporting.tables.layout import DOUBT, Column, TablePart
 from otprune_lmms.reporting.tables.references import ReferenceCheck, ReferenceChecks
 from otprune_lmms.reporting.tables.settings import RowSetting
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import Manifest
 from otprune_lmms.results.records import UNPRUNED, Convention, documents_of
-
-RULE = "mean over tasks of score / unpruned score"
 
 _FORMULA = {"2ndm": "4nd² + 2n²d + 2ndm", "3ndm": "4nd² + 2n²d + 3ndm"}
 _USERS = {
@@ -82,17 +80,10 @@ def _units(context: NoteContext) -> Iterator[str]:
         return f"{context.column(task)} = {task} {head.metric}{times}"
 
     yield "; ".join(unit(task, head) for task, head in context.heads.items())
-    first, second = (column.name for column in context.columns if column.rule is not None)
-    divided = "".join(
-        f", {' '.join(filter(None, (one.title, one.counted)))} / {one.ratio_divisor:g}"
-        for one in context.heads.values()
-        if one.ratio_divisor != 1
-    )
-    yield (
-        f"{first}: {RULE} of the same model, in percent; {second}: mean score / mean unpruned "
-        f"score{divided}, in percent; {RANK}: mean over tasks of the rank among the "
-        "pruned rows of the block, 1 the best, ties share; tokens: kept of an image, mean"
-    )
+    explained = [column for column in context.columns if column.explanation is not None]
+    # What compares the rows first.
+    explained.sort(key=lambda column: column.kind not in ("relative", "rank"))
+    yield "; ".join(f"{column.name}: {column.explanation}" for column in explained)
     yield "bold: best of its block; underlined: second best; numbers shown alike are marked alike"
 
 

@@ -1,8 +1,7 @@
-"""The rows of a table: which settings were run or planned, and how many tokens they kept."""
+"""The rows of a table: which settings were run or planned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -27,9 +26,6 @@ class RowSetting:
             budget.
         seeds: labels of the settings that share the row; empty where nothing was run.
         tasks: that were run.
-        kept: tokens of an image after the last pruning, mean over tasks and seeds; None where
-            unknown.
-        visual: tokens of an image before pruning.
     """
 
     model: str
@@ -41,8 +37,6 @@ class RowSetting:
     match: str | None = None
     seeds: tuple[str, ...] = ()
     tasks: frozenset[str] = frozenset()
-    kept: float | None = None
-    visual: float | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -92,8 +86,6 @@ def _not_run(model: str, one: PlannedRow) -> RowSetting:
 
 def _setting(model: str, row: str, records: Frame) -> RowSetting:
     first = records.iloc[0]
-    # One line a metric: counts are the same in all lines of a setting and task.
-    once = records.drop_duplicates(["setting", "task"])
     return RowSetting(
         model=model,
         row=row,
@@ -104,11 +96,4 @@ def _setting(model: str, row: str, records: Frame) -> RowSetting:
         match=None if pd.isna(first["match"]) else str(first["match"]),
         seeds=tuple(dict.fromkeys(records["setting"])),
         tasks=frozenset(records["task"]),
-        kept=_mean(once["kept_tokens"]),
-        visual=_mean(once["visual_tokens"]),
     )
-
-
-def _mean(values: Any) -> float | None:
-    mean = values.astype(float).mean()
-    return None if pd.isna(mean) else float(mean)

@@ -21,7 +21,7 @@ def rows_of(columns):
 @quiet
 @given(st.integers(1, 6).flatmap(lambda n: st.lists(VALUES, min_size=n, max_size=n)))
 def test_marks_are_those_of_a_plain_search(values):
-    columns = [Column("GQA", "score"), Column("rank", "rank"), Column("tokens", "tokens")]
+    columns = [Column("GQA", "score"), Column("rank", "rank"), Column("tokens", "plain")]
     found = marked(rows_of([values] * 3), columns)
     for place, column in enumerate(columns):
         # What a reader sees: numbers as they are printed, the best being the largest or smallest.
@@ -29,7 +29,7 @@ def test_marks_are_those_of_a_plain_search(values):
         numbers = sorted({float(text) for text in seen if text != "–"})
         for text, row in zip(seen, found, strict=True):
             mark = row.entries[place].mark
-            if column.kind == "tokens" or len(numbers) < 2 or text == "–":
+            if column.kind == "plain" or len(numbers) < 2 or text == "–":
                 assert mark is None
                 continue
             better = sum(

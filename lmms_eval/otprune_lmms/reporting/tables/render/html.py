@@ -80,7 +80,7 @@ def _part(table: ResultsTable, part: TablePart) -> Iterator[str]:
     yield "<thead><tr>"
     yield _head(FIRST_HEADING, "ascending")
     for column in table.columns:
-        low_first = column.kind in ("rank", "cost", "tokens")
+        low_first = column.kind in ("rank", "cost", "plain")
         yield _head(column.name, "ascending" if low_first else "descending")
     yield "</tr></thead>"
     for block in part.blocks:
