@@ -112,3 +112,23 @@ def entry_of():
         return rows[0].entries[places[0]]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def values_of(entry_of):
+    """A row's numbers by its label and their headings."""
+
+    def find(table, label, *headings, model=None):
+        return tuple(entry_of(table, label, heading, model).value for heading in headings)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def in_order():
+    """Those of a table's headings that are named, in the table's order; there may be others."""
+
+    def find(table, *headings):
+        return [column.name for column in table.columns if column.name in headings]
+
+    return find

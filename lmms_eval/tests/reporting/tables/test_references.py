@@ -1,5 +1,7 @@
 """Unpruned scores are compared with references."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ def test_a_failed_task_is_marked_in_every_row_and_named(made, entry_of):
         "of this task are not to be trusted"
     ) in table.notes
     page = markdown(table, made.origin)
-    assert "| otprune-0.1 | 57.6 | 50.0† | 80.0 |" in page
+    assert re.search(r"^\| otprune-0\.1 \|.* \| 50\.0† \| 80\.0 \|", page, flags=re.M)
     passed = make_table(
         made.plain(SCORES), made.manifest, references={"tiny": {"gqa": (58, 1), "pope": (85, 1)}}
     )
