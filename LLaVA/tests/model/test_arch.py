@@ -210,6 +210,7 @@ def test_a_cut_image_is_pruned_inside_as_far_as_it_is_there():
     assert [len(kept) for kept in trace.kept[2]] == [2000, there]
 
 
+@pytest.mark.long
 def test_answers_end_after_1024_tokens_by_default():
     model = loaded(CKPT)[1]
     arguments = {

@@ -68,9 +68,15 @@ def test_logits_of_a_batch_are_those_of_its_rows(checkpoint, setting):
                     assert image.tolist() == next(kept[layer]).tolist()
 
 
-@pytest.mark.parametrize("checkpoint", IMAGES)
+@pytest.mark.parametrize(
+    ("checkpoint", "beams"),
+    [
+        *((checkpoint, 1) for checkpoint in IMAGES),
+        ("checkpoints/tiny-llava-v1.5", 2),
+        pytest.param("checkpoints/tiny-llava-v1.6", 2, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("beams", [1, 2])
 def test_answers_of_a_batch_are_those_of_its_rows(checkpoint, setting, beams):
     model, pruning = loaded(checkpoint)[1], SETTINGS[setting]
     arguments = {
@@ -130,8 +136,15 @@ def test_losses_of_a_batch_are_those_of_its_rows(setting, monkeypatch):
     assert together == pytest.approx(sum(v * n for v, n in parts) / count, abs=1e-5)
 
 
-@pytest.mark.parametrize("checkpoint", IMAGES)
-@pytest.mark.parametrize("positions", ["compact", "original"])
+@pytest.mark.parametrize(
+    ("checkpoint", "positions"),
+    [
+        ("checkpoints/tiny-llava-v1.5", "compact"),
+        ("checkpoints/tiny-llava-v1.5", "original"),
+        ("checkpoints/tiny-llava-v1.6", "compact"),
+        pytest.param("checkpoints/tiny-llava-v1.6", "original", marks=pytest.mark.long),
+    ],
+)
 def test_keeping_everything_changes_no_bit(checkpoint, positions):
     model = loaded(checkpoint)[1]
     everything = make_pruning("otprune", keep_ratio=1.0, positions=positions)

@@ -91,6 +91,7 @@ def test_experiments_of_a_sweep_share_their_answers_and_one_that_comes_later(sou
     assert last.counts["tiny"]["generated"] == 0
 
 
+@pytest.mark.long
 def test_processes_answer_two_shards_into_one_journal_at_once(source, whole, tmp_path):
     """Two ranks of one shard, of which one has no document, and another shard beside them."""
     wanted = expected(whole, source(limit=2), tmp_path)

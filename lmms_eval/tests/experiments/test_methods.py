@@ -46,6 +46,7 @@ def swept(folder, methods, **configs):
     return pd.read_csv(output / "records.csv"), (output / "table.md").read_text()
 
 
+@pytest.mark.long
 def test_one_sweep_takes_all_methods_without_a_special_case(tmp_path):
     methods = [{"method": name, "settings": SETTINGS.get(name, {})} for name in sorted(PRUNERS)]
     records, table = swept(tmp_path, methods)

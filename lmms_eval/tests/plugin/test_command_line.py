@@ -125,6 +125,7 @@ def main(monkeypatch, tmp_path):
     eval_logger.remove()
 
 
+@pytest.mark.long
 def test_a_cache_never_gives_another_ratio_s_answers(
     tasks, by_environment, main, tmp_path, capsys, monkeypatch
 ):

@@ -68,7 +68,7 @@ def test_every_row_is_scored_on_the_same_documents(run):
             n for n in range({"pope": 16, "mme": 6}[task]) if n not in GONE[task]
         ]
     page = (folder / "outputs" / "try" / "table.md").read_text()
-    assert "- pope: 7 documents could not be asked and are left out of every row" in page
+    assert "- pope: 7 documents could not be used and are left out of every row" in page
 
 
 def test_nobody_answers_them(run):

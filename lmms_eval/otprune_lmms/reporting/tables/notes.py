@@ -193,7 +193,7 @@ def _missing(context: NoteContext) -> Iterator[str]:
         for task, count in counts.items()
     )
     for task, count in context.manifest.left_out.items():
-        yield f"{task}: {count} documents could not be answered and are left out of every row"
+        yield f"{task}: {count} documents could not be used and are left out of every row"
     bases = whole[whole.index.get_level_values("row") == UNPRUNED]
     zero = [str(task) for task in bases if 0 in list(bases[task])]
     if zero:

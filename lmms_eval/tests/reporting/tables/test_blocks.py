@@ -235,7 +235,7 @@ def test_prompts_without_images_have_no_tokens(made, entry_of):
 
 def test_documents_without_an_answer_are_named(made):
     manifest = dataclasses.replace(made.manifest, left_out={"gqa": 3})
-    note = "gqa: 3 documents could not be answered and are left out of every row"
+    note = "gqa: 3 documents could not be used and are left out of every row"
     assert note in make_table(made.records(), manifest).notes
     assert note not in make_table(made.records(), made.manifest).notes
 
