@@ -48,7 +48,8 @@ def mean_spearman_p(x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
 
     def statistic(order: np.ndarray, axis: int) -> np.ndarray:
         moved = np.moveaxis(order, axis, -1).astype(int)
-        return products[place, moved].sum(-1)
+        # Rounded: equal correlations near 0 differ in their last bits, and must count as equal.
+        return products[place, moved].sum(-1).round(12)
 
     tried = math.factorial(methods) if methods <= EXACT_UP_TO else _DRAWS
     found = permutation_test(

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -37,7 +37,16 @@ def test_unknown_values_leave_it_undefined():
     assert np.isnan(spearman(np.array([1.0]), np.array([2.0])))
 
 
+TIES_NEAR_ZERO = np.array(
+    [
+        [[0.0, 0, 0, 1, 1], [0, 0, 1, 2, 0], [0, 0, 2, 1, 2]],
+        [[0.0, 1, 1, 1, 2], [0, 1, 0, 0, 1], [0, 0, 0, 1, 0]],
+    ]
+)
+
+
 @given(arrays(float, (2, 3, 5), elements=small))
+@example(TIES_NEAR_ZERO)
 @settings(max_examples=15, deadline=None)
 def test_p_is_that_of_all_permutations(pair):
     x, y = pair
