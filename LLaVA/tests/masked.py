@@ -76,7 +76,7 @@ class Masked:
 
     @torch.no_grad()
     def logits(self, new=()):
-        """Logits at the last position that is left, after some decoded tokens."""
+        """[1 + len(new), vocabulary]: at the last position that is left, and at decoded tokens."""
         embed = self.model.model.embed_tokens
         h = self.embeds
         if len(new):
@@ -92,14 +92,13 @@ class Masked:
             bias = torch.zeros(1, 1, n, n).masked_fill(~see, torch.finfo(torch.float32).min)
             rope = self.model.model.rotary_emb(h, place[None])
             h = block(h, attention_mask=bias, position_embeddings=rope)
-        last = -1 if len(new) else int(self.remaining[-1].nonzero()[-1])
-        return self.model.lm_head(self.model.model.norm(h))[0, last]
+        last = int(self.remaining[-1].nonzero()[-1])
+        steps = [last, *range(n - len(new), n)]
+        return self.model.lm_head(self.model.model.norm(h[0, steps]))
 
-    def greedy(self, count: int) -> list[int]:
-        new: list[int] = []
-        for _ in range(count):
-            new.append(int(self.logits(new).argmax()))
-        return new
+    def chooses(self, tokens: list[int]) -> bool:
+        """Whether each of the tokens is the one with the largest logit after those before it."""
+        return self.logits(tokens[:-1]).argmax(-1).tolist() == tokens
 
 
 def masked_rows(model, pruning, trace, rows=ROWS, visual=None):

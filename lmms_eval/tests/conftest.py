@@ -1,12 +1,16 @@
 """Marks, a quiet start, nothing of ours in the environment, and a small sweep."""
 
+import copy
+import functools
 import logging
+import sys
 import warnings
 
 import pytest
 import torch
 import transformers
 import yaml
+from loguru import logger as eval_logger
 
 from helpers import TINY
 
@@ -16,8 +20,7 @@ torch.set_num_threads(1)
 with warnings.catch_warnings():
     # lmms-eval switches warnings off and on while it is imported.
     warnings.simplefilter("ignore")
-    # F401: imported here only so that it is imported with the warnings off.
-    import lmms_eval.tasks  # noqa: F401
+    from lmms_eval.tasks import TaskManager
 
 
 def pytest_collection_modifyitems(items):
@@ -39,6 +42,23 @@ def _no_log_level_from_another_test():
     """A command that ran in this process has set how much of our logging is shown."""
     for name in ("otprune_lmms", "llava", "otprune"):
         logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_folder_of_tasks_is_indexed_once():
+    """All of lmms-eval takes 4 to 8 s, and no test changes it."""
+    index = TaskManager._get_task_and_group
+    stock = functools.cache(
+        lambda folder: index(TaskManager("ERROR", include_defaults=False), folder)
+    )
+
+    def once(self, folder):
+        inside = "site-packages/lmms_eval/tasks" in str(folder)
+        return copy.deepcopy(stock(folder)) if inside else index(self, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskManager, "_get_task_and_group", once)
+        yield
 
 
 CONFIGS = {"keep_ratios": [0.25], "methods": ["otprune", "uniform"]}
@@ -85,3 +105,27 @@ def source(write):
         return source_of(write(*given, **changes))
 
     return source
+
+
+@pytest.fixture
+def main(monkeypatch, tmp_path, capsys):
+    """lmms-eval's command line in this process, which has imported everything already."""
+    from lmms_eval.__main__ import cli_evaluate
+
+    from otprune_lmms.launch import prepare_command_line
+
+    def main(*argv: str, **variables: str) -> str:
+        """Run it with arguments and environment variables; return what it said."""
+        for name, value in {"HF_HUB_OFFLINE": "1", "VERBOSITY": "INFO", **variables}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["lmms-eval", *argv])
+        monkeypatch.chdir(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            prepare_command_line()
+            cli_evaluate()
+        return "".join(capsys.readouterr())
+
+    yield main
+    eval_logger.configure(patcher=lambda record: None)
+    eval_logger.remove()

@@ -136,6 +136,8 @@ def write_task(folder: Path, task: str, split: str, rows: list[dict[str, Any]]) 
                 "task": task,
                 "dataset_path": "parquet",
                 "dataset_kwargs": {"data_files": {split: f"{task}.parquet"}},
+                # A tiny model never ends an answer, and tasks allow it up to 1024 tokens.
+                "generation_kwargs": {"max_new_tokens": 5},
             }
         )
     )

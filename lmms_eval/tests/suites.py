@@ -187,6 +187,16 @@ RIGHT = {
 }
 
 
+GENERATION = {
+    task: {"max_new_tokens": 4 + number, "temperature": 0, "do_sample": False}
+    for number, task in enumerate(SPLITS)
+}
+"""Of hand-made suites: a tiny model never ends an answer, and tasks allow it up to 1024 tokens.
+
+They differ, so that two tasks' questions about one image are two requests.
+"""
+
+
 def make_suite(folder: Path, tasks: list[str]) -> Path:
     """Write data and task files of some tasks like the mini suite's; return the tasks' folder."""
     (folder / "tasks").mkdir(parents=True)
@@ -202,5 +212,6 @@ def make_suite(folder: Path, tasks: list[str]) -> Path:
         made.to_parquet(data)
         override = yaml.safe_load((TASKS / "mini" / f"{task}.yaml").read_text())
         override["dataset_kwargs"]["data_files"] = {split: str(data)}
+        override["generation_kwargs"] = GENERATION[task]
         (folder / "tasks" / f"{task}.yaml").write_text(yaml.safe_dump(override))
     return folder / "tasks"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import ROOT, TINY, run
+from helpers import ROOT, TINY, Done, command
 from otprune_lmms.benchmarks import OTPRUNE_11
 from otprune_lmms.experiments.config import TASKS
 from otprune_lmms.scoring import java
@@ -44,21 +44,16 @@ def from_the_command_line(results: dict, task: str) -> dict[str, float]:
     }
 
 
-def check(folder, checkpoint, suite, tasks_folder, tasks, limit):
+def check(main, folder, checkpoint, suite, tasks_folder, tasks, limit):
     records = experiment(folder, checkpoint, suite, tasks, limit)
     arguments = {"unpruned": "", "otprune-0.25": ",method=otprune,keep_ratio=0.25"}
     more = [] if limit is None else ["--limit", str(limit)]
     for label, pruning in arguments.items():
-        done = run(
-            tasks_folder,
-            folder / label,
-            f"pretrained={checkpoint},dtype=float32,journal={folder / 'journal'}{pruning}",
-            *more,
-            timeout=900,
-        )
-        assert done.status == 0, done.text
+        model_args = f"pretrained={checkpoint},dtype=float32,journal={folder / 'journal'}{pruning}"
+        said = main(*command(tasks_folder, folder / label, model_args, *more)[3:])
         # The requests are the same, so every answer was in the journal.
-        assert "generated=0" in done.text
+        assert "generated=0" in said
+        done = Done(0, said, folder / label)
         for task in tasks:
             ours = records[(records["setting"] == label) & (records["task"] == task)]
             theirs = from_the_command_line(done.results, task)
@@ -67,15 +62,15 @@ def check(folder, checkpoint, suite, tasks_folder, tasks, limit):
     assert (folder / "otprune-0.25").exists()
 
 
-def test_both_give_the_same_numbers(tmp_path):
+def test_both_give_the_same_numbers(main, tmp_path):
     suite = make_suite(tmp_path / "suite", SMALL)
-    check(tmp_path, TINY, "./suite/tasks", suite, SMALL, None)
+    check(main, tmp_path, TINY, "./suite/tasks", suite, SMALL, None)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not MINI.exists(), reason="the embedded checkpoint is not there")
 @pytest.mark.skipif(java() is None, reason="caption metrics need Java")
-def test_the_embedded_default_answers_all_eleven_benchmarks(tmp_path):
-    check(tmp_path, MINI, "mini", TASKS / "mini", list(OTPRUNE_11), 2)
+def test_the_embedded_default_answers_all_eleven_benchmarks(main, tmp_path):
+    check(main, tmp_path, MINI, "mini", TASKS / "mini", list(OTPRUNE_11), 2)
     content = json.loads((tmp_path / "results" / "manifest.json").read_text())
     assert content["data"].keys() == set(OTPRUNE_11)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from otprune_lmms.cli.app import app
 from runs import write_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -30,26 +32,32 @@ def environment(tmp_path_factory):
     return os.environ | {"PYTHONPATH": str(site)}
 
 
+SWEEP_AND_VERIFY = """
+from otprune_lmms.cli.app import app
+
+app(["sweep", "try.yaml", "--quiet"], standalone_mode=False)
+print("verified:")
+app(["verify", "outputs/try"], standalone_mode=False)
+"""
+"""Two commands in one process, which imports everything once."""
+
+
 @pytest.fixture(scope="module")
 def swept(environment, tmp_path_factory):
-    """The results folder of a sweep, and what else it left."""
+    """The results folder of a sweep that is verified, and what the commands printed."""
     folder = tmp_path_factory.mktemp("sweep")
     pruning = {"keep_ratios": [0.25], "methods": METHODS}
     write_experiment(folder, ["pope"], "mini", limit=2, pruning=pruning)
-    run(environment, folder, "sweep", "try.yaml", "--quiet")
-    return folder / "outputs" / "try"
-
-
-def run(environment, folder, *arguments):
-    command = [sys.executable, "-m", "otprune_lmms", *map(str, arguments)]
+    command = [sys.executable, "-c", SWEEP_AND_VERIFY]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return folder / "outputs" / "try", done.stdout
 
 
 def test_its_settings_are_rows_of_the_table_and_columns_of_the_records(swept):
+    swept, _ = swept
     records = pd.read_csv(swept / "records.csv")
     mine = records[records.method == "largest_norm"]
     assert mine.setting.nunique() == 2
@@ -61,20 +69,22 @@ def test_its_settings_are_rows_of_the_table_and_columns_of_the_records(swept):
 
 
 def test_it_is_in_figures_and_in_the_report(swept):
+    swept, _ = swept
     assert list((swept / "figures").glob("*.png"))
     assert "largest_norm" in (swept / "report.html").read_text()
 
 
-def test_its_results_are_verified(environment, swept):
-    run(environment, swept.parents[1], "verify", swept)
+def test_its_results_are_verified(swept):
+    _, said = swept
+    _, _, verified = said.partition("verified:\n")
+    assert "outputs/try: all equal; compared 20 scores" in verified, said
 
 
-def test_without_its_package_the_experiment_says_which_methods_there_are(swept, environment):
-    command = [sys.executable, "-m", "otprune_lmms", "sweep", "try.yaml"]
-    bare = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        command, cwd=swept.parents[1], env=bare, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "method must be one of" in done.stderr
-    assert "got 'largest_norm'" in done.stderr
+def test_without_its_package_the_experiment_says_which_methods_there_are(swept, monkeypatch):
+    folder, _ = swept
+    monkeypatch.chdir(folder.parents[1])
+    done = CliRunner().invoke(app, ["sweep", "try.yaml"])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert "method must be one of" in said
+    assert "got 'largest_norm'" in said

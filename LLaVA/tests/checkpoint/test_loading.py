@@ -142,26 +142,35 @@ PARTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def spread():
+    """A request, and what the whole model answers under some prunings."""
+    generator = torch.Generator().manual_seed(0)
+    request = {
+        "images": torch.randn(1, 3, 3, 336, 336, generator=generator),
+        "image_sizes": [(333, 512)],
+        "max_new_tokens": 4,
+    }
+    ids = torch.tensor([[1, 20, -200, 30, 31]])
+    prunings = (None, make_pruning("otprune", k=9), make_pruning("otprune", k=9, layer=2))
+    plain = loaded("checkpoints/tiny-llava-v1.6")[1]
+    return ids, request, [(one, plain.generate(ids, **request, pruning=one)) for one in prunings]
+
+
 @pytest.mark.filterwarnings("ignore:The following device_map keys do not match any submodules")
 @pytest.mark.parametrize(
     "offloaded", [["model.layers.1", "model.layers.2"], ["model"], *([p] for p in PARTS)]
 )
-def test_a_model_spread_over_devices_answers_the_same(tmp_path, offloaded):
+def test_a_model_spread_over_devices_answers_the_same(tmp_path, offloaded, spread):
     # Weights on disk are fetched by the hooks with which accelerate spreads a model.
     places = dict.fromkeys(PARTS, "cpu") | dict.fromkeys(offloaded, "disk")
     if offloaded == ["model"]:
         places = {"model": "disk", "lm_head": "cpu"}
     model = load(V16, device="cuda", device_map=places, offload_folder=tmp_path / "disk")[1]
     assert set(map(str, model.hf_device_map.values())) == {"cpu", "disk"}
-    plain = loaded("checkpoints/tiny-llava-v1.6")[1]
-    ids = torch.tensor([[1, 20, -200, 30, 31]])
-    images, sizes = torch.randn(1, 3, 3, 336, 336), [(333, 512)]
-    for pruning in (None, make_pruning("otprune", k=9), make_pruning("otprune", k=9, layer=2)):
-        answers = [
-            one.generate(ids, images=images, image_sizes=sizes, pruning=pruning, max_new_tokens=4)
-            for one in (model, plain)
-        ]
-        assert torch.equal(*answers)
+    ids, request, wanted = spread
+    for pruning, want in wanted:
+        assert torch.equal(model.generate(ids, **request, pruning=pruning), want)
 
 
 def test_the_vision_tower_is_frozen():

@@ -42,10 +42,16 @@ def request(checkpoint, rows, first=0, side="right"):
     }
 
 
-def alone(checkpoint):
+def rows_of(checkpoint, setting):
+    """Rows of a test: without the one of two images where 1.6 prefills all of their 5000 tokens."""
+    whole = setting in ("unpruned", "inside", "inside, compact")
+    return [ROWS[0], *ROWS[2:]] if whole and checkpoint.endswith("1.6") else ROWS
+
+
+def alone(checkpoint, rows=ROWS):
     """Requests of one row each."""
     first = 0
-    for row in ROWS:
+    for row in rows:
         yield request(checkpoint, [row], first)
         first += row.count(IMAGE)
 
@@ -54,11 +60,11 @@ def alone(checkpoint):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_logits_of_a_batch_are_those_of_its_rows(checkpoint, setting):
     model, pruning = loaded(checkpoint)[1], SETTINGS[setting]
-    trace = Trace()
+    rows, trace = rows_of(checkpoint, setting), Trace()
     with torch.no_grad():
-        together = model(**request(checkpoint, ROWS), pruning=pruning, trace=trace).logits
+        together = model(**request(checkpoint, rows), pruning=pruning, trace=trace).logits
         kept = {layer: iter(one) for layer, one in trace.kept.items()}
-        for row, single in enumerate(alone(checkpoint)):
+        for row, single in enumerate(alone(checkpoint, rows)):
             mine = Trace()
             want = model(**single, pruning=pruning, trace=mine).logits[0]
             assert largest(together[row, : len(want)] - want) <= 1e-5
@@ -83,11 +89,11 @@ def test_answers_of_a_batch_are_those_of_its_rows(checkpoint, setting, beams):
         "pruning": pruning,
         "max_new_tokens": 6,
         "num_beams": beams,
-        "eos_token_id": [9999],
+        "eos_token_id": [9999],  # never
     }
-    arguments["eos_token_id"] = [9999]  # never
-    together = model.generate(**request(checkpoint, ROWS), **arguments)
-    for answer, single in zip(together.tolist(), alone(checkpoint), strict=True):
+    rows = rows_of(checkpoint, setting)
+    together = model.generate(**request(checkpoint, rows), **arguments)
+    for answer, single in zip(together.tolist(), alone(checkpoint, rows), strict=True):
         assert model.generate(**single, **arguments)[0].tolist() == answer
 
 
@@ -130,8 +136,9 @@ def test_losses_of_a_batch_are_those_of_its_rows(setting, monkeypatch):
             value = float(model(**batch, labels=labels, pruning=pruning).loss)
         return value, int((labels != IGNORE_INDEX).sum())
 
-    parts = [loss(single) for single in alone(checkpoint)]
-    together, count = loss(request(checkpoint, ROWS))
+    rows = rows_of(checkpoint, setting)
+    parts = [loss(single) for single in alone(checkpoint, rows)]
+    together, count = loss(request(checkpoint, rows))
     assert count == sum(n for _, n in parts)
     assert together == pytest.approx(sum(v * n for v, n in parts) / count, abs=1e-5)
 
@@ -148,10 +155,11 @@ def test_losses_of_a_batch_are_those_of_its_rows(setting, monkeypatch):
 def test_keeping_everything_changes_no_bit(checkpoint, positions):
     model = loaded(checkpoint)[1]
     everything = make_pruning("otprune", keep_ratio=1.0, positions=positions)
+    rows = rows_of(checkpoint, "unpruned")
     with torch.no_grad():
-        plain = model(**request(checkpoint, ROWS)).logits
-        assert torch.equal(model(**request(checkpoint, ROWS), pruning=everything).logits, plain)
-        assert torch.equal(model(**request(checkpoint, ROWS), pruning=None).logits, plain)
+        plain = model(**request(checkpoint, rows)).logits
+        assert torch.equal(model(**request(checkpoint, rows), pruning=everything).logits, plain)
+        assert torch.equal(model(**request(checkpoint, rows), pruning=None).logits, plain)
 
 
 def test_original_positions_move_the_answer():

@@ -183,19 +183,6 @@ def torchrun(path, timeout):
     )  # fmt: skip
 
 
-def test_two_processes_find_what_one_finds(first, tmp_path):
-    folder = prepared(tmp_path)
-    done = torchrun(experiment_of(folder), 300)
-    assert done.returncode == 0, done.stderr
-    found = pd.read_csv(folder / "outputs" / "try" / "records.csv")
-    assert found.equals(pd.read_csv(first[0] / "results" / "records.csv"))
-    content = json.loads((folder / "outputs" / "try" / "manifest.json").read_text())
-    assert content["runs"][0]["counts"]["tiny"]["requests"] == 32
-    assert len(list((folder / "logs" / "answers").glob("part-*.jsonl"))) == 2
-    assert done.stdout.count("otprune-0.25") == 1, "one process prints"
-    assert done.stderr.count("2 tasks; answers in") == 1
-
-
 @pytest.mark.parametrize(
     ("changes", "arguments", "message", "code"),
     [
@@ -249,10 +236,10 @@ def test_without_java_captions_are_refused_or_marked(tmp_path, monkeypatch):
     assert "needs Java" in (folder / "results" / "table.md").read_text()
 
 
-def with_a_broken_image(folder, monkeypatch, **changes):
+def with_a_broken_image(folder, monkeypatch, tasks=("pope",), **changes):
     broken = {"bytes": b"no picture", "path": None}
     monkeypatch.setitem(ROWS, "pope", lambda n: pope(n) | ({"image": broken} if n == 3 else {}))
-    return experiment_of(prepared(folder, ["pope"]), tasks=["pope"], **changes)
+    return experiment_of(prepared(folder, list(tasks)), tasks=list(tasks), **changes)
 
 
 @pytest.mark.long
@@ -263,10 +250,20 @@ def test_one_process_s_failure_ends_all_with_its_message(tmp_path, monkeypatch):
     assert not (tmp_path / "outputs" / "try" / "table.md").exists()
 
 
-def test_what_one_process_cannot_ask_all_leave_out(tmp_path, monkeypatch):
-    done = torchrun(with_a_broken_image(tmp_path, monkeypatch), 300)
+def test_two_processes_find_what_one_finds_and_leave_out_what_it_leaves_out(tmp_path, monkeypatch):
+    path = with_a_broken_image(tmp_path, monkeypatch, tasks=TASKS)
+    outcome, _ = run_here(tmp_path, path)
+    done = torchrun(path, 300)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("pope: 1 of 4 documents cannot be used") == 1
-    assert set(pd.read_csv(tmp_path / "outputs" / "try" / "records.csv")["documents"]) == {3}
-    content = json.loads((tmp_path / "outputs" / "try" / "manifest.json").read_text())
+    output = tmp_path / "outputs" / "try"
+    found = pd.read_csv(output / "records.csv")
+    assert found.equals(pd.read_csv(tmp_path / "results" / "records.csv"))
+    assert set(found[found["task"] == "pope"]["documents"]) == {3}
+    content = json.loads((output / "manifest.json").read_text())
     assert [one["doc_id"] for one in content["failed"]] == [3]
+    assert content["runs"][0]["counts"]["tiny"]["requests"] == 28
+    assert outcome.counts["tiny"]["requests"] == 28
+    assert len(list((tmp_path / "logs" / "answers").glob("part-*.jsonl"))) == 2
+    assert done.stdout.count("otprune-0.25") == 1, "one process prints"
+    assert done.stderr.count("2 tasks; answers in") == 1
+    assert done.stderr.count("pope: 1 of 4 documents cannot be used") == 1

@@ -2,16 +2,12 @@
 
 import json
 import socket
-import sys
-import warnings
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from loguru import logger as eval_logger
 
 from helpers import TINY, Done, command, mme_rows, pope_rows, run, seed_rows, write_task
-from otprune_lmms.launch import prepare_command_line
 
 PRUNED = {"BASELINE": "OURS", "LAYER_INDEX": "0", "SUBSET_RATIO": "0.098"}
 SHORT = ("--gen_kwargs", "max_new_tokens=5", "--batch_size", "3")
@@ -38,28 +34,17 @@ def tasks(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def by_environment(tasks, tmp_path_factory):
     """The first command: one process, settings from the environment."""
     folder = tmp_path_factory.mktemp("environment")
     return run(tasks, folder, f"pretrained={TINY}", *SHORT, variables=PRUNED, launcher=ONE)
 
 
-@pytest.fixture(scope="session")
-def journal(tmp_path_factory):
-    return tmp_path_factory.mktemp("journal")
-
-
-@pytest.fixture(scope="session")
-def by_arguments(tasks, journal, tmp_path_factory):
-    """The second and the third command: settings in model_args, here with two processes."""
-    folder = tmp_path_factory.mktemp("arguments")
-    given = f"{ARGUMENTS},journal={journal}"
-    cpu = {"ACCELERATE_USE_CPU": "true"}
-    return run(tasks, folder, given, *SHORT, variables=cpu, launcher=two())
-
-
-def test_the_environment_s_settings_are_shown_and_recorded(by_environment):
+def test_settings_of_the_environment_and_of_model_args_on_two_processes_answer_alike(
+    by_environment, tasks, tmp_path
+):
+    """The first command of the front page, and the second and the third in one."""
     assert by_environment.status == 0, by_environment.text
     want = f"pretrained={TINY},method=otprune,layer=0,keep_ratio=0.098"
     assert f"from the environment: --model_args {want}" in by_environment.text
@@ -70,25 +55,25 @@ def test_the_environment_s_settings_are_shown_and_recorded(by_environment):
     assert by_environment.results["throughput"]["avg_visual_tokens_kept"] == 56
     assert by_environment.results["throughput"]["avg_images_encoded"] == 8
 
-
-def test_two_processes_and_arguments_give_the_answers_of_one_and_the_environment(
-    by_environment, by_arguments
-):
+    journal = tmp_path / "journal"
+    given = f"{ARGUMENTS},journal={journal}"
+    cpu = {"ACCELERATE_USE_CPU": "true"}
+    by_arguments = run(tasks, tmp_path / "two", given, *SHORT, variables=cpu, launcher=two())
     assert by_arguments.status == 0, by_arguments.text
     for task in TASKS:
         found, want = by_arguments.answers(task), by_environment.answers(task)
         assert found == want
         assert len(found) == {"pope": 7, "seedbench": 4}[task]
         assert len(set(found.values())) > 1
-    for task in TASKS:
         numbers = [
             {k: v for k, v in done.results["results"][task].items() if "stderr" not in k}
             for done in (by_arguments, by_environment)
         ]
         assert numbers[0] == numbers[1]
+    padding_is_in_no_journal(journal)
 
 
-def test_padding_is_in_no_journal(by_arguments, journal):
+def padding_is_in_no_journal(journal):
     said = [
         json.loads(line)["says"]
         for path in journal.glob("part-*.jsonl")
@@ -104,30 +89,9 @@ def test_padding_is_in_no_journal(by_arguments, journal):
     assert {tuple(one["kept"]) for one in answers} == {(56,)}
 
 
-@pytest.fixture
-def main(monkeypatch, tmp_path):
-    """lmms-eval's command line in this process, which has imported everything already."""
-    from lmms_eval.__main__ import cli_evaluate
-
-    def called(*argv: str, **variables: str) -> Done:
-        for name, value in {"HF_HUB_OFFLINE": "1", "VERBOSITY": "INFO", **variables}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["lmms-eval", *argv])
-        monkeypatch.chdir(tmp_path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            prepare_command_line()
-            cli_evaluate()
-        return Done(0, "", tmp_path)
-
-    yield called
-    eval_logger.configure(patcher=lambda record: None)
-    eval_logger.remove()
-
-
 @pytest.mark.long
 def test_a_cache_never_gives_another_ratio_s_answers(
-    tasks, by_environment, main, tmp_path, capsys, monkeypatch
+    tasks, by_environment, main, tmp_path, monkeypatch
 ):
     # The cache also knows answers by the commit of the repository that it is installed in.
     monkeypatch.setattr("lmms_eval.utils.get_git_commit_hash", lambda: "one")
@@ -135,8 +99,8 @@ def test_a_cache_never_gives_another_ratio_s_answers(
     for name, ratio, hits in runs:
         given = command(tasks, tmp_path / name, f"pretrained={TINY}", *SHORT)[3:]
         variables = {**PRUNED, "SUBSET_RATIO": ratio}
-        main(*given, "--use_cache", str(tmp_path / "cache"), **variables)
-        assert f"ResponseCache stats: {hits} hits" in capsys.readouterr().out
+        said = main(*given, "--use_cache", str(tmp_path / "cache"), **variables)
+        assert f"ResponseCache stats: {hits} hits" in said
     first, other, again = (Done(0, "", tmp_path / name) for name, _, _ in runs)
     assert other.results["throughput"]["avg_visual_tokens_kept"] == 288
     for task in TASKS:
@@ -145,6 +109,7 @@ def test_a_cache_never_gives_another_ratio_s_answers(
         assert other.answers(task) != want
 
 
+@pytest.mark.long
 def test_one_rank_s_failure_ends_all_with_its_message(tmp_path):
     write_task(tmp_path / "tasks", "pope", "test", pope_rows(6))
     path = tmp_path / "tasks" / "pope.parquet"
@@ -181,13 +146,12 @@ def test_results_that_cannot_be_written_are_a_failure(tasks, tmp_path, main):
     assert "lmms_eval: Could not save" in str(ended.value.code)
 
 
-def test_a_mistake_is_one_sentence_before_anything_is_loaded(tmp_path):
+def test_a_mistake_is_one_sentence_before_anything_is_loaded(tmp_path, main, capsys):
     wrong = {"BASELINE": "DIVPRUNE", "SUBSET_RATIO": "0.098"}
-    done = run("pope", tmp_path, ARGUMENTS, variables=wrong)
-    assert done.status == 1
-    assert (
+    with pytest.raises(SystemExit) as ended:
+        main(*command("pope", tmp_path, ARGUMENTS)[3:], **wrong)
+    assert ended.value.code == (
         "otprune_lmms: BASELINE in the environment says method=divprune, "
         "model_args say method=otprune: give one of them"
-    ) in done.text
-    assert "Traceback" not in done.text
-    assert "Loading weights" not in done.text
+    )
+    assert "Loading weights" not in "".join(capsys.readouterr())

@@ -23,6 +23,11 @@ import torch
 torch.set_num_threads(1)
 
 # E402: what is imported below uses the path and the threads that are set above.
+# F401: commands import these only when they run, here they are there before the first fork.
+import otprune_lmms.experiments.diagnostics.diagnose  # noqa: E402, F401
+import otprune_lmms.experiments.run  # noqa: E402, F401
+import otprune_lmms.reporting.statistics.write  # noqa: E402, F401
+import otprune_lmms.reporting.tables  # noqa: E402, F401
 from helpers import PICTURES, request, tiny  # noqa: E402
 from otprune_lmms.cli.app import app  # noqa: E402
 from otprune_lmms.engine import Engine  # noqa: E402

@@ -33,10 +33,6 @@ def run(code, *arguments):
     )
 
 
-def command(*arguments):
-    return run("from otprune_lmms.cli.app import app; app(sys.argv[1:])", *arguments)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     own = results_folder.write_folder(tmp_path_factory.mktemp("reporting") / "results")
@@ -53,15 +49,16 @@ def test_torch_is_refused_there():
 
 
 def test_the_commands_make_tables_figures_and_the_report(folder):
-    done = command("table", folder)
+    code = """
+from otprune_lmms.cli.app import app
+for words in (["table"], ["plot"], ["report", "--per-task", "2"]):
+    app([*words, sys.argv[1]], standalone_mode=False)
+"""
+    done = run(code, folder)
     assert done.returncode == 0, done.stderr
     assert "otprune-0.125" in done.stdout
     assert (folder / "table.md").is_file()
-    done = command("plot", folder)
-    assert done.returncode == 0, done.stderr
     assert len(list(folder.glob("figures/*.png"))) == 10
-    done = command("report", folder, "--per-task", "2")
-    assert done.returncode == 0, done.stderr
     assert "up to 2 documents" in (folder / "report.html").read_text()
 
 
@@ -102,9 +99,9 @@ import otprune_lmms.cli.images
 import otprune_lmms.reporting.tables, otprune_lmms.reporting.figures, otprune_lmms.reporting.report
 print(time.process_time() - before)
 """
-    # Processor time, the smallest of three: another process may slow one of them down.
+    # Processor time, the smallest of up to three: another process may slow one of them down.
     times = []
-    for _ in range(3):
+    while len(times) < 3 and min(times, default=1.0) >= 1.0:
         done = run(code)
         assert done.returncode == 0, done.stderr
         times.append(float(done.stdout))
