@@ -48,7 +48,10 @@ if ! [ -f .venv/.base ] || [ "$(cat .venv/.base)" != "$base" ]; then
   echo "$base" > .venv/.base
 fi
 
-install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"; }
+# Modules are compiled when they are first imported: most of torch and transformers never are.
+install() {
+  .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt "$@"
+}
 # torch first and alone: with it in place nothing below can pull in another build of it.
 install torch
 targets=(-e ".[dev,transport]")

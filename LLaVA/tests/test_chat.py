@@ -1,8 +1,6 @@
 """The page's ten lines, the helper behind them, and the command line."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -63,15 +61,13 @@ def test_images_stand_in_front_unless_the_question_places_them():
 
 
 def test_the_command_answers_and_says_what_it_kept():
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "llava", str(V15), QUESTION, "--image", str(PICTURE), "--device",
-            "cpu", "--method", "otprune", "--keep-ratio", "0.098", "--max-new-tokens", "4",
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "visual tokens kept at layer 0: 56 of 576" in done.stdout
+    arguments = [
+        str(V15), QUESTION, "--image", str(PICTURE), "--device", "cpu", "--method", "otprune",
+        "--keep-ratio", "0.098", "--max-new-tokens", "4",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "visual tokens kept at layer 0: 56 of 576" in done.output
 
 
 @pytest.mark.parametrize(

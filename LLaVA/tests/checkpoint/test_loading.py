@@ -142,6 +142,9 @@ PARTS = [
 ]
 
 
+LIKE_OTHERS = ("model.layers.0", "model.layers.1", "model.layers.2", "model.norm")
+
+
 @pytest.fixture(scope="module")
 def spread():
     """A request, and what the whole model answers under some prunings."""
@@ -159,7 +162,12 @@ def spread():
 
 @pytest.mark.filterwarnings("ignore:The following device_map keys do not match any submodules")
 @pytest.mark.parametrize(
-    "offloaded", [["model.layers.1", "model.layers.2"], ["model"], *([p] for p in PARTS)]
+    "offloaded",
+    [
+        ["model.layers.1", "model.layers.2"],
+        ["model"],
+        *(pytest.param([one], marks=[pytest.mark.long] * (one in LIKE_OTHERS)) for one in PARTS),
+    ],
 )
 def test_a_model_spread_over_devices_answers_the_same(tmp_path, offloaded, spread):
     # Weights on disk are fetched by the hooks with which accelerate spreads a model.

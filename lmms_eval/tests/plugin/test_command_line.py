@@ -12,17 +12,18 @@ from helpers import TINY, Done, command, mme_rows, pope_rows, run, seed_rows, wr
 PRUNED = {"BASELINE": "OURS", "LAYER_INDEX": "0", "SUBSET_RATIO": "0.098"}
 SHORT = ("--gen_kwargs", "max_new_tokens=5", "--batch_size", "3")
 ARGUMENTS = f"pretrained={TINY},method=otprune,keep_ratio=0.098,layer=0"
-ONE = ("-m", "accelerate.commands.launch", "--num_processes=1", "-m", "lmms_eval")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--num_processes=1", "-m", "lmms_eval")
 TASKS = ("pope", "seedbench")
 
 
-def two() -> tuple[str, ...]:
-    """Launcher of two processes, on a free port."""
+def on_two(*given, **more) -> Done:
+    """lmms-eval on two processes without a GPU, which meet at a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", f"{port}")
-    return (*launcher, "-m", "lmms_eval")
+    variables = {"ACCELERATE_USE_CPU": "true", **more.pop("variables", {})}
+    return run(*given, launcher=(*launcher, "-m", "lmms_eval"), variables=variables, **more)
 
 
 @pytest.fixture(scope="session")
@@ -34,43 +35,47 @@ def tasks(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def by_environment(tasks, tmp_path_factory):
-    """The first command: one process, settings from the environment."""
-    folder = tmp_path_factory.mktemp("environment")
-    return run(tasks, folder, f"pretrained={TINY}", *SHORT, variables=PRUNED, launcher=ONE)
-
-
-def test_settings_of_the_environment_and_of_model_args_on_two_processes_answer_alike(
-    by_environment, tasks, tmp_path
+def test_two_processes_and_the_environment_answer_as_one_process_and_arguments(
+    tasks, main, tmp_path
 ):
-    """The first command of the front page, and the second and the third in one."""
-    assert by_environment.status == 0, by_environment.text
-    want = f"pretrained={TINY},method=otprune,layer=0,keep_ratio=0.098"
-    assert f"from the environment: --model_args {want}" in by_environment.text
-    assert "pruning: otprune-0.098" in by_environment.text
-    config = by_environment.results["config"]
+    """The commands of the front page: the first as it is typed, the second in this process."""
+    journal = tmp_path / "journal"
+    given = f"pretrained={TINY},journal={journal}"
+    done = on_two(tasks, tmp_path / "two", given, *SHORT, variables=PRUNED)
+    assert done.status == 0, done.text
+    want = f"{given},method=otprune,layer=0,keep_ratio=0.098"
+    assert f"from the environment: --model_args {want}" in done.text
+    assert "pruning: otprune-0.098" in done.text
+    config = done.results["config"]
     assert config["model_args"] == config["resolved_cli_args"]["model_args"] == want
     assert config["model_backend"] == "otprune_lmms.lmms_model.PrunedModel (simple)"
-    assert by_environment.results["throughput"]["avg_visual_tokens_kept"] == 56
-    assert by_environment.results["throughput"]["avg_images_encoded"] == 8
+    padding_is_in_no_journal(journal)
 
-    journal = tmp_path / "journal"
-    given = f"{ARGUMENTS},journal={journal}"
-    cpu = {"ACCELERATE_USE_CPU": "true"}
-    by_arguments = run(tasks, tmp_path / "two", given, *SHORT, variables=cpu, launcher=two())
-    assert by_arguments.status == 0, by_arguments.text
+    main(*command(tasks, tmp_path / "one", ARGUMENTS, *SHORT)[3:])
+    alone = Done(0, "", tmp_path / "one")
+    assert alone.results["throughput"]["avg_visual_tokens_kept"] == 56
+    assert alone.results["throughput"]["avg_images_encoded"] == 8
     for task in TASKS:
-        found, want = by_arguments.answers(task), by_environment.answers(task)
-        assert found == want
+        found = done.answers(task)
+        assert found == alone.answers(task)
         assert len(found) == {"pope": 7, "seedbench": 4}[task]
         assert len(set(found.values())) > 1
         numbers = [
-            {k: v for k, v in done.results["results"][task].items() if "stderr" not in k}
-            for done in (by_arguments, by_environment)
+            {k: v for k, v in one.results["results"][task].items() if "stderr" not in k}
+            for one in (done, alone)
         ]
         assert numbers[0] == numbers[1]
-    padding_is_in_no_journal(journal)
+
+
+@pytest.mark.long
+def test_accelerate_s_launcher_answers_alike(tasks, main, tmp_path):
+    given = f"pretrained={TINY}"
+    done = run(tasks, tmp_path / "launched", given, *SHORT, variables=PRUNED, launcher=ACCELERATE)
+    assert done.status == 0, done.text
+    assert "pruning: otprune-0.098" in done.text
+    main(*command(tasks, tmp_path / "here", ARGUMENTS, *SHORT)[3:])
+    for task in TASKS:
+        assert done.answers(task) == Done(0, "", tmp_path / "here").answers(task)
 
 
 def padding_is_in_no_journal(journal):
@@ -90,9 +95,7 @@ def padding_is_in_no_journal(journal):
 
 
 @pytest.mark.long
-def test_a_cache_never_gives_another_ratio_s_answers(
-    tasks, by_environment, main, tmp_path, monkeypatch
-):
+def test_a_cache_never_gives_another_ratio_s_answers(tasks, main, tmp_path, monkeypatch):
     # The cache also knows answers by the commit of the repository that it is installed in.
     monkeypatch.setattr("lmms_eval.utils.get_git_commit_hash", lambda: "one")
     runs = [("first", "0.098", 0), ("other", "0.5", 0), ("again", "0.098", 11)]
@@ -104,8 +107,8 @@ def test_a_cache_never_gives_another_ratio_s_answers(
     first, other, again = (Done(0, "", tmp_path / name) for name, _, _ in runs)
     assert other.results["throughput"]["avg_visual_tokens_kept"] == 288
     for task in TASKS:
-        want = by_environment.answers(task)
-        assert first.answers(task) == again.answers(task) == want
+        want = first.answers(task)
+        assert again.answers(task) == want
         assert other.answers(task) != want
 
 
@@ -117,9 +120,8 @@ def test_one_rank_s_failure_ends_all_with_its_message(tmp_path):
     rows = table.to_pylist()
     rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:500]
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-    cpu = {"ACCELERATE_USE_CPU": "true"}
     given = f"{ARGUMENTS},journal={tmp_path / 'journal'}"
-    done = run(path.parent, tmp_path, given, *SHORT, variables=cpu, launcher=two(), timeout=120)
+    done = on_two(path.parent, tmp_path, given, *SHORT, timeout=120)
     assert done.status != 0
     assert "lmms_eval, rank 1: " in done.text
     assert "document 5 of pope (test): image file is truncated" in done.text

@@ -7,7 +7,6 @@ import pytest
 
 from otprune_lmms.journal import Journal
 
-KILLS = 50
 LONGEST = 0.35
 """Seconds of processor time after which a process is killed at the latest; it needs 0.7 in all."""
 
@@ -60,9 +59,10 @@ def moments(draw: random.Random):
             yield {"torn": [draw.randrange(1, 6), draw.randrange(0, 1200)]}
 
 
-def test_killed_at_any_of_fifty_moments(forks, whole, tmp_path):
-    draw, kills, runs = random.Random(20260220), 0, 0
-    while kills < KILLS:
+@pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.long)])
+def test_killed_at_any_moment(forks, whole, tmp_path, number):
+    draw, kills, runs = random.Random(20260220 + number), 0, 0
+    while kills < number:
         runs += 1
         folder = tmp_path / str(runs)
         more, said = disturbed(forks, folder, moments(draw))
@@ -73,4 +73,4 @@ def test_killed_at_any_of_fifty_moments(forks, whole, tmp_path):
         with Journal(folder, readonly=True) as journal:
             assert len(journal) == 72
             assert journal.report.repeated == journal.report.torn == journal.report.skipped == 0
-    assert runs < KILLS / 3, "most kills hit a run that had answers to lose"
+    assert runs < number / 3, "most kills hit a run that had answers to lose"
