@@ -48,7 +48,6 @@ if ! [ -f .venv/.base ] || [ "$(cat .venv/.base)" != "$base" ]; then
   echo "$base" > .venv/.base
 fi
 
-# Modules are compiled when they are first imported: most of torch and transformers never are.
 install() {
   .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt "$@"
 }
@@ -63,6 +62,9 @@ install "${targets[@]}"
 # are used are among the requirements of our packages.
 install --no-deps lmms_eval
 remove_broken_torchvision
+
+# On all cores, and without what is hardly ever imported: pip compiles on one, and everything.
+.venv/bin/python -m compileall -q -j 0 -x '/tests?/|/testing/|transformers/models/' .venv/lib || true
 
 # Written last: an interrupted run installs again.
 echo "$wanted" > "$stamp"

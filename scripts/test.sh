@@ -8,11 +8,13 @@ export PATH="$PWD/.venv/bin:$PATH" PYTHONHASHSEED=0
 
 ruff check .
 ruff format --check .
-pyright --warnings
 lint-imports --no-cache
+# Beside the first tests, which leave parts of the cores idle.
+pyright --warnings & types=$!
 for folder in . LLaVA lmms_eval; do
   if [ -d "$folder/tests" ]; then
     echo "tests in $folder" >&2
     (cd "$folder" && python -m pytest -q -n logical --maxprocesses=8 --dist=worksteal "$@")
   fi
+  if [ "$folder" = . ]; then wait "$types"; fi
 done

@@ -5,6 +5,7 @@ places another number of images than it has.
 """
 
 import struct
+import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from typing import Any
 
 from PIL import Image
 
+from otprune_lmms.images import guarded_images
+
 BROKEN = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(AssertionError, SyntaxError, SystemError, struct.error, zlib.error),
-    Image.DecompressionBombError,
+    *(Image.DecompressionBombError, subprocess.SubprocessError),
 )
 """What a task's own code and the image libraries raise for a broken document: a damaged image, a
 column that is empty or of another type. `MemoryError` is left out: no document causes it."""
@@ -59,6 +62,7 @@ def reason_of(error: BaseException) -> str:
     return message if plain else f"{type(error).__name__}: {message}"
 
 
+@guarded_images()
 def build_requests(
     task: Any, limit: int | None = None, rank: int = 0, world: int = 1
 ) -> dict[int, str]:

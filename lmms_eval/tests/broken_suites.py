@@ -32,6 +32,17 @@ def png(number: int) -> bytes:
     return suites.picture(number)["bytes"]
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{ } loop\n%%EOF\n"
+
+
+def with_a_wrong_checksum() -> bytes:
+    """A PNG whose pixels are whole and whose checksum of them is another's."""
+    content = bytearray(png(0))
+    place = content.index(b"IDAT") + 4
+    content[place + int.from_bytes(content[place - 8 : place - 4], "big")] ^= 1
+    return bytes(content)
+
+
 BROKEN: Mapping[str, tuple[bytes | None, str]] = {
     "truncated": (jpeg()[:900], "truncated"),
     "half of a PNG": (png(0)[:-40], "truncated|broken|Truncated"),
@@ -40,6 +51,8 @@ BROKEN: Mapping[str, tuple[bytes | None, str]] = {
     "nothing": (b"", "cannot identify image file"),
     "no pixels": (b"P6\n0 4\n255\n", "no pixels|cannot identify|Dimensions|dimensions"),
     "missing": (None, "NoneType"),
+    "PostScript": (POSTSCRIPT, "cannot identify image file"),
+    "a wrong checksum": (with_a_wrong_checksum(), "broken PNG file"),
 }
 """Files that are no images, and what is said of them."""
 

@@ -112,7 +112,11 @@ def main(monkeypatch, tmp_path, capsys):
     """lmms-eval's command line in this process, which has imported everything already."""
     from lmms_eval.__main__ import cli_evaluate
 
+    from otprune_lmms.images import guarded_images
     from otprune_lmms.launch import prepare_command_line
+
+    # It would hold for the tests that come after this one.
+    monkeypatch.setattr("otprune_lmms.launch.command_line.guard_images", lambda: None)
 
     def main(*argv: str, **variables: str) -> str:
         """Run it with arguments and environment variables; return what it said."""
@@ -120,7 +124,7 @@ def main(monkeypatch, tmp_path, capsys):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["lmms-eval", *argv])
         monkeypatch.chdir(tmp_path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), guarded_images():
             warnings.simplefilter("ignore")
             prepare_command_line()
             cli_evaluate()
@@ -129,3 +133,21 @@ def main(monkeypatch, tmp_path, capsys):
     yield main
     eval_logger.configure(patcher=lambda record: None)
     eval_logger.remove()
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Processes forked from one that has everything loaded."""
+    from fork_server import Forks
+
+    running = Forks()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def mounts(forks):
+    """Jobs with a disk of their own."""
+    if not forks.mounts:
+        pytest.skip("no mounts in a namespace of one's own here")
+    return forks

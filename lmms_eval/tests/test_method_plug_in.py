@@ -1,6 +1,5 @@
 """A method of another package, installed and swept as its author would do it."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -22,42 +21,28 @@ METHODS = [
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """The environment of a process that has the sample package beside ours."""
+def site(tmp_path_factory):
+    """A folder of installed packages with the sample package in it."""
     source, site = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("site")
     shutil.copytree(ROOT / "examples" / "plugin", source)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-build-isolation", "--no-index", "--target", site, source]
     subprocess.run(command, check=True)
-    return os.environ | {"PYTHONPATH": str(site)}
-
-
-SWEEP_AND_VERIFY = """
-from otprune_lmms.cli.app import app
-
-app(["sweep", "try.yaml", "--quiet"], standalone_mode=False)
-print("verified:")
-app(["verify", "outputs/try"], standalone_mode=False)
-"""
-"""Two commands in one process, which imports everything once."""
+    return site
 
 
 @pytest.fixture(scope="module")
-def swept(environment, tmp_path_factory):
-    """The results folder of a sweep that is verified, and what the commands printed."""
+def swept(forks, site, tmp_path_factory):
+    """The results folder of a sweep in a process that has the sample package beside ours."""
     folder = tmp_path_factory.mktemp("sweep")
     pruning = {"keep_ratios": [0.25], "methods": METHODS}
     write_experiment(folder, ["pope"], "mini", limit=2, pruning=pruning)
-    command = [sys.executable, "-c", SWEEP_AND_VERIFY]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "outputs" / "try", done.stdout
+    said = forks.command(folder, "sweep", "try.yaml", "--quiet", path=[site])
+    assert said["status"] == 0, said["text"]
+    return folder / "outputs" / "try"
 
 
 def test_its_settings_are_rows_of_the_table_and_columns_of_the_records(swept):
-    swept, _ = swept
     records = pd.read_csv(swept / "records.csv")
     mine = records[records.method == "largest_norm"]
     assert mine.setting.nunique() == 2
@@ -69,20 +54,18 @@ def test_its_settings_are_rows_of_the_table_and_columns_of_the_records(swept):
 
 
 def test_it_is_in_figures_and_in_the_report(swept):
-    swept, _ = swept
     assert list((swept / "figures").glob("*.png"))
     assert "largest_norm" in (swept / "report.html").read_text()
 
 
-def test_its_results_are_verified(swept):
-    _, said = swept
-    _, _, verified = said.partition("verified:\n")
-    assert "outputs/try: all equal; compared 20 scores" in verified, said
+def test_its_results_are_verified(forks, site, swept):
+    said = forks.command(swept.parents[1], "verify", "outputs/try", path=[site])
+    assert said["status"] == 0, said["text"]
+    assert "outputs/try: all equal; compared 20 scores" in said["text"]
 
 
 def test_without_its_package_the_experiment_says_which_methods_there_are(swept, monkeypatch):
-    folder, _ = swept
-    monkeypatch.chdir(folder.parents[1])
+    monkeypatch.chdir(swept.parents[1])
     done = CliRunner().invoke(app, ["sweep", "try.yaml"])
     assert done.exit_code == 2
     said = " ".join(done.stderr.split())

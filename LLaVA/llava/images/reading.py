@@ -1,9 +1,17 @@
 """Open images as the original does; errors name the broken image."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""PIL's names of the formats that are read: PIL would have Ghostscript execute PostScript."""
+
+_WHOLE = threading.Lock()
 
 
 class ImageError(ValueError):
@@ -21,28 +29,59 @@ def open_image(source: str | PathLike[str] | bytes, name: str | None = None) -> 
         name: how error messages name it; the path if not given.
 
     Raises:
-        ImageError: missing, truncated, of an unknown format, without pixels, or too large for PIL.
+        ImageError: missing, truncated, with a wrong checksum, of a format that is not in `FORMATS`,
+            without pixels, or too large for PIL.
     """
     name = name or (f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source))
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return as_rgb(image, name)
+        with _whole_files(), _opened(source) as image:
+            if image.format != "PNG":
+                return as_rgb(image, name)
+            # Reading a PNG leaves its checksums alone; checking them spends the image.
+            image.verify()
+            with _opened(source) as again:
+                return as_rgb(again, name)
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is no image of a known format") from None
+        raise ImageError(
+            f"{name} is no image of a known format; known are {', '.join(FORMATS)}"
+        ) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{name} cannot be read: {error}") from None
+
+
+def _opened(source: str | PathLike[str] | bytes) -> Image.Image:
+    Image.init()
+    known = [one for one in FORMATS if one in Image.OPEN]
+    return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=known)
+
+
+@contextmanager
+def _whole_files() -> Iterator[None]:
+    """In this context truncated files are errors, even if another library has PIL fill them."""
+    with _WHOLE:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def as_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Return a PIL image as RGB.
 
     Raises:
-        ImageError: no PIL image, a side of zero pixels, truncated data; the message names ``name``.
+        ImageError: no PIL image, a file of a format that is not in `FORMATS`, a side of zero
+            pixels, truncated data; the message names ``name``.
     """
     if not isinstance(image, Image.Image):
         raise ImageError(f"{name} must be a PIL image, got {type(image).__name__}")
     if min(image.size) == 0:
         raise ImageError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+    if image.format not in (None, *FORMATS):
+        raise ImageError(
+            f"{name} is {image.format}, which is not read; read are {', '.join(FORMATS)}"
+        )
     try:
         return image.convert("RGB")
     except (OSError, SyntaxError) as error:

@@ -2,13 +2,14 @@
 
 import base64
 import io
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from helpers import PARITY
-from llava.images import ImageError, open_image
+from llava.images import ImageError, as_rgb, open_image
 from llava.mm_utils import load_image_from_base64
 
 
@@ -83,3 +84,46 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(ImageError, match="bomb cannot be read: .*exceeds limit"):
         open_image(encoded(gradient("RGB")), name="bomb")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{ } loop\n%%EOF\n"
+
+
+@pytest.fixture
+def ghostscript(monkeypatch):
+    """How often PIL has asked for PostScript to be executed."""
+    calls = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **_: calls.append(given))
+    return calls
+
+
+def test_postscript_is_never_executed(tmp_path, ghostscript):
+    (tmp_path / "photo.png").write_bytes(POSTSCRIPT)
+    for source in (POSTSCRIPT, tmp_path / "photo.png"):
+        with pytest.raises(ImageError, match="is no image of a known format; known are AVIF, BMP"):
+            open_image(source)
+    with Image.open(io.BytesIO(POSTSCRIPT)) as opened, pytest.raises(ImageError, match="x is EPS"):
+        as_rgb(opened, "x")
+    assert ghostscript == []
+
+
+def test_a_png_with_a_wrong_checksum_is_broken():
+    content = bytearray(encoded(noise()))
+    place = content.index(b"IDAT") + 4
+    size = int.from_bytes(content[place - 8 : place - 4], "big")
+    assert zlib.crc32(content[place - 4 : place + size]) == int.from_bytes(
+        content[place + size : place + size + 4], "big"
+    )
+    content[place + size] ^= 1
+    with pytest.raises(ImageError, match="cannot be read: broken PNG file"):
+        open_image(bytes(content))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_truncated_files_are_broken_whatever_another_library_has_set(kind, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    content = encoded(noise(), kind)
+    with pytest.raises(ImageError, match="cannot be read"):
+        open_image(content[: len(content) // 2])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+    assert open_image(content).size == (200, 200)

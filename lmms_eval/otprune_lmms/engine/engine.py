@@ -23,7 +23,7 @@ from otprune_lmms.engine.requests import Answer, Request
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.session import describe
 from otprune_lmms.engine.visual_store import ImageKey, VisualStore, keys_of
-from otprune_lmms.images import refuse_truncated_images
+from otprune_lmms.images import guarded_images
 from otprune_lmms.journal import Journal, write_request_list
 from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
@@ -90,7 +90,7 @@ class Engine:
         self._known: dict[tuple[str, str], Answer] = {}
 
     @torch.inference_mode()
-    @refuse_truncated_images()
+    @guarded_images()
     def run(
         self,
         requests: Sequence[Request],

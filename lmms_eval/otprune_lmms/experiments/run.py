@@ -30,6 +30,7 @@ from otprune_lmms.experiments.plan import ModelPlan, Source, TaskGroup, plan_of
 from otprune_lmms.experiments.scoring import lacks_java, score_experiment, scorers_of
 from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.files import check_writable
+from otprune_lmms.images import guarded_images
 from otprune_lmms.journal import Journal
 from otprune_lmms.models import VisionLanguageModel
 from otprune_lmms.results.kept_image import KeptImage
@@ -51,6 +52,7 @@ class AnsweredShard:
     seconds: dict[str, float]
 
 
+@guarded_images()
 def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredShard:
     """Answer the requests of experiments, or of a shard of them; nothing is scored or written.
 
@@ -80,6 +82,7 @@ def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredS
     return AnsweredShard(counts, watch.seconds)
 
 
+@guarded_images()
 def run_experiments(
     sources: Sequence[Source],
     options: AnswerOptions,

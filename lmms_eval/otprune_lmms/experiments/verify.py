@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.images import guarded_images
 from otprune_lmms.journal import Journal
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST
@@ -41,6 +42,7 @@ class Verdict:
         self.checked[what] = self.checked.get(what, 0) + number
 
 
+@guarded_images()
 def verify_answers(
     folder: Path, config: Path | None = None, journal: Path | None = None
 ) -> Verdict:

@@ -15,6 +15,7 @@ from lmms_eval.utils import simple_parse_args_string
 from loguru import logger as eval_logger
 
 from otprune_lmms.environment import VARIABLES, Environment, SettingsError, merged, read_environment
+from otprune_lmms.images import guard_images
 from otprune_lmms.launch.guard import end_on_failure
 from otprune_lmms.launch.installation import check_installation
 from otprune_lmms.model_arguments import parse, renamed
@@ -40,6 +41,7 @@ def prepare_command_line() -> None:
         environment = read_environment()
         end_on_failure(environment.rank)
         check_installation()
+        guard_images()
         if options.config is None:
             sys.argv[1:] = translated(sys.argv[1:], environment)
     except (SettingsError, RuntimeError) as error:

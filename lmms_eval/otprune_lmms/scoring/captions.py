@@ -50,10 +50,21 @@ def _java() -> str:
     return found
 
 
+_BREAKS = str.maketrans(dict.fromkeys("\n\v\f\r\x85\u2028\u2029", " "))
+"""What Stanford's tokeniser takes for the end of a line."""
+
+
+def one_line(caption: str) -> str:
+    """Return a caption with spaces for line breaks of any kind.
+
+    The tokeniser is given a caption a line. pycocoevalcap replaces newlines alone, so that a
+    caption with another line break moves all later captions to the images before them.
+    """
+    return caption.translate(_BREAKS)
+
+
 def _text(captions: Captions) -> str:
-    return "\n".join(
-        one["caption"].replace("\n", " ") for many in captions.values() for one in many
-    )
+    return "\n".join(one_line(one["caption"]) for many in captions.values() for one in many)
 
 
 class SharedTokenizer:
@@ -95,12 +106,24 @@ class SharedTokenizer:
                 self._lines[text] = file.read_bytes().decode().split("\n")
 
     def tokenize(self, captions: Captions) -> dict[Any, list[str]]:
-        """Return the tokens of each image's captions without punctuation, joined by spaces."""
+        """Return the tokens of each image's captions without punctuation, joined by spaces.
+
+        Raises:
+            JavaError: Java is missing, the tokeniser failed, or it returned another number of lines
+                than it was given.
+        """
         text = _text(captions)
         self.prime([text])
         images = [image for image, many in captions.items() for _ in many]
+        lines = self._lines[text]
+        # Each line is ended, the last one by the end of the file where it is empty.
+        lines = lines[: len(images)] if not any(lines[len(images) :]) else lines
+        if len(lines) != len(images):
+            raise JavaError(
+                f"the caption tokeniser returned {len(lines)} lines for {len(images)} captions"
+            )
         tokenised: dict[Any, list[str]] = {}
-        for image, line in zip(images, self._lines[text], strict=False):
+        for image, line in zip(images, lines, strict=True):
             words = [w for w in line.rstrip().split(" ") if w not in stock_tokenizer.PUNCTUATIONS]
             tokenised.setdefault(image, []).append(" ".join(words))
         return tokenised

@@ -26,7 +26,7 @@ from lmms_eval.evaluator_utils import TaskOutput
 from otprune_lmms.benchmarks import DocumentResults, benchmark, with_group_members
 from otprune_lmms.benchmarks.shares import ResultsByDocument, TaskAggregation
 from otprune_lmms.documents import build_requests
-from otprune_lmms.scoring.captions import CaptionTools, java
+from otprune_lmms.scoring.captions import CaptionTools, java, one_line
 
 AnswerValue = str | tuple[float, bool]
 """An answer as tasks take it (`engine.Answer.value`): the text, or (loss in nats, greedy)."""
@@ -49,7 +49,7 @@ class Sample:
     Attributes:
         doc_id: number of the document in its split.
         target: the expected answer as text.
-        answer: the scored text, after the task's filters.
+        answer: the scored text, after the task's filters; a caption has no line breaks.
         scores: the document's value of each metric that has one for each document.
         value: the document's share of the headline metric (`benchmarks.Share`); None without one.
         detail: the share's ``detail``.
@@ -140,7 +140,7 @@ class TaskScorer:
             total.update(hashlib.sha256(text.encode()).digest())
         return total.hexdigest()
 
-    @property
+    @cached_property
     def needs_java(self) -> bool:
         """Whether the task's metrics run Java."""
         functions = self.task.aggregation().values()
@@ -225,7 +225,7 @@ class TaskScorer:
         texts = []
         for answers in many:
             given = [answers[doc_id][0] for doc_id in self._instances if doc_id in answers]
-            lines = [str(answer).replace("\n", " ") for answer in given]
+            lines = [one_line(str(answer)) for answer in given]
             texts.append("\n".join(lines))
         tools.tokenizer.prime(texts)
 
@@ -247,7 +247,8 @@ class TaskScorer:
                     f"got {len(given)}"
                 )
             for instance, answer in zip(instances, given, strict=True):
-                instance.resps = [answer]
+                caption = self.needs_java and isinstance(answer, str)
+                instance.resps = [one_line(str(answer)) if caption else answer]
                 instance.filtered_resps = {}
 
     def _process(

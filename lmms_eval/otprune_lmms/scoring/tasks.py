@@ -18,6 +18,7 @@ from tenacity import RetryError
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.documents import BROKEN, reason_of
+from otprune_lmms.images import guarded_images
 
 
 def task_manager(names: Sequence[str]) -> TaskManager:
@@ -36,6 +37,7 @@ def task_manager(names: Sequence[str]) -> TaskManager:
     )
 
 
+@guarded_images()
 def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
     """Return lmms-eval's task objects by the benchmarks' names, with their data loaded.
 

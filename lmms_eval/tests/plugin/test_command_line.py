@@ -36,16 +36,19 @@ def tasks(tmp_path_factory):
 
 
 def test_two_processes_and_the_environment_answer_as_one_process_and_arguments(
-    tasks, main, tmp_path
+    forks, tasks, main, tmp_path
 ):
-    """The commands of the front page: the first as it is typed, the second in this process."""
     journal = tmp_path / "journal"
     given = f"pretrained={TINY},journal={journal}"
-    done = on_two(tasks, tmp_path / "two", given, *SHORT, variables=PRUNED)
-    assert done.status == 0, done.text
+    words = command(tasks, tmp_path / "two", given, *SHORT)[3:]
+    variables = {**PRUNED, "ACCELERATE_USE_CPU": "true"}
+    said = forks.lmms_eval(tmp_path, *words, variables=variables, processes=2, ranks=True)
+    text = "".join(one["text"] for one in said)
+    assert [one["status"] for one in said] == [0, 0], text
+    done = Done(0, text, tmp_path / "two")
     want = f"{given},method=otprune,layer=0,keep_ratio=0.098"
-    assert f"from the environment: --model_args {want}" in done.text
-    assert "pruning: otprune-0.098" in done.text
+    assert f"from the environment: --model_args {want}" in text
+    assert "pruning: otprune-0.098" in text
     config = done.results["config"]
     assert config["model_args"] == config["resolved_cli_args"]["model_args"] == want
     assert config["model_backend"] == "otprune_lmms.lmms_model.PrunedModel (simple)"
@@ -67,12 +70,22 @@ def test_two_processes_and_the_environment_answer_as_one_process_and_arguments(
         assert numbers[0] == numbers[1]
 
 
-@pytest.mark.long
 def test_accelerate_s_launcher_answers_alike(tasks, main, tmp_path):
+    """The first command of the front page, as it is typed."""
     given = f"pretrained={TINY}"
     done = run(tasks, tmp_path / "launched", given, *SHORT, variables=PRUNED, launcher=ACCELERATE)
     assert done.status == 0, done.text
     assert "pruning: otprune-0.098" in done.text
+    main(*command(tasks, tmp_path / "here", ARGUMENTS, *SHORT)[3:])
+    for task in TASKS:
+        assert done.answers(task) == Done(0, "", tmp_path / "here").answers(task)
+
+
+@pytest.mark.long
+def test_torchrun_s_processes_answer_alike(tasks, main, tmp_path):
+    """The third command of the front page, as it is typed."""
+    done = on_two(tasks, tmp_path / "launched", f"pretrained={TINY}", *SHORT, variables=PRUNED)
+    assert done.status == 0, done.text
     main(*command(tasks, tmp_path / "here", ARGUMENTS, *SHORT)[3:])
     for task in TASKS:
         assert done.answers(task) == Done(0, "", tmp_path / "here").answers(task)

@@ -20,7 +20,7 @@ from otprune_lmms.scoring import (
     load_tasks,
     shared_captions,
 )
-from otprune_lmms.scoring.captions import SharedTokenizer
+from otprune_lmms.scoring.captions import SharedTokenizer, one_line
 from otprune_lmms.scoring.tasks import task_manager
 from suites import make_suite, right, wrong
 
@@ -129,6 +129,45 @@ def test_shared_caption_tools_change_no_digit(tasks, tmp_path, monkeypatch):
     assert len(theirs) == 7
     assert ours.metrics == theirs
     assert again.metrics == ours.metrics
+
+
+BREAKS = ("\n", "\r", "\r\n", "\v", "\f", "\x85", "\u2028", "\u2029")
+
+
+@needs_java
+def test_a_line_break_in_a_caption_moves_no_other_caption():
+    tokenizer, plain = SharedTokenizer(), ["a red ball", "two cats", "", "three birds"]
+    made = [
+        [*plain[:place], f"two{mark}birds{end}", *plain[place:]]
+        for place in range(5)
+        for mark in BREAKS
+        for end in ("", mark)
+    ]
+    tokenizer.prime("\n".join(map(one_line, captions)) for captions in made)
+    for captions in made:
+        found = tokenizer.tokenize({n: [{"caption": one}] for n, one in enumerate(captions)})
+        want = [one if one in plain else "two birds" for one in captions]
+        assert found == {n: [one] for n, one in enumerate(want)}
+    assert tokenizer.runs == 1
+
+
+@pytest.mark.parametrize("task", CAPTIONS)
+def test_every_tokeniser_is_given_captions_of_one_line(task, tasks):
+    scorer = TaskScorer(tasks[task], task)
+    broken = [f"two{mark}birds" for mark in BREAKS[4:]]
+    score = scorer.score(by_document(broken), without_java=True)
+    assert [one.answer for one in score.samples] == ["two birds"] * 4
+
+
+@needs_java
+def test_a_tokeniser_that_loses_a_line_is_an_error(monkeypatch):
+    tokenizer = SharedTokenizer()
+    captions = {n: [{"caption": text}] for n, text in enumerate(("a\u2028b", "", "c"))}
+    assert tokenizer.tokenize(captions) == {0: ["a b"], 1: [""], 2: ["c"]}
+    (text,) = tokenizer._lines
+    tokenizer._lines[text] = ["a", "b", "", "c"]
+    with pytest.raises(JavaError, match="returned 4 lines for 3 captions"):
+        tokenizer.tokenize(captions)
 
 
 @needs_java

@@ -13,12 +13,14 @@ from otprune_lmms.experiments.config import task_folder
 from otprune_lmms.experiments.cost.measuring import CostOptions, measure
 from otprune_lmms.experiments.plan import Source
 from otprune_lmms.experiments.tasks import TaskSet
+from otprune_lmms.images import guarded_images
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import MeasuredCost
 
 logger = logging.getLogger(__name__)
 
 
+@guarded_images()
 def measure_experiment(
     source: Source,
     *,

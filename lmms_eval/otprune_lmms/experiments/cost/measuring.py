@@ -21,7 +21,7 @@ from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.cost.counting import Counted, count_prefill, counted_flops
 from otprune_lmms.experiments.cost.peak import Peak, peak_of
 from otprune_lmms.experiments.cost.reducing import BatchTotals, Rounds, RunFields, costs
-from otprune_lmms.images import refuse_truncated_images
+from otprune_lmms.images import guarded_images
 from otprune_lmms.models.protocol import Pixels, VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results.costs import MeasuredCost
@@ -65,7 +65,7 @@ class CostOptions:
 
 
 @torch.inference_mode()
-@refuse_truncated_images()
+@guarded_images()
 def measure(
     model: VisionLanguageModel,
     requests: Sequence[Request],

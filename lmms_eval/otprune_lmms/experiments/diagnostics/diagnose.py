@@ -22,7 +22,7 @@ from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo, image_number
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.diagnostics.measures import FullSet, Measures
-from otprune_lmms.images import image_cluster, refuse_truncated_images
+from otprune_lmms.images import guarded_images, image_cluster
 from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.pruning_config import PruningConfig
 
@@ -93,7 +93,7 @@ class DrawnImage:
 
 
 @torch.inference_mode()
-@refuse_truncated_images()
+@guarded_images()
 def diagnose(
     model: VisionLanguageModel,
     requests: Sequence[Request],

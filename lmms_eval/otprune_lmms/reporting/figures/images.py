@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 import otprune_lmms
 from otprune_lmms.documents import DocumentKey
-from otprune_lmms.images import image_cluster, image_hash
+from otprune_lmms.images import guarded_images, image_cluster, image_hash
 from otprune_lmms.results.diagnostics import DIAGNOSTICS
 from otprune_lmms.results.samples import SAMPLES
 
@@ -186,7 +186,8 @@ def _stored(row: Mapping[str, Any]) -> dict[str, Image.Image]:
 def _decoded(content: bytes) -> Image.Image | None:
     """Return an image, upright, None where it cannot be read."""
     try:
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+        with guarded_images():
+            return ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError):
         return None
 

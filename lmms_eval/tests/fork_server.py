@@ -1,12 +1,11 @@
-"""Processes that can be killed, for all tests of this folder."""
+"""Processes that can be killed, and that need no time to import anything."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from helpers import environment
 
@@ -42,10 +41,22 @@ class Forks:
 
     def command(self, folder: Path, *arguments: object, **job: Any) -> dict[str, Any]:
         """The command ``otprune``, started in a folder."""
-        given = [str(one) for one in arguments]
-        (said,) = self.run(do="command", folder=folder, arguments=given, **job)
-        assert "error" not in said, said
+        (said,) = self.commands(folder, *arguments, **job)
         return said
+
+    def commands(self, folder: Path, *arguments: object, **job: Any) -> list[dict[str, Any]]:
+        """The command ``otprune`` in several processes; with ``ranks`` as of a launcher."""
+        given = [str(one) for one in arguments]
+        found = self.run(do="command", folder=folder, arguments=given, **_launched(job))
+        assert not any("error" in said for said in found), found
+        return found
+
+    def lmms_eval(self, folder: Path, *arguments: object, **job: Any) -> list[dict[str, Any]]:
+        """lmms-eval's command line, likewise."""
+        given = [str(one) for one in arguments]
+        found = self.run(do="lmms_eval", folder=folder, arguments=given, **_launched(job))
+        assert not any("error" in said for said in found), found
+        return found
 
     def close(self) -> None:
         """End it."""
@@ -58,23 +69,17 @@ class Forks:
         return json.loads(line)
 
 
+def _launched(job: dict[str, Any]) -> dict[str, Any]:
+    """A job with the port at which its ranks meet."""
+    if not job.get("ranks"):
+        return job
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {**job, "port": free.getsockname()[1]}
+
+
 def _allowed(command: list[str]) -> bool:
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         return False
-
-
-@pytest.fixture(scope="session")
-def forks():
-    running = Forks()
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def mounts(forks):
-    """Jobs with a disk of their own."""
-    if not forks.mounts:
-        pytest.skip("no mounts in a namespace of one's own here")
-    return forks

@@ -1,7 +1,7 @@
 """A process that has everything loaded and forks others: to kill one of those costs no import.
 
-Started by `conftest.py`. Reads a job from each line of standard input, as JSON, and answers with a
-line: what each of its processes said until it ended. Alone in a mount namespace of its own where
+Started by `fork_server.py`. Reads a job from each line of standard input, as JSON, and answers with
+a line: what each of its processes said until it ended. Alone in a mount namespace of its own where
 that is allowed, so that a job may have a small or a read-only disk.
 """
 
@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
@@ -72,7 +73,8 @@ def start(job: dict, number: int) -> tuple[int, int]:
     try:
         os.close(read)
         torch.set_num_threads(1)  # else two threads may do after the fork what one must do
-        {"engine": run_engine, "command": run_command}[job["do"]](job, number, write)
+        work = {"engine": run_engine, "command": run_command, "lmms_eval": run_lmms_eval}
+        work[job["do"]](job, number, write)
         code = 0
     finally:
         if code:
@@ -177,15 +179,42 @@ def run_command(job: dict, number: int, pipe: int) -> None:
     for options, folder in job.get("mounts", []):
         Path(folder).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", *options, folder], check=True)
+    sys.path[:0] = job.get("path", [])
+    run_program(job, number, pipe, lambda: app(job["arguments"], prog_name="otprune"))
+
+
+def run_lmms_eval(job: dict, number: int, pipe: int) -> None:
+    """Run lmms-eval's command line; say its status and what it printed."""
+
+    def program() -> None:
+        from lmms_eval.__main__ import cli_evaluate
+
+        from otprune_lmms.launch import prepare_command_line
+
+        prepare_command_line()
+        cli_evaluate()
+
+    sys.argv = ["lmms-eval", *job["arguments"]]
+    run_program(job, number, pipe, program)
+
+
+def run_program(job: dict, number: int, pipe: int, program: Callable[[], object]) -> None:
+    """Run a program in a folder and an environment; say how it ended and what it printed."""
     os.chdir(job["folder"])
+    os.environ.update(job.get("variables", {}))
+    if job.get("ranks"):
+        rank, world = str(number), str(job["processes"])
+        os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, LOCAL_WORLD_SIZE=world)
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(job["port"]))
     with tempfile.TemporaryFile() as printed:
         for descriptor in (1, 2):
             os.dup2(printed.fileno(), descriptor)
         status = 0
         try:
-            app(job["arguments"], prog_name="otprune")
+            program()
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
+            sys.stderr.write("" if error.code is None else f"{error.code}\n")
         sys.stdout.flush()
         sys.stderr.flush()
         printed.seek(0)
