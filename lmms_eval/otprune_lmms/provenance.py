@@ -49,7 +49,7 @@ def hardware(device: str | None = None) -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         flags = next((line for line in lines if line.startswith("flags")), "")
         name = models[0] if models else name

@@ -116,7 +116,7 @@ def write_scripts(job: SlurmJob, folder: Path, root: Path) -> tuple[Path, Path, 
     paths = (folder / ARRAY, folder / TABLES, folder / SUBMIT)
     texts = (array_script(job, shown), tables_script(job, shown), submit_script(shown))
     for path, text in zip(paths, texts, strict=True):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     paths[2].chmod(0o755)
     return paths
 
@@ -199,7 +199,7 @@ def _directive(option: str) -> str:
 
 def _filled(template: str, **values: object) -> str:
     """Return a template of this package, each @NAME@ replaced by its value."""
-    text = (_TEMPLATES / template).read_text()
+    text = (_TEMPLATES / template).read_text(encoding="utf-8")
     return re.sub(r"@([A-Z]+)@", lambda found: str(values[found[1]]), text)
 
 

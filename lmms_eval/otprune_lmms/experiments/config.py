@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -14,6 +13,7 @@ from pydantic import (
 from otprune_lmms.benchmarks import GROUPS, benchmark
 from otprune_lmms.experiments.pruning_choices import ConfigSection, PruningChoices, as_tuple
 from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
+from otprune_lmms.yaml_files import YamlError, read_yaml
 
 TASKS = Path(__file__).parent.parent / "tasks"
 """The package's own task files."""
@@ -186,15 +186,15 @@ def load_experiment(path: Path) -> Experiment:
     """Return the experiment of a YAML file; its checkpoint and task folders must exist.
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key, an impossible value, a missing folder;
-            the message names file and key.
+        ConfigError: no such file, no YAML (`read_yaml`), an unknown key, an impossible value, a
+            missing folder; the message names file and key.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, got {type(content).__name__}")
     try:
@@ -229,15 +229,25 @@ def checkpoint(model: ModelChoice, folder: Path) -> str:
     return str((folder / named).resolve()) if named.startswith(".") else named
 
 
+_PROBLEMS = 10
+"""How many problems of a file are told at once."""
+
+
 def _explain(error: ValidationError) -> str:
     problems = []
     for one in error.errors():
         key = ".".join(str(part) for part in one["loc"] if "-" not in str(part)) or "experiment"
         message = one["msg"].removeprefix("Value error, ")
-        shown = "" if one["type"] in ("missing", "value_error") else f", got {one['input']!r}"
+        shown = "" if one["type"] in ("missing", "value_error") else f", got {_short(one['input'])}"
         if one["type"] == "extra_forbidden":
             renamed = _RENAMED.get(str(one["loc"][-1]))
             message = f"this key is called {renamed} now" if renamed else "unknown key"
             shown = ""
         problems.append(f"{key}: {message}{shown}")
-    return "; ".join(problems)
+    shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
+    return "; ".join([*shown, f"and {more} more"] if more > 0 else shown)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

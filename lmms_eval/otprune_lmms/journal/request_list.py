@@ -86,7 +86,7 @@ def read_request_lists(folder: Path) -> list[RequestList]:
     found = []
     for path in (folder / _FOLDER).glob("[0-9a-f]*.json"):
         try:
-            content, written = json.loads(path.read_text()), path.stat().st_mtime
+            content, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
             if content["format"] == FORMAT:
                 found.append(_request_list(content, min(written, time.time())))
         except (OSError, ValueError, KeyError, TypeError) as error:

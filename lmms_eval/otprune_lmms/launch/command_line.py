@@ -114,8 +114,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 def _configured_model(config: Path) -> str | None:
     """Return our model's id if one of a file's runs is ours."""
     try:
-        content = yaml.safe_load(config.read_text())
-    except (OSError, yaml.YAMLError):
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
         # lmms-eval reports this itself and ends with its own exit status.
         return None
     runs = content if isinstance(content, list) else [content]

@@ -53,7 +53,7 @@ class ScoreCache:
     def find(self, key: str) -> TaskScore | None:
         """Return the score of a key; None if there is none, or its file cannot be read."""
         try:
-            content = json.loads((self.folder / f"{key}.json").read_text())
+            content = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
             samples = tuple(Sample(**sample) for sample in content.pop("samples"))
             return TaskScore(**content, samples=samples)
         except (OSError, ValueError, TypeError, KeyError):

@@ -96,7 +96,7 @@ class SharedTokenizer:
             for number, text in enumerate(new):
                 (folder / f"{number}.in").write_bytes(text.encode())
                 pairs.append(f"{number}.in\t{number}.out\n")
-            (folder / "files").write_text("".join(pairs))
+            (folder / "files").write_text("".join(pairs), encoding="utf-8")
             done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
             made = [folder / f"{number}.out" for number in range(len(new))]
             if done.returncode or not all(file.exists() for file in made):

@@ -73,7 +73,7 @@ def _reset() -> bool:
 
 def _high_water() -> int:
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     for line in lines:

@@ -108,6 +108,6 @@ def analysis(diagnostics: Frame, samples: Frame, records: Frame, draws: int) -> 
 def _manifest(folder: Path) -> Mapping[str, Any]:
     path = folder / MANIFEST
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no manifest of a run: {error}") from error

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-import yaml
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting import published
@@ -20,6 +19,7 @@ from otprune_lmms.reporting.statistics.averages import headline_scores
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import Manifest
 from otprune_lmms.results.records import UNPRUNED, documents_of
+from otprune_lmms.yaml_files import read_yaml
 
 REFERENCES = Path(__file__).parent / "references.yaml"
 
@@ -174,11 +174,11 @@ class _ReferenceFile:
 def _file(path: Path) -> _ReferenceFile:
     """Return the content of a file of references; the head of ``references.yaml`` explains it."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         tolerances = {task: float(x) for task, x in content.get("tolerances", {}).items()}
         known = _ReferenceFile({}, tolerances, content.get("tolerance"))
         models = {model: _of_model(one, known) for model, one in content["models"].items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} holds no references: {error!r}") from error
     return _ReferenceFile(models, known.tolerances, known.usual)
 
