@@ -51,20 +51,24 @@ fi
 install() {
   .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt "$@"
 }
+# pip compiles on one core, and everything; this leaves out what is hardly ever imported.
+compile() { .venv/bin/python -m compileall -q -j 0 -x '/tests?/|/testing/|transformers/models/' .venv/lib || true; }
 # torch first and alone: with it in place nothing below can pull in another build of it.
-install torch
+install torch setuptools
+# While pip, on one core, finds and installs the rest.
+compile & compiling=$!
 targets=(-e ".[dev,transport]")
 for package in "${packages[@]}"; do
   if [ "$package" != . ]; then targets+=(-e "./$package[dev]"); fi
 done
-install "${targets[@]}"
+install --no-build-isolation "${targets[@]}"
 # Without its requirements, which pull in a torchvision that no CPU build of torch can load. Those that
 # are used are among the requirements of our packages.
 install --no-deps lmms_eval
 remove_broken_torchvision
 
-# On all cores, and without what is hardly ever imported: pip compiles on one, and everything.
-.venv/bin/python -m compileall -q -j 0 -x '/tests?/|/testing/|transformers/models/' .venv/lib || true
+wait "$compiling"
+compile
 
 # Written last: an interrupted run installs again.
 echo "$wanted" > "$stamp"

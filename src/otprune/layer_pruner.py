@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from otprune.method import Method
+from otprune.precision import without_autocast
 from otprune.schedule import Point, parse_schedule, solve
 from otprune.selector import Selector
 from otprune.signals import NO_SIGNALS, Signals
@@ -184,7 +185,7 @@ class LayerPruner(Method, ABC):
         Raises:
             ArithmeticError: the method did not return k distinct tokens.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), without_autocast():
             kept = self._prune(view, k)
         index = kept.index.clone()
         if len(index.unique()) != k or (k and int(index.max()) >= len(view.visual)):

@@ -15,6 +15,7 @@ from torch import Tensor
 from otprune.budget import resolve_budget
 from otprune.checks import check_tokens
 from otprune.method import Method
+from otprune.precision import without_autocast
 from otprune.signals import NO_SIGNALS, Signals
 from otprune.types import KeptIndices, PickOrder, VisualTokens
 
@@ -24,7 +25,8 @@ class Selector(Method, ABC):
 
     Every call is deterministic, records no gradient, never returns an index twice, and does not
     change the tokens. Indices are int64 on the tokens' device. Unless a method documents otherwise,
-    arithmetic is float32 for tokens of any dtype, and ties go to the lower index.
+    arithmetic is float32 for tokens of any dtype, also under `torch.autocast`, and ties go to the
+    lower index.
     """
 
     __slots__ = ()
@@ -118,7 +120,7 @@ class Selector(Method, ABC):
     ) -> list[Tensor]:
         if not tokens:
             return []
-        with torch.inference_mode():
+        with torch.inference_mode(), without_autocast():
             picks = self._rank_images(tokens, k, signals)
         for order, count in zip(picks, k, strict=True):
             if len(order.unique()) != count:

@@ -63,6 +63,19 @@ def test_k_distinct_tokens_stay_at_every_point_and_the_same_again(name, preset):
                 assert kept.scores.shape == (20,)
 
 
+@pytest.mark.parametrize(("name", "preset"), VARIANTS)
+def test_autocast_changes_no_choice(name, preset):
+    pruner = make_pruner(name, preset=preset)
+    for layer in inner_layers(pruner):
+        view, k = view_of(pruner, layer), max(counts_of(pruner, 20))
+        want = pruner.prune(view, k)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = pruner.prune(view, k)
+        assert torch.equal(want.index, found.index)
+        for a, b in ((want.merged, found.merged), (want.scores, found.scores)):
+            assert a is b is None or torch.equal(a, b)
+
+
 def check_merged(pruner: LayerPruner, view: LayerView, merged, k: int) -> None:
     appended = pruner.appended(len(view.visual) - k)
     assert (0 if merged is None else len(merged)) == appended

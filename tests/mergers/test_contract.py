@@ -81,6 +81,21 @@ def test_the_answer_is_the_same_again_and_leaves_what_it_was_given_alone(name, p
 
 
 @pytest.mark.parametrize(("name", "preset"), VARIANTS)
+def test_autocast_changes_no_mixture(name, preset):
+    pruner, tokens = make_pruner(name, preset=preset), drawn_tokens()
+    signals = signals_for(pruner, tokens, grid=(6, 6))
+    want = pruner.merge(tokens, 16, signals=signals)
+    vectors = None if want.weights is None else torch.randn(want.weights.shape[1], 8)
+    whole = None if vectors is None else mixed(want, vectors)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pruner.merge(tokens, 16, signals=signals)
+        again = None if vectors is None else mixed(found, vectors)
+    for a, b in ((want.places, found.places), (want.weights, found.weights), (whole, again)):
+        assert a is b is None or torch.equal(a, b)
+    assert want.tokens is found.tokens is None or torch.equal(want.tokens, found.tokens)
+
+
+@pytest.mark.parametrize(("name", "preset"), VARIANTS)
 def test_an_image_in_several_tiles_gives_new_tokens_too(name, preset):
     pruner, tokens = make_pruner(name, preset=preset), drawn_tokens(30)
     for k in (12, 15):

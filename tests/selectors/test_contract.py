@@ -207,6 +207,19 @@ def test_an_image_in_several_tiles_gives_k_distinct_positions(name):
         assert kept.tolist() == sorted(kept.tolist())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("name", "chosen"), VARIANTS)
+def test_autocast_changes_no_pick(name, chosen, dtype):
+    pruner = make_pruner(name, **chosen)
+    tokens = torch.randn(40, 24, generator=torch.Generator().manual_seed(5)).to(dtype)
+    want = rank(pruner, tokens, 16)
+    signals = signals_for(pruner, tokens)
+    for precision in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", precision):
+            assert torch.equal(pruner.rank(tokens, 16, signals), want)
+            assert (tokens.float() @ tokens.float().T).dtype == precision, "it goes on after that"
+
+
 @pytest.mark.parametrize("name", NEEDY)
 def test_every_signal_that_is_missing_is_named(name):
     pruner, tokens = make_pruner(name), torch.ones(9, 4)

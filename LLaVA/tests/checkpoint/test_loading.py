@@ -142,7 +142,10 @@ PARTS = [
 ]
 
 
-LIKE_OTHERS = ("model.layers.0", "model.layers.1", "model.layers.2", "model.norm")
+LIKE_OTHERS = (
+    *("model.layers.0", "model.layers.1", "model.layers.2", "model.layers.3"),
+    *("model.norm", "model.rotary_emb"),
+)
 
 
 @pytest.fixture(scope="module")

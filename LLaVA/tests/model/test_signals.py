@@ -113,6 +113,20 @@ def test_signals_are_what_transformers_modules_give(kind, layer):
         assert got["final_cls_attention"].sum(1).max() < 1
 
 
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_autocast_changes_no_signal_of_the_same_states(kind):
+    ours, _ = both(kind)
+    wanted = frozenset(OF_PATCHES | (OF_CLS if kind != "siglip_vision_model" else set()))
+    before, states = torch.randn(2, 3, 17 if ours.has_cls else 16, 32)
+    with torch.no_grad():
+        want = ours._signals(before, states, wanted)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = ours._signals(before, states, wanted)
+            ours.encode(pixels(), wanted)
+    for name, value in want.items():
+        assert torch.equal(value, found[name]), name
+
+
 def test_signals_alone_are_as_together():
     ours, _ = both("clip_vision_model")
     together = ours.encode(pixels(), TOWER_SIGNALS).signals

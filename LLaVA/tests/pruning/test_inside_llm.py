@@ -102,6 +102,17 @@ def test_selectors_see_the_hidden_states_at_the_layer_s_input(layer, method):
     assert trace.visual == [576]
 
 
+@pytest.mark.parametrize("method", ["otprune", "herding"])
+def test_under_autocast_a_selector_keeps_what_it_would_keep_of_these_states(method):
+    model, batch = model_of(), request(ROWS[:1])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        states = model(**batch, output_hidden_states=True).hidden_states[2]
+        trace = Trace()
+        model(**batch, pruning=make_pruning(method, k=30, layer=2), trace=trace)
+    want = make_pruner(method).select(states[0, 4 : 4 + 576], 30)
+    assert trace.kept[2][0].tolist() == want.tolist()
+
+
 def test_each_layer_caches_what_it_was_given():
     model = model_of()
     cache = DynamicCache(config=model.config)

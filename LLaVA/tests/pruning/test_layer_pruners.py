@@ -123,6 +123,16 @@ def test_every_prompt_is_what_plain_loops_make_of_it(setting):
         assert tokens[0].tolist() == want.greedy(4)
 
 
+@pytest.mark.parametrize("setting", EVERY)
+def test_it_runs_under_autocast_too(setting):
+    model, pruning = model_of(), EVERY[setting]
+    plain, _ = run(model, pruning)
+    with torch.autocast("cpu", torch.bfloat16):
+        trace, last = run(model, pruning)
+    assert trace.lengths == plain.lengths
+    assert last.isfinite().all()
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("setting", EVERY)
 def test_a_batch_is_its_rows_alone(setting, side):

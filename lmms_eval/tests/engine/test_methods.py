@@ -71,7 +71,17 @@ def test_what_is_planned_is_what_is_left(config, batched):
         assert answer.new_tokens > 0
 
 
-@pytest.mark.parametrize("config", [*CONFIGS, *BUDGETED], ids=lambda config: config.label)
+SHORT = ("otprune", "w2greedy", "mmtok", "visionzip", "tome", "fastv", "sparsevlm", "tops")
+"""Two methods of each kind or more; `LLaVA/tests` batches every one of them."""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(one, id=one.label, marks=[pytest.mark.long] * (one.method not in SHORT))
+        for one in (*CONFIGS, *BUDGETED)
+    ],
+)
 def test_the_other_requests_of_a_batch_change_no_answer(config, batched):
     alone = run([config], batch_size=1)
     for one in requests():

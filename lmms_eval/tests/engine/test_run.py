@@ -230,7 +230,7 @@ def test_an_aspect_ratio_that_a_task_asks_for_does_not_stay(monkeypatch):
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
-        (lambda: [Image.open(BytesIO(content()[:2000]))], "truncated"),
+        (lambda: [Image.open(BytesIO(content()[:2000]))], "runcated"),
         (lambda: [Image.open(BytesIO(b"nothing"))], "cannot identify image file"),
         (lambda: [picture("land.png"), "a path"], "image 1 must be a PIL image, got str"),
         (lambda: [picture("none.png")], "none.png"),

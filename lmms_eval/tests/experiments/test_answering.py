@@ -51,7 +51,9 @@ def expected(whole, source, tmp_path):
     return whole["records"]
 
 
-@pytest.mark.parametrize(("count", "by"), [(3, "documents"), (4, "configs")])
+@pytest.mark.parametrize(
+    ("count", "by"), [(3, "documents"), pytest.param(4, "configs", marks=pytest.mark.long)]
+)
 def test_shards_answer_everything_once_and_a_run_then_only_scores(
     count, by, source, whole, tmp_path
 ):

@@ -70,6 +70,7 @@ def test_two_processes_and_the_environment_answer_as_one_process_and_arguments(
         assert numbers[0] == numbers[1]
 
 
+@pytest.mark.long
 def test_accelerate_s_launcher_answers_alike(tasks, main, tmp_path):
     """The first command of the front page, as it is typed."""
     given = f"pretrained={TINY}"

@@ -49,7 +49,11 @@ def ours(**settings) -> PrunedModel:
     return model
 
 
-@pytest.mark.parametrize("checkpoint", [TINY, TINY_ANYRES], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "checkpoint",
+    [TINY, pytest.param(TINY_ANYRES, marks=pytest.mark.long)],
+    ids=lambda path: path.name,
+)
 def test_unpruned_answers_are_those_of_the_stock_wrapper(checkpoint):
     with warnings.catch_warnings():
         # The module switches warnings off for the whole process.

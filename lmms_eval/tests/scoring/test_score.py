@@ -20,7 +20,7 @@ from otprune_lmms.scoring import (
     load_tasks,
     shared_captions,
 )
-from otprune_lmms.scoring.captions import SharedTokenizer, one_line
+from otprune_lmms.scoring.captions import SharedMeteor, SharedTokenizer, one_line
 from otprune_lmms.scoring.tasks import task_manager
 from suites import make_suite, right, wrong
 
@@ -58,8 +58,17 @@ def tasks(suite):
 
 
 @pytest.fixture(scope="session")
-def tools():
+def meteor():
+    """METEOR, which takes ten seconds to start."""
+    one = SharedMeteor()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def tools(meteor):
     with shared_captions() as shared:
+        shared.meteor = meteor
         yield shared
 
 
@@ -115,12 +124,18 @@ def test_scores_are_those_of_lmms_eval_s_evaluator(task, tasks, tmp_path, monkey
 
 @needs_java
 @pytest.mark.filterwarnings("ignore")
-def test_shared_caption_tools_change_no_digit(tasks, tmp_path, monkeypatch):
+@pytest.mark.long
+@pytest.mark.parametrize("metrics", ["METEOR", "coco"])
+def test_shared_caption_tools_change_no_digit(tasks, tmp_path, monkeypatch, meteor, metrics):
     monkeypatch.chdir(tmp_path)
+    for metric in tasks["coco2017_cap_val"].aggregation():
+        if metrics not in metric:  # each starts METEOR, whether it is that or not
+            monkeypatch.setitem(tasks["coco2017_cap_val"]._aggregation_list, metric, len)
     answers = ["A red ball in the U.S.", "two cats' sofa, (old) ``couch''", "", "Birds… on a\nwire"]
     theirs = stock("coco2017_cap_val", tasks, answers)
     scorer = TaskScorer(tasks["coco2017_cap_val"], "coco2017_cap_val")
     with shared_captions() as tools:
+        tools.meteor = meteor
         scorer.prime(tools, [by_document(answers), by_document(right("coco2017_cap_val"))])
         before = tools.tokenizer.runs
         ours = scorer.score(by_document(answers))

@@ -16,6 +16,7 @@ from llava.checkpoint.files import CheckpointError, CheckpointFiles
 from llava.checkpoint.layouts import is_weight
 from llava.checkpoint.shards import Weights, read_weights
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from otprune.precision import without_autocast
 
 _PATCHES = "visual_projection.weight"
 _TEXTS = "text_projection.weight"
@@ -73,7 +74,7 @@ class ClipText:
         """
         limit = self._model.config.max_position_embeddings
         ids, mask = segments(self._tokenizer(question, verbose=False).input_ids, limit)
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast():
             output = self._model(ids.to(self._device), mask.long().to(self._device))
         return output.text_embeds
 
@@ -83,7 +84,7 @@ class ClipText:
         As in CLIP, the tower's last norm is applied, then the projection; CLIP itself does so for
         the CLS token only.
         """
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast():
             normed = tower.vision_tower.post_layernorm(hidden.to(tower.device, tower.dtype)).float()
             return normed @ self._projection.to(normed.device).T
 

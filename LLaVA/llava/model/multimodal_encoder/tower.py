@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from llava.images.processor import ImageProcessor
 from llava.model.devices import execution_device
+from otprune.precision import without_autocast
 
 TOWER_SIGNALS = frozenset(
     {
@@ -205,6 +206,7 @@ class VisionTower(nn.Module, ABC):
                     f"block {self.depth}"
                 )
 
+    @without_autocast()
     def _signals(self, before: Tensor, states: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
         """Return signals of the last block that ran and of the next one.
 
@@ -215,6 +217,8 @@ class VisionTower(nn.Module, ABC):
         """
         found: dict[str, Tensor] = {}
         blocks = self._blocks()
+        # Under autocast they may have another dtype than the blocks.
+        before, states = before.to(self.dtype), states.to(self.dtype)
         if wanted & _OF_BLOCK:
             keys, attention = self._attended(
                 blocks[self.depth - 1], before, self.config.num_attention_heads

@@ -292,7 +292,9 @@ def test_records_alone_give_the_figures_that_need_no_more(tmp_path, caplog):
     assert not before.exists()
 
 
-@pytest.mark.parametrize("form", ["png", "pdf", "svg"])
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=pytest.mark.long) for form in ("png", "pdf")] + ["svg"]
+)
 def test_equal_figures_are_equal_files(results, form):
     def drawn():
         with styled():

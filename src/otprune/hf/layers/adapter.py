@@ -83,7 +83,7 @@ class DecoderAdapter:
         """Return a layer's queries, rotated, from the input of its attention module."""
         attention = self.attention(layer)
         norm = getattr(attention, "q_norm", None)
-        return self._heads(attention.q_proj(normed), attention.head_dim, norm, angles)
+        return self._heads(_product(attention.q_proj, normed), attention.head_dim, norm, angles)
 
     def keys(
         self, layer: int, normed: Float[Tensor, "*b t d"], angles: Angles
@@ -91,7 +91,7 @@ class DecoderAdapter:
         """Return a layer's keys, rotated; g key-value heads, each shared by h / g query heads."""
         attention = self.attention(layer)
         norm = getattr(attention, "k_norm", None)
-        return self._heads(attention.k_proj(normed), attention.head_dim, norm, angles)
+        return self._heads(_product(attention.k_proj, normed), attention.head_dim, norm, angles)
 
     def attention_scores(
         self, layer: int, queries: Float[Tensor, "h r c"], keys: Float[Tensor, "g t c"]
@@ -146,3 +146,9 @@ class DecoderAdapter:
             heads = norm(heads)
         cos, sin = (one.unsqueeze(-3) for one in angles)
         return self.rotate(heads.transpose(-3, -2), cos, sin)
+
+
+def _product(linear: Any, vectors: Tensor) -> Tensor:
+    """Apply a projection; under `torch.autocast` its input may have another dtype than it has."""
+    dtype = linear.weight.dtype
+    return linear(vectors.to(dtype) if dtype.is_floating_point else vectors)
