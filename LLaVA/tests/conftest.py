@@ -1,15 +1,23 @@
 """Marks, and a quiet start."""
 
 import pytest
-import torch
-import transformers
 
-transformers.logging.disable_progress_bar()
-# Test processes run side by side, one for each core.
-torch.set_num_threads(1)
+
+def pytest_configure(config):
+    """Import what takes seconds, unless this process only hands tests to others."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import torch
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    # Test processes run side by side, one for each core.
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
+    import torch
+
     if torch.cuda.is_available():
         return
     for item in items:

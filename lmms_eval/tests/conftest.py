@@ -7,23 +7,29 @@ import sys
 import warnings
 
 import pytest
-import torch
-import transformers
 import yaml
 from loguru import logger as eval_logger
 
-from helpers import TINY
 
-transformers.logging.disable_progress_bar()
-torch.set_num_threads(1)
+def pytest_configure(config):
+    """Import what takes ten seconds, unless this process only hands tests to others."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import torch
+    import transformers
 
-with warnings.catch_warnings():
-    # lmms-eval switches warnings off and on while it is imported.
-    warnings.simplefilter("ignore")
-    from lmms_eval.tasks import TaskManager
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        # lmms-eval switches warnings off and on while it is imported.
+        warnings.simplefilter("ignore")
+        # F401: imported here only so that it is imported with the warnings off.
+        import lmms_eval.tasks  # noqa: F401
 
 
 def pytest_collection_modifyitems(items):
+    import torch
+
     if torch.cuda.is_available():
         return
     for item in items:
@@ -47,6 +53,8 @@ def _no_log_level_from_another_test():
 @pytest.fixture(scope="session", autouse=True)
 def _each_folder_of_tasks_is_indexed_once():
     """All of lmms-eval takes 4 to 8 s, and no test changes it."""
+    from lmms_eval.tasks import TaskManager
+
     index = TaskManager._get_task_and_group
     stock = functools.cache(
         lambda folder: index(TaskManager("ERROR", include_defaults=False), folder)
@@ -74,6 +82,8 @@ def suite(tmp_path_factory):
 @pytest.fixture
 def write(suite, tmp_path):
     """Write an experiment and return its file."""
+
+    from helpers import TINY
 
     def write(name="try", configs=CONFIGS, **changes):
         link = tmp_path / "tasks"

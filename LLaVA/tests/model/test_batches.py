@@ -148,7 +148,7 @@ def test_losses_of_a_batch_are_those_of_its_rows(setting, monkeypatch):
     [
         ("checkpoints/tiny-llava-v1.5", "compact"),
         ("checkpoints/tiny-llava-v1.5", "original"),
-        ("checkpoints/tiny-llava-v1.6", "compact"),
+        pytest.param("checkpoints/tiny-llava-v1.6", "compact", marks=pytest.mark.long),
         pytest.param("checkpoints/tiny-llava-v1.6", "original", marks=pytest.mark.long),
     ],
 )

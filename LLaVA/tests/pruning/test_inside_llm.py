@@ -43,7 +43,9 @@ AttentionMaskInterface.register("masked_2d", flash_attention_mask)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "masked_2d"])
-@pytest.mark.parametrize("positions", [None, "compact", "original"])
+@pytest.mark.parametrize(
+    "positions", [pytest.param(None, marks=pytest.mark.long), "compact", "original"]
+)
 @pytest.mark.parametrize("stages", STAGES)
 def test_dropping_is_masking(stages, positions, attention):
     model = model_of(attention)

@@ -123,7 +123,7 @@ def test_every_prompt_is_what_plain_loops_make_of_it(setting):
         assert tokens[0].tolist() == want.greedy(4)
 
 
-@pytest.mark.parametrize("setting", EVERY)
+@pytest.mark.parametrize("setting", [*list(SCHEDULED)[::3], *list(MERGING)[::2]])
 def test_it_runs_under_autocast_too(setting):
     model, pruning = model_of(), EVERY[setting]
     plain, _ = run(model, pruning)

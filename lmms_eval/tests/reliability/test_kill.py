@@ -59,7 +59,7 @@ def moments(draw: random.Random):
             yield {"torn": [draw.randrange(1, 6), draw.randrange(0, 1200)]}
 
 
-@pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [12, pytest.param(200, marks=pytest.mark.long)])
 def test_killed_at_any_moment(forks, whole, tmp_path, number):
     draw, kills, runs = random.Random(20260220 + number), 0, 0
     while kills < number:
