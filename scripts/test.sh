@@ -11,6 +11,7 @@ ruff format --check .
 lint-imports --no-cache
 # Beside the first tests, which leave parts of the cores idle.
 pyright --warnings & types=$!
+trap 'kill "$types" 2> /dev/null || true' EXIT
 for folder in . LLaVA lmms_eval; do
   if [ -d "$folder/tests" ]; then
     echo "tests in $folder" >&2
