@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import pickle
 
 import pytest
 
@@ -67,3 +69,46 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         make_pruner("otprune", preset="fork")
     with pytest.raises(ValueError, match="known: none"):
         make_pruner("uniform", preset="x")
+
+
+VERBS = {
+    Selector: ("select", "select_batch", "rank", "rank_batch"),
+    Merger: ("merge",),
+    LayerPruner: ("prune", "plan", "start", "observe", "appended"),
+}
+USES = {
+    Selector: r"is a selector and has no {}\(\): call select\(tokens, k\)",
+    Merger: r"is a merger and has no {}\(\): call merge\(tokens, k\)",
+    LayerPruner: r"is a layer pruner and has no {}\(\): .*make_pruning\(method\).*prune\(",
+}
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_method_called_like_one_of_another_kind_says_what_it_is_and_what_to_call(name):
+    method = make_pruner(name)
+    (own,) = (kind for kind in VERBS if isinstance(method, kind))
+    for kind, verbs in VERBS.items():
+        for verb in verbs:
+            assert hasattr(method, verb) == (kind is own), "protocols go by what there is"
+            if kind is not own:
+                with pytest.raises(
+                    AttributeError, match=f"{type(method).__name__} {USES[own]}".format(verb)
+                ):
+                    getattr(method, verb)
+    assert copy.deepcopy(pickle.loads(pickle.dumps(method))) == method
+    with pytest.raises(AttributeError, match="object has no attribute 'selct'"):
+        _ = method.selct
+
+
+class _Broken(Selector):
+    @property
+    def nested(self):
+        return self.missing
+
+    def _rank_image(self, tokens, k, signals):
+        return tokens.argsort()[:k]
+
+
+def test_what_goes_wrong_in_a_property_is_told_as_it_is():
+    with pytest.raises(AttributeError, match="'_Broken' object has no attribute 'missing'"):
+        _ = _Broken().nested

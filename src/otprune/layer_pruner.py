@@ -128,6 +128,11 @@ class LayerPruner(Method, ABC):
     """
 
     __slots__ = ()
+    _kind: ClassVar[str] = "layer pruner"
+    _use: ClassVar[str] = (
+        "it works inside the language model: give otprune.pruning.make_pruning(method) to a model "
+        "as its pruning, or call prune(view, k) with an otprune.LayerView"
+    )
     looks_back: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     positions: ClassVar[Literal["original", "compact"]] = "original"

@@ -51,6 +51,10 @@ class Merger(Method, ABC):
     """
 
     __slots__ = ()
+    _kind: ClassVar[str] = "merger"
+    _use: ClassVar[str] = (
+        "call merge(tokens, k), which returns new tokens as mixtures of the old ones"
+    )
     space: ClassVar[Literal["tokens", "features"]] = "tokens"
 
     def merge(

@@ -1,7 +1,14 @@
 """What selectors, mergers and layer pruners have in common."""
 
 from dataclasses import Field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+_VERBS = frozenset(
+    ("select", "select_batch", "rank", "rank_batch")  # of selectors
+    + ("merge",)  # of mergers
+    + ("prune", "plan", "start", "observe", "appended")  # of layer pruners
+)
+"""Functions that methods of one kind have and others have not."""
 
 
 class Method:
@@ -18,3 +25,24 @@ class Method:
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     needs: ClassVar[frozenset[str]] = frozenset()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    # What a method of this kind is called, and how it is used, for error messages.
+    _kind: ClassVar[str] = "method"
+    _use: ClassVar[str] = "it must be a Selector, Merger or LayerPruner"
+
+    # Hidden from type checkers, which would take any attribute for given.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what the method is where it is called like one of another kind.
+
+            Raises:
+                AttributeError: always, so that `hasattr` still tells the kinds apart.
+            """
+            if name not in _VERBS or hasattr(type(self), name):
+                # As without this function, and what a property itself raised.
+                return super().__getattribute__(name)
+            raise AttributeError(
+                f"{type(self).__name__} is a {self._kind} and has no {name}(): {self._use}",
+                name=name,
+                obj=self,
+            )

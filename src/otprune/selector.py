@@ -6,7 +6,7 @@ batch at once. Input checks, budgets, batches and the order of the result are im
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import ClassVar, SupportsIndex
 
 import torch
 from jaxtyping import Int64
@@ -30,6 +30,8 @@ class Selector(Method, ABC):
     """
 
     __slots__ = ()
+    _kind: ClassVar[str] = "selector"
+    _use: ClassVar[str] = "call select(tokens, k), or rank(tokens, k) for the order of its picks"
 
     @property
     def nested(self) -> bool:
