@@ -117,7 +117,8 @@ class Engine:
         Raises:
             DocumentError: without ``leave_out``: a document whose images cannot be read, or whose
                 context places another number of images.
-            RequestError: one request alone does not fit into memory; the message names it.
+            RequestError: one request alone does not fit into memory, or the model's logits about it
+                are not finite; the message names it.
             ValueError: a config that the model cannot carry out.
             JournalError: an answer could not be written.
         """
@@ -266,7 +267,7 @@ class Engine:
         visual = self._store.take(key for one in requests for key in keys_of(one))
         view = requests[0].prompt.image_view if requests else None
         pruning = self._rankings.bind(config.pruning, view)
-        respond = self.responder.bind(pruning, visual)
+        respond = self.responder.bind(pruning, visual, config.label)
         for start in range(0, len(requests), max(size, 1)):
             part = requests[start : start + size]
             begin = time.perf_counter()

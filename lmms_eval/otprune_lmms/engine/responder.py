@@ -1,5 +1,6 @@
 """Calls the model with prepared requests and visual tokens."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,26 @@ from otprune_lmms.engine.prepare import PreparedRequest, image_number
 from otprune_lmms.engine.requests import Answer, RequestError
 from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.models.generation import kept_counts
-from otprune_lmms.models.protocol import ModelInput, Prompt, VisionLanguageModel
+from otprune_lmms.models.protocol import (
+    Likelihood,
+    ModelInput,
+    Prompt,
+    VisionLanguageModel,
+    Written,
+)
+
+
+class _NotFiniteError(ValueError):
+    """The model's logits about one request are NaN or infinite, so its answer means nothing."""
+
+    def __init__(self, one: PreparedRequest) -> None:
+        super().__init__(
+            "the model's logits must be finite numbers, got NaN or infinity: its weights are "
+            "damaged, or its activations overflow in this dtype (float16 does before bfloat16 and "
+            "float32)"
+        )
+        self.one = one
+
 
 Respond = Callable[[Sequence[PreparedRequest]], list[Answer]]
 
@@ -33,21 +53,32 @@ class Responder:
         # Cached: a prompt is tokenised once for all configs.
         self._ids: Callable[[Prompt], Tensor] = lru_cache(maxsize=1024)(model.token_ids)
 
-    def bind(self, pruning: Pruning | None, visual: Mapping[ImageKey, ImageTokens]) -> Respond:
+    def bind(
+        self, pruning: Pruning | None, visual: Mapping[ImageKey, ImageTokens], setting: str
+    ) -> Respond:
         """Return a function that answers requests of one batch under one pruning.
+
+        The function raises `RequestError`, with document and setting, where logits are not finite
+        numbers or the model cannot answer.
 
         Args:
             pruning: what is pruned; None for nothing.
             visual: visual tokens of all the batch's images.
+            setting: label of the pruning config, for messages.
         """
 
         def respond(requests: Sequence[PreparedRequest]) -> list[Answer]:
             begin = time.perf_counter()
             inputs = [self.model_input(one, visual) for one in requests]
-            if self.timer is None:
-                answers = self._respond(requests, inputs, pruning, Trace())
-            else:
-                answers = self._timed(self.timer, requests, inputs, pruning)
+            try:
+                if self.timer is None:
+                    answers = self._respond(requests, inputs, pruning, Trace())
+                else:
+                    answers = self._timed(self.timer, requests, inputs, pruning)
+            except ValueError as error:
+                culprits = [error.one] if isinstance(error, _NotFiniteError) else requests
+                names = ", ".join(one.request.name for one in culprits)
+                raise RequestError(f"{names}, under {setting}: {error}") from error
             share = (time.perf_counter() - begin) / len(requests)
             return [replace(answer, seconds=share) for answer in answers]
 
@@ -97,11 +128,8 @@ class Responder:
     ) -> list[Answer]:
         first = requests[0]
         if first.request.kind == "loglikelihood":
-            try:
-                likelihoods = self.model.loglikelihood(inputs, pruning, trace)
-            except ValueError as error:
-                names = ", ".join(one.request.name for one in requests)
-                raise RequestError(f"{names}: {error}") from error
+            likelihoods = self.model.loglikelihood(inputs, pruning, trace)
+            _check_finite(requests, likelihoods)
             return [
                 Answer(None, one.loss, one.greedy, *counts, one.tokens)
                 for one, counts in zip(likelihoods, kept_counts(inputs, trace), strict=True)
@@ -113,7 +141,18 @@ class Responder:
             with torch.random.fork_rng(gpus):
                 torch.manual_seed(inputs[0].seed)
                 written = self.model.generate(inputs, pruning, first.generation, trace)
+        _check_finite(requests, written)
         return [
             Answer(text=one.text, kept=kept, candidates=candidates, new_tokens=one.tokens)
             for one, (kept, candidates) in zip(written, kept_counts(inputs, trace), strict=True)
         ]
+
+
+def _check_finite(
+    requests: Sequence[PreparedRequest], outputs: Sequence[Written | Likelihood]
+) -> None:
+    """Raise `_NotFiniteError` at the first output whose logits were not finite numbers."""
+    for request, output in zip(requests, outputs, strict=True):
+        loss = output.loss if isinstance(output, Likelihood) else 0.0
+        if not (output.finite and math.isfinite(loss)):
+            raise _NotFiniteError(request)

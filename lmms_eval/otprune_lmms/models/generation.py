@@ -1,11 +1,12 @@
-"""Shared by families that use transformers' `generate`: stop texts, padding, kept token counts."""
+"""For families that use transformers' `generate`: stop texts, padding, finite logits, counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria
+from transformers import LogitsProcessor, StoppingCriteria
 
 from otprune.pruning import Trace
 from otprune_lmms.models.protocol import ModelInput
@@ -34,6 +35,51 @@ class StopAt(StoppingCriteria):
         ends = self.tokenizer.batch_decode(output_ids[:, -self.last :], skip_special_tokens=True)
         done = [any(text in end for text in self.texts) for end in ends]
         return torch.tensor(done, device=output_ids.device)
+
+
+class FiniteLogits(LogitsProcessor):
+    """Notes in which steps of a call of `generate` the model's logits were finite numbers.
+
+    The logits are those that the model returns (`watching`); what generation settings suppress is
+    set to -inf only later. Nothing is synchronised until `rows` is called. As a logits processor it
+    replaces rows that are not finite by zeros, since drawing from them would end a GPU's context.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[Tensor] = []
+
+    @contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Look at the last logits [b v] of each forward call of ``model`` in this context."""
+
+        def see(module: Any, arguments: Any, output: Any) -> None:
+            self._steps.append(output.logits[:, -1].isfinite().all(dim=-1))
+
+        hook = model.register_forward_hook(see)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    # The base class declares its arguments as LongTensor and FloatTensor, which Tensor is not.
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        """Return scores [b v] with zeros in rows whose logits were not finite."""
+        finite = self._steps[-1].to(scores.device)
+        return torch.where(finite[:, None], scores, torch.zeros_like(scores))
+
+    def rows(self, tokens: Sequence[int]) -> list[bool]:
+        """Return for each answer whether the logits of all its steps were finite.
+
+        Args:
+            tokens: number of tokens of each answer. The step behind its last token counts too: a
+                token that follows from logits which are not finite may be taken for padding.
+        """
+        steps = torch.stack(self._steps).cpu()
+        beams = steps.shape[1] // len(tokens)
+        return [
+            bool(steps[: many + 1, row * beams : (row + 1) * beams].all())
+            for row, many in enumerate(tokens)
+        ]
 
 
 def cut(text: str, until: Sequence[str]) -> str:

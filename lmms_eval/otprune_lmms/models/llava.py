@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from llava.checkpoint.config import read_config
 from llava.checkpoint.files import CheckpointFiles
@@ -25,7 +25,14 @@ from otprune.hf.layers import decoder_shape
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.models.fingerprint import model_fingerprint
-from otprune_lmms.models.generation import StopAt, cut, padded, padding_id, written_tokens
+from otprune_lmms.models.generation import (
+    FiniteLogits,
+    StopAt,
+    cut,
+    padded,
+    padding_id,
+    written_tokens,
+)
 from otprune_lmms.models.protocol import (
     Generation,
     ImageView,
@@ -189,23 +196,29 @@ class Llava(VisionLanguageModel):
         criteria = StoppingCriteriaList()
         if generation.until:
             criteria.append(StopAt(generation.until, self.tokenizer))
-        output = self.model.generate(
-            **self._batch(inputs),
-            pruning=pruning,
-            trace=trace,
-            pad_token_id=padding_id(self.tokenizer),
-            stopping_criteria=criteria,
-            do_sample=generation.samples,
-            temperature=generation.temperature,
-            top_p=generation.top_p,
-            num_beams=generation.num_beams,
-            max_new_tokens=generation.max_new_tokens,
-            use_cache=self.use_cache,
-        ).cpu()
+        finite, padding = FiniteLogits(), padding_id(self.tokenizer)
+        # The largest of NaNs is taken without complaint; only drawing and beams need the zeros.
+        changes = [finite] if generation.samples or generation.num_beams > 1 else []
+        with finite.watching(self.model):
+            output = self.model.generate(
+                **self._batch(inputs),
+                pruning=pruning,
+                trace=trace,
+                pad_token_id=padding,
+                stopping_criteria=criteria,
+                logits_processor=LogitsProcessorList(changes),
+                do_sample=generation.samples,
+                temperature=generation.temperature,
+                top_p=generation.top_p,
+                num_beams=generation.num_beams,
+                max_new_tokens=generation.max_new_tokens,
+                use_cache=self.use_cache,
+            ).cpu()
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
+        tokens = [written_tokens(row, padding) for row in output]
         return [
-            Written(cut(text, generation.until), written_tokens(row, padding_id(self.tokenizer)))
-            for text, row in zip(texts, output, strict=True)
+            Written(cut(text, generation.until), number, usable)
+            for text, number, usable in zip(texts, tokens, finite.rows(tokens), strict=True)
         ]
 
     def loglikelihood(
@@ -245,7 +258,7 @@ class Llava(VisionLanguageModel):
         predicted = logits[:-1].float()
         loss = torch.nn.functional.cross_entropy(predicted, wanted)
         greedy = bool((predicted.argmax(dim=1) == wanted).all())
-        return Likelihood(float(loss), greedy, one.answer)
+        return Likelihood(float(loss), greedy, one.answer, bool(predicted.isfinite().all()))
 
     def prefill(self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace) -> int:
         """Run one prefill of a batch; return the bytes of its cache, padding included."""

@@ -136,10 +136,12 @@ class Written:
     Attributes:
         text: the answer, cut at the first stop text.
         tokens: number of generated tokens, the end of turn included.
+        finite: whether all logits of its steps were finite numbers.
     """
 
     text: str
     tokens: int
+    finite: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,13 @@ class Likelihood:
         loss: mean negative log-likelihood of its tokens, nats.
         greedy: whether each of its tokens is the most likely one.
         tokens: number of its tokens, the chat template's end of turn included.
+        finite: whether all logits at its tokens were finite numbers.
     """
 
     loss: float
     greedy: bool
     tokens: int
+    finite: bool = True
 
 
 @dataclass(frozen=True)

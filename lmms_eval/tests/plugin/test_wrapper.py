@@ -194,3 +194,15 @@ def test_an_editable_lmms_eval_is_refused(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     with pytest.raises(RuntimeError, match="must be installed from its wheel, found lmms_eval"):
         ours()
+
+
+@pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
+def test_a_model_whose_logits_are_not_finite_answers_nothing(kind):
+    model = ours()
+    with torch.no_grad():
+        next(model._engine.model.model.model.layers.parameters())[0, 0] = float("inf")
+    one = instances()[0]
+    second = "yes" if kind == "loglikelihood" else one.args[1]
+    asked = [Instance(kind, (one.args[0], second, *one.args[2:]), 0, one.metadata)]
+    with pytest.raises(RequestError, match="document 0 of .* under unpruned: .*finite"):
+        getattr(model, kind)(asked)

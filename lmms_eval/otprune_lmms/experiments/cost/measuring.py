@@ -207,7 +207,7 @@ class _Bench:
 
     def _answering(self, batch: Batch, config: PruningConfig, visual: Visual) -> dict[str, float]:
         """Return the seconds of answering a batch, and its decoding steps times their rows."""
-        respond = self.responder.bind(config.pruning, visual)
+        respond = self.responder.bind(config.pruning, visual, config.label)
         found: dict[str, float] = dict.fromkeys(("select", "prefill", "decode", "steps"), 0.0)
         for piece in pieces(batch, config):
             respond(piece)
@@ -247,7 +247,7 @@ class _Bench:
 
         def work() -> None:
             visual = self._visual(pixels, _signals(config))
-            respond = self.responder.bind(config.pruning, visual)
+            respond = self.responder.bind(config.pruning, visual, config.label)
             for piece in pieces(batch, config):
                 answers.extend(respond(piece))
 

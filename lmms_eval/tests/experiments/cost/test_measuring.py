@@ -135,9 +135,9 @@ def test_rounds_before_do_not_count_and_settings_take_turns(monkeypatch):
     order = []
     bind = Responder.bind
 
-    def noted(self, pruning, visual):
+    def noted(self, pruning, visual, setting):
         order.append(None if pruning is None else pruning.stages[0].k)
-        return bind(self, pruning, visual)
+        return bind(self, pruning, visual, setting)
 
     counting = Ticks()
     plain = lines(requests, configs, counting, repeats=1, warmup=0)
