@@ -180,6 +180,7 @@ def known_signals(tokens: torch.Tensor, tiles: torch.Tensor | None = None) -> di
         "encoder_keys": drawn("keys", n, 16),
         "features": drawn("features", n, 12) + drawn("mean feature", 12),
         "cls_features": drawn("cls", images, 12),
+        "padding": torch.arange(n) % 5 == 4,
         "final_cls_attention": drawn("final attention", n + 1).mul(2).softmax(0)[1:],
         "final_keys": drawn("final keys", n, 16),
         "clip_patches": drawn("patches", n, 2 * n),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from otprune.checks import check_count
@@ -17,10 +17,11 @@ TOKEN_AXIS = {
     "features": 0,
     "clip_patches": 0,
     "tiles": 0,
+    "padding": 0,
 }
 """Signals that have a value for each token, and the axis of the tokens."""
 
-ONE_AXIS = frozenset({"tiles", "final_cls_attention"})
+ONE_AXIS = frozenset({"tiles", "padding", "final_cls_attention"})
 """Those of them that have one number for each token; the others have two axes."""
 
 TEXT_SIGNALS = frozenset({"text_embeddings", "question", "embed_words", "clip_text"})
@@ -46,6 +47,8 @@ class Signals:
             selector draws by it, so that images differ and batches do not matter.
         tiles: number of the tile that a token comes from, -1 at newline tokens; None where the
             image is one tile.
+        padding: which tokens show nothing but the padding around the image. A model gives it
+            wherever it is known, whether a method needs it or not.
         cls_attention: attention of the CLS token to each visual token, per head, in the block of
             the vision encoder whose output the projector takes (the CLS token is in the softmax).
         encoder_keys: attention keys of that block for each visual token, heads concatenated.
@@ -66,6 +69,7 @@ class Signals:
     grid: tuple[int, int] | None = None
     image_id: int | None = None
     tiles: Int64[Tensor, " n"] | None = None
+    padding: Bool[Tensor, " n"] | None = None
     cls_attention: Float[Tensor, "h n"] | None = None
     encoder_keys: Float[Tensor, "n c"] | None = None
     final_cls_attention: Float[Tensor, " n"] | None = None

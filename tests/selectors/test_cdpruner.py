@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -215,6 +216,26 @@ def test_impossible_settings_and_signals_are_refused():
     wide = Signals(clip_patches=torch.ones(4, 3), clip_text=torch.ones(1, 2))
     with pytest.raises(ValueError, match="clip_text must have the 3 channels of clip_patches"):
         make_pruner("cdpruner").rank(tokens, 2, wide)
-    empty = Signals(clip_patches=torch.ones(4, 3), clip_text=torch.ones(0, 3))
-    with pytest.raises(ValueError, match="clip_text must be a matrix of at least one row"):
-        make_pruner("cdpruner").rank(tokens, 2, empty)
+    flat = Signals(clip_patches=torch.ones(4, 3), clip_text=torch.ones(3))
+    with pytest.raises(ValueError, match=r"clip_text must be a matrix, got shape \(3,\)"):
+        make_pruner("cdpruner").rank(tokens, 2, flat)
+
+
+@pytest.mark.parametrize("relevance", ["clip", "llm"])
+def test_a_question_without_text_leaves_a_plain_dpp_alone_and_in_a_batch(relevance):
+    g = torch.Generator().manual_seed(2)
+    tokens, patches = torch.randn(30, 8, generator=g), torch.randn(30, 5, generator=g)
+    asked = Signals(
+        clip_patches=patches,
+        clip_text=torch.randn(2, 5, generator=g),
+        text_embeddings=torch.randn(3, 8, generator=g),
+    )
+    silent = dataclasses.replace(
+        asked, clip_text=torch.ones(0, 5), text_embeddings=torch.ones(0, 8)
+    )
+    pruner = make_pruner("cdpruner", relevance=relevance)
+    plain = make_pruner("cdpruner", preset="plain").rank(tokens, 8).tolist()
+    assert pruner.rank(tokens, 8, silent).tolist() == plain
+    together = pruner.rank_batch([tokens] * 2, [8, 8], [asked, silent])
+    assert together[0].tolist() == pruner.rank(tokens, 8, asked).tolist() != plain
+    assert together[1].tolist() == plain

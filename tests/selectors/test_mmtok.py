@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -12,8 +13,8 @@ from otprune import Signals, make_pruner
 from otprune.selectors.mmtok import coverage_picks, coverage_words
 
 RUNS = [pytest.param(case, run, id=f"{case}-{run['id']}") for case, run in method_runs("mmtok")]
-UNPADDED = [one for one in RUNS if not one.values[1]["exclude_padding"]]
 TEXT = json.loads((METHODS / "mmtok__text_and_padding.json").read_text())
+WORDS = json.loads((METHODS / "mmtok__words.json").read_text())
 
 
 def mmtok(run):
@@ -22,6 +23,7 @@ def mmtok(run):
         text_temperature=run["tv_temperature"],
         vision_temperature=run["vv_temperature"],
         alpha=run["alpha"],
+        exclude_padding=run["exclude_padding"],
     )
 
 
@@ -38,11 +40,15 @@ def case_inputs(stored):
     )
 
 
-@pytest.mark.parametrize(("case", "run"), UNPADDED)
+@pytest.mark.parametrize(("case", "run"), RUNS)
 def test_picks_are_those_of_the_released_code_in_its_order(case, run):
     stored = method_case("mmtok", case)
     tokens, features, words = case_inputs(stored)
-    signals = known(features, words)
+    padding = torch.zeros(len(tokens), dtype=torch.bool)
+    if "padding_patches" in stored:
+        padding[torch.tensor(stored["padding_patches"])] = True
+        assert padding.any()
+    signals = dataclasses.replace(known(features, words), padding=padding)
     assert mmtok(run).rank(tokens, run["tokens"], signals).tolist() == list(
         stored[f"{run['id']}.picks"]
     )
@@ -51,15 +57,12 @@ def test_picks_are_those_of_the_released_code_in_its_order(case, run):
 
 
 @pytest.mark.parametrize(("case", "run"), RUNS)
-def test_values_are_those_of_the_released_code_with_padding_last_as_well(case, run):
+def test_values_are_those_of_the_released_code(case, run):
     stored = method_case("mmtok", case)
     tokens, features, words = case_inputs(stored)
     rows = mmtok(run).coverage(words, tokens, features)
-    padding = torch.tensor(stored["padding_patches"]) if run["exclude_padding"] else None
-    picks = coverage_picks(rows, run["tokens"], padding)
-    assert picks.tolist() == list(stored[f"{run['id']}.picks"])
     best, gains = torch.zeros(len(rows)), []
-    for j in picks:
+    for j in stored[f"{run['id']}.picks"]:
         gains.append((rows[:, j] - best).clamp(min=0).double().sum())
         best = torch.maximum(best, rows[:, j])
     np.testing.assert_allclose(torch.stack(gains), stored[f"{run['id']}.gains"], rtol=1e-4)
@@ -67,7 +70,9 @@ def test_values_are_those_of_the_released_code_with_padding_last_as_well(case, r
     np.testing.assert_allclose(largest, stored[f"{run['id']}.text_row_max"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("entry", TEXT["questions"], ids=lambda entry: entry["question"][:20])
+@pytest.mark.parametrize(
+    "entry", TEXT["questions"] + WORDS["questions"], ids=lambda entry: entry["question"][:20]
+)
 def test_words_are_those_of_the_released_code(entry):
     assert " ".join(coverage_words(entry["question"])) == entry["text"]
 
@@ -170,10 +175,41 @@ def test_presets_are_the_codes_temperatures():
     assert make_pruner("mmtok", preset="qwen").text_temperature == 0.01
 
 
-@pytest.mark.parametrize("question", ["", "  \n", "<image>\n"])
-def test_a_question_without_a_word_is_refused(question):
-    with pytest.raises(ValueError, match=r"signals.question must hold a word for MMTok to cover"):
-        make_pruner("mmtok").rank(torch.eye(4), 2, known(torch.eye(4), torch.eye(4), question))
+@pytest.mark.parametrize("question", ["", "  \n", "<image>\n", "?!", "\u200b"])
+def test_without_words_the_image_alone_is_covered_and_others_in_the_batch_keep_theirs(question):
+    g = torch.Generator().manual_seed(4)
+    tokens, features, words = (torch.randn(size, 6, generator=g) for size in (30, 30, 2))
+    silent = Signals(
+        features=features,
+        question=question,
+        embed_words=lambda asked: words[:0] if "".join(asked).strip("?!\u200b") == "" else words,
+    )
+    asked = known(features, words)
+    image = torch.softmax(torch.cosine_similarity(features[:, None], features[None], -1) / 0.2, 1)
+    alone = make_pruner("mmtok").rank(tokens, 9, silent)
+    assert alone.tolist() == coverage_picks(image, 9).tolist()
+    together = make_pruner("mmtok").rank_batch([tokens] * 3, [9] * 3, [asked, silent, asked])
+    assert together[1].tolist() == alone.tolist()
+    for i in (0, 2):
+        assert together[i].tolist() == make_pruner("mmtok").rank(tokens, 9, asked).tolist()
+    nothing = make_pruner("mmtok", alpha=0.0).rank(tokens, 30, silent)
+    assert nothing.tolist() == list(range(30)), "ties go to the lower position"
+
+
+def test_padding_is_picked_last_but_for_newlines_and_never_twice():
+    g = torch.Generator().manual_seed(5)
+    tokens, features, words = (torch.randn(size, 4, generator=g) for size in (9, 9, 2))
+    tiles = torch.tensor([0, 0, 0, 0, -1, 0, 0, 0, -1])
+    padding = torch.tensor([1, 0, 0, 1, 0, 1, 0, 1, 0]).bool()
+    signals = dataclasses.replace(known(features, words), tiles=tiles, padding=padding)
+    picks = make_pruner("mmtok").rank(tokens, 9, signals).tolist()
+    assert set(picks[:3]) == {1, 2, 6}
+    assert set(picks[3:7]) == {0, 3, 5, 7}
+    assert picks[7:] == [4, 8]
+    unknown = dataclasses.replace(signals, padding=None)
+    for preset in ("llava-1.6", "qwen"):
+        pruner = make_pruner("mmtok", preset=preset)
+        assert torch.equal(pruner.rank(tokens, 9, signals), pruner.rank(tokens, 9, unknown))
 
 
 def test_impossible_settings_and_signals_are_refused():
@@ -184,6 +220,8 @@ def test_impossible_settings_and_signals_are_refused():
     for alpha in (-0.1, float("inf"), True, "1"):
         with pytest.raises(ValueError, match="alpha must be a finite number >= 0"):
             make_pruner("mmtok", alpha=alpha)
+    with pytest.raises(ValueError, match="exclude_padding must be true or false, got 1"):
+        make_pruner("mmtok", exclude_padding=1)
     with pytest.raises(ValueError, match="MMTok needs .*embed_words, signals.features, signals.q"):
         make_pruner("mmtok").rank(torch.eye(4), 2)
     with pytest.raises(ValueError, match=r"embed_words must give vectors \[m 4\], .* got shape"):

@@ -15,7 +15,8 @@ from llava.images.reading import as_rgb
 Size = tuple[int, int]
 """Width and height, in PIL's order."""
 
-_PLAIN = (None, "square", "original")
+PLAIN = (None, "square", "original")
+"""Values of ``image_aspect_ratio`` under which nothing is padded."""
 
 
 def process_images(
@@ -33,7 +34,7 @@ def process_images(
         ImageError: an image without pixels; the message names its number.
     """
     ratio = getattr(model_cfg, "image_aspect_ratio", None)
-    if ratio not in (*_PLAIN, "pad", "anyres"):
+    if ratio not in (*PLAIN, "pad", "anyres"):
         raise ValueError(
             f"image_aspect_ratio must be pad, anyres, square or original, got {ratio!r}"
         )
@@ -101,15 +102,20 @@ def select_best_resolution(
 
 def resize_and_pad_image(image: Image.Image, target_resolution: Size) -> Image.Image:
     """Return the image as large as it fits, in the middle of a black canvas."""
-    width, height = image.size
     wide, high = target_resolution
-    if wide / width < high / height:
-        fitted = (wide, min(math.ceil(height * (wide / width)), high))
-    else:
-        fitted = (min(math.ceil(width * (high / height)), wide), high)
+    fitted = fitted_size(image.size, target_resolution)
     canvas = Image.new("RGB", (wide, high), (0, 0, 0))
     canvas.paste(image.resize(fitted), ((wide - fitted[0]) // 2, (high - fitted[1]) // 2))
     return canvas
+
+
+def fitted_size(size: Size, target_resolution: Size) -> Size:
+    """Return the size of an image that is as large as it fits."""
+    width, height = size
+    wide, high = target_resolution
+    if wide / width < high / height:
+        return wide, min(math.ceil(height * (wide / width)), high)
+    return min(math.ceil(width * (high / height)), wide), high
 
 
 def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:

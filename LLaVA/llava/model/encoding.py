@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from llava.images.layouts import Size
+from llava.images.padding import padding_patches
 from llava.model.devices import execution_device, fetched
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
 from llava.model.text import TextTools
@@ -58,9 +59,14 @@ def encode_visual(
     found, first = [], 0
     for i, group in enumerate(groups):
         last = first + len(group)
-        size = None if image_sizes is None else image_sizes[i]
+        size = None if image_sizes is None else (int(image_sizes[i][0]), int(image_sizes[i][1]))
         layout = _layout(model.config, tower, len(group), single, size)
-        one = gather_tokens(layout, projected[first:last], newline, output.tiles(first, last))
+        padding = padding_patches(
+            model.config, tower.image_processor, size, len(group), tower.config.patch_size
+        )
+        one = gather_tokens(
+            layout, projected[first:last], newline, output.tiles(first, last), padding
+        )
         if "encode_at" in signals:
             known = replace(one.signals, encode_at=_Resized(model, tiles[first]))
             one = replace(one, signals=known)
@@ -77,9 +83,7 @@ def _layout(
     if single:
         # Images of one tile each, given as one tensor, are not merged, whatever the merge type.
         return TokenLayout(torch.arange(per_tile), (side, side) if per_tile == side**2 else None)
-    pixels = tower.image_processor.side
-    whole = None if size is None else (int(size[0]), int(size[1]))
-    return token_layout(config, tiles, whole, side, pixels, per_tile)
+    return token_layout(config, tiles, size, side, tower.image_processor.side, per_tile)
 
 
 class _Resized:

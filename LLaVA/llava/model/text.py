@@ -68,10 +68,13 @@ class TextTools:
     def clip_text(self, question: str) -> Float[Tensor, "s p"]:
         """Return a question in the space that CLIP shares between images and texts.
 
+        One row for each of its 77-token segments; none for a question without text.
+
         Raises:
             ValueError: there is no text encoder.
         """
-        return self._loaded().text(question)
+        rows = self._loaded().text(question)
+        return rows if question.strip() else rows[:0]
 
     def clip_patches(self, tower: VisionTower, hidden: Float[Tensor, "*b c"]) -> Tensor:
         """Return patches [*b p] in that space, from the hidden states that the projector takes.

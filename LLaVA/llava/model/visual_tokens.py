@@ -105,11 +105,16 @@ def unpad_image(tensor: Tensor, original_size: Size) -> Tensor:
 
 
 def gather_tokens(
-    layout: TokenLayout, projected: Tensor, newline: Tensor | None, output: TowerOutput
+    layout: TokenLayout,
+    projected: Tensor,
+    newline: Tensor | None,
+    output: TowerOutput,
+    padding: Tensor | None = None,
 ) -> ImageTokens:
     """Return the tokens of one image from the features [t n d] of its tiles.
 
-    Rows are selected, nothing is computed. ``output`` holds the signals of the same tiles.
+    Rows are selected, nothing is computed. ``output`` holds the signals of the same tiles,
+    ``padding`` which of their patches are padding, [t p]; None if that is not known.
 
     Raises:
         ValueError: the layout has newline tokens but the model has no ``image_newline``.
@@ -133,6 +138,10 @@ def gather_tokens(
             known[name] = _padded_take(flat, layout.source, has_ends).T
         else:
             known[name] = _padded_take(value.flatten(0, 1), layout.source, has_ends)
+    if padding is not None:
+        # The CLS token, where it is among the features, is the first of its tile.
+        padding = torch.nn.functional.pad(padding, (projected.shape[1] - padding.shape[1], 0))
+        known["padding"] = _padded_take(padding.flatten(), layout.source, has_ends)
     if len(projected) > 1 or has_ends:
         known["tiles"] = layout.source.div(projected.shape[1], rounding_mode="floor")
     return ImageTokens(tokens, ends if has_ends else None, Signals(grid=layout.grid, **known))

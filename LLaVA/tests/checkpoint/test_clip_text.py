@@ -73,7 +73,7 @@ def ids_of(text: str) -> list[int]:
     return [START, *(VOCABULARY.index(piece) for piece in pieces), END]
 
 
-@pytest.mark.parametrize("text", ["cat", "a Dog", "dog cat dog", ""])
+@pytest.mark.parametrize("text", ["cat", "a Dog", "dog cat dog"])
 def test_a_short_question_is_what_clip_itself_says_of_it(whole, text):
     model, clip = whole
     with torch.no_grad():

@@ -265,6 +265,22 @@ def test_selectors_that_read_the_question_do_not_read_the_answer(name, layer):
         assert lists(got.kept) == lists(want.kept)
 
 
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("name", ["cdpruner", "mmtok"])
+def test_selectors_that_read_the_question_do_without_one_alone_and_in_a_batch(name, layer):
+    model, silent, asked = model_of(), PICTURES[2], PICTURES[0]
+    assert silent[-1] == IMAGE
+    settings = {"relevance": "llm"} if name == "cdpruner" else {}
+    pruning = make_pruning(name, k=9, layer=layer, **settings)
+    first, _ = run(model, pruning, rows=[silent])
+    together, _ = run(model, pruning, rows=[silent, asked])
+    assert lists(together.kept)[layer][0] == lists(first.kept)[layer][0]
+    assert len(together.kept[layer][1]) == 9
+    if name == "cdpruner":
+        plain, _ = run(model, make_pruning(name, k=9, layer=layer, preset="plain"), rows=[silent])
+        assert lists(plain.kept) == lists(first.kept)
+
+
 def test_an_answer_is_nothing_that_transitions_are_weighed_against():
     # In float32 the shares are so alike that the answer would rarely change what is kept.
     class Sums(type(SCHEDULED["transprune"].pruner)):

@@ -23,6 +23,8 @@ class DART(LayerPruner):
     tokens with the lowest cosine to it, both after the language model's final norm. The image's
     pivots and all tokens taken are kept, at their original positions.
 
+    Without text after the image there are only the image's pivots.
+
     The authors' code was not run. That the norm is L1, the counts 4 + 4, the final norm and the
     order of the pivots were read in ports and copies of it; whether the paper's experiments have
     all of this is uncertain (one port takes 5 + 3).

@@ -20,8 +20,9 @@ class FastV(LayerPruner):
     stored twice, random tokens for K = 0 (here layers start at 1).
 
     Ours: only the one row of attention is computed, which works with any attention implementation;
-    where a given answer follows the question, the row is that of the last token before it; a
-    schedule of several points prunes at each of them.
+    where a given answer follows the question, the row is that of the last token before it, and
+    where no text follows the image, that of the image's last token; a schedule of several points
+    prunes at each of them.
 
     Cost O(h t c) for h heads of c channels and t positions; ties go to the lower index.
 

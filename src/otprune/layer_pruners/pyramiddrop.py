@@ -20,7 +20,8 @@ class PyramidDrop(LayerPruner):
     Limits of the released code that do not hold here: no batches, no eager attention, only a
     prompt's first image is pruned, prompts are cut at 2048 positions.
 
-    Ours: where a given answer follows the question, the row is that of the last token before it.
+    Ours: where a given answer follows the question, the row is that of the last token before it;
+    where no text follows the image, that of the image's last token.
     With the default layers a model of 32 layers processes at least a quarter of the tokens on
     average; smaller budgets need other layers, of which the authors publish none.
 

@@ -34,7 +34,8 @@ class TransPrune(LayerPruner):
     pruned, prompts are cut at 2048 positions.
 
     Ours: the score is twice the weighted mean, which at ``weight`` 0.5 is the sum in the code; the
-    attention is computed for the question's rows alone.
+    attention is computed for the question's rows alone, or, where no text follows the image, for
+    the image's last token.
 
     Cost O(t d) for each layer observed, O(h q t c) a pruning for q question tokens and h heads of c
     channels; ties go to the lower index.

@@ -47,6 +47,8 @@ class CDPruner(Selector):
       further determinant is zero. The code then takes roots of negative numbers and keeps positions
       twice; here the remaining tokens follow by relevance. Relevance that is the same for all
       tokens (0/0 in the code) counts as 1.
+    - A question without text, that is without a row of ``clip_text`` or ``text_embeddings``, makes
+      no token more relevant than another: a plain DPP.
     - Newline tokens, which the code never has, come last.
 
     Cost O(n²d / 2 + nk²) for the tokens and the budget of a tile, memory O(n² + nk); above 4096
@@ -102,15 +104,17 @@ def scaled_relevance(raw: Float[Tensor, " n"], among: Tensor) -> Float[Tensor, "
 def _mean_cosine(
     tokens: Tensor | None, texts: Tensor | None, names: tuple[str, str]
 ) -> Float[Tensor, " n"]:
-    """Return each token's cosine to the texts, averaged over these."""
-    if tokens is None or texts is None or texts.ndim != 2 or len(texts) == 0:
+    """Return each token's cosine to the texts, averaged over these; 0 without texts."""
+    if tokens is None or texts is None or texts.ndim != 2:
         shape = None if texts is None else tuple(texts.shape)
-        raise ValueError(f"{names[1]} must be a matrix of at least one row, got shape {shape}")
+        raise ValueError(f"{names[1]} must be a matrix, got shape {shape}")
     if texts.shape[1] != tokens.shape[1]:
         raise ValueError(
             f"{names[1]} must have the {tokens.shape[1]} channels of {names[0]}, "
             f"got {texts.shape[1]}"
         )
+    if len(texts) == 0:
+        return torch.zeros_like(tokens[:, 0], dtype=torch.float32)
     mean = unit_rows(texts.float().to(tokens.device)).mean(0)
     return unit_rows(tokens.float()) @ mean
 

@@ -27,11 +27,13 @@ can could will would shall should may might must
 what which who whom whose when where why how
 i me my we us our you your he him his she her it its they them their
 and or but if so than then
+by for
 question answer
 """
 _STOP_WORDS = frozenset(_LISTED.split())
-"""Words that say nothing about a picture. Prepositions (in, of, on) and demonstratives (this,
-there) are not among them: where things are is part of a question."""
+"""Words that are not covered. The list is ours, as far as recorded results of the released code do
+not decide: these have "by" and "for" among the stop words, but neither "in" and "of" nor "this" and
+"there", so other prepositions, which tell where things are, are covered too."""
 
 _FORMAT_PROMPTS = (
     "Answer the question using a single word or phrase",
@@ -46,6 +48,8 @@ _FORMAT = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w+")
+
+_SHARED = {"vision_temperature": 0.2, "alpha": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,11 @@ class MMTok(Selector):
     form of the answer (see `coverage_words`); each is tokenised alone. The stop words are ours: the
     code's can be inferred from its results only in part.
 
-    - Padding: for LLaVA-1.5 the code also leaves out patches that show nothing but the padding
-      around the image. That is not done here, since no signal marks these patches.
+    - Padding: tokens that `Signals.padding` marks are rows to cover, but picked only when no others
+      are left; without that signal there are none. The code excludes them by default for models
+      named LLaVA-1.5 alone (presets "llava-1.6" and "qwen" include them), and where too few others
+      are left it returns tokens twice.
+    - A question without a word: P has no rows, and the picks cover the image alone. The code fails.
     - ``<image>`` is removed anywhere in the question; in the code only at the very start, elsewhere
       it becomes the word "image".
     - All tiles of an image are one set of tokens. Newline tokens are not covered and come last.
@@ -77,17 +84,20 @@ class MMTok(Selector):
         text_temperature: T_t, 0.02; the code has 0.01 for Qwen.
         vision_temperature: T_v.
         alpha: α, weight of the image's rows against those of the words.
+        exclude_padding: whether tokens that show padding only are picked after all others.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"question", "embed_words", "features"})
     presets: ClassVar = {
-        "llava": {"text_temperature": 0.02, "vision_temperature": 0.2, "alpha": 0.5},
-        "qwen": {"text_temperature": 0.01, "vision_temperature": 0.2, "alpha": 0.5},
+        "llava": {**_SHARED, "text_temperature": 0.02, "exclude_padding": True},
+        "llava-1.6": {**_SHARED, "text_temperature": 0.02, "exclude_padding": False},
+        "qwen": {**_SHARED, "text_temperature": 0.01, "exclude_padding": False},
     }
 
     text_temperature: float = 0.02
     vision_temperature: float = 0.2
     alpha: float = 0.5
+    exclude_padding: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -96,13 +106,17 @@ class MMTok(Selector):
         number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
         if not number or not 0 <= self.alpha < math.inf:
             raise ValueError(f"alpha must be a finite number >= 0, got {self.alpha!r}")
+        if not isinstance(self.exclude_padding, bool):
+            raise ValueError(f"exclude_padding must be true or false, got {self.exclude_padding!r}")
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         words = _word_embeddings(signals, tokens)
         among = patches(signals, len(tokens)).to(tokens.device)
         ends = row_ends(signals).to(tokens.device)
         rows = self.coverage(words, tokens[among], signals.given("features")[among])
-        picks = coverage_picks(rows, min(k, len(among)))
+        padding = signals.padding if self.exclude_padding else None
+        last = None if padding is None else padding.to(among.device)[among].nonzero()[:, 0]
+        picks = coverage_picks(rows, min(k, len(among)), last)
         return torch.cat([among[picks], ends])[:k]
 
     def coverage(
@@ -111,26 +125,26 @@ class MMTok(Selector):
         tokens: Float[Tensor, "n d"],
         features: Float[Tensor, "n c"],
     ) -> Float[Tensor, "rows n"]:
-        """Return [P; αQ], float32."""
+        """Return [P; αQ], float32; Q alone where there are no words."""
         n = len(tokens)
         units = unit_rows(features.float())
         text = unit_rows(words.float()) @ unit_rows(tokens.float()).T
         image = symmetric_product(units, units)
         return torch.cat(
             [
-                torch.softmax(text / self.text_temperature, 1) / len(words),
+                torch.softmax(text / self.text_temperature, 1) / max(len(words), 1),
                 torch.softmax(image / self.vision_temperature, 1) * (self.alpha / max(n, 1)),
             ]
         )
 
 
 def _word_embeddings(signals: Signals, tokens: Tensor) -> Float[Tensor, "m d"]:
-    question, embed = signals.question, signals.embed_words
-    words = [] if question is None else coverage_words(question.replace(_IMAGE, " "))
-    if not words or embed is None:
-        raise ValueError(f"signals.question must hold a word for MMTok to cover, got {question!r}")
-    vectors = embed(words)
-    if vectors.ndim != 2 or len(vectors) == 0 or vectors.shape[1] != tokens.shape[1]:
+    """Return the embeddings of the words to cover; of no row where the question has no word."""
+    words = coverage_words((signals.question or "").replace(_IMAGE, " "))
+    if not words or signals.embed_words is None:
+        return tokens.new_empty(0, tokens.shape[1])
+    vectors = signals.embed_words(words)
+    if vectors.ndim != 2 or vectors.shape[1] != tokens.shape[1]:
         raise ValueError(
             f"signals.embed_words must give vectors [m {tokens.shape[1]}], as long as the tokens, "
             f"got shape {tuple(vectors.shape)}"
