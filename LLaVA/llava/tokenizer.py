@@ -12,10 +12,13 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor
 from transformers import PreTrainedTokenizer
 
-from llava.checkpoint.files import CheckpointError
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.json_files import refuse_pointer
 
 _SPACE = "\u2581"
 """sentencepiece writes a space as this character."""
+
+_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 _SENTINEL = "\ue000"
 """A private-use character that is in no piece: text after it is encoded without a dummy prefix."""
@@ -30,6 +33,7 @@ class LlavaTokenizer(PreTrainedTokenizer):
     Args:
         model_file: the ``tokenizer.model``.
         model_max_length: an attribute for its users; nothing is cut here.
+        **kwargs: as `PreTrainedTokenizer`; ``added_tokens_decoder`` has tokens beside the pieces.
 
     Raises:
         CheckpointError: the file is missing, unreadable, or lacks ``<unk>``, ``<s>`` or ``</s>``.
@@ -42,10 +46,7 @@ class LlavaTokenizer(PreTrainedTokenizer):
         self.model_file = str(model_file)
         self._pieces = _read(Path(model_file))
         self._sentinel = self._pieces.encode(_SENTINEL, out_type=str)
-        names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-        for token in names.values():
-            if self._pieces.id_to_piece(self._pieces.piece_to_id(token)) != token:
-                raise CheckpointError(f"{model_file} has no piece {token}: not a LLaMA vocabulary")
+        names = _NAMES
         settings = {
             **names,
             "pad_token": "<unk>",
@@ -70,9 +71,7 @@ class LlavaTokenizer(PreTrainedTokenizer):
         """Return the pieces of a text; special tokens written in it are recognised."""
         pieces: list[str] = []
         at_start = True
-        for chunk in self.tokens_trie.split(text.replace(_SPACE, " ")):
-            if not chunk:
-                continue
+        for chunk in self._chunks(text):
             if chunk in self._added_tokens_encoder:
                 pieces.append(chunk)
             elif at_start:
@@ -83,6 +82,25 @@ class LlavaTokenizer(PreTrainedTokenizer):
                 ]
             at_start = False
         return pieces
+
+    def _chunks(self, text: str) -> list[str]:
+        """Return a text cut at added tokens, without the spaces that these take with them."""
+        chunks = [one for one in self.tokens_trie.split(text.replace(_SPACE, " ")) if one]
+        for place, chunk in enumerate(chunks):
+            number = self._added_tokens_encoder.get(chunk)
+            if number is None:
+                continue
+            token = self._added_tokens_decoder[number]
+            if token.lstrip and place > 0 and chunks[place - 1] not in self._added_tokens_encoder:
+                chunks[place - 1] = chunks[place - 1].rstrip()
+            last = place + 1 == len(chunks)
+            if token.rstrip and not last and chunks[place + 1] not in self._added_tokens_encoder:
+                chunks[place + 1] = chunks[place + 1].lstrip()
+        return [one for one in chunks if one]
+
+    def piece(self, number: int) -> str:
+        """Return the piece of an id in the model file."""
+        return self._pieces.id_to_piece(number)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Return the text of pieces; the dummy prefix is removed, bytes are joined."""
@@ -118,7 +136,16 @@ def _read(path: Path) -> SentencePieceProcessor:
         raise CheckpointError(
             f"{path} does not exist: a LLaVA checkpoint needs its tokenizer.model"
         )
+    refuse_pointer(path)
     try:
-        return SentencePieceProcessor(model_file=str(path))
-    except (RuntimeError, OSError) as error:
+        model = SentencePieceProcessor(model_file=str(path))
+        pieces = [model.id_to_piece(number) for number in range(model.get_piece_size())]
+        model.encode(_SENTINEL, out_type=str)
+    except (RuntimeError, OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path} is no readable sentencepiece model: {error}") from None
+    if len(set(pieces)) < len(pieces):
+        raise CheckpointError(f"{path} is no readable sentencepiece model: it has a piece twice")
+    for token in _NAMES.values():
+        if token not in pieces:
+            raise CheckpointError(f"{path} has no piece {token}: not a LLaMA vocabulary")
+    return model

@@ -1,19 +1,15 @@
 """All weights of a model, from a checkpoint, its base model and its vision tower."""
 
 import logging
-import re
-from typing import Any
-
-from torch import Tensor
 
 from llava.checkpoint.config import CheckpointConfig
-from llava.checkpoint.files import CheckpointError, CheckpointFiles
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointFiles
 from llava.checkpoint.layouts import from_hf, from_original, from_tower, is_tower, is_weight
-from llava.checkpoint.shards import SOURCES, Weights, read_bin, read_safetensors, read_weights
+from llava.checkpoint.lora import ADAPTER, merged
+from llava.checkpoint.shards import SOURCES, Weights, read_bin, read_weights
 
 logger = logging.getLogger(__name__)
-
-_LORA = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.(?:default\.)?weight$")
 
 
 def assemble(
@@ -68,7 +64,7 @@ def refuse_parts(files: CheckpointFiles) -> None:
     """
     if files.folder is None:
         return
-    if files.find("adapter_config.json"):
+    if files.find(ADAPTER):
         raise CheckpointError(f"{files.name} is a LoRA adapter: give its base as model_base")
     if files.find("mm_projector.bin") and not any(map(files.find, SOURCES)):
         raise CheckpointError(f"{files.name} is a projector: give its base as model_base")
@@ -76,48 +72,16 @@ def refuse_parts(files: CheckpointFiles) -> None:
 
 def _on_top(files: CheckpointFiles, weights: Weights) -> Weights:
     """Return the weights of a base that a projector or an adapter changes."""
-    settings = files.json("adapter_config.json")
-    if settings is None:
+    if files.find(ADAPTER) is None:
         path = files.need("mm_projector.bin")
         return {_plain(name): tensor for name, tensor in read_bin(path).items()}
     changed = from_original(
         {_plain(n): t for n, t in read_bin(files.need("non_lora_trainables.bin")).items()}
     )
-    return changed | _merged(files, settings, weights)
+    return changed | merged(files, weights)
 
 
 def _plain(name: str) -> str:
     """Return a name without the prefix ``base_model.model.`` of training wrappers."""
     name = name.removeprefix("base_model.")
     return name.removeprefix("model.") if name.startswith("model.model.") else name
-
-
-def _merged(files: CheckpointFiles, settings: dict[str, Any], weights: Weights) -> Weights:
-    """Return W + (alpha / r) B A for every matrix of an adapter (LoRA, arXiv 2106.09685, sec. 4.1).
-
-    Computed in float32 and returned in the dtype of W.
-    """
-    if settings.get("peft_type", "LORA") != "LORA" or settings.get("use_dora"):
-        raise CheckpointError(f"adapter_config.json of {files.name} is of a kind other than LoRA")
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise CheckpointError(f"adapter_config.json of {files.name} has no r and lora_alpha")
-    scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
-    factors: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in _adapter(files).items():
-        match = _LORA.match(name)
-        if match is None:
-            raise CheckpointError(f"the adapter {files.name} holds {name}, which is no LoRA factor")
-        factors.setdefault(match[1] + ".weight", {})[match[2]] = tensor.float()
-    merged = {}
-    for name, pair in factors.items():
-        if name not in weights or set(pair) != {"A", "B"}:
-            raise CheckpointError(f"{files.name} lacks a factor or the base of {name}")
-        delta = pair["B"] @ pair["A"] * scale
-        merged[name] = (weights[name].float() + delta).to(weights[name].dtype)
-    return merged
-
-
-def _adapter(files: CheckpointFiles) -> Weights:
-    path = files.find("adapter_model.safetensors")
-    return read_bin(files.need("adapter_model.bin")) if path is None else read_safetensors(path)

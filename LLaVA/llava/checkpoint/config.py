@@ -9,28 +9,27 @@ from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
 
-from llava.checkpoint.files import CheckpointError, CheckpointFiles
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.families import other_family
+from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.hf_config import hf_fields, is_hf
+from llava.checkpoint.schema import (
+    ModelSettings,
+    ProcessorSettings,
+    TowerSettings,
+    checked,
+)
 from llava.configuration import KNOWN_TOWERS, TOWER_TYPES, LlavaConfig
 
 Layout = Literal["original", "hf"]
 
 _ORIGINAL_TYPES = ("llava", "llava_llama")
-_HF_TYPES = {"llava": ("pad", "flat"), "llava_next": ("anyres", "spatial_unpad")}
-"""Model types of transformers' layout, with the original's image_aspect_ratio and merge type."""
 
-_HF_FEATURES = {"default": "patch", "full": "cls_patch"}
-"""transformers' names of the features that are selected from the tower, and the original's."""
-
-_NOT_SETTINGS = (
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "dtype",
-    "max_length",
-    "model_type",
-    "quantization_config",
-    "torch_dtype",
-    "transformers_version",
+_NOT_SETTINGS = frozenset(
+    {
+        *("architectures", "auto_map", "dtype", "id2label", "label2id", "max_length"),
+        *("model_type", "quantization_config", "torch_dtype", "transformers_version"),
+    }
 )
 """Fields of stored configurations that are about origin, generation or loading, not the model."""
 
@@ -65,108 +64,49 @@ def read_config(files: CheckpointFiles) -> CheckpointConfig:
     """Return the configuration of a checkpoint.
 
     Raises:
-        CheckpointError: no ``config.json``; not of a LLaVA on Llama; the vision tower's
-            configuration cannot be found.
+        CheckpointError: no ``config.json``; not of a LLaVA on Llama; a value beyond its bounds; the
+            vision tower's configuration cannot be found.
     """
     raw = files.json("config.json")
     if raw is None:
         files.need("config.json")
         raise CheckpointError(f"config.json of {files.name} cannot be read")
-    if "text_config" in raw:
-        return _hf(files, raw)
+    if is_hf(raw):
+        fields = hf_fields(files, raw)
+        return CheckpointConfig(_model(files, fields), "hf", None, True)
+    if raw.get("model_type") not in _ORIGINAL_TYPES or "text_config" in raw:
+        raise other_family(files, raw)
     return _original(files, raw)
 
 
 def _original(files: CheckpointFiles, raw: dict[str, Any]) -> CheckpointConfig:
-    kind = raw.get("model_type")
-    if "mm_vision_tower" not in raw and "mm_vision_config" not in raw:
+    own_tower = raw.get("mm_vision_config") is not None
+    if raw.get("mm_vision_tower") is None and not own_tower:
         raise CheckpointError(
-            f"config.json of {files.name} names no mm_vision_tower: no LLaVA checkpoint"
+            f"config.json of {files.name}: mm_vision_tower must name the folder or repository of "
+            f"a vision tower, got {'null' if 'mm_vision_tower' in raw else 'no such key'}"
         )
-    if kind not in _ORIGINAL_TYPES:
-        raise CheckpointError(
-            f"config.json of {files.name} is of model_type {kind!r}; "
-            f"only {' and '.join(_ORIGINAL_TYPES)} (LLaVA on Llama) are read"
-        )
-    missing = [name for name in _REQUIRED if name not in raw]
+    missing = [name for name in _REQUIRED if raw.get(name) is None]
     if missing:
         raise CheckpointError(f"config.json of {files.name} lacks {', '.join(missing)}")
-    fields = {key: value for key, value in raw.items() if key not in _NOT_SETTINGS}
-    inside = bool(raw.get("unfreeze_mm_vision_tower")) or "mm_vision_config" in raw
+    fields = dict(raw)
+    settings = checked(ModelSettings, fields, f"config.json of {files.name}")
+    inside = settings.unfreeze_mm_vision_tower or own_tower
     tower = None
-    if raw.get("mm_vision_config") is None:
-        name = str(raw["mm_vision_tower"])
+    if not own_tower:
+        name = str(settings.mm_vision_tower)
         tower = files.related(name)
         if not (inside and name in KNOWN_TOWERS):
             fields["mm_vision_config"] = _tower_config(tower, files)
             fields["mm_image_processor"] = tower.json("preprocessor_config.json")
-    return CheckpointConfig(_model(files, fields), "original", tower, inside)
-
-
-def _hf(files: CheckpointFiles, raw: dict[str, Any]) -> CheckpointConfig:
-    kind = raw.get("model_type")
-    text, vision = raw["text_config"], raw.get("vision_config")
-    if kind not in _HF_TYPES or not isinstance(text, Mapping) or not isinstance(vision, Mapping):
-        raise CheckpointError(
-            f"config.json of {files.name} is of model_type {kind!r}; of transformers' own layouts "
-            f"{' and '.join(_HF_TYPES)} are read"
-        )
-    _check_hf(files, raw, text)
-    ratio, merge = _HF_TYPES[str(kind)]
-    fields = {key: value for key, value in text.items() if key not in _NOT_SETTINGS}
-    fields |= {
-        "image_aspect_ratio": ratio,
-        "mm_patch_merge_type": merge,
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_hidden_size": vision["hidden_size"],
-        "mm_vision_tower": f"{files.name} (inside)",
-        "mm_vision_config": {"model_type": "clip_vision_model", **vision},
-        "mm_vision_select_feature": _HF_FEATURES[
-            raw.get("vision_feature_select_strategy", "default")
-        ],
-        "mm_vision_select_layer": raw.get("vision_feature_layer", -2),
-        "mm_use_im_patch_token": False,
-        "mm_use_im_start_end": False,
-        "unfreeze_mm_vision_tower": True,
-    }
-    if kind == "llava_next":
-        fields["image_grid_pinpoints"] = _pinpoints(raw["image_grid_pinpoints"])
-    return CheckpointConfig(_model(files, fields), "hf", None, True)
-
-
-def _check_hf(files: CheckpointFiles, raw: dict[str, Any], text: Mapping[str, Any]) -> None:
-    if text.get("model_type", "llama") != "llama":
-        raise CheckpointError(
-            f"config.json of {files.name} has a language model of type {text['model_type']!r}; "
-            "only llama is read"
-        )
-    expected = {"projector_hidden_act": "gelu", "multimodal_projector_bias": True}
-    for name, value in expected.items():
-        if raw.get(name, value) != value:
-            raise CheckpointError(
-                f"config.json of {files.name}: {name} must be {value!r}, got {raw[name]!r}"
-            )
-    select = raw.get("vision_feature_select_strategy", "default")
-    layer = raw.get("vision_feature_layer", -2)
-    if select not in _HF_FEATURES or not isinstance(layer, int):
-        raise CheckpointError(
-            f"config.json of {files.name}: vision features of layer {layer!r} by strategy "
-            f"{select!r} are not known"
-        )
-
-
-def _pinpoints(heights_first: list[list[int]]) -> list[list[int]]:
-    """Return resolutions as (width, height), the original's order; transformers has height first.
-
-    A list with both orders of every resolution is returned as it is: it is the original's, whose
-    order decides ties.
-    """
-    widths_first = [[width, height] for height, width in heights_first]
-    return heights_first if sorted(widths_first) == sorted(heights_first) else widths_first
+    return CheckpointConfig(_model(files, fields, tower), "original", tower, inside)
 
 
 def _tower_config(tower: CheckpointFiles, files: CheckpointFiles) -> dict[str, Any]:
-    raw = tower.json("config.json")
+    try:
+        raw = tower.json("config.json")
+    except CheckpointError as error:
+        raise CheckpointError(f"mm_vision_tower in config.json of {files.name}: {error}") from None
     if raw is None and tower.name in KNOWN_TOWERS:
         raw = KNOWN_TOWERS[tower.name]
     if raw is None:
@@ -174,17 +114,50 @@ def _tower_config(tower: CheckpointFiles, files: CheckpointFiles) -> dict[str, A
             f"the vision tower {tower.name} that {files.name} names is neither a folder with a "
             "config.json, nor cached, nor available from the hub"
         )
-    if raw.get("model_type") not in TOWER_TYPES:
-        raise CheckpointError(
-            f"the vision tower {tower.name} is of type {raw.get('model_type')!r}; "
-            f"known: {', '.join(TOWER_TYPES)}"
-        )
     return raw
 
 
-def _model(files: CheckpointFiles, fields: dict[str, Any]) -> LlavaConfig:
+def _model(
+    files: CheckpointFiles, fields: Mapping[str, Any], tower: CheckpointFiles | None = None
+) -> LlavaConfig:
+    """Return the configuration of checked fields; ``tower`` is where the tower's come from."""
+    where = f"config.json of {files.name}"
+    checked(ModelSettings, fields, where)
+    if tower is None:
+        vision_in, pixels_in = f"{where}: mm_vision_config", f"{where}: mm_image_processor"
+    else:
+        vision_in = f"config.json of the vision tower {tower.name}"
+        pixels_in = f"preprocessor_config.json of the vision tower {tower.name}"
+    if fields.get("mm_vision_config") is not None:
+        _check_tower(fields["mm_vision_config"], vision_in)
+    if fields.get("mm_image_processor") is not None:
+        checked(ProcessorSettings, fields["mm_image_processor"], pixels_in)
     try:
-        return LlavaConfig(**{key: value for key, value in fields.items() if value is not None})
-    except (TypeError, ValueError, StrictDataclassError) as error:
+        return LlavaConfig(**{key: value for key, value in fields.items() if _kept(key, value)})
+    except (TypeError, ValueError, LookupError, AttributeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"config.json of {files.name} is not usable: {reason}") from None
+        raise CheckpointError(f"{where} is not usable: {reason}") from None
+
+
+def _check_tower(raw: Mapping[str, Any], where: str) -> None:
+    if raw.get("model_type") not in TOWER_TYPES:
+        raise CheckpointError(
+            f"{where}: the vision tower is of type {raw.get('model_type')!r:.80}; "
+            f"known: {', '.join(TOWER_TYPES)}"
+        )
+    # CLIP and SigLIP repositories describe both encoders.
+    nested = raw.get("vision_config")
+    checked(TowerSettings, nested if isinstance(nested, Mapping) else raw, where)
+
+
+def _kept(key: str, value: object) -> bool:
+    """Return whether a stored field becomes an attribute of the model's configuration.
+
+    Of fields that are not read, plain values are kept, so that they are written again; not names of
+    the configuration's own methods, nor what is private to it.
+    """
+    if value is None or key in _NOT_SETTINGS:
+        return False
+    if key in ModelSettings.model_fields:
+        return True
+    return not (key.startswith("_") or hasattr(LlavaConfig, key) or isinstance(value, dict | list))

@@ -1,7 +1,5 @@
 """Files of a checkpoint: in a folder, or in a hub repository and its cache."""
 
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-logger = logging.getLogger(__name__)
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.json_files import read_object
 
-
-class CheckpointError(ValueError):
-    """A checkpoint is incomplete, damaged or of another kind; the message names the file."""
+__all__ = ["CheckpointError", "CheckpointFiles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,7 @@ class CheckpointFiles:
     @property
     def folder(self) -> Path | None:
         """The folder, if this is one."""
-        path = Path(self.name).expanduser()
-        return path if path.is_dir() else None
+        return _folder(self.name)
 
     def find(self, file: str) -> Path | None:
         """Return the path of a file, downloaded if needed; None if the checkpoint does not have it.
@@ -82,18 +78,12 @@ class CheckpointFiles:
         """Return the content of a JSON file; None if the checkpoint does not have it.
 
         Raises:
-            CheckpointError: it is no JSON object.
+            CheckpointError: it is no JSON object; see `read_object`.
         """
         path = self.find(file)
         if path is None:
             return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is no JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}")
-        return content
+        return read_object(path)
 
     def related(self, name: str) -> "CheckpointFiles":
         """Return the files of another checkpoint that this one's configuration names.
@@ -101,11 +91,10 @@ class CheckpointFiles:
         ``name`` is an existing path, or one relative to this folder, or else a hub id. A name that
         starts with a dot is first looked for relative to this folder.
         """
-        beside = None if self.folder is None else self.folder / name
-        places = [Path(name).expanduser(), beside]
+        places = [name] if self.folder is None else [name, str(self.folder / name)]
         if name.startswith("."):
             places.reverse()
-        found = next((place for place in places if place is not None and place.is_dir()), name)
+        found = next((place for place in map(_folder, places) if place is not None), name)
         return CheckpointFiles(str(found), None, self.cache_dir, self.local_files_only)
 
     def _fetch(self, file: str, local_files_only: bool) -> str:
@@ -133,3 +122,12 @@ class CheckpointFiles:
             if isinstance(error, EntryNotFoundError):
                 raise
             raise CheckpointError(f"{file} of {self.name} cannot be fetched: {error}") from None
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):
+        # Too long, an unknown user's home, a zero byte: no folder's name.
+        return None

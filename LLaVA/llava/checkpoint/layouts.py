@@ -10,11 +10,14 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from llava.checkpoint.files import CheckpointError
+from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.shards import Weights
 
 TOWER = "model.vision_tower.vision_tower."
 """Prefix of the vision tower's weights in the original layout and in this package."""
+
+_LAYER = re.compile(r"^(model\.layers\.)(\d{1,9})\.")
+_BLOCK = re.compile(rf"^({re.escape(TOWER)}encoder\.layers?\.)(\d{{1,9}})\.")
 
 _NO_WEIGHTS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|masked_bias)$")
 """Buffers in old checkpoints; they follow from the configuration."""
@@ -76,7 +79,8 @@ def check_complete(weights: Weights, shapes: dict[str, tuple[int, ...]], source:
     """Check that the weights are exactly those of the model, with their shapes.
 
     Raises:
-        CheckpointError: names missing, unknown or of another shape; the message lists some.
+        CheckpointError: names missing, unknown or of another shape, or no floating-point numbers;
+            the message lists some.
     """
     missing = [name for name in shapes if name not in weights]
     if missing:
@@ -89,6 +93,41 @@ def check_complete(weights: Weights, shapes: dict[str, tuple[int, ...]], source:
             raise CheckpointError(
                 f"{source} holds {name} of shape {tuple(weights[name].shape)}, "
                 f"its config.json means {shape}"
+            )
+        if not weights[name].is_floating_point():
+            raise CheckpointError(
+                f"{source} holds {name} of {weights[name].dtype}, weights are floating-point"
+            )
+
+
+def check_layers(weights: Weights, layers: int, tower_layers: int, source: str) -> None:
+    """Check the numbers of layers against the weights, which costs nothing before a model is built.
+
+    Args:
+        weights: under the names of this package.
+        layers: decoder layers by the configuration.
+        tower_layers: blocks of the vision tower by its configuration.
+        source: name of the checkpoint.
+
+    Raises:
+        CheckpointError: the weights have more or fewer layers.
+    """
+    for pattern, key, wanted in (
+        (_LAYER, "num_hidden_layers", layers),
+        (_BLOCK, "num_hidden_layers of the vision tower", tower_layers),
+    ):
+        found = {int(match[2]): match[1] for name in weights if (match := pattern.match(name))}
+        for number in range(len(found) + 1):
+            if number < wanted and number not in found:
+                prefix = next(iter(found.values()), "layer ")
+                raise CheckpointError(
+                    f"{source} lacks {prefix}{number}: {key} in config.json says {wanted}"
+                )
+        beyond = sorted(number for number in found if number >= wanted)
+        if beyond:
+            raise CheckpointError(
+                f"{source} holds {found[beyond[0]]}{beyond[0]}, which the model does not have: "
+                f"{key} in config.json says {wanted}"
             )
 
 

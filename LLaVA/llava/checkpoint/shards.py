@@ -1,7 +1,10 @@
 """Read weights: safetensors or ``.bin``, one file or many with an index."""
 
 import pickle
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from llava.checkpoint.files import CheckpointError, CheckpointFiles
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.headers import check_header
+from llava.checkpoint.json_files import refuse_pointer
 
 SOURCES = (
     "model.safetensors.index.json",
@@ -20,6 +26,15 @@ SOURCES = (
 """Files that hold weights or name their shards, in order of preference."""
 
 Weights = dict[str, Tensor]
+
+_PLAIN_NAME = re.compile(r"[\w][\w.+=@ -]*\.(safetensors|bin)", re.ASCII)
+
+_DAMAGED = (
+    *(OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeError, LookupError),
+    *(ArithmeticError, AssertionError, MemoryError, ImportError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, zlib.error),
+)
+"""What the readers of the two formats raise for damaged files."""
 
 
 def read_weights(files: CheckpointFiles, wanted: Callable[[str], bool] = lambda _: True) -> Weights:
@@ -51,9 +66,7 @@ def read_weights(files: CheckpointFiles, wanted: Callable[[str], bool] = lambda 
 
 
 def _read_shards(files: CheckpointFiles, index: str, wanted: Callable[[str], bool]) -> Weights:
-    names = (files.json(index) or {}).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise CheckpointError(f"{index} of {files.name} has no weight_map")
+    names = _index(files, index)
     weights: Weights = {}
     for shard in sorted(set(names.values())):
         path = files.find(shard)
@@ -69,6 +82,21 @@ def _read_shards(files: CheckpointFiles, index: str, wanted: Callable[[str], boo
     return weights
 
 
+def _index(files: CheckpointFiles, index: str) -> dict[str, str]:
+    """Return the shard of each weight; shards are files of the checkpoint's own folder."""
+    names = (files.json(index) or {}).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{index} of {files.name} has no weight_map")
+    for name, shard in names.items():
+        if not isinstance(shard, str) or _PLAIN_NAME.fullmatch(shard) is None:
+            shown = repr(shard)[:80]
+            raise CheckpointError(
+                f"{index} of {files.name}: the weight_map of {name[:80]} must be the name of a "
+                f".safetensors or .bin file in its own folder, got {shown}"
+            )
+    return names
+
+
 def _read_file(path: Path, wanted: Callable[[str], bool]) -> Weights:
     if path.suffix == ".safetensors":
         return read_safetensors(path, wanted)
@@ -79,14 +107,16 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda _: True)
     """Return the tensors of a safetensors file.
 
     Raises:
-        CheckpointError: damaged.
+        CheckpointError: damaged; the bytes of two tensors overlap.
     """
+    refuse_pointer(path)
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             # `safe_open` returns no dictionary: it can only be iterated through `keys`.
             return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+    except (SafetensorError, *_DAMAGED) as error:
+        raise CheckpointError(f"{path} is damaged: {_reason(error)}") from None
 
 
 def read_bin(path: Path) -> Weights:
@@ -95,14 +125,26 @@ def read_bin(path: Path) -> Weights:
     Raises:
         CheckpointError: damaged, or it holds anything but tensors by name.
     """
+    refuse_pointer(path)
     try:
         # Files older than torch 1.6 are no zip archives and cannot be mapped.
         content = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or no file of weights: {reason}") from None
+    except _DAMAGED as error:
+        raise CheckpointError(
+            f"{path} is damaged or no file of weights: {_reason(error)}"
+        ) from None
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"{path} must hold tensors by name")
+    for name, tensor in content.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path} must hold tensors by name, got the name {name!r:.80}")
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise CheckpointError(f"{path} holds {name}, which is no dense tensor of numbers")
     return content
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -71,7 +71,7 @@ def process_anyres_image(
     grid_pinpoints: str | Sequence[Sequence[int]] | None,
 ) -> Tensor:
     """Return the whole image as one tile, then the tiles of its best resolution: [t 3 s s]."""
-    best = select_best_resolution(image.size, _resolutions(grid_pinpoints))
+    best = select_best_resolution(image.size, resolutions(grid_pinpoints))
     # The first tile is resized without regard to its aspect ratio.
     side = processor.size.get("shortest_edge", processor.side)
     whole = image.resize((side, side))
@@ -132,21 +132,29 @@ def get_anyres_image_grid_shape(
     image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]], patch_size: int
 ) -> Size:
     """Return how many tiles wide and high the best resolution of an image is."""
-    width, height = select_best_resolution(image_size, _resolutions(grid_pinpoints))
+    width, height = select_best_resolution(image_size, resolutions(grid_pinpoints))
     return width // patch_size, height // patch_size
 
 
-def _resolutions(grid_pinpoints: object) -> Sequence[Sequence[int]]:
+def resolutions(grid_pinpoints: object) -> Sequence[Sequence[int]]:
+    """Return the resolutions of ``image_grid_pinpoints``: pairs, or a text that is a list of pairs.
+
+    Raises:
+        ValueError: it is neither.
+    """
     pairs = grid_pinpoints
     if isinstance(pairs, str):
         try:
             pairs = ast.literal_eval(pairs)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             pairs = None
     if not isinstance(pairs, list | tuple) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+        isinstance(pair, list | tuple) and [type(one) for one in pair] == [int, int]
+        for pair in pairs
     ):
         raise ValueError(
-            f"image_grid_pinpoints must be a list of [width, height], got {grid_pinpoints!r}"
+            f"image_grid_pinpoints must be a list of [width, height], got {grid_pinpoints!r:.80}"
         )
+    if not pairs:
+        raise ValueError("image_grid_pinpoints must name at least one resolution, got none")
     return pairs

@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig, GenerationConfig
+from transformers import BitsAndBytesConfig
 
 from llava.checkpoint.assemble import assemble, refuse_parts
 from llava.checkpoint.config import CheckpointConfig, read_config
-from llava.checkpoint.files import CheckpointError, CheckpointFiles
-from llava.checkpoint.layouts import check_complete, shapes_of
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.layouts import check_complete, check_layers, shapes_of
 from llava.checkpoint.shards import Weights
-from llava.configuration import KNOWN_TOWERS, LlavaConfig
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_PATCH_TOKEN,
-)
+from llava.configuration import KNOWN_TOWERS
 from llava.images.processor import ImageProcessor
+from llava.model.checks import check_attention, check_rope, check_tiles, tower_layers, usable
+from llava.model.generation import read_generation
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.text import TextTools
+from llava.model.vocabulary import add_image_tokens, read_tokenizer
 from llava.tokenizer import LlavaTokenizer
 from otprune.pruning import Pruning
 
@@ -30,8 +29,6 @@ __all__ = ["CheckpointError", "load_pretrained_model"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_SPARE_ROWS = 128
-"""Rows that an embedding may have beyond its vocabulary: checkpoints are padded to 64."""
 
 _WITHOUT_EFFECT = {"multimodal", "low_cpu_mem_usage"}
 """Arguments of other loaders for what is always done here."""
@@ -95,17 +92,18 @@ def load_pretrained_model(
 
     Raises:
         CheckpointError: the checkpoint is incomplete, damaged or of another kind.
-        ValueError: impossible settings.
+        ValueError: impossible settings; an attention implementation that is not installed.
         TypeError: an unknown argument.
     """
     _check_arguments(kwargs, load_8bit, load_4bit)
+    attention = "flash_attention_2" if use_flash_attn else attn_implementation
+    check_attention(attention)
     files = _files(model_path, revision, cache_dir, local_files_only)
     base = None if model_base is None else _files(model_base, None, cache_dir, local_files_only)
     if base is None:
         refuse_parts(files)
     config = read_config(files)
-    tokenizer = LlavaTokenizer((base or files).need("tokenizer.model"))
-    _check_vocabulary(tokenizer, config.model, base or files)
+    tokenizer = read_tokenizer(base or files, config.model)
     placement = _placement(device_map, device)
     dtype = _dtype(torch_dtype, placement)
     weights = assemble(files, base, config)
@@ -115,14 +113,14 @@ def load_pretrained_model(
         weights,
         device_map=placement,
         dtype=dtype,
-        attn_implementation="flash_attention_2" if use_flash_attn else attn_implementation,
+        attn_implementation=attention,
         quantization_config=_quantization(load_8bit, load_4bit, dtype),
         max_memory=max_memory,
         offload_folder=offload_folder,
     )
     model.get_vision_tower().requires_grad_(False)
-    model.generation_config = _generation(files, model, tokenizer)
-    _add_tokens(tokenizer, model)
+    model.generation_config = read_generation(files, model, tokenizer)
+    add_image_tokens(files, tokenizer, model)
     tower = model.get_vision_tower()
     model.text_tools = TextTools(tokenizer, _clip_source(files, config), tower.device)
     model.check_pruning(pruning)
@@ -148,17 +146,6 @@ def _check_arguments(kwargs: dict[str, Any], load_8bit: bool, load_4bit: bool) -
     if (load_8bit or load_4bit) and importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(
             "load_8bit and load_4bit need bitsandbytes: pip install 'otprune-llava[quantized]'"
-        )
-
-
-def _check_vocabulary(
-    tokenizer: LlavaTokenizer, config: LlavaConfig, files: CheckpointFiles
-) -> None:
-    spare = config.vocab_size - tokenizer.vocab_size
-    if not 0 <= spare < _MOST_SPARE_ROWS:
-        raise CheckpointError(
-            f"tokenizer.model of {files.name} has {tokenizer.vocab_size} pieces, config.json says "
-            f"vocab_size {config.vocab_size}: the vocabulary of another model"
         )
 
 
@@ -204,12 +191,12 @@ def _quantization(
 def _model(
     files: CheckpointFiles, config: CheckpointConfig, weights: Weights, **settings: Any
 ) -> LlavaLlamaForCausalLM:
-    try:
-        with torch.device("meta"):
-            shapes = shapes_of(LlavaLlamaForCausalLM(config.model).state_dict().items())
-    except (TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"config.json of {files.name} is not usable: {reason}") from error
+    check_layers(weights, config.model.num_hidden_layers, tower_layers(config.model), files.name)
+    with usable(files), torch.device("meta"):
+        planned = LlavaLlamaForCausalLM(config.model)
+        shapes = shapes_of(planned.state_dict().items())
+    check_rope(files, config.model)
+    check_tiles(files, planned)
     if config.model.tie_word_embeddings and "lm_head.weight" not in weights:
         del shapes["lm_head.weight"]
     check_complete(weights, shapes, files.name)
@@ -224,26 +211,6 @@ def _model(
         kept = weights["model.image_newline"].to(newline.dtype)
         model.model.image_newline = torch.nn.Parameter(kept)
     return model
-
-
-def _generation(
-    files: CheckpointFiles, model: LlavaLlamaForCausalLM, tokenizer: LlavaTokenizer
-) -> GenerationConfig:
-    """Return the checkpoint's own generation settings, without its limit of total length.
-
-    The limit (4096 in LLaVA-1.5) would apply to the new tokens alone here. Rows that end early are
-    filled with the tokenizer's padding, since llava-hf's is not in the vocabulary.
-    """
-    stored = files.json("generation_config.json") or {}
-    ids = ("bos_token_id", "eos_token_id")
-    known = {name: getattr(model.config, name) for name in ids}
-    known |= {name: stored[name] for name in ids if stored.get(name) is not None}
-    # Some checkpoints have sampling settings that contradict do_sample.
-    if stored.get("do_sample"):
-        known |= {
-            n: stored[n] for n in ("do_sample", "temperature", "top_p", "top_k") if n in stored
-        }
-    return GenerationConfig(**known, pad_token_id=tokenizer.pad_token_id)
 
 
 def _clip_source(files: CheckpointFiles, config: CheckpointConfig) -> CheckpointFiles | None:
@@ -262,16 +229,3 @@ def _clip_source(files: CheckpointFiles, config: CheckpointConfig) -> Checkpoint
         if all(own.get(key) == known[key] for key in _SHAPE):
             return files.related(name)
     return None
-
-
-def _add_tokens(tokenizer: LlavaTokenizer, model: LlavaLlamaForCausalLM) -> None:
-    """Add the tokens that the configuration requires, and embeddings for them if needed."""
-    tokens = []
-    if getattr(model.config, "mm_use_im_patch_token", True):
-        tokens.append(DEFAULT_IMAGE_PATCH_TOKEN)
-    if getattr(model.config, "mm_use_im_start_end", False):
-        tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
-    tokenizer.add_tokens(tokens, special_tokens=True)
-    if len(tokenizer) > model.model.embed_tokens.num_embeddings:
-        logger.warning("embeddings grown to %s rows for %s", len(tokenizer), ", ".join(tokens))
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

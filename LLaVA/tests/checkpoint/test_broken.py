@@ -104,17 +104,18 @@ def test_the_vocabulary_of_another_model_is_named(v15, vocab):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mm_vision_tower": "REMOVE"}, "names no mm_vision_tower: no LLaVA checkpoint"),
-        ({"model_type": "llava_mistral"}, "is of model_type 'llava_mistral'; only llava and"),
+        ({"mm_vision_tower": "REMOVE"}, "mm_vision_tower must name .*, got no such key"),
+        ({"mm_vision_tower": None}, "mm_vision_tower must name .*, got null"),
+        ({"model_type": "llava_mistral"}, "is of model_type 'llava_mistral' .*, which is not"),
         ({"hidden_size": "REMOVE"}, "lacks hidden_size"),
-        ({"mm_projector_type": "resampler"}, "not usable: mm_projector_type must be .*'resampler'"),
+        ({"mm_projector_type": "resampler"}, "llava: mm_projector_type must be .*'resampler'"),
         ({"mm_vision_select_layer": -40}, "not usable: mm_vision_select_layer must be in"),
-        ({"num_hidden_layers": "four"}, "config.json .* not usable"),
+        ({"num_hidden_layers": "four"}, "config.json .*: num_hidden_layers must be .*'four'"),
         ({"num_hidden_layers": 5}, "lacks model.layers.4"),
         ({"num_hidden_layers": 3}, "holds model.layers.3"),
         (
             {"text_config": {"model_type": "llama"}},
-            "transformers' own layouts llava and llava_next",
+            "vision_config must be an object, got None",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from llava.checkpoint.schema import TowerSettings
 from llava.configuration import KNOWN_TOWERS
 from llava.images.processor import ImageProcessor, processor_from_config
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -18,9 +19,6 @@ TOWERS: dict[str, type[VisionTower]] = {
     "dinov2": Dinov2VisionTower,
 }
 
-_NOT_SETTINGS = ("model_type", "architectures", "torch_dtype", "dtype", "transformers_version")
-"""Fields of stored configurations that are no settings of the tower; its dtype is the model's."""
-
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 
 
@@ -35,15 +33,12 @@ def build_vision_tower(config: Any) -> VisionTower:
     Raises:
         ValueError: an unknown type of tower; settings that it does not have.
     """
-    raw = vision_settings(config)
-    kind = raw.get("model_type")
-    if kind not in TOWERS:
-        raise ValueError(
-            f"vision tower {config.mm_vision_tower} is of type {kind!r}; "
-            f"known: {', '.join(sorted(TOWERS))}"
-        )
-    tower = TOWERS[kind]
-    fields = {key: value for key, value in raw.items() if key not in _NOT_SETTINGS}
+    tower = tower_type(config)
+    fields = {
+        key: value
+        for key, value in vision_settings(config).items()
+        if key in TowerSettings.model_fields and value is not None
+    }
     tower_config = tower.config_class(**fields)
     attention = getattr(config, "_attn_implementation", None)
     if attention in _ATTENTION:
@@ -54,6 +49,21 @@ def build_vision_tower(config: Any) -> VisionTower:
         select_layer=getattr(config, "mm_vision_select_layer", -2),
         select_feature=getattr(config, "mm_vision_select_feature", "patch"),
     )
+
+
+def tower_type(config: Any) -> type[VisionTower]:
+    """Return the class of a model configuration's tower.
+
+    Raises:
+        ValueError: an unknown type of tower.
+    """
+    kind = vision_settings(config).get("model_type")
+    if kind not in TOWERS:
+        raise ValueError(
+            f"vision tower {config.mm_vision_tower} is of type {kind!r}; "
+            f"known: {', '.join(sorted(TOWERS))}"
+        )
+    return TOWERS[kind]
 
 
 def vision_settings(config: Any) -> dict[str, Any]:
