@@ -76,8 +76,10 @@ def test_the_command_answers_and_says_what_it_kept():
         (["nowhere", "Q"], "nowhere is no folder and no hub id"),
         ([str(V15), "Q", "--image", "no.jpg", "--device", "cpu"], "no.jpg cannot be read"),
         ([str(V15), "Q", "--keep-ratio", "0.1"], "need --method"),
+        ([str(V15), "Q", "--device", "gpu"], "--device must be cpu, cuda, cuda:N or mps"),
+        ([str(V15), "Q", "--device", "cuda:99"], "--device must be"),
         ([str(V15), "Q", "--method", "otprune"], "exactly one of keep_ratio and k"),
-        ([str(V15), "Q", "--method", "otprun", "--keep", "3"], "unknown pruner 'otprun'"),
+        ([str(V15), "Q", "--method", "otprun", "--k", "3"], "unknown pruner 'otprun'"),
         ([str(V15), "Q", "--method", "otprune", "--keep-ratio", "9.8"], "must be in (0, 1]"),
         (
             [
@@ -85,7 +87,7 @@ def test_the_command_answers_and_says_what_it_kept():
                 "Q",
                 "--method",
                 "otprune",
-                "--keep",
+                "--k",
                 "3",
                 "--layer",
                 "9",

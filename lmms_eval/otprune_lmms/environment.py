@@ -13,6 +13,7 @@ from typing import Any
 
 from otprune import PRUNERS, LayerPruner
 from otprune.budget import check_keep_ratio, check_layer
+from otprune_lmms.suggestions import did_you_mean
 
 _OURS = {"ours": "otprune"}
 _NOTHING = {"orig", "none"}
@@ -23,6 +24,9 @@ _LAUNCHERS = re.compile(
     r"|(.*_)?RANK|(.*_)?WORLD_SIZE"
 )
 """Variables by which launchers connect their processes."""
+
+_PLACES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+"""Variables of launchers that hold numbers."""
 
 VARIABLES = {"method": "BASELINE", "layer": "LAYER_INDEX", "keep_ratio": "SUBSET_RATIO"}
 """The variable of each setting."""
@@ -62,7 +66,7 @@ def read_environment() -> Environment:
     Raises:
         SettingsError: an unknown ``BASELINE``, a ``SUBSET_RATIO`` outside (0, 1], a ``LAYER_INDEX``
             that is no layer's number or comes without ``SUBSET_RATIO``, an ``EVAL_TIME`` that is
-            neither yes nor no.
+            neither yes nor no, variables of a launcher that name no process (`_rank`).
     """
     given = {variable: os.environ.get(variable, "").strip() for variable in VARIABLES.values()}
     method, layer, ratio = given["BASELINE"], given["LAYER_INDEX"], given["SUBSET_RATIO"]
@@ -70,15 +74,48 @@ def read_environment() -> Environment:
         raise SettingsError(
             f"LAYER_INDEX={layer} needs SUBSET_RATIO, the share of visual tokens to keep"
         )
-    rank = os.environ.get("RANK", "")
     times = os.environ.get("EVAL_TIME", "").strip()
     return Environment(
         method=method_named(method, "BASELINE") if method else None,
         layer=_layer(layer) if layer else None,
         keep_ratio=_ratio(ratio) if ratio else None,
-        rank=int(rank) if rank.isdecimal() else None,
+        rank=_rank({name: os.environ.get(name, "").strip() for name in _PLACES}),
         eval_time=yes_or_no(times, "EVAL_TIME") if times else None,
     )
+
+
+def _rank(given: Mapping[str, str]) -> int | None:
+    """Return the number of this process; None without a launcher.
+
+    Args:
+        given: values of `_PLACES`; "" for one that is not set.
+
+    Raises:
+        SettingsError: a number that is none, a process without its number or theirs, or a number
+            beyond theirs; torch would end in a traceback, or wait for the others.
+    """
+    numbers = {name: _number(name, text) for name, text in given.items() if text}
+    rank, world = numbers.get("RANK"), numbers.get("WORLD_SIZE")
+    for name in ("RANK", "LOCAL_RANK"):
+        if name in numbers and world is None:
+            raise SettingsError(
+                f"{name}={numbers[name]} needs WORLD_SIZE, the number of processes; launchers set "
+                f"both: unset {name} to run one process"
+            )
+    if rank is None and (world or 1) > 1:
+        raise SettingsError(
+            f"WORLD_SIZE={world} needs RANK, this process's number; launchers set both: unset "
+            "WORLD_SIZE to run one process"
+        )
+    if rank is not None and world is not None and rank >= world:
+        raise SettingsError(f"RANK must be below WORLD_SIZE={world}, got {rank}")
+    return rank
+
+
+def _number(variable: str, text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise SettingsError(f"{variable} must be a whole number, as launchers set it, got {text!r}")
+    return int(text)
 
 
 def method_named(value: str, source: str) -> str:
@@ -98,8 +135,11 @@ def method_named(value: str, source: str) -> str:
         return "none"
     name = _OURS.get(name, name)
     if name not in PRUNERS:
-        known = ", ".join(["OURS", "ORIG", *sorted(PRUNERS)])
-        raise SettingsError(f"{source} must be one of {known} (in any case), got {value!r}")
+        known = ["OURS", "ORIG", *sorted(PRUNERS)]
+        raise SettingsError(
+            f"{source} must be one of {', '.join(known)} (in any case), got {value!r}"
+            f"{did_you_mean(name, PRUNERS)}"
+        )
     return name
 
 

@@ -11,6 +11,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 
+from otprune.checks import check_device
 from otprune_lmms.engine import (
     Answers,
     DocumentError,
@@ -182,11 +183,9 @@ def _device(arguments: Arguments, accelerator: Accelerator) -> torch.device:
     if wanted is None or (several and wanted != "cpu"):
         return accelerator.device
     try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise SettingsError(f"device must be cpu, cuda or cuda:N, got {wanted!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(f"device={wanted}: there is no CUDA device here")
+        device = torch.device(check_device(wanted))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     return torch.device("cuda", 0) if wanted == "cuda" else device
 
 

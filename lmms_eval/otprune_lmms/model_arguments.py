@@ -1,14 +1,18 @@
 """The arguments of ``--model_args``, checked."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from otprune import PRUNERS
+from otprune.checks import check_device_name
 from otprune_lmms.environment import SettingsError, method_named, yes_or_no
+from otprune_lmms.limits import LARGEST_BATCH, MOST_WORKERS
 from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
 from otprune_lmms.pruning_config import FIELDS, PruningConfig, with_texts
+from otprune_lmms.suggestions import did_you_mean
 
 _ALIASES = {
     "subset_ratio": "keep_ratio",
@@ -83,11 +87,18 @@ class Arguments:
         _one_of("seed_video", self.seed_video, ("first_frame", "all_frames"))
         for name in ("load_4bit", "load_8bit", "use_cache"):
             _one_of(name, getattr(self, name), (True, False))
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("workers", self.workers, 0)
+        _within("batch_size", self.batch_size, 1, LARGEST_BATCH)
+        _within("workers", self.workers, 0, MOST_WORKERS)
         if not self.pretrained:
             raise SettingsError("pretrained must name a folder or a hub id, got nothing")
+        for name in ("model_base", "journal", "revision", "attn_implementation"):
+            if getattr(self, name) == "":
+                raise SettingsError(f"{name} must not be empty; leave it out for its default")
         try:
+            if self.device is not None:
+                check_device_name(self.device)
+            if self.device_map not in (None, "auto"):
+                check_device_name(self.device_map, "device_map, unless it is auto,")
             check_source(self.source())
         except ValueError as error:
             raise SettingsError(str(error)) from error
@@ -171,6 +182,7 @@ def _config(given: Mapping[str, Any]) -> PruningConfig:
             raise SettingsError(
                 f"unknown argument {unknown!r} in model_args; known: {', '.join(names)}"
                 + (f"; settings of {name}: {', '.join(known)}" if known else "")
+                + did_you_mean(unknown, [*names, *known])
             )
     try:
         return PruningConfig.make(
@@ -191,15 +203,16 @@ def _batch_size(given: Mapping[str, Any]) -> dict[str, int]:
     size, most = given.get("batch_size", 1), given.get("max_batch_size")
     if most is not None:
         most = _whole("max_batch_size", most)
-        _at_least("max_batch_size", most, 1)
-    if str(size).partition(":")[0] == "auto":
+        _within("max_batch_size", most, 1, LARGEST_BATCH)
+    # lmms-eval's auto:N is accepted; how often a batch is halved needs no number here.
+    if re.fullmatch("auto(:[0-9]+)?", str(size)):
         return {"batch_size": most or _AUTOMATIC}
     return {"batch_size": _whole("batch_size", size)}
 
 
 def _whole(name: str, value: Any) -> int:
     text = str(value)
-    if not text.lstrip("-").isdecimal():
+    if not re.fullmatch("-?[0-9]{1,12}", text):
         raise SettingsError(f"{name} must be an integer >= 1 or auto, got {value!r}")
     return int(text)
 
@@ -209,6 +222,6 @@ def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
         raise SettingsError(f"{name} must be one of {', '.join(map(str, known))}; got {value!r}")
 
 
-def _at_least(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SettingsError(f"{name} must be an integer >= {least}, got {value!r}")
+def _within(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise SettingsError(f"{name} must be an integer >= {least} and <= {most}, got {value!r}")

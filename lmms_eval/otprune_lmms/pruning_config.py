@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from otprune import PRUNERS, LayerPruner, Method
 from otprune.pruning import Pruning, make_pruning
+from otprune_lmms.suggestions import did_you_mean
 
 Value = str | int | float | bool | None
 Settings = tuple[tuple[str, Value], ...]
@@ -71,7 +72,8 @@ class PruningConfig:
             return
         if not isinstance(self.method, str) or self.method not in PRUNERS:
             known = ", ".join(sorted(PRUNERS))
-            raise ValueError(f"method must be one of {known}; got {self.method!r}")
+            meant = did_you_mean(self.method, PRUNERS)
+            raise ValueError(f"method must be one of {known}; got {self.method!r}{meant}")
         pruning = self._made(given, positions=self.positions, match=self.match)
         self._set(pruning=pruning, **_amounts(pruning))
         if self.positions == _positions(replace(pruning, positions=None)):

@@ -176,6 +176,17 @@ def test_orig_conflicts_with_a_method(monkeypatch):
         ("batch_size=0", "batch_size must be an integer >= 1"),
         ("batch_size=many", "batch_size must be an integer >= 1"),
         ("workers=-1", "workers must be an integer >= 0"),
+        ("workers=99999", "workers must be an integer >= 0 and <= 256, got 99999"),
+        ("batch_size=1000000000", "batch_size must be an integer >= 1 and <= 4096, got 1000000000"),
+        ("batch_size=auto:x", "batch_size must be an integer >= 1 or auto, got 'auto:x'"),
+        ("batch_size=autos", "batch_size must be an integer >= 1 or auto, got 'autos'"),
+        ("batch_size=--5", "batch_size must be an integer >= 1 or auto, got '--5'"),
+        ("journal=", "journal must not be empty"),
+        ("device=gpu", "device must be cpu, cuda, cuda:N or mps, got 'gpu'"),
+        ("device=", "device must be cpu, cuda, cuda:N or mps, got ''"),
+        ("device_map=balanced", "device_map, unless it is auto, must be cpu, cuda, cuda:N or mps"),
+        ("keep_ration=0.1,method=otprune", "known: .*; did you mean 'keep_ratio'"),
+        ("method=otprun,keep_ratio=0.1", "got 'otprun'; did you mean 'otprune'"),
         ("use_cache=maybe", "use_cache must be one of"),
         ("customized_config=x.json", "customized_config is not supported"),
         ("method", "model_args must be name=value"),
@@ -218,3 +229,29 @@ def test_the_command_line_is_completed_where_lmms_eval_reads_it(monkeypatch):
         assert text == f"{BASE},method=otprune,layer=0,keep_ratio=0.098"
         assert translated(whole, given) == whole
     assert translated(["--model", "llava"], Environment()) == ["--model", "llava"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "x"}, "RANK must be a whole number, as launchers set it, got 'x'"),
+        ({"RANK": "²", "WORLD_SIZE": "2"}, "RANK must be a whole number"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK must be a whole number"),
+        ({"RANK": "0"}, "RANK=0 needs WORLD_SIZE"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK=0 needs WORLD_SIZE"),
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE=4 needs RANK"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, "RANK must be below WORLD_SIZE=4, got 4"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "auto"}, "MASTER_PORT must be a whole"),
+    ],
+)
+def test_what_no_launcher_sets_is_refused(monkeypatch, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        read_environment()
+
+
+def test_what_launchers_set_is_taken(monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert read_environment().rank == 1

@@ -1,6 +1,7 @@
 """Input checks; their messages name the argument, the rule and the value."""
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +25,42 @@ def check_count(argument: str, value: object, least: int = 0) -> None:
     """Raise ``ValueError`` unless ``value`` is an integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{argument} must be an integer >= {least}, got {value!r}")
+
+
+def check_device_name(value: object, name: str = "device") -> str:
+    """Return a device's name: cpu, mps, cuda or cuda:N.
+
+    Raises:
+        ValueError: another value. Whether the device is there is for `check_device` to say.
+    """
+    text = str(value)
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,4})?", text):
+        raise ValueError(f"{name} must be cpu, cuda, cuda:N or mps, got {text!r}")
+    return text
+
+
+def check_device(value: object, name: str = "device") -> str:
+    """Return a device's name if this machine has the device.
+
+    Raises:
+        ValueError: no device's name, or a device that is not there.
+    """
+    text = check_device_name(value, name)
+    kind, _, number = text.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"{name} must be one that is there, got mps: there is no such device here")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise ValueError(
+                f"{name} must be one that is there, got {text}: there is no CUDA device here, cpu "
+                "works"
+            )
+        if int(number or 0) >= count:
+            raise ValueError(
+                f"{name} must be in cuda:0..cuda:{count - 1}, the CUDA devices here, got {text}"
+            )
+    return text
 
 
 def check_tokens(tokens: object, name: str = "tokens") -> None:

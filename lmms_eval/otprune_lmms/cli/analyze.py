@@ -6,13 +6,18 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.options import RESULTS, Quiet
+from otprune_lmms.cli.options import RESULTS, Quiet, path
 
 Configs = Annotated[
     list[Path],
     typer.Argument(help="experiment files whose results are there, as configs/mini.yaml"),
 ]
-ResultsDir = Annotated[Path, typer.Option("--output-dir", help="folder of the results folders")]
+ResultsDir = Annotated[
+    Path,
+    typer.Option(
+        "--output-dir", parser=path, metavar="FOLDER", help="folder of the results folders"
+    ),
+]
 Images = Annotated[
     int, typer.Option(min=0, help="images of each task that are measured; 0 for all of them")
 ]
@@ -45,10 +50,14 @@ def analyze(
     Example: otprune analyze configs/mini.yaml --images 24
     """
     log(quiet)
-    from otprune_lmms.cli.experiments import read_sources
+    from otprune_lmms.cli.experiments import check_devices, read_sources
+
+    sources = read_sources(configs)
+    if not tables_only:
+        check_devices(sources)
     from otprune_lmms.reporting.analysis.write import write_analysis
 
-    for source in read_sources(configs):
+    for source in sources:
         folder = output_dir / source.experiment.name
         try:
             if not tables_only:

@@ -1,9 +1,18 @@
-"""The command ``otprune``: all its commands."""
+"""The command ``otprune``: all its commands.
+
+Its modules import what is heavy (torch, pandas, lmms-eval) when a command needs it: ``--help``,
+``--version`` and the completion of a shell answer at once.
+"""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
 
 import typer
 
 from otprune_lmms.cli.analyze import analyze
 from otprune_lmms.cli.bench import bench
+from otprune_lmms.cli.methods import methods
 from otprune_lmms.cli.plot import plot
 from otprune_lmms.cli.prune import prune
 from otprune_lmms.cli.report import report
@@ -11,10 +20,21 @@ from otprune_lmms.cli.run import run, sweep
 from otprune_lmms.cli.slurm import slurm
 from otprune_lmms.cli.status import status
 from otprune_lmms.cli.table import table
+from otprune_lmms.cli.terminal import say
 from otprune_lmms.cli.verify import verify
+from otprune_lmms.terminal_text import degrade_output
 
-app = typer.Typer(
-    add_completion=False,
+
+class _App(typer.Typer):
+    """A Typer whose output fits the terminal's encoding, messages about mistakes included."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command that the command line names."""
+        degrade_output()
+        return super().__call__(*args, **kwargs)
+
+
+app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help=(
@@ -23,6 +43,34 @@ app = typer.Typer(
         "in one pass and makes everything else too, `verify` checks what is in results/."
     ),
 )
-_COMMANDS = (run, sweep, status, table, plot, report, analyze, bench, prune, verify, slurm)
+_COMMANDS = (
+    *(run, sweep, status, table, plot, report, analyze, bench, prune, methods, verify, slurm),
+)
 for _command in _COMMANDS:
     app.command()(_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    parts = [f"{name} {_version(name)}" for name in ("torch", "transformers", "lmms_eval")]
+    parts = [f"Python {platform.python_version()}", *parts]
+    say(f"otprune {_version('otprune-lmms')} ({', '.join(parts)})")
+    raise typer.Exit()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="versions, and end")
+]
+
+
+@app.callback()
+def _options(show_version: Version = False) -> None:
+    """Take the options that belong to no command."""

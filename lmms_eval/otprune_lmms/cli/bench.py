@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from otprune_lmms.cli.common import command_line, fail, log
-from otprune_lmms.cli.options import RESULTS, Quiet
+from otprune_lmms.cli.options import RESULTS, Quiet, path
+from otprune_lmms.cli.terminal import Listing, say
+from otprune_lmms.limits import LARGEST_BATCH
 
 Config = Annotated[Path, typer.Argument(help="an experiment file, as configs/mini.yaml")]
 Samples = Annotated[int, typer.Option(min=1, help="documents of each task, in whole batches")]
 Repeats = Annotated[int, typer.Option(min=1, help="timed rounds over all of them")]
 Warmup = Annotated[int, typer.Option(min=0, help="rounds before that do not count")]
 BatchSizes = Annotated[
-    list[int] | None, typer.Option("--batch-size", min=1, help="samples at once; may be repeated")
+    list[int] | None,
+    typer.Option("--batch-size", min=1, max=LARGEST_BATCH, help="samples at once; may be repeated"),
 ]
 Formula = Annotated[
     Literal["2ndm", "3ndm"],
@@ -22,7 +24,12 @@ Formula = Annotated[
         "--convention", help="of the multiply-adds; 2ndm: the paper's, 3ndm: gated, as LLaMA"
     ),
 ]
-ResultsDir = Annotated[Path, typer.Option("--output-dir", help="folder of the results folders")]
+ResultsDir = Annotated[
+    Path,
+    typer.Option(
+        "--output-dir", parser=path, metavar="FOLDER", help="folder of the results folders"
+    ),
+]
 
 
 def bench(
@@ -48,17 +55,18 @@ def bench(
     Example: otprune bench configs/mini.yaml --batch-size 1 --batch-size 16
     """
     log(quiet)
-    import transformers
-
-    from otprune_lmms.cli.experiments import read_sources
+    from otprune_lmms.cli.experiments import check_devices, read_sources
 
     (source,) = read_sources([config])
+    check_devices([source])
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
     from otprune_lmms.experiments.cost.experiment import measure_experiment
     from otprune_lmms.experiments.cost.measuring import CostOptions
     from otprune_lmms.files import check_writable
     from otprune_lmms.provenance import origin
-    from otprune_lmms.reporting.cost import terminal, write_cost
+    from otprune_lmms.reporting.cost import rendered, write_cost
 
     folder = output_dir / source.experiment.name
     try:
@@ -73,7 +81,6 @@ def bench(
         write_cost(folder, records, origin(command_line()))
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         fail(f"{config}: {error}", 1)
-    console = Console()
-    for table in terminal(records):
-        console.width = max(console.width, Console(width=1000).measure(table).maximum)
-        console.print(table)
+    for title, heads, rows in rendered(records):
+        say("")
+        Listing(heads, rows, title=title).show()

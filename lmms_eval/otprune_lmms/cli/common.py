@@ -7,15 +7,26 @@ from typing import NoReturn
 
 import typer
 
+from otprune_lmms.cli.terminal import say
+from otprune_lmms.terminal_text import printable
+
+
+class _Formatter(logging.Formatter):
+    """Writes control characters out: messages may quote documents and file names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as a line."""
+        return printable(super().format(record))
+
 
 def log(quiet: bool) -> None:
     """Configure the log: our packages from INFO (quiet: WARNING), lmms-eval from ERROR."""
     # loguru is lmms-eval's log.
     from loguru import logger as lmms_eval_log
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in ("otprune_lmms", "llava", "otprune"):
         logging.getLogger(package).setLevel(logging.WARNING if quiet else logging.INFO)
     lmms_eval_log.remove()
@@ -24,9 +35,7 @@ def log(quiet: bool) -> None:
 
 def fail(error: object, code: int) -> NoReturn:
     """Print an error on standard error, and exit with a code."""
-    from rich.console import Console
-
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
+    say(f"error: {error}", stderr=True)
     raise typer.Exit(code)
 
 

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otprune_lmms.cli.common import fail
+from otprune_lmms.suggestions import did_you_mean
+from otprune_lmms.yaml_files import YamlError, read_yaml
 
 if TYPE_CHECKING:
     from otprune_lmms.experiments.config import Experiment
@@ -33,7 +35,11 @@ class Changes:
 
 
 def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list[Source]":
-    """Return the experiments of some files; exit with code 2 if one is invalid."""
+    """Return the experiments of some files; exit with code 2 if one is invalid.
+
+    A file that is missing or no YAML is reported before torch is imported.
+    """
+    _read(paths)
     from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
     from otprune_lmms.experiments.config import ConfigError, load_experiment
     from otprune_lmms.experiments.plan import Source, check_names
@@ -53,6 +59,35 @@ def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list
         names = ", ".join(VARIABLES[name] for name in environment.settings())
         logger.warning("%s in the environment: not used, an experiment is its file", names)
     return sources
+
+
+def check_devices(sources: "Sequence[Source]") -> None:
+    """Exit with code 2 if an experiment names a device that this machine does not have."""
+    from otprune.checks import check_device
+
+    for source in sources:
+        for model in source.experiment.models:
+            if model.device is not None:
+                name = f"{source.experiment.name}: device of {model.name}"
+                try:
+                    check_device(model.device, name)
+                except ValueError as error:
+                    fail(error, 2)
+
+
+def _read(paths: Sequence[Path]) -> list[Any]:
+    """Return the contents of experiment files; exit with code 2 where one cannot be read."""
+    found = []
+    for path in paths:
+        try:
+            found.append(read_yaml(path))
+        except OSError as error:
+            near = [str(one) for one in path.parent.glob("*.y*ml")] if path.suffix else []
+            meant = did_you_mean(path, near)
+            fail(f"{path}: {error.strerror or error}{meant}", 2)
+        except YamlError as error:
+            fail(error, 2)
+    return found
 
 
 def eval_time() -> bool:

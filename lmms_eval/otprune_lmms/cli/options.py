@@ -5,23 +5,44 @@ from typing import Annotated, Literal
 
 import typer
 
+from otprune_lmms.limits import LARGEST_BATCH
+
 JOURNAL = Path("logs") / "answers"
 """Where finished answers are kept: found by content, so that all runs may share them."""
 
 RESULTS = Path("outputs")
 """Where results folders are written."""
 
+
+def path(text: str | Path) -> Path:
+    """Return what an option names; "" would be the current folder."""
+    if isinstance(text, str) and not text.strip():
+        raise typer.BadParameter("it must name a file or folder, got nothing")
+    return Path(text)
+
+
 Configs = Annotated[list[Path], typer.Argument(help="experiment files, as configs/mini.yaml")]
 OutputDir = Annotated[
-    Path, typer.Option(help="folder of the results folders, one for each experiment's name")
+    Path,
+    typer.Option(
+        parser=path,
+        metavar="FOLDER",
+        help="folder of the results folders, one for each experiment's name",
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="documents of each task; for trying things out")
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="prompts at once, instead of the experiment's")
+    int | None,
+    typer.Option(min=1, max=LARGEST_BATCH, help="prompts at once, instead of the experiment's"),
 ]
-JournalDir = Annotated[Path, typer.Option(help="folder of finished answers, of all experiments")]
+JournalDir = Annotated[
+    Path,
+    typer.Option(
+        parser=path, metavar="FOLDER", help="folder of finished answers, of all experiments"
+    ),
+]
 WithoutJava = Annotated[
     bool, typer.Option("--without-java", help="leave caption metrics out where Java is missing")
 ]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.options import path
+from otprune_lmms.cli.terminal import Listing, say
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from PIL import Image
 
     from otprune_lmms.experiments.diagnostics.one_image import MeasuredImage
-    from otprune_lmms.models import ModelSource
-    from otprune_lmms.pruning_config import PruningConfig
 
 EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
 """The checkpoint that comes with the repository, from its root."""
@@ -34,9 +34,16 @@ Ratio = Annotated[
 ]
 Count = Annotated[int | None, typer.Option("--k", min=1, help="how many to keep, instead")]
 Out = Annotated[
-    Path | None, typer.Option(help="the figure to write; default <image>-kept.png in this folder")
+    Path | None,
+    typer.Option(
+        parser=path,
+        metavar="FILE",
+        help="the figure to write; default <image>-kept.png in this folder",
+    ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU where there is one")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1; default: a GPU where there is one")
+]
 
 
 def prune(
@@ -59,38 +66,46 @@ def prune(
     Example: otprune prune photo.jpg --method otprune --method divprune --keep-ratio 0.098
     """
     log(quiet=True)
-    from rich.console import Console
-
-    from otprune_lmms.models import DEFAULT_FAMILY, ModelSource
-
     if keep_ratio is None and k is None:
         keep_ratio = 0.098
     exact = importlib.util.find_spec("ot") is not None
     try:
-        configs = [_config(text, keep_ratio, k) for text in method or ["otprune"]]
-        source = ModelSource(model, family=family or DEFAULT_FAMILY, device=device)
-        measured = _measure(image, source, configs, exact)
+        # What needs no torch comes first: a slip is answered at once.
+        picture = _opened(image)
+        _check_folder(model)
+        typed = [_parts(text) for text in method or ["otprune"]]
+        measured = _measure(picture, typed, (model, family, device), (keep_ratio, k), exact)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error, 2)
-    console = Console()
-    console.print(_table(measured))
+    _show(measured)
     if not exact:
-        console.print("exact W2 needs POT: pip install 'otprune\\[transport]'")
-    path = out or Path(f"{image.stem}-kept.png")
+        say("exact W2 needs POT: pip install 'otprune[transport]'")
+    figure = out or Path(f"{image.stem}-kept.png")
     from otprune_lmms.reporting.figures.kept_image import draw_panels, panels_of
 
     try:
-        draw_panels(panels_of(measured.views, measured.lines), path)
+        draw_panels(panels_of(measured.views, measured.lines), figure)
     except OSError as error:
         fail(error, 1)
-    console.print(f"drawn: {path}", highlight=False, soft_wrap=True, markup=False)
+    say(f"drawn: {figure}")
 
 
-def _config(text: str, keep_ratio: float | None, k: int | None) -> "PruningConfig":
-    """Return the config of a method as it was typed: ``name`` or ``name:setting=value,...``."""
+def _opened(image: Path) -> "Image.Image":
+    from otprune_lmms.images import open_image
+
+    return open_image(image)
+
+
+def _check_folder(model: str) -> None:
+    """Raise ``ValueError`` for a path, which no hub id is, without a folder there."""
+    looks_like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1
+    if looks_like_a_path and not Path(model).expanduser().is_dir():
+        raise ValueError(f"--model must be a folder or a hub id: no folder {model}")
+
+
+def _parts(text: str) -> tuple[str, dict[str, Any]]:
+    """Return a method as it was typed, ``name`` or ``name:setting=value,...``, in its parts."""
     import yaml
-
-    from otprune_lmms.pruning_config import PruningConfig, with_texts
 
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {}
@@ -98,38 +113,62 @@ def _config(text: str, keep_ratio: float | None, k: int | None) -> "PruningConfi
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"--method must be name:setting=value, got {text!r}")
-        # YAML takes a schedule like 2:32 for a number.
-        settings[key.strip()] = value if ":" in value else yaml.safe_load(value)
+        try:
+            # YAML takes a schedule like 2:32 for a number.
+            settings[key.strip()] = value if ":" in value else yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            raise ValueError(
+                f"--method must be name:setting=value with a plain value, got {value!r} for "
+                f"{key.strip()}"
+            ) from None
     if name in ("", "none"):
         raise ValueError("--method must name a pruning method")
-    return PruningConfig.make(name, keep_ratio=keep_ratio, k=k, **with_texts(name, settings))
+    return name, settings
 
 
 def _measure(
-    image: Path, source: "ModelSource", configs: "list[PruningConfig]", exact: bool
+    image: "Image.Image",
+    typed: list[tuple[str, dict[str, Any]]],
+    model: tuple[str, str | None, str | None],
+    budget: tuple[float | None, int | None],
+    exact: bool,
 ) -> "MeasuredImage":
+    """Return what methods keep of an image.
+
+    Args:
+        image: the image.
+        typed: from `_parts`.
+        model: folder or hub id, family, device.
+        budget: keep ratio, or count.
+        exact: whether the exact distance is computed.
+    """
+    from otprune.checks import check_device
+    from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source, load_model
+    from otprune_lmms.pruning_config import PruningConfig, with_texts
+
+    name, family, device = model
+    if device is not None:
+        check_device(device, "--device")
+    configs = [
+        PruningConfig.make(one, keep_ratio=budget[0], k=budget[1], **with_texts(one, settings))
+        for one, settings in typed
+    ]
+    source = ModelSource(name, family=family or DEFAULT_FAMILY, device=device)
+    check_source(source)
     import transformers
 
     from otprune_lmms.experiments.diagnostics.one_image import measure_image
-    from otprune_lmms.images import open_image
-    from otprune_lmms.models import load_model
 
     transformers.utils.logging.disable_progress_bar()
-    return measure_image(load_model(source), open_image(image), configs, exact=exact)
+    return measure_image(load_model(source), image, configs, exact=exact)
 
 
-def _table(measured: "MeasuredImage") -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("method", no_wrap=True)
-    heads = ("tokens", "of", "exact W2", "Gaussian W2", "zero mean", "coverage", "rank", "ms")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
+def _show(measured: "MeasuredImage") -> None:
+    heads = ("method", "tokens", "of", "exact W2", "Gaussian W2", "zero mean", "coverage", "rank")
     names = ("exact_w2", "gaussian_w2", "gaussian_w2_zero_mean", "coverage", "effective_rank")
+    rows = []
     for line in measured.lines:
         numbers = ["–" if line[name] != line[name] else f"{line[name]:.3f}" for name in names]
         counts = [str(len(line["kept"])), str(line["n"])]
-        table.add_row(line["setting"], *counts, *numbers, f"{1000 * line['seconds']:.1f}")
-    return table
+        rows.append([line["setting"], *counts, *numbers, f"{1000 * line['seconds']:.1f}"])
+    Listing((*heads, "ms"), rows).show()

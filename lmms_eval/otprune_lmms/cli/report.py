@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.options import path
 
 logger = logging.getLogger("otprune_lmms")
 
@@ -14,7 +15,11 @@ Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier 
 PerTask = Annotated[int, typer.Option(min=1, help="samples of each task, at most")]
 Tasks = Annotated[
     Path | None,
-    typer.Option(help="folder of the task files, where the suite is one of the experiment's own"),
+    typer.Option(
+        parser=path,
+        metavar="FOLDER",
+        help="folder of the task files, where the suite is one of the experiment's own",
+    ),
 ]
 
 
@@ -33,7 +38,7 @@ def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> Non
         try:
             images = document_images(folder, tasks)
             references = None if images is None else images.references
-            path = write_report(folder, images, references, per_task)
+            page = write_report(folder, images, references, per_task)
         except (ValueError, OSError) as error:
             fail(error, 2)
-        logger.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+        logger.info("%s: %.1f MB", page, page.stat().st_size / 1e6)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otprune_lmms.cli.common import command_line, fail, log
-from otprune_lmms.cli.experiments import Changes, eval_time, read_sources
+from otprune_lmms.cli.experiments import Changes, check_devices, eval_time, read_sources
 from otprune_lmms.cli.finish import finish
 from otprune_lmms.cli.options import (
     JOURNAL,
@@ -59,6 +59,7 @@ def run(
     """
     log(quiet)
     sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
+    check_devices(sources)
     _run(sources, journal, _results(output_dir, limit), report=False, quiet=quiet)
 
 
@@ -85,6 +86,7 @@ def sweep(
     """
     log(quiet)
     sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
+    check_devices(sources)
     if shard is not None:
         _answer_shard(sources, journal, _shard(shard, shard_by), quiet)
         return

@@ -19,13 +19,18 @@ from otprune_lmms.cli.options import (
     ShardBy,
     Strict,
     WithoutJava,
+    path,
 )
 from otprune_lmms.cli.run import ReportOption
+from otprune_lmms.cli.terminal import say
 from otprune_lmms.cluster.slurm import SlurmJob, write_scripts
 
 Shards = Annotated[int, typer.Option(min=1, help="array tasks")]
 Folder = Annotated[
-    Path | None, typer.Option("--dir", help="of the scripts; default logs/slurm/<name>")
+    Path | None,
+    typer.Option(
+        "--dir", parser=path, metavar="FOLDER", help="of the scripts; default logs/slurm/<name>"
+    ),
 ]
 Gpus = Annotated[int, typer.Option(min=0, help="GPUs of a task; 0 for none")]
 Processes = Annotated[
@@ -46,10 +51,19 @@ Setup = Annotated[
     list[str] | None, typer.Option(help='a shell line first, as "module load cuda"; repeats')
 ]
 ResultsDir = Annotated[
-    Path | None, typer.Option("--output-dir", help=f"folder of the results folders ({RESULTS})")
+    Path | None,
+    typer.Option(
+        "--output-dir",
+        parser=path,
+        metavar="FOLDER",
+        help=f"folder of the results folders ({RESULTS})",
+    ),
 ]
 SweepJournal = Annotated[
-    Path | None, typer.Option("--journal", help=f"folder of finished answers ({JOURNAL})")
+    Path | None,
+    typer.Option(
+        "--journal", parser=path, metavar="FOLDER", help=f"folder of finished answers ({JOURNAL})"
+    ),
 ]
 Submit = Annotated[bool, typer.Option("--submit", help="submit them as well")]
 
@@ -114,8 +128,8 @@ def slurm(
         paths = write_scripts(job, folder or Path("logs") / "slurm" / name, Path.cwd())
     except (ValueError, OSError) as error:
         fail(error, 2)
-    for path in paths:
-        typer.echo(str(path))
+    for script in paths:
+        say(script)
     if submit:
         _submit(paths[-1])
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.options import JOURNAL, Limit
+from otprune_lmms.cli.options import JOURNAL, Limit, path
+from otprune_lmms.cli.terminal import Listing, say
 
 if TYPE_CHECKING:
     from otprune_lmms.cluster.status import Status
@@ -25,7 +24,9 @@ StatusConfigs = Annotated[
 ]
 StatusJournal = Annotated[
     Path | None,
-    typer.Option(help=f"folder of finished answers; default {JOURNAL}"),
+    typer.Option(
+        parser=path, metavar="FOLDER", help=f"folder of finished answers; default {JOURNAL}"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="everything as JSON on standard output")]
 
@@ -70,27 +71,24 @@ def _status(sources: "Sequence[Source]", journal: Path) -> "Status":
 
 
 def _show(status: "Status") -> None:
-    table = Table("experiment", "model", "setting", box=None, pad_edge=False)
-    for name in ("answered", "asked", "%"):
-        table.add_column(name, justify="right")
+    rows = []
     for row in status.rows:
         share = 100 * row.answered / row.asked if row.asked else 100.0
         # Not 100 before the last answer is there.
         shown = f"{min(share, 99.9 if row.answered < row.asked else 100):.1f}"
-        cells = (row.experiment, row.model, row.setting, str(row.answered), str(row.asked), shown)
-        table.add_row(*cells)
-    console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
+        counts = (str(row.answered), str(row.asked), shown)
+        rows.append((row.experiment, row.model, row.setting, *counts))
+    heads = ("experiment", "model", "setting", "answered", "asked", "%")
+    Listing(heads, rows, names=3).show()
     for model, task, doc_id, reason in status.failed[:_SHOWN]:
-        console.print(f"left out: document {doc_id} of {task} ({model}): {reason}", markup=False)
+        say(f"left out: document {doc_id} of {task} ({model}): {reason}")
     if len(status.failed) > _SHOWN:
-        console.print(f"and {len(status.failed) - _SHOWN} documents more (--json has all)")
+        say(f"and {len(status.failed) - _SHOWN} documents more (--json has all)")
     for writer in status.writers:
         process, models = writer.process, ", ".join(writer.models)
         where = f"process {process['pid']} on {process['host']}" if process else str(writer.file)
-        console.print(f"at work: {where}, {models}: {writer.rate:.2f}/s", markup=False)
-    console.print(_line(status), markup=False)
+        say(f"at work: {where}, {models}: {writer.rate:.2f}/s")
+    say(_line(status))
 
 
 def _line(status: "Status") -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.terminal import console, say
 
 if TYPE_CHECKING:
     from otprune_lmms.reporting.tables import ResultsTable
@@ -31,11 +32,11 @@ def show(table: "ResultsTable") -> None:
 
     from otprune_lmms.reporting.tables import terminal
 
-    console, drawn = Console(), terminal(table)
+    out, drawn = console(), terminal(table)
     needed = Console(width=1000).measure(drawn)
     # A file or a pipe has no width, and a number is never cut.
-    least = needed.minimum if console.is_terminal else needed.maximum
-    console.width = max(console.width, least)
-    console.print(drawn)
+    least = needed.minimum if out.is_terminal else needed.maximum
+    out.width = max(out.width, least)
+    out.print(drawn, soft_wrap=False)
     for note in table.notes:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
+        say(note)

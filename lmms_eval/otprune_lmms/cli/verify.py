@@ -6,15 +6,27 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.options import path
+from otprune_lmms.cli.terminal import say
 
 
 def verify(
     folders: Annotated[list[Path], typer.Argument(help="results folders, as results/mini")],
     journal: Annotated[
-        Path | None, typer.Option(help="folder of finished answers to compare with as well")
+        Path | None,
+        typer.Option(
+            parser=path,
+            metavar="FOLDER",
+            help="folder of finished answers to compare with as well",
+        ),
     ] = None,
     config_dir: Annotated[
-        Path | None, typer.Option(help="folder of the experiment's file, if it has own task files")
+        Path | None,
+        typer.Option(
+            parser=path,
+            metavar="FOLDER",
+            help="folder of the experiment's file, if it has own task files",
+        ),
     ] = None,
 ) -> None:
     """Score the stored answers again, make the tables again, compare; exit with 1 on a difference.
@@ -23,13 +35,10 @@ def verify(
     tables made again and compared, and says that its answers were not.
     """
     log(quiet=False)
-    from rich.console import Console
-
     from otprune_lmms.experiments.verify import Verdict, verify_answers
     from otprune_lmms.reporting.remake import changed_pages
     from otprune_lmms.results.samples import SAMPLES
 
-    console = Console(highlight=False, soft_wrap=True)
     failed = False
     for folder in folders:
         try:
@@ -46,12 +55,12 @@ def verify(
         ]
         verdict.count("files", len(pages))
         for line in verdict.differences:
-            console.print(f"{folder}: {line}", markup=False)
+            say(f"{folder}: {line}")
         for line in verdict.skipped:
-            console.print(f"{folder}: not compared: {line}", markup=False)
+            say(f"{folder}: not compared: {line}")
         done = ", ".join(f"{number} {what}" for what, number in verdict.checked.items())
         found = f"{len(verdict.differences)} differences" if verdict.differences else "all equal"
-        console.print(f"{folder}: {found}; compared {done}", markup=False)
+        say(f"{folder}: {found}; compared {done}")
         failed = failed or bool(verdict.differences)
     if failed:
         raise typer.Exit(1)

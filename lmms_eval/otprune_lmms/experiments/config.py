@@ -1,5 +1,6 @@
 """Experiments as YAML files; every value is checked before a model or data is loaded."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,9 +11,17 @@ from pydantic import (
     model_validator,
 )
 
+from otprune.checks import check_device_name
 from otprune_lmms.benchmarks import GROUPS, benchmark
-from otprune_lmms.experiments.pruning_choices import ConfigSection, PruningChoices, as_tuple
+from otprune_lmms.experiments.pruning_choices import (
+    ConfigSection,
+    MethodChoice,
+    PruningChoices,
+    as_tuple,
+)
+from otprune_lmms.limits import LARGEST_BATCH, MOST_WORKERS
 from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
+from otprune_lmms.suggestions import did_you_mean
 from otprune_lmms.yaml_files import YamlError, read_yaml
 
 TASKS = Path(__file__).parent.parent / "tasks"
@@ -41,7 +50,7 @@ class ModelChoice(ConfigSection):
         batch_size: requests in one call of the language model; halved where memory runs out.
         model_base: the base model of an adapter or of projector weights.
         attn_implementation: as in transformers; None for its choice.
-        device: "cuda", "cpu"; None for a GPU where there is one.
+        device: "cuda", "cuda:1", "cpu"; None for a GPU where there is one.
     """
 
     name: Annotated[str, _NAME]
@@ -49,13 +58,15 @@ class ModelChoice(ConfigSection):
     family: str = DEFAULT_FAMILY
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     chat_template: str | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=LARGEST_BATCH)] = 1
     model_base: str | None = None
     attn_implementation: str | None = None
     device: str | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        if self.device is not None:
+            check_device_name(self.device)
         check_source(
             ModelSource(self.pretrained, family=self.family, chat_template=self.chat_template)
         )
@@ -147,7 +158,7 @@ class Experiment(ConfigSection):
     limit: Annotated[int, Field(ge=1)] | None = None
     java: Literal["required", "optional"] = "required"
     seed_video: Literal["first_frame", "all_frames"] = "first_frame"
-    workers: Annotated[int, Field(ge=1)] = 2
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 2
     strict: bool = False
     picture: bool = False
     published: Annotated[tuple[PublishedRow, ...], BeforeValidator(as_tuple)] = ()
@@ -241,11 +252,21 @@ def _explain(error: ValidationError) -> str:
         shown = "" if one["type"] in ("missing", "value_error") else f", got {_short(one['input'])}"
         if one["type"] == "extra_forbidden":
             renamed = _RENAMED.get(str(one["loc"][-1]))
-            message = f"this key is called {renamed} now" if renamed else "unknown key"
+            meant = did_you_mean(one["loc"][-1], _known_keys(one["loc"]))
+            message = f"this key is called {renamed} now" if renamed else f"unknown key{meant}"
             shown = ""
         problems.append(f"{key}: {message}{shown}")
     shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
     return "; ".join([*shown, f"and {more} more"] if more > 0 else shown)
+
+
+def _known_keys(place: Sequence[int | str]) -> Collection[str]:
+    """Return the keys of the section that a problem's place is in."""
+    sections = {"models": ModelChoice, "tasks": TaskChoice, "published": PublishedRow}
+    section = sections.get(str(place[0]), Experiment) if len(place) > 1 else Experiment
+    if place[0] == "pruning" and len(place) > 1:
+        section = MethodChoice if "methods" in place else PruningChoices
+    return section.model_fields
 
 
 def _short(value: object) -> str:

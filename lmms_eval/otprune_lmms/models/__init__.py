@@ -6,6 +6,7 @@
 from importlib import import_module
 from types import ModuleType
 
+from otprune.checks import check_device
 from otprune.pruning import Pruning
 from otprune_lmms.models.protocol import DEFAULT_FAMILY, ModelSource, VisionLanguageModel
 
@@ -32,9 +33,11 @@ def load_model(source: ModelSource) -> VisionLanguageModel:
     """Return a loaded model.
 
     Raises:
-        ValueError: an unknown family, impossible settings; a checkpoint that is incomplete, damaged
-            or of another kind.
+        ValueError: an unknown family, impossible settings, a device that is not there; a checkpoint
+            that is incomplete, damaged or of another kind.
     """
+    if source.device is not None:
+        check_device(source.device)
     return _family(source.family).load(source)
 
 

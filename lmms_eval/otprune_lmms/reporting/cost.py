@@ -1,15 +1,12 @@
 """The measured cost of an experiment's settings: ``cost.json``, ``cost.csv``, ``cost.md``.
 
-`write_cost` writes the files; `terminal` gives the same tables for a terminal.
+`write_cost` writes the files; `rendered` gives the same tables for a terminal.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-
-from rich import box
-from rich.table import Table
 
 from otprune_lmms.files import write_text
 from otprune_lmms.results.costs import COST_TABLE, MeasuredCost, Spread, cost_frame
@@ -74,17 +71,6 @@ def page(records: Sequence[MeasuredCost], origin: Mapping[str, str]) -> str:
         lines += [f"| {' | '.join(columns)} |", f"|---{'|--:' * (len(columns) - 1)}|"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in NOTES), ""])
-
-
-def terminal(records: Sequence[MeasuredCost]) -> Iterator[Table]:
-    """Yield the tables for a terminal."""
-    for heading, columns, rows in rendered(records):
-        drawn = Table(title=heading, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-        for number, column in enumerate(columns):
-            drawn.add_column(column, justify="right" if number else "left", no_wrap=True)
-        for row in rows:
-            drawn.add_row(*row)
-        yield drawn
 
 
 def rendered(records: Sequence[MeasuredCost]) -> Iterator[Rendered]:

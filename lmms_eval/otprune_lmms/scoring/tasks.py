@@ -16,9 +16,10 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from lmms_eval.utils import load_yaml_config
 from tenacity import RetryError
 
-from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.benchmarks import all_benchmarks, benchmark
 from otprune_lmms.documents import BROKEN, reason_of
 from otprune_lmms.images import guarded_images
+from otprune_lmms.suggestions import did_you_mean
 
 
 def task_manager(names: Sequence[str]) -> TaskManager:
@@ -59,7 +60,8 @@ def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, An
     for name in names:
         task = benchmark(name).task
         if task not in manager.all_subtasks:
-            raise ValueError(f"unknown task {task!r} (lmms-eval knows no task of this id)")
+            meant = did_you_mean(task, {*manager.all_subtasks, *all_benchmarks()})
+            raise ValueError(f"unknown task {task!r} (lmms-eval knows no task of this id){meant}")
         data_files(name, folder)
         loaded[name] = _load(task, _override(task, folder), manager)
     return loaded

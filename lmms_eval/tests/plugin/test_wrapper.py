@@ -170,7 +170,7 @@ def test_other_kinds_of_requests_are_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"device": "gpu7"}, "device must be cpu, cuda or cuda:N, got 'gpu7'"),
+        ({"device": "gpu7"}, "device must be cpu, cuda, cuda:N or mps, got 'gpu7'"),
         ({"foo": 1}, "unknown argument 'foo'"),
         ({"method": "otprune", "keep_ratio": 0.1, "layer": 40}, r"layer must be in 0\.\."),
         ({"method": "otprune", "keep_ratio": 3}, r"keep_ratio must be in \(0, 1\]"),

@@ -18,7 +18,7 @@ from otprune_lmms.engine.phases import PHASES
 from otprune_lmms.experiments.cost.experiment import one_of_each_row
 from otprune_lmms.journal import Journal
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.reporting.cost import page, rendered, terminal, write_cost
+from otprune_lmms.reporting.cost import page, write_cost
 from otprune_lmms.results.costs import COLUMNS, MeasuredCost, Spread, read_costs
 from suites import make_suite
 
@@ -128,14 +128,6 @@ def test_the_page_opens_with_the_machine_and_has_two_tables_a_model_and_batch():
     assert "G multiply-adds, 3ndm" in text
 
 
-def test_the_terminal_shows_what_the_page_shows():
-    drawn = list(terminal(RECORDS))
-    for table, (heading, columns, rows) in zip(drawn, rendered(RECORDS), strict=True):
-        assert table.title == heading
-        assert [str(column.header) for column in table.columns] == columns
-        assert table.row_count == len(rows)
-
-
 def test_one_seed_of_a_setting_is_enough():
     seeds = [PruningConfig.make("random", 0.1, seed=seed) for seed in (0, 1, 2)]
     others = [
@@ -184,7 +176,7 @@ def test_the_command_measures_an_experiment(suite):
     assert set(frame["convention"]) == {"2ndm"}
     assert set(frame["visual_tokens"]) == {576.0}
     assert set(frame["new_tokens"]) == {2.0}
-    assert "of the saving" in done.output
+    assert {"saving", "prefill", "counted"} <= set(done.output.split())
     assert json.loads((suite / "out" / "try" / "cost.json").read_text())["origin"]["commit"]
 
 

@@ -19,6 +19,7 @@ from otprune_lmms.reporting.tables.layout import (
     beside,
     shown,
 )
+from otprune_lmms.terminal_text import printable
 
 _GAP = 2
 """Blanks between columns."""
@@ -49,10 +50,10 @@ class Drawing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the title, then each model's table, folded to the width of the console."""
-        yield Text(self.table.title, style="bold")
+        yield Text(printable(self.table.title), style="bold")
         for part in self.table.parts:
             if len(self.table.parts) > 1:
-                yield Text(f"\n{part.model}", style="bold")
+                yield Text(printable(f"\n{part.model}"), style="bold")
             for places in folds(self.table, options.max_width):
                 yield Text("")
                 yield from _fold(self.table, part, places)
@@ -82,9 +83,9 @@ def _fold(table: ResultsTable, part: TablePart, places: Sequence[int]) -> Iterat
     yield _grid(widths, [[Text(head) for head in lined]])
     yield Text("─" * sum(widths))
     for block in part.blocks:
-        yield Text(block.title, style="italic")
+        yield Text(printable(block.title), style="italic")
         rows = [
-            [Text(row.label), *map(_cell, (row.entries[place] for place in places), columns)]
+            [_label(row), *map(_cell, (row.entries[place] for place in places), columns)]
             for row in block.rows
         ]
         yield _grid(widths, rows)
@@ -108,12 +109,16 @@ def _cell(entry: Entry, column: Column) -> Text:
     return Text.assemble(text, f" {limits}") if limits else text
 
 
+def _label(row: TableRow) -> Text:
+    return Text(printable(row.label))
+
+
 def _rows(table: ResultsTable) -> Iterator[TableRow]:
     return (row for part in table.parts for block in part.blocks for row in block.rows)
 
 
 def _first_width(table: ResultsTable) -> int:
-    return max(len(FIRST_HEADING), *(Text(row.label).cell_len for row in _rows(table)))
+    return max(len(FIRST_HEADING), *(_label(row).cell_len for row in _rows(table)))
 
 
 def _width(table: ResultsTable, place: int) -> int:
@@ -122,7 +127,7 @@ def _width(table: ResultsTable, place: int) -> int:
 
 def _heading(table: ResultsTable, place: int) -> list[str]:
     """Return the lines of a heading, no wider than the numbers below it or its longest word."""
-    name = table.columns[place].name
+    name = printable(table.columns[place].name)
     width = max(_cells_width(table, place), *map(len, name.split()))
     return textwrap.wrap(name, width, break_on_hyphens=False)
 

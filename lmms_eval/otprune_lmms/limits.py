@@ -1,0 +1,7 @@
+"""Upper bounds of settings: beyond them a value is a slip, and memory or threads would run out."""
+
+LARGEST_BATCH = 4096
+"""Requests in one call of the language model."""
+
+MOST_WORKERS = 256
+"""Threads that read images."""
