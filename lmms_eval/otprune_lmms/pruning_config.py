@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from otprune import PRUNERS, LayerPruner, Method
 from otprune.pruning import Pruning, make_pruning
+from otprune_lmms.sources import class_hash
 from otprune_lmms.suggestions import did_you_mean
 
 Value = str | int | float | bool | None
@@ -231,6 +232,17 @@ class PruningConfig:
             if self.pruning.target is not None:
                 known["match"] = self.pruning.target.match
         text = json.dumps(known, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def answer_key(self) -> str:
+        """SHA-256 over `fingerprint` and the method's source: the config's key in the journal.
+
+        So answers of a method whose code has changed since are not found.
+        """
+        if self.pruning is None:
+            return self.fingerprint
+        text = f"{self.fingerprint} {class_hash(type(_method(self.pruning)))}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _made(self, settings: Mapping[str, Any], **values: Any) -> Pruning:

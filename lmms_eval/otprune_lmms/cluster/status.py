@@ -134,9 +134,9 @@ class _Count:
         self, requests: ModelRequests, model: str, tasks: Documents, config: PruningConfig
     ) -> tuple[int, int]:
         """Add one config; return the number of its answered requests, and of all its requests."""
-        fingerprint, answered, asked = config.fingerprint, 0, 0
+        answer_key, answered, asked = config.answer_key, 0, 0
         for (files, task), documents in tasks.items():
-            keys = [Key(fingerprint, one) for one in requests.of(task, documents)]
+            keys = [Key(answer_key, one) for one in requests.of(task, documents)]
             left = [key for key in keys if key not in self.state.answered]
             ahead = requests.unread(task, documents)
             place = (model, files, task, config)
@@ -168,7 +168,7 @@ def journal_status(state: JournalState) -> Status:
         }
         for settings in state.configs.values():
             config = PruningConfig.make(**settings)
-            keys = [Key(config.fingerprint, one) for one in requests.all()]
+            keys = [Key(config.answer_key, one) for one in requests.all()]
             if not state.answered.isdisjoint(keys):
                 answered, asked = count.config(requests, name, tasks, config)
                 rows.append(StatusRow(experiments, name, config.label, answered, asked))

@@ -73,7 +73,7 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
 
     Args:
         requests: the requests of the run.
-        found: answers by (fingerprint of the config, digest of the request).
+        found: answers by (`PruningConfig.answer_key`, digest of the request).
         configs: pruning configs of the run.
         counts: counts of the run's work.
 
@@ -93,7 +93,7 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
     ) -> None:
         self._prepared = dict(requests.prepared)
         self._found = found
-        self._fingerprints = {config: config.fingerprint for config in configs}
+        self._keys = {config: config.answer_key for config in configs}
         self.configs = configs
         self.requests = requests.requests
         self.failed = tuple(requests.failed)
@@ -106,7 +106,7 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
             KeyError: the run had no such request or config, or the document was left out.
         """
         config, request = key
-        return self._found[self._fingerprints[config], self._prepared[request.key].digest]
+        return self._found[self._keys[config], self._prepared[request.key].digest]
 
     def __iter__(self) -> Iterator[tuple[PruningConfig, Request]]:
         """Iterate over (config, request), config by config."""
@@ -136,13 +136,13 @@ def answer_of(record: Record) -> Answer:
 
 
 def record_of(
-    one: PreparedRequest, answer: Answer, config: PruningConfig, fingerprint: str
+    one: PreparedRequest, answer: Answer, config: PruningConfig, answer_key: str
 ) -> Record:
-    """Return the record of an answer; ``fingerprint`` is the config's."""
+    """Return the record of an answer; ``answer_key`` is the config's."""
     request = one.request
     seconds = {"generate": answer.seconds, **answer.phases}
     return Record(
-        config=fingerprint,
+        config=answer_key,
         request=one.digest,
         settings=config.as_dict(),
         task=request.task,

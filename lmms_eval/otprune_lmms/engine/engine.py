@@ -21,7 +21,7 @@ from otprune_lmms.engine.reading import LoadedBatch, RequestReader, named_if_too
 from otprune_lmms.engine.request_set import LeaveOut, RequestSet
 from otprune_lmms.engine.requests import Answer, Request
 from otprune_lmms.engine.responder import Responder
-from otprune_lmms.engine.session import describe
+from otprune_lmms.engine.session import describe, source_of
 from otprune_lmms.engine.visual_store import ImageKey, VisualStore, keys_of
 from otprune_lmms.images import guarded_images
 from otprune_lmms.journal import Journal, write_request_list
@@ -77,11 +77,11 @@ class Engine:
         self.model, self.model_name = model, model_name
         self.batch_size, self.workers = batch_size, workers
         self.journal, self.progress = journal, progress
-        fingerprint = ""
+        fingerprint = source = ""
         if journal is not None:
-            fingerprint = model.fingerprint
-            describe(journal, model_name, model)
-        self.preparer = RequestPreparer(model, fingerprint, seed_video)
+            fingerprint, source = model.fingerprint, source_of(type(model))
+            describe(journal, model_name, model, source)
+        self.preparer = RequestPreparer(model, fingerprint, seed_video, source)
         self._timer = PhaseTimer(clock_for(model)) if eval_time else None
         self.responder = Responder(model, self._timer)
         self.halving = Halving()

@@ -16,7 +16,7 @@ class PendingAnswers:
     Args:
         requests: each digest once.
         configs: pruning configs; every request needs an answer under each.
-        known: answers by (config fingerprint, request digest); found and new ones are added.
+        known: answers by (config's `answer_key`, request digest); found and new ones are added.
         journal: where answers are looked up and new ones are written; None for none.
         counts: its ``reused`` and ``generated`` are increased for each answer.
     """
@@ -30,7 +30,7 @@ class PendingAnswers:
         counts: Counts,
     ) -> None:
         self._known, self._journal, self._counts = known, journal, counts
-        self._configs = {config.fingerprint: config for config in configs}
+        self._configs = {config.answer_key: config for config in configs}
         self._missing = {one.digest: set(self._configs) for one in requests}
         self._number = len(self._missing) * len(self._configs)
         for digest, missing in self._missing.items():
@@ -59,7 +59,7 @@ class PendingAnswers:
 
     def rows(self, batch: Iterable[PreparedRequest], config: PruningConfig) -> Batch:
         """Return those of some requests that lack the answer under a config."""
-        name = config.fingerprint
+        name = config.answer_key
         return [one for one in batch if name in self._missing[one.digest]]
 
     def drop(self, digests: Collection[str]) -> None:
@@ -79,7 +79,7 @@ class PendingAnswers:
         Raises:
             JournalError: they could not be written.
         """
-        name = config.fingerprint
+        name = config.answer_key
         pairs = list(zip(requests, answers, strict=True))
         if self._journal is not None:
             self._journal.append(*(record_of(r, a, config, name) for r, a in pairs))

@@ -20,7 +20,7 @@ from otprune_lmms.models.protocol import Generation, Prompt, VisionLanguageModel
 SeedVideo = Literal["first_frame", "all_frames"]
 """How a video's frames are shown: the first alone, or all of them."""
 
-FORMAT = 2
+FORMAT = 3
 """Version of the digests; raise it with any change that alters answers to unchanged requests."""
 
 _PACKAGES = ("otprune", "otprune-llava", "otprune-lmms")
@@ -52,12 +52,14 @@ class RequestPreparer:
     Attributes:
         model: the model.
         fingerprint: its fingerprint; "" where digests of different models are never compared.
+        source: `engine.session.source_of` it; "" likewise.
         seed_video: how videos are shown.
     """
 
     model: VisionLanguageModel
     fingerprint: str
     seed_video: SeedVideo
+    source: str = ""
 
     def prepare(self, request: Request) -> PreparedRequest:
         """Return a request prepared; reads and hashes its images.
@@ -71,7 +73,8 @@ class RequestPreparer:
         except ValueError as error:
             raise DocumentError(request.failure(str(error))) from error
         generation = generation_of(request)
-        digest = request_hash(request, prompt, images, generation, self.fingerprint)
+        model = f"{self.fingerprint} {self.source}"
+        digest = request_hash(request, prompt, images, generation, model)
         return PreparedRequest(request, digest, images, prompt, generation)
 
     def images(self, request: Request) -> list[Image.Image]:
@@ -146,8 +149,9 @@ def request_hash(
 ) -> str:
     """Return SHA-256, as hex, over everything that decides an answer, except the pruning config.
 
-    That is prompt, images, generation settings, continuation, model fingerprint and the packages'
-    versions. Task and document are not included: equal requests have equal answers.
+    That is prompt, images, generation settings, continuation, the model (its fingerprint and
+    source) and the packages' versions. Task and document are not included: equal requests have
+    equal answers.
     """
     known = {
         "format": FORMAT,

@@ -3,34 +3,41 @@
 import hashlib
 import logging
 import os
+import pkgutil
 import time
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 from socket import gethostname
 
 import torch
 
+from otprune_lmms.images import as_rgb
 from otprune_lmms.journal import Journal
 from otprune_lmms.models.protocol import VisionLanguageModel
 from otprune_lmms.provenance import versions
+from otprune_lmms.sources import source_hash
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("otprune", "llava", "otprune_lmms")
+_METHODS = ("otprune.registry", "otprune.selectors", "otprune.mergers", "otprune.layer_pruners")
+"""What a family's own code imports of methods only to look them up."""
 
 
-def describe(journal: Journal, name: str, model: VisionLanguageModel) -> None:
+def describe(journal: Journal, name: str, model: VisionLanguageModel, source: str) -> None:
     """Fill in a journal's header: model, device, dtype, versions, source code, process.
 
-    Answers of other source code are reused, since most changes of the code change no answer; a
-    warning is logged if there are such answers.
+    Args:
+        journal: the journal.
+        name: the model's name.
+        model: the model.
+        source: `source_of` the model. Answers of other source are not reused; a warning is logged
+            if there are such answers.
     """
-    source = source_hash()
     earlier = {one.get("source") for one in journal.sessions} - {source, None}
     if earlier:
         logger.warning(
-            "%s holds answers that were written by other source code; if that code gives other "
-            "answers, begin a new journal",
+            "%s holds answers of other source code (of otprune, llava or the engine); they are not "
+            "reused",
             journal.folder,
         )
     journal.header.setdefault("models", {})[model.fingerprint] = name
@@ -43,17 +50,21 @@ def describe(journal: Journal, name: str, model: VisionLanguageModel) -> None:
     }
 
 
-def source_hash() -> str:
-    """Return SHA-256 over the Python files of our packages, as hex."""
-    digest = hashlib.sha256()
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        folders = [] if spec is None else spec.submodule_search_locations or []
-        for folder in map(Path, folders):
-            for file in sorted(folder.rglob("*.py")):
-                digest.update(f"{package}/{file.relative_to(folder)}\0".encode())
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+@cache
+def source_of(family: type[VisionLanguageModel]) -> str:
+    """Return SHA-256, as hex, over the source that makes a family's answers, methods left out.
+
+    That is the family's class with all that it imports from its packages, and the engine. A
+    method's source is part of `PruningConfig.answer_key`. Computed once: about 0.3 s.
+    """
+    packages = {"otprune", family.__module__.partition(".")[0], *family.packages}
+    engine = __name__.rpartition(".")[0]
+    modules = [f"{engine}.{one.name}" for one in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    parts = [
+        source_hash([one.__module__ for one in family.__mro__[:-1]], packages, _METHODS),
+        source_hash([*modules, as_rgb.__module__], ()),
+    ]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _device_name(device: torch.device) -> str:

@@ -94,7 +94,11 @@ def _manifest(
 
 
 def _config(config: PruningConfig) -> dict[str, Any]:
-    return config.columns() | {"fingerprint": config.fingerprint, "config": config.as_dict()}
+    return config.columns() | {
+        "fingerprint": config.fingerprint,
+        "answer_key": config.answer_key,
+        "config": config.as_dict(),
+    }
 
 
 def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _answers(
     """Return the journal's answers to all requests."""
     found: dict[PruningConfig, dict[str, list[PlacedAnswer]]] = {}
     for config in configs:
-        name = config.fingerprint
+        name = config.answer_key
         found[config] = {
             task: [
                 (place, answer_of(_record(journal, name, place, one)))

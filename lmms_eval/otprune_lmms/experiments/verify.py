@@ -84,14 +84,15 @@ def _against_journal(
     content: Mapping[str, Any], samples: Frame, journal: Journal, verdict: Verdict
 ) -> None:
     """Compare each stored answer with the journal's."""
-    fingerprints = {one["setting"]: one["fingerprint"] for one in content["configs"]}
+    # Manifests of earlier versions have no other key than the fingerprint.
+    keys = {o["setting"]: o.get("answer_key", o["fingerprint"]) for o in content["configs"]}
     columns = zip(
         *(samples[name] for name in ("setting", "task", "doc_id", "requests", "answers")),
         strict=True,
     )
     for config, task, doc_id, requests, answers in columns:
         for request, answer in zip(requests, answers, strict=True):
-            record = journal.find((fingerprints[config], request))
+            record = journal.find((keys[config], request))
             where = f"{config}, document {doc_id} of {task}"
             if record is None:
                 verdict.differences.append(f"{where}: not in the journal")

@@ -13,7 +13,7 @@ class Key(NamedTuple):
     """What an answer is looked up by.
 
     Attributes:
-        config: `PruningConfig.fingerprint`.
+        config: `PruningConfig.answer_key`.
         request: digest of everything else that decides the answer: prompt, images, generation
             settings, model (`engine.prepare.request_hash`).
     """
@@ -27,7 +27,7 @@ class Record:
     """One finished answer.
 
     Attributes:
-        config: fingerprint of the config.
+        config: the config's `answer_key`.
         request: digest of the request.
         settings: the config, as `PruningConfig.as_dict`.
         task: name of the benchmark, or id of the task; task, split, doc_id and index are those of

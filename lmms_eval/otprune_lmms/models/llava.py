@@ -104,6 +104,8 @@ class Llava(VisionLanguageModel):
         image_processor: its image processor.
     """
 
+    packages = ("llava",)
+
     def __init__(
         self,
         loaded: tuple[Any, Any, Any, int],

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -184,12 +184,15 @@ class VisionLanguageModel(ABC):
     """A loaded model of some family.
 
     Attributes:
+        packages: top-level packages whose source decides its answers, apart from `otprune` and the
+            package of its class.
         shape: the decoder's sizes, for the cost model and for budgets over all layers.
         devices: devices of the weights, each once.
         dtype: dtype of the weights.
         attention: name of the attention implementation.
     """
 
+    packages: ClassVar[tuple[str, ...]] = ()
     shape: DecoderShape
     devices: tuple[torch.device, ...]
     dtype: torch.dtype

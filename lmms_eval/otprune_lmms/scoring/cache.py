@@ -31,7 +31,7 @@ class ScoreCache:
         answers: Mapping[int, Sequence[AnswerValue]],
         without: Collection[int] = (),
     ) -> str:
-        """Return SHA-256, as hex, over documents, answers, and versions of the scoring code.
+        """Return SHA-256, as hex, over documents, answers and the scoring code.
 
         Args:
             scorer: the benchmark's scorer.
@@ -41,6 +41,7 @@ class ScoreCache:
         content: dict[str, Any] = {
             "format": FORMAT,
             "code": {name: version(name) for name in ("lmms_eval", "pycocoevalcap")},
+            "source": scorer.code,
             "task": scorer.name,
             "documents": scorer.fingerprint,
             "answers": sorted((doc_id, list(many)) for doc_id, many in answers.items()),

@@ -14,7 +14,7 @@ import math
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -27,6 +27,7 @@ from otprune_lmms.benchmarks import DocumentResults, benchmark, with_group_membe
 from otprune_lmms.benchmarks.shares import ResultsByDocument, TaskAggregation
 from otprune_lmms.documents import build_requests
 from otprune_lmms.scoring.captions import CaptionTools, java, one_line
+from otprune_lmms.sources import function_hash, modules_of, source_hash
 
 AnswerValue = str | tuple[float, bool]
 """An answer as tasks take it (`engine.Answer.value`): the text, or (loss in nats, greedy)."""
@@ -36,6 +37,13 @@ _Instances = Mapping[int, Sequence[Any]]
 
 _SIDE_METRICS = ("submission",)
 """Metrics whose aggregation only writes a file (and fails on some characters)."""
+
+
+_SCORING = (
+    *("output_type", "process_results", "doc_to_target", "doc_to_choice", "metric_list"),
+    *("filter_list", "score_key", "reasoning_tags", "auto_strip_thinking"),
+)
+"""Entries of a task's file that decide how its answers are scored."""
 
 
 class ScoringError(RuntimeError):
@@ -139,6 +147,20 @@ class TaskScorer:
             text = json.dumps([doc_id, document], sort_keys=True, default=str)
             total.update(hashlib.sha256(text.encode()).digest())
         return total.hexdigest()
+
+    @cached_property
+    def code(self) -> str:
+        """SHA-256, as hex, over the code that scores: the task's own, the record's, and ours."""
+        record, config = self.benchmark, self.task.config
+        functions = [record.shares, record.aggregation.terms]
+        functions += [] if record.groups is None else [record.groups.key]
+        modules = [__name__, java.__module__, type(record).__module__, *modules_of(functions)]
+        packages = {one.partition(".")[0] for one in modules}
+        settings = {name: getattr(config, name, None) for name in _SCORING}
+        given = [*_callables(settings), *self.task.aggregation().values()]
+        text = json.dumps([record.metric, settings], sort_keys=True, default=_name_of)
+        parts = (text, source_hash(modules, packages), function_hash(given))
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @cached_property
     def needs_java(self) -> bool:
@@ -302,6 +324,22 @@ def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(inner, (bool, int, float)):
             numbers[metric] = float(inner)
     return numbers
+
+
+def _callables(value: Any) -> Iterator[Callable[..., Any]]:
+    """Yield the functions among the entries of a task's file."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _callables(one)
+    elif callable(value):
+        yield value
+
+
+def _name_of(value: Any) -> str:
+    """Return what stands for a function in JSON."""
+    return str(getattr(value, "__qualname__", type(value).__name__))
 
 
 @contextmanager

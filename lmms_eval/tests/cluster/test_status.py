@@ -26,7 +26,7 @@ def question(doc_id, task="pope"):
 
 def record(config, doc_id, task="pope", text=None):
     return Record(
-        config=config.fingerprint,
+        config=config.answer_key,
         request=text or question(doc_id, task),
         settings=config.as_dict(),
         task=task,

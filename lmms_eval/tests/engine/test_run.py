@@ -107,7 +107,7 @@ def test_a_second_run_takes_everything_from_the_journal(alone, tmp_path):
         again = engine(journal=journal).run(many(), CONFIGS[:3])
         assert (again.counts.reused, again.counts.generated) == (24, 12)
         assert texts(again) == {key: v for key, v in texts(alone).items() if "layer" not in key[0]}
-        settings = [one.settings for one in journal if one.config == CONFIGS[1].fingerprint]
+        settings = [one.settings for one in journal if one.config == CONFIGS[1].answer_key]
         assert settings[0] == {"method": "otprune", "keep_ratio": 0.098}
         assert len(settings) == 12
     with Journal(tmp_path) as journal:
@@ -116,14 +116,17 @@ def test_a_second_run_takes_everything_from_the_journal(alone, tmp_path):
 
 
 def test_a_journal_says_what_wrote_it_and_that_the_code_has_changed(tmp_path, monkeypatch, caplog):
+    generated = []
     for source in ("one", "one", "two"):
-        monkeypatch.setattr("otprune_lmms.engine.session.source_hash", lambda s=source: s)
+        monkeypatch.setattr("otprune_lmms.engine.engine.source_of", lambda _, s=source: s)
         assert "other source code" not in caplog.text
         with Journal(tmp_path) as journal:
             runner = engine(journal=journal)
-            runner.run([request(len(journal.sessions), f"And {source}?")], [PruningConfig()])
+            asked = [request(0), request(len(journal.sessions))]
+            generated.append(runner.run(asked, [PruningConfig()]).counts.generated)
             header = journal.header
     assert "other source code" in caplog.text
+    assert generated == [1, 0, 1]
     assert header["models"] == {runner.model.fingerprint: "tiny"}
     assert header["versions"]["torch"] == torch.__version__
     assert (header["device"], header["dtype"]) == ("cpu", "torch.float32")

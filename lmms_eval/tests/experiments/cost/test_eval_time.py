@@ -120,7 +120,7 @@ def test_times_land_in_the_journal_and_change_no_answer(tmp_path, caplog, monkey
         assert (timed[key].text, timed[key].kept) == (answer.text, answer.kept)
     both = {"generate", *PHASES}
     for config in CONFIGS:
-        assert keys(tmp_path)[config.fingerprint] == [{"generate"}, both, both]
+        assert keys(tmp_path)[config.answer_key] == [{"generate"}, both, both]
         assert timed[config, requests(1)[0]].phases == {}
         for one in requests(3)[1:]:
             answer = timed[config, one]
@@ -263,7 +263,7 @@ def test_lmms_evals_model_takes_the_times_when_the_environment_asks(monkeypatch,
     )
     model.generate_until([asked])
     model.clean()
-    assert keys(tmp_path) == {PruningConfig().fingerprint: [{"generate", *PHASES}]}
+    assert keys(tmp_path) == {PruningConfig().answer_key: [{"generate", *PHASES}]}
 
 
 @pytest.mark.gpu
