@@ -26,8 +26,9 @@ def record(number: int, **others) -> Record:
 
 
 def part(folder: Path, number: int = 0) -> Path:
-    """A writer's file."""
-    return folder / f"part-{number:03d}.jsonl"
+    """A writer's file, by the order of names; as earlier versions named it if there is none."""
+    found = sorted(folder.glob("part-*.jsonl"))
+    return found[number] if number < len(found) else folder / f"part-{number:03d}.jsonl"
 
 
 def write(folder: Path, *numbers: int, **header) -> None:

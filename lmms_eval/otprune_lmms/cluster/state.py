@@ -1,5 +1,6 @@
 """The state of a sweep in its journals: answers, requests, writing processes."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from otprune_lmms.journal import Key, RequestList, read_request_lists
-from otprune_lmms.journal.journal import is_readable
-from otprune_lmms.journal.lines import read
-from otprune_lmms.journal.writer import is_locked
+from otprune_lmms.journal.faults import Faults
+from otprune_lmms.journal.lines import PartReader
+from otprune_lmms.journal.parts import is_locked, parts
 
 
 @dataclass(frozen=True)
@@ -69,34 +70,38 @@ class JournalState:
 def read_state(folders: Sequence[Path]) -> JournalState:
     """Return the state of journals; a missing folder counts as an empty journal.
 
-    Every line is read once and nothing is written; other processes may write meanwhile.
+    Every line is read once and nothing is written; other processes may write meanwhile. What cannot
+    be used is left out with a warning.
 
     Raises:
         JournalError: a file cannot be read.
     """
     state = JournalState()
     for folder in dict.fromkeys(folders):
-        for path in sorted(folder.glob("part-*.jsonl")):
-            _read_part(path, state)
+        faults = Faults(folder)
+        for path, _ in parts(folder):
+            _read_part(path, state, faults)
+        faults.warn()
         state.request_lists += read_request_lists(folder)
     state.request_lists.sort(key=lambda request_list: request_list.time)
     return state
 
 
-def _read_part(path: Path, state: JournalState) -> None:
+def _read_part(path: Path, state: JournalState, faults: Faults) -> None:
     session: Mapping[str, Any] = {}
     answers = 0
     locked = is_locked(path)
-    for entry in read(path).entries:
-        if not is_readable(entry, path):
-            continue
-        if entry["kind"] == "session":
-            session, answers = entry["session"], 0
-        elif entry["kind"] == "answer":
-            one = entry["answer"]
-            state.answered.add(Key(one["config"], one["request"]))
-            state.configs.setdefault(one["config"], one["settings"])
+    reader = PartReader(path)
+    for _, line in reader:
+        if line["kind"] == "session":
+            session, answers = line["session"], 0
+        else:
+            one = line["answer"]
+            config = sys.intern(one["config"])
+            state.answered.add(Key(config, one["request"]))
+            state.configs.setdefault(config, one["settings"])
             answers += 1
+    faults.add(reader, locked)
     if locked:
         state.writers.append(_writer(path, session, answers))
 

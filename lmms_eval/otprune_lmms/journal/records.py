@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from otprune_lmms.journal.schema import AnswerContent
+
 
 class JournalError(RuntimeError):
     """A journal that cannot be read or written; the message names the file and the reason."""
@@ -71,20 +73,12 @@ class Record:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @classmethod
-    def from_plain(cls, content: Mapping[str, Any]) -> "Record":
-        """Return the record of what `plain` returned.
-
-        Raises:
-            JournalError: a field is missing.
-        """
-        known = {one.name for one in fields(cls)}
-        try:
-            found = cls(**{name: value for name, value in content.items() if name in known})
-        except TypeError as error:
-            raise JournalError(f"no record of this journal's format: {error}") from None
+    def from_content(cls, content: AnswerContent) -> "Record":
+        """Return the record that a line's answer has."""
+        given: dict[str, Any] = {**content}
         for name in ("kept", "candidates"):
-            object.__setattr__(found, name, tuple(getattr(found, name)))
-        return found
+            given[name] = tuple(given[name])
+        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +89,8 @@ class Report:
         files: files read.
         records: usable answers, each key once.
         repeated: further answers of a key.
-        skipped: complete lines with a wrong checksum or of an unknown kind, not used.
-        torn: bytes of incomplete or damaged ends of files, not used.
+        skipped: complete lines with a wrong checksum, or that are no answer and no session.
+        torn: bytes of incomplete lines at the ends of files that no process is writing.
     """
 
     files: int = 0

@@ -4,19 +4,32 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
+import secrets
+import time
+from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 
-from otprune_lmms.journal.lines import Content, read
+from otprune_lmms.journal.parts import lock
 from otprune_lmms.journal.records import JournalError
 
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_LONGEST_HOST = 60
+
+_PATIENCE = 5.0
+"""Seconds for which a reader may hold up the lock of a new file; it takes it for a moment only."""
+
 
 class Writer:
-    """An append-only file, locked while it is open.
+    """A new file, ``part-TIME-HOST-PROCESS-TOKEN.jsonl``, appended to and locked while it is open.
 
-    It is the first ``part-NNN.jsonl`` of the folder that no process has locked, so a journal has as
-    many files as it had writers at one time.
+    No process ever writes into a file that another one has made, so an answer is safe where locks
+    are granted to every process (some network file systems). The lock only tells others that the
+    file is being written.
 
     Raises:
         JournalError: the folder cannot be created or written to, or its file system has no locks.
@@ -27,27 +40,24 @@ class Writer:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"journal {folder} cannot be made: {error.strerror}") from error
-        self.path, self._descriptor = _first_free(folder)
+        self.path = folder / _new_name()
+        try:
+            self._descriptor = os.open(self.path, _NEW, 0o644)
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._size = 0
+        try:
+            self._lock()
+        except JournalError:
+            with contextlib.suppress(JournalError):
+                self.close()
+            raise
 
-    @property
-    def number(self) -> int:
-        """Number of the file."""
-        return int(self.path.stem.removeprefix("part-"))
-
-    def load(self) -> Content:
-        """Return the file's content, after cutting off an incomplete end."""
-        content = read(self.path)
-        if content.good < content.size:
-            try:
-                os.ftruncate(self._descriptor, content.good)
-            except OSError as error:
-                raise JournalError(f"{self.path} cannot be cut: {error.strerror}") from error
-        self._size = content.good
-        return content
-
-    def write(self, lines: bytes) -> None:
+    def write(self, lines: bytes) -> int:
         """Append lines; from now on they survive the end of this process.
+
+        Returns:
+            The offset in bytes at which they begin.
 
         Raises:
             JournalError: they could not be written in full (disk full, quota); the file then ends
@@ -57,11 +67,13 @@ class Writer:
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
+            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
-            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
-        self._size += len(lines)
+            raise self._unwritable(error) from error
+        self._size = end
+        return end - len(lines)
 
     def flush(self) -> None:
         """Write all lines to the device (fsync), so that they survive a loss of power.
@@ -72,7 +84,7 @@ class Writer:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Close the file, which unlocks it; an empty one is removed.
@@ -81,60 +93,32 @@ class Writer:
             JournalError: earlier lines did not reach the disk (full, on a network).
         """
         with contextlib.suppress(OSError):
-            # By its real size: a file that could not be read may hold answers.
             if os.fstat(self._descriptor).st_size == 0:
                 self.path.unlink()
         try:
             os.close(self._descriptor)
         except OSError as error:
-            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
 
-
-def _first_free(folder: Path) -> tuple[Path, int]:
-    number = 0
-    while True:
-        path = folder / f"part-{number:03d}.jsonl"
+    def _lock(self) -> None:
+        end = time.monotonic() + _PATIENCE
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            while not lock(self._descriptor, fcntl.LOCK_EX):
+                if time.monotonic() > end:
+                    raise JournalError(f"{self.path} cannot be locked: another process has it")
+                time.sleep(0.01)
         except OSError as error:
-            raise JournalError(f"{path} cannot be written: {error.strerror}") from error
-        if _lock(descriptor, path) and _still_there(descriptor, path):
-            return path, descriptor
-        os.close(descriptor)
-        number += 1
+            reason = "is on a file system without locks"
+            if error.errno not in _UNSUPPORTED:
+                reason = "cannot be locked"
+            raise JournalError(f"{self.path} {reason}: {error.strerror}") from error
+
+    def _unwritable(self, error: OSError) -> JournalError:
+        return JournalError(f"{self.path} cannot be written: {error.strerror}")
 
 
-def _lock(descriptor: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            os.close(descriptor)
-            raise JournalError(
-                f"{path} is on a file system without locks: {error.strerror}"
-            ) from error
-        return False
-    return True
-
-
-def _still_there(descriptor: int, path: Path) -> bool:
-    # Its last writer may have removed it, empty, between our opening and our locking.
-    try:
-        return os.stat(path).st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether a process has a journal's file open for writing."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in _UNSUPPORTED
-    finally:
-        os.close(descriptor)
-    return False
+def _new_name() -> str:
+    """Return a name that no other process uses; names sort by time, as far as clocks agree."""
+    host = re.sub(r"[^A-Za-z0-9.]", "_", gethostname())[:_LONGEST_HOST] or "host"
+    when = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    return f"part-{when}-{host}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
