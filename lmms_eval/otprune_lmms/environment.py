@@ -118,6 +118,17 @@ def _number(variable: str, text: str) -> int:
     return int(text)
 
 
+def process_rank() -> int | None:
+    """Return the number of this process among those of a launcher; None without one."""
+    rank = os.environ.get("RANK", "")
+    return int(rank) if rank.isdecimal() else None
+
+
+def is_launched() -> bool:
+    """Return whether torchrun or accelerate has started this process and waits for it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def method_named(value: str, source: str) -> str:
     """Return the method of a name, upper or lower case; "none" for no pruning.
 

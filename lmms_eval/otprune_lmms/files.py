@@ -1,12 +1,16 @@
 """Files of results, written whole or not at all."""
 
 import errno
+import fcntl
+import logging
 import os
 import secrets
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _ABANDONED_AFTER = 3600.0
 """Age in seconds at which a temporary file is taken for one of a killed process and removed."""
@@ -33,7 +37,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear(path)
+        temporary.touch()
+        _clear(path, temporary.stat().st_mtime)
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
@@ -54,14 +59,61 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """In this context this process alone writes a folder's files; others wait, and say so.
+
+    The folder is made if it does not exist. Nothing is left in it: the folder itself is locked, and
+    the end of the process unlocks it. File systems without such locks let everyone in.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.warning("%s is being written by another process: waiting for it", folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        logger.warning(
+            "%s cannot be locked (%s): let no other process write it now", folder, error.strerror
+        )
+
+
 def check_writable(folder: Path) -> None:
-    """Raise `OutputError` where a folder can neither be written to nor be made; writes nothing."""
-    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    """Raise `OutputError` where a folder can neither be written to nor be made; leaves nothing."""
+    place = folder.absolute()
+    for one in (place, *place.parents):
+        if one.is_symlink() and not one.exists():
+            raise OutputError(
+                f"{folder} cannot be written: {one} is a link to {os.readlink(one)}, "
+                "which does not exist"
+            )
+    nearest = next(one for one in (place, *place.parents) if one.exists())
     if not nearest.is_dir():
         raise OutputError(f"{folder} cannot be written: {nearest} is no folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         readonly = os.statvfs(nearest).f_flag & os.ST_RDONLY
         raise unwritable(folder, OSError(errno.EROFS if readonly else errno.EACCES, ""))
+    try:
+        # A disk may refuse what permissions allow: full of files, a quota, a network's server.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:
@@ -81,9 +133,15 @@ def _sync(temporary: Path) -> None:
         os.close(descriptor)
 
 
-def _clear(path: Path) -> None:
-    """Remove temporary files of this path that killed processes have left."""
+def _clear(path: Path, now: float) -> None:
+    """Remove temporary files of this path that killed processes have left.
+
+    Args:
+        path: of the file.
+        now: time of a file that was just made. The clock of the process may be another one than
+            that of the disk, or than that of other machines.
+    """
     for temporary in path.parent.glob(f".????????????.{path.name}"):
         with suppress(OSError):
-            if time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER:
+            if now - temporary.stat().st_mtime > _ABANDONED_AFTER:
                 temporary.unlink()

@@ -7,6 +7,7 @@ import typer
 
 from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.options import RESULTS, Quiet, path
+from otprune_lmms.cli.stopping import ends_in_words
 
 Configs = Annotated[
     list[Path],
@@ -29,6 +30,7 @@ TablesOnly = Annotated[
 ]
 
 
+@ends_in_words
 def analyze(
     configs: Configs,
     output_dir: ResultsDir = RESULTS,

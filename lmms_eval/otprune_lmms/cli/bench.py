@@ -7,6 +7,7 @@ import typer
 
 from otprune_lmms.cli.common import command_line, fail, log
 from otprune_lmms.cli.options import RESULTS, Quiet, path
+from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
 from otprune_lmms.limits import LARGEST_BATCH
 
@@ -32,6 +33,7 @@ ResultsDir = Annotated[
 ]
 
 
+@ends_in_words
 def bench(
     config: Config,
     samples: Samples = 2,

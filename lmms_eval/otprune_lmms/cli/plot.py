@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.stopping import ends_in_words
 
 logger = logging.getLogger("otprune_lmms")
 
@@ -28,6 +29,7 @@ Formats = Annotated[
 ]
 
 
+@ends_in_words
 def plot(folders: Folders, formats: Formats = None) -> None:
     """Draw the figures of earlier runs into their folders' figures/.
 

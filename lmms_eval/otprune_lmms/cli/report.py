@@ -8,6 +8,7 @@ import typer
 
 from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.options import path
+from otprune_lmms.cli.stopping import ends_in_words
 
 logger = logging.getLogger("otprune_lmms")
 
@@ -23,6 +24,7 @@ Tasks = Annotated[
 ]
 
 
+@ends_in_words
 def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> None:
     """Write one HTML page for each results folder: report.html, one file that needs no network.
 

@@ -27,11 +27,13 @@ from otprune_lmms.cli.options import (
     Strict,
     WithoutJava,
 )
+from otprune_lmms.cli.stopping import resumable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otprune_lmms.experiments.answering import AnswerOptions
+    from otprune_lmms.experiments.outcome import Stopwatch
     from otprune_lmms.experiments.plan import Source
     from otprune_lmms.experiments.shard import Shard
 
@@ -58,9 +60,11 @@ def run(
     finished one ends in seconds. Under accelerate or torchrun each process answers its share.
     """
     log(quiet)
-    sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
-    check_devices(sources)
-    _run(sources, journal, _results(output_dir, limit), report=False, quiet=quiet)
+    with resumable(journal) as watch:
+        sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
+        check_devices(sources)
+        options = _options(journal, None, quiet, watch)
+        _run(sources, options, _results(output_dir, limit), report=False)
 
 
 def sweep(
@@ -85,12 +89,15 @@ def sweep(
     the same command without --shard then makes the tables.
     """
     log(quiet)
-    sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
-    check_devices(sources)
-    if shard is not None:
-        _answer_shard(sources, journal, _shard(shard, shard_by), quiet)
-        return
-    _run(sources, journal, _results(output_dir, limit), report=report, quiet=quiet)
+    with resumable(journal) as watch:
+        sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
+        check_devices(sources)
+        part = None if shard is None else _shard(shard, shard_by)
+        options = _options(journal, part, quiet, watch)
+        if part is not None:
+            _answer_shard(sources, options, part)
+        else:
+            _run(sources, options, _results(output_dir, limit), report=report)
 
 
 def _results(output_dir: Path, limit: int | None) -> Path:
@@ -107,24 +114,28 @@ def _shard(text: str, by: ShardBy) -> "Shard":
         fail(error, 2)
 
 
-def _options(journal: Path, shard: "Shard | None", quiet: bool) -> "AnswerOptions":
+def _options(
+    journal: Path, shard: "Shard | None", quiet: bool, watch: "Stopwatch"
+) -> "AnswerOptions":
     import transformers
 
     from otprune_lmms.experiments.answering import AnswerOptions
 
     transformers.utils.logging.disable_progress_bar()
-    return AnswerOptions(journal, shard, not quiet, eval_time())
+    return AnswerOptions(journal, shard, not quiet, eval_time(), watch)
 
 
-def _answer_shard(sources: "Sequence[Source]", journal: Path, shard: "Shard", quiet: bool) -> None:
+def _answer_shard(sources: "Sequence[Source]", options: "AnswerOptions", shard: "Shard") -> None:
     """Answer a shard; end with code 1 where that fails."""
     from otprune_lmms.experiments.run import answer_shard
 
     names = ", ".join(experiment.name for experiment, _ in sources)
-    logger.info("answering shard %s by %s of %s; answers in %s", shard, shard.by, names, journal)
+    logger.info(
+        "answering shard %s by %s of %s; answers in %s", shard, shard.by, names, options.journal
+    )
     begin = time.perf_counter()
     try:
-        done = answer_shard(sources, _options(journal, shard, quiet))
+        done = answer_shard(sources, options)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         logger.debug("the whole story", exc_info=True)
         fail(error, 1)
@@ -137,12 +148,13 @@ def _answer_shard(sources: "Sequence[Source]", journal: Path, shard: "Shard", qu
 
 
 def _run(
-    sources: "Sequence[Source]", journal: Path, results: Path, *, report: bool, quiet: bool
+    sources: "Sequence[Source]", options: "AnswerOptions", results: Path, *, report: bool
 ) -> None:
     """Answer, score, write and report; end with code 1 where that fails."""
     from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions
     from otprune_lmms.experiments.folder import write_results
     from otprune_lmms.experiments.run import run_experiments
+    from otprune_lmms.files import exclusive
 
     begin = time.perf_counter()
     folders = [results / experiment.name for experiment, _ in sources]
@@ -152,18 +164,22 @@ def _run(
             experiment.name,
             len(experiment.models),
             len(experiment.pruning.configs()),
-            *(len(experiment.task_limits()), journal, folder),
+            *(len(experiment.task_limits()), options.journal, folder),
         )
     diagnostics = DiagnosticsOptions() if report else None
     try:
-        outcomes = run_experiments(sources, _options(journal, None, quiet), diagnostics, folders)
+        outcomes = run_experiments(sources, options, diagnostics, folders)
         if outcomes is None:
             return
-        for (experiment, _), outcome, folder in zip(sources, outcomes, folders, strict=True):
-            spent = time.perf_counter() - begin
-            write_results(experiment, outcome, folder, command_line(), spent)
-        for folder in folders:
-            finish(folder, report=report)
+        with options.watch.timed("write results"):
+            for (experiment, _), outcome, folder in zip(sources, outcomes, folders, strict=True):
+                spent = time.perf_counter() - begin
+                with exclusive(folder):
+                    write_results(experiment, outcome, folder, command_line(), spent)
+        with options.watch.timed("make pages"):
+            for folder in folders:
+                with exclusive(folder):
+                    finish(folder, report=report)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         logger.debug("the whole story", exc_info=True)
         names = ", ".join(experiment.name for experiment, _ in sources)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import console, say
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier runs")]
 
 
+@ends_in_words
 def table(folders: Folders) -> None:
     """Make the tables of earlier runs anew from their records."""
     log(quiet=False)

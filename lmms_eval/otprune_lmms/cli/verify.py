@@ -7,9 +7,11 @@ import typer
 
 from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.options import path
+from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import say
 
 
+@ends_in_words
 def verify(
     folders: Annotated[list[Path], typer.Argument(help="results folders, as results/mini")],
     journal: Annotated[

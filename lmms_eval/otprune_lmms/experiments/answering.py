@@ -3,7 +3,8 @@
 import gc
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -78,12 +79,14 @@ class AnswerOptions:
         shard: the part to answer; None for all.
         progress: whether to show progress.
         eval_time: take each answer's times by phase, see `Engine`.
+        watch: adds up the time by phase, and knows how far a run has come that is stopped.
     """
 
     journal: Path
     shard: Shard | None = None
     progress: bool = True
     eval_time: bool = False
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 Review = Callable[[TaskGroup, Sequence[Failure]], Collection[DocumentKey]]
@@ -116,7 +119,6 @@ def answer_models(
     plans: Sequence[ModelPlan],
     tasks: TaskSet,
     options: AnswerOptions,
-    watch: Stopwatch,
     review: Review | None = None,
     with_model: WithModel | None = None,
 ) -> list[AnsweredModel]:
@@ -130,7 +132,6 @@ def answer_models(
         plans: one for each model.
         tasks: the tasks of the plans, loaded.
         options: journal, shard, progress, times.
-        watch: adds up the time of loading and answering.
         review: see `Review`.
         with_model: see `WithModel`.
 
@@ -142,13 +143,13 @@ def answer_models(
             or ``review`` raises it.
         RuntimeError: see `Engine` and `Journal`.
     """
-    state = process_state()
+    state, watch = process_state(), options.watch
     place = (options.shard or _EVERYTHING).place(state.process_index, state.num_processes)
     found = []
     for plan in plans:
         with watch.timed("load model"):
             model = load_for_process(plan.source, state.local_process_index)
-        answered = _answer(plan, model, tasks, place, state, options, watch, review)
+        answered = _answer(plan, model, tasks, place, state, options, review)
         if with_model is not None:
             with_model(plan, model)
         found.append(answered)
@@ -165,13 +166,17 @@ def _answer(
     place: tuple[int, int],
     state: PartialState,
     options: AnswerOptions,
-    watch: Stopwatch,
     review: Review | None,
 ) -> AnsweredModel:
+    watch = options.watch
     counts: list[Counts] = []
     own = AnsweredModel(plan, model.fingerprint, model.shape)
     header = {"experiment": " ".join(plan.names), "model": plan.model.name}
-    with Journal(options.journal, header) as journal, watch.timed("answer"):
+    with (
+        Journal(options.journal, header) as journal,
+        _counted(journal, watch),
+        watch.timed("answer"),
+    ):
         for group in plan.groups:
             unbuilt: list[Failure] = []
             requests = tasks.group_requests(group, None if plan.strict else unbuilt, place)
@@ -201,6 +206,16 @@ def _answer(
         with watch.timed("wait for other processes"):
             own = _gathered(own)
     return own
+
+
+@contextmanager
+def _counted(journal: Journal, watch: Stopwatch) -> Iterator[None]:
+    """Add to a watch the answers that come into a journal in this context, however it ends."""
+    before = len(journal)
+    try:
+        yield
+    finally:
+        watch.answers += len(journal) - before
 
 
 def _reviewed(

@@ -65,7 +65,7 @@ def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredS
     """
     state = process_state()
     check_writable(options.journal)
-    watch, tasks = Stopwatch(), TaskSet(state)
+    watch, tasks = options.watch, TaskSet(state)
     plans = plan_of(sources, options.shard)
     if not plans:
         logger.warning("shard %s has nothing to answer: fewer configs than shards", options.shard)
@@ -73,7 +73,7 @@ def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredS
         for plan in plans:
             for group in plan.groups:
                 tasks.load([name for name, _ in group.tasks], group.folder)
-    answered = answer_models(plans, tasks, options, watch)
+    answered = answer_models(plans, tasks, options)
     for one in answered:
         for failures in one.failed.values():
             for failure in failures:
@@ -112,7 +112,7 @@ def run_experiments(
     state = process_state()
     for folder in (options.journal, *folders):
         check_writable(folder)
-    watch, tasks = Stopwatch(), TaskSet(state)
+    watch, tasks = options.watch, TaskSet(state)
     plans = plan_of(sources)
     scorers: list[dict[str, TaskScorer]] = []
     with watch.timed("load data"):
@@ -143,7 +143,7 @@ def run_experiments(
             for one in extras:
                 one.collect(plan, model, watch)
 
-    answered = answer_models(plans, tasks, options, watch, review, with_model)
+    answered = answer_models(plans, tasks, options, review, with_model)
     if not state.is_main_process:
         return None
     outcomes = []

@@ -14,11 +14,19 @@ import yaml
 from lmms_eval.utils import simple_parse_args_string
 from loguru import logger as eval_logger
 
-from otprune_lmms.environment import VARIABLES, Environment, SettingsError, merged, read_environment
+from otprune_lmms.environment import (
+    VARIABLES,
+    Environment,
+    SettingsError,
+    is_launched,
+    merged,
+    read_environment,
+)
 from otprune_lmms.images import guard_images
 from otprune_lmms.launch.guard import end_on_failure
 from otprune_lmms.launch.installation import check_installation
 from otprune_lmms.model_arguments import parse, renamed
+from otprune_lmms.processes import end_with_parent
 
 IDS = ("llava", "otprune_llava")
 """Ids of our model; the first replaces lmms-eval's own wrapper."""
@@ -38,6 +46,8 @@ def prepare_command_line() -> None:
         options = _options(sys.argv[1:])
         if options.model not in IDS:
             return
+        if is_launched():
+            end_with_parent()
         environment = read_environment()
         end_on_failure(environment.rank)
         check_installation()

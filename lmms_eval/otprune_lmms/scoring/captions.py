@@ -24,6 +24,8 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
+from otprune_lmms.processes import tied
+
 Captions = Mapping[Any, Sequence[Mapping[str, str]]]
 """Captions of each image, each under "caption"."""
 
@@ -43,11 +45,12 @@ def java() -> str | None:
     return shutil.which("java")
 
 
-def _java() -> str:
+def _java(*arguments: str) -> list[str]:
+    """Return a command that runs Java; its process ends with this one, and leaves no files."""
     found = java()
     if found is None:
         raise JavaError("caption metrics need Java (tokeniser, METEOR), which is not on the PATH")
-    return found
+    return tied([found, "-XX:-UsePerfData", *arguments])
 
 
 _BREAKS = str.maketrans(dict.fromkeys("\n\v\f\r\x85\u2028\u2029", " "))
@@ -88,7 +91,7 @@ class SharedTokenizer:
         new = [text for text in dict.fromkeys(texts) if text not in self._lines]
         if not new:
             return
-        command = [_java(), "-cp", str(_TOKENIZER_JAR), "edu.stanford.nlp.process.PTBTokenizer"]
+        command = _java("-cp", str(_TOKENIZER_JAR), "edu.stanford.nlp.process.PTBTokenizer")
         command += ["-preserveLines", "-lowerCase", "-ioFileList", "files"]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -97,7 +100,10 @@ class SharedTokenizer:
                 (folder / f"{number}.in").write_bytes(text.encode())
                 pairs.append(f"{number}.in\t{number}.out\n")
             (folder / "files").write_text("".join(pairs), encoding="utf-8")
-            done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+            # A group of its own: Ctrl-C must end this process first, not the one that it waits for.
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, check=False, process_group=0
+            )
             made = [folder / f"{number}.out" for number in range(len(new))]
             if done.returncode or not all(file.exists() for file in made):
                 raise JavaError(f"the caption tokeniser failed: {_tail(done.stderr)}")
@@ -168,7 +174,7 @@ class SharedMeteor:
             JavaError: Java is missing.
         """
         if self._process is None:
-            command = [_java(), "-jar", "-Xmx2G", _METEOR_JAR.name, "-", "-", "-stdio"]
+            command = _java("-jar", "-Xmx2G", _METEOR_JAR.name, "-", "-", "-stdio")
             self._process = subprocess.Popen(
                 [*command, "-l", "en", "-norm"],
                 cwd=_METEOR_JAR.parent,
@@ -176,6 +182,7 @@ class SharedMeteor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 encoding="utf-8",
+                process_group=0,  # as the tokeniser
             )
 
     def _write(self, line: str) -> None:
@@ -219,6 +226,13 @@ class CaptionTools:
         return self._bleu[key]
 
 
+class _StandIn(Meteor):
+    """A METEOR without a process; it may live longer than the context that has made it."""
+
+    def __del__(self) -> None:
+        """Do nothing: the stock method ends a process."""
+
+
 _stock_bleu = Bleu.compute_score
 _stock_cider = Cider.compute_score
 
@@ -250,15 +264,14 @@ def shared_captions() -> Iterator[CaptionTools]:
         tools.cider = dict(zip(references, map(float, scores), strict=True))
         return total, scores
 
-    def nothing(_: Meteor) -> None:
-        return None
+    def stand_in(meteor: Meteor) -> None:
+        meteor.__class__ = _StandIn
 
     with ExitStack() as stack:
         stack.callback(tools.meteor.close)
         for owner, name, shared in (
             (PTBTokenizer, "tokenize", tokenize),
-            (Meteor, "__init__", nothing),
-            (Meteor, "__del__", nothing),
+            (Meteor, "__init__", stand_in),
             (Meteor, "compute_score", meteor),
             (Bleu, "compute_score", bleu),
             (Cider, "compute_score", cider),

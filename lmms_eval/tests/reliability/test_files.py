@@ -7,13 +7,15 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from helpers import wait_until
 from otprune_lmms import files
-from otprune_lmms.files import OutputError, atomic_write, check_writable, write_text
+from otprune_lmms.files import OutputError, atomic_write, check_writable, exclusive, write_text
 from otprune_lmms.results.samples import SCHEMA, write_samples
 
 
@@ -60,6 +62,63 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     assert not (tmp_path / "a").exists(), "looking makes nothing"
 
 
+def test_a_link_to_nowhere_is_named_before_anything_is_loaded(tmp_path):
+    link = tmp_path / "results"
+    link.symlink_to(tmp_path / "unmounted" / "disk")
+    for folder in (link, link / "try"):
+        with pytest.raises(OutputError, match=r"results is a link to .*disk, which does not exist"):
+            check_writable(folder)
+
+
+def test_a_disk_that_refuses_is_found_before_anything_is_loaded(tmp_path, monkeypatch):
+    """Permissions say nothing about a quota or a network's server, and root has all of them."""
+
+    def full(**_):
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", full)
+    with pytest.raises(OutputError, match=r"new cannot be written: Disk quota exceeded"):
+        check_writable(tmp_path / "new")
+
+
+def test_one_process_at_a_time_writes_a_folder(tmp_path, caplog):
+    order, folder = [], tmp_path / "results" / "try"
+
+    def write():
+        with exclusive(folder):
+            order.append("second")
+
+    other = threading.Thread(target=write)
+    with exclusive(folder):
+        other.start()
+        wait_until(lambda: caplog.messages, 10)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    assert caplog.messages == [f"{folder} is being written by another process: waiting for it"]
+    assert os.listdir(folder) == [], "a lock leaves nothing"
+
+
+def test_a_disk_without_locks_lets_everyone_in_and_says_so(tmp_path, monkeypatch, caplog):
+    def refuses(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuses)
+    with exclusive(tmp_path), exclusive(tmp_path):
+        pass
+    assert "cannot be locked (Operation not supported)" in caplog.messages[0]
+
+
+def test_a_clock_a_day_ahead_takes_no_file_away(tmp_path, monkeypatch):
+    """Whether a file was left by a killed process is a matter of the disk's clock alone."""
+    path = tmp_path / "table.md"
+    half = tmp_path / f".{1:012x}.table.md"
+    half.write_text("another process is at work")
+    monkeypatch.setattr(time, "time", lambda: half.stat().st_mtime + 86400)
+    write_text(path, "one")
+    assert half.exists()
+
+
 def test_many_threads_writing_one_file_leave_one_of_their_texts(tmp_path):
     path, texts = tmp_path / "table.md", [str(n) * 5000 for n in range(8)]
     seen, stop = set(), threading.Event()
@@ -103,7 +162,8 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from otprune_lmms import files
+    from helpers import wait_until
+from otprune_lmms import files
 
     path, steps = Path(sys.argv[1]), int(sys.argv[2])
 

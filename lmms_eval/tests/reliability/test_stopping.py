@@ -1,0 +1,136 @@
+"""Whatever ends a process, nothing of it stays; where it can speak, it says how it goes on."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+import typer
+from pycocoevalcap.meteor.meteor import Meteor
+from typer.testing import CliRunner
+
+from helpers import wait_until
+from otprune_lmms.cli import run as module
+from otprune_lmms.processes import Stopped, scratch_folder, stoppable
+from otprune_lmms.scoring import shared_captions
+
+PARENT = textwrap.dedent(
+    """
+    import subprocess, sys, tempfile, time
+    from otprune_lmms.processes import scratch_folder, tied
+
+    WORKER = '''
+    import os, time
+    from otprune_lmms.processes import end_with_parent
+    end_with_parent()
+    print(os.getpid(), flush=True)
+    time.sleep(100)
+    '''.replace("\\n    ", "\\n")
+
+    with scratch_folder():
+        made = tempfile.mkdtemp()
+        child = subprocess.Popen(tied(["sleep", "100"]))
+        worker = subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
+        print(child.pid, worker.stdout.readline().strip(), made, flush=True)
+        time.sleep(100)
+    """
+)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; who must collect it may not do so."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_kill_9_takes_children_workers_and_temporary_files_along():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        child, worker, made = parent.stdout.readline().split()
+        wait_until(lambda: psutil.Process(int(child)).name() == "sleep")
+        assert Path(made).is_dir()
+        parent.kill()
+    wait_until(lambda: gone(int(child)) and gone(int(worker)), 10)
+    wait_until(lambda: not Path(made).parent.exists(), 10)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_leaves_blocks_as_an_error_does(number, status):
+    before, folder = signal.getsignal(number), tempfile.gettempdir()
+    # PT012: what the signal interrupts is the block.
+    with pytest.raises(Stopped) as caught, stoppable(), scratch_folder() as scratch:  # noqa: PT012
+        assert Path(tempfile.mkdtemp()).parent == scratch
+        os.kill(os.getpid(), number)
+        signal.pause()
+    assert (caught.value.status, caught.value.name) == (status, signal.Signals(number).name)
+    assert not scratch.exists()
+    assert signal.getsignal(number) == before
+    assert tempfile.gettempdir() == folder
+
+
+def test_what_was_to_be_ignored_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def stopped(write, monkeypatch, tmp_path):
+    """Run a command that gets a signal in a phase; return how it ended."""
+    monkeypatch.chdir(tmp_path)
+
+    def stopped(number, phase, answers=0):
+        def run_experiments(sources, options, diagnostics, folders):
+            options.watch.answers = answers
+            with options.watch.timed(phase):
+                os.kill(os.getpid(), number)
+                signal.pause()
+
+        monkeypatch.setattr("otprune_lmms.experiments.run.run_experiments", run_experiments)
+        monkeypatch.setattr(sys, "argv", ["otprune", "run", "one.yaml", "--journal", "my answers"])
+        app = typer.Typer()
+        app.command()(module.run)
+        return CliRunner().invoke(app, [str(write("one")), "--journal", "my answers"])
+
+    return stopped
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_what_is_finished_and_how_it_goes_on(stopped, number, status):
+    done = stopped(number, "score", 37)
+    assert done.exit_code == status
+    assert done.stderr.splitlines()[-1] == (
+        f"stopped by {signal.Signals(number).name}: my answers has 37 answers more than "
+        "before, all of which stay. It was at this: score. The same command goes on from there: "
+        "otprune run one.yaml --journal 'my answers'"
+    )
+
+
+def test_of_several_processes_one_speaks(stopped, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = stopped(signal.SIGTERM, "answer")
+    assert (done.exit_code, "stopped by" in done.stderr) == (143, False)
+
+
+def test_a_meteor_may_outlive_the_context_that_has_made_it():
+    """As in the traceback of what interrupted it; its end must then be no error."""
+    with shared_captions():
+        left = Meteor()
+    del left
+    gc.collect()
