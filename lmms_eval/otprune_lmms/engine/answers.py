@@ -131,6 +131,7 @@ def answer_of(record: Record) -> Answer:
         candidates=record.candidates,
         new_tokens=record.new_tokens,
         seconds=record.seconds.get("generate", 0.0),
+        truncated=record.truncated,
         phases={name: spent for name, spent in record.seconds.items() if name != "generate"},
     )
 
@@ -157,4 +158,5 @@ def record_of(
         candidates=answer.candidates,
         new_tokens=answer.new_tokens,
         seconds={name: round(spent, 6) for name, spent in seconds.items()},
+        truncated=answer.truncated,
     )

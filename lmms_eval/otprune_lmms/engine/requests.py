@@ -78,6 +78,7 @@ class Answer:
         seconds: this request's share of its batch's time in the language model, pruning included. A
             ranking that serves many answers counts for the batch that made it (`Engine`,
             ``rank_once``).
+        truncated: positions of the prompt's end that were cut off, being more than the model takes.
         phases: seconds by phase (`otprune_lmms.engine.phases.PHASES`); empty without times.
     """
 
@@ -88,6 +89,7 @@ class Answer:
     candidates: tuple[int, ...] = ()
     new_tokens: int = 0
     seconds: float = 0.0
+    truncated: int = 0
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property

@@ -142,9 +142,11 @@ class Responder:
                 torch.manual_seed(inputs[0].seed)
                 written = self.model.generate(inputs, pruning, first.generation, trace)
         _check_finite(requests, written)
+        lost = trace.truncated or [0] * len(inputs)
+        counts = zip(written, kept_counts(inputs, trace), lost, strict=True)
         return [
-            Answer(text=one.text, kept=kept, candidates=candidates, new_tokens=one.tokens)
-            for one, (kept, candidates) in zip(written, kept_counts(inputs, trace), strict=True)
+            Answer(one.text, kept=kept, candidates=every, new_tokens=one.tokens, truncated=cut)
+            for one, (kept, every), cut in counts
         ]
 
 

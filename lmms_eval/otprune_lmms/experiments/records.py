@@ -64,6 +64,7 @@ def records_of(
         "kept_tokens": _mean([n for _, answer in answers for n in answer.kept]),
         "visual_tokens": _mean([n for _, answer in answers for n in answer.candidates]),
         **_prefill(context, config, score.task, answers),
+        "truncated": len({place.doc_id for place, answer in answers if answer.truncated}),
     }
     found = [(m, value, None) for m, value in score.metrics.items()]
     found += [(m, None, reason) for m, reason in score.missing.items()]
@@ -128,6 +129,7 @@ def _line(
         "candidates": sum(n for _, answer in many[:1] for n in answer.candidates),
         "new_tokens": sum(answer.new_tokens for _, answer in many),
         "seconds": sum(answer.seconds for _, answer in many),
+        "truncated": max((answer.truncated for _, answer in many), default=0),
     }
 
 

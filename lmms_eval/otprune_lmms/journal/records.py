@@ -45,6 +45,7 @@ class Record:
         candidates: number of visual tokens of each image before any pruning.
         new_tokens: generated tokens, or those of the continuation.
         seconds: "generate" for the time in the language model, and times by phase if taken.
+        truncated: positions of the prompt's end that were cut off.
     """
 
     config: str
@@ -62,6 +63,7 @@ class Record:
     candidates: tuple[int, ...] = ()
     new_tokens: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    truncated: int = 0
 
     @property
     def key(self) -> Key:

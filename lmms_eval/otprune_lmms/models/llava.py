@@ -33,6 +33,7 @@ from otprune_lmms.models.generation import (
     padding_id,
     written_tokens,
 )
+from otprune_lmms.models.long_prompts import PromptBound
 from otprune_lmms.models.protocol import (
     Generation,
     ImageView,
@@ -123,6 +124,15 @@ class Llava(VisionLanguageModel):
         self.dtype = self.model.dtype
         self.attention = str(getattr(self.model.config, "_attn_implementation", None))
         self._fingerprint: str | None = None
+        self.bound = PromptBound(
+            self._longest, self.tokenizer, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+        )
+
+    @property
+    def _longest(self) -> int:
+        """The most positions of a prompt: where the model cuts it, else all that it has."""
+        given = getattr(self.model.config, "tokenizer_model_max_length", None)
+        return int(given or self.model.config.max_position_embeddings)
 
     @property
     def fingerprint(self) -> str:
@@ -161,9 +171,12 @@ class Llava(VisionLanguageModel):
         return Prompt(conversation.get_prompt(), aspect)
 
     def token_ids(self, prompt: Prompt) -> Tensor:
-        """Return the ids of a prompt, [t], with `IMAGE_TOKEN_INDEX` for each image."""
-        ids = tokenizer_image_token(prompt.text, self.tokenizer)
-        return torch.as_tensor(ids, dtype=torch.long)
+        """Return the ids of a prompt, [t], with `IMAGE_TOKEN_INDEX` for each image.
+
+        Of a prompt that is longer than the model takes only the beginning, see `PromptBound`.
+        """
+        ids = tokenizer_image_token(self.bound.text(prompt.text), self.tokenizer)
+        return self.bound.ids(torch.as_tensor(ids, dtype=torch.long))
 
     def text_tokens(self, prompt: Prompt) -> int:
         """Return how many of a prompt's ids are text."""
@@ -216,6 +229,9 @@ class Llava(VisionLanguageModel):
                 max_new_tokens=generation.max_new_tokens,
                 use_cache=self.use_cache,
             ).cpu()
+        # A model without a longest prompt of its own cuts none; its ids are cut, see `PromptBound`.
+        for row, one in enumerate(inputs):
+            trace.truncated[row] = max(trace.truncated[row], len(one.ids) - self.bound.positions, 0)
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
         tokens = [written_tokens(row, padding) for row in output]
         return [
@@ -239,6 +255,11 @@ class Llava(VisionLanguageModel):
         return found
 
     def _likelihood(self, one: ModelInput, pruning: Pruning | None, trace: Trace) -> Likelihood:
+        if len(one.ids) > self.bound.positions:
+            raise ValueError(
+                f"the prompt has more tokens than the {self.bound.positions} positions that the "
+                "model takes, and the continuation at its end is cut"
+            )
         if one.answer < 1:
             raise ValueError("a continuation must have at least one token, got none")
         logits = self.model(

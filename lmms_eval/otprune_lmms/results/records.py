@@ -29,6 +29,7 @@ COLUMNS = [
     "visual_tokens",
     "layer_tokens",
     *(f"multiply_adds_{convention}" for convention in CONVENTIONS),
+    "truncated",
 ]
 """Columns of the records: one line for each model, setting, task and metric.
 
@@ -36,8 +37,12 @@ COLUMNS = [
 ``visual_tokens`` (before any) and ``layer_tokens`` (that enter a layer of the language model, mean
 over its layers) are means over the images of the task. ``multiply_adds_2ndm`` and
 ``multiply_adds_3ndm`` are those of the prefill of a mean prompt of the task, by the two formulas of
-`otprune.cost`. The columns of a setting are those of `results.columns`.
+`otprune.cost`. ``truncated`` is the number of documents with a prompt that was cut, being longer
+than the model takes. The columns of a setting are those of `results.columns`.
 """
+
+_EARLIER = COLUMNS[:-1]
+"""Columns of earlier versions, which did not count prompts that were cut."""
 
 UNPRUNED = "unpruned"
 """``row`` of the unpruned model."""
@@ -70,6 +75,8 @@ def read_records(path: Path) -> pd.DataFrame:
         )
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    if list(records.columns) == _EARLIER:
+        records["truncated"] = 0
     if list(records.columns) != COLUMNS:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     try:

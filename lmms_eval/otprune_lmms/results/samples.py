@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("candidates", pa.int64()),
         ("new_tokens", pa.int64()),
         ("seconds", pa.float64()),
+        ("truncated", pa.int64()),
     ]
 )
 """Columns: one row for each model, setting (`results.columns`), task and document.
@@ -42,8 +43,12 @@ journal keeps the answers. ``answers`` are the model's texts, ``answer`` is the 
 scored; answers of a loglikelihood task are JSON. ``value`` and ``detail`` are the document's share
 of the task's headline metric (`benchmarks.Share`), the latter as JSON. ``kept`` and
 ``candidates`` count visual tokens over all images of the document, after the last pruning and
-before any. ``seconds`` is the language model's time.
+before any. ``seconds`` is the language model's time. ``truncated`` is how many positions of the
+document's longest prompt were cut off.
 """
+
+_EARLIER = SCHEMA.names[:-1]
+"""Columns of earlier versions, which did not count what was cut off."""
 
 COLUMNS = tuple(SCHEMA.names)
 
@@ -74,12 +79,17 @@ def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pd.DataF
     if not path.is_file():
         raise ValueError(f"no samples at {path}")
     try:
-        if pq.read_schema(path).names != SCHEMA.names:
+        names = pq.read_schema(path).names
+        if names not in (SCHEMA.names, _EARLIER):
             raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        wanted = COLUMNS if columns is None else tuple(columns)
+        table = pq.read_table(path, columns=[one for one in wanted if one in names])
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    return table.to_pandas()
+    frame = table.to_pandas()
+    if "truncated" in wanted and "truncated" not in names:
+        frame["truncated"] = 0
+    return frame
 
 
 def detail(text: str) -> dict[str, str]:

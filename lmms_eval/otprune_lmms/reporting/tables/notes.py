@@ -69,6 +69,7 @@ def notes(context: NoteContext, parts: Sequence[TablePart]) -> tuple[str, ...]:
         *_budgets(context),
         *_seeds(context, parts),
         *_missing(context),
+        *_cut(context),
         *_intervals(context, parts),
         *_published(parts),
     )
@@ -199,6 +200,24 @@ def _missing(context: NoteContext) -> Iterator[str]:
     if zero:
         yield f"unpruned scores 0 on {', '.join(zero)}; the mean of ratios leaves them out"
     yield from _uneven(context)
+
+
+def _cut(context: NoteContext) -> Iterator[str]:
+    """Say in which rows prompts were cut, and what that means where it is the unpruned row."""
+    known = context.records.fillna({"truncated": 0}).drop_duplicates(["model", "setting", "task"])
+    cut = known[known["truncated"] > 0]
+    for (model, task), some in cut.groupby(["model", "task"], sort=False):
+        counts = some.groupby("row", sort=False)["truncated"].max().astype(int)
+        where, documents = f"{model} {context.column(str(task))}", int(some["documents"].max())
+        if UNPRUNED in counts:
+            yield (
+                f"{DOUBT} {where}: {counts.pop(UNPRUNED)} of {documents} prompts are longer than "
+                "the unpruned model takes and lost their ends, so comparisons with it are unfair"
+            )
+        if len(counts):
+            rows = ", ".join(f"{row} {count}" for row, count in list(counts.items())[:_LISTED])
+            more = f", and {len(counts) - _LISTED} more rows" if len(counts) > _LISTED else ""
+            yield f"{where}: of {documents} prompts lost their ends: {rows}{more}"
 
 
 def _uneven(context: NoteContext) -> Iterator[str]:
