@@ -3,6 +3,9 @@
 The released code takes its pruning settings from ``BASELINE``, ``LAYER_INDEX`` and
 ``SUBSET_RATIO``. Here they become ``method``, ``layer`` and ``keep_ratio``, as in YAML files and
 ``--model_args``. ``EVAL_TIME`` turns on times by phase, which change no answer.
+
+Methods are imported only where one is named: every command reads its launcher's variables, and
+torch takes seconds.
 """
 
 import os
@@ -11,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from otprune import PRUNERS, LayerPruner
-from otprune.budget import check_keep_ratio, check_layer
 from otprune_lmms.suggestions import did_you_mean
 
 _OURS = {"ours": "otprune"}
@@ -46,6 +47,7 @@ class Environment:
         keep_ratio: share of the visual tokens to keep, in (0, 1].
         rank: number of this process among those of a launcher; None without one.
         eval_time: whether each answer's times by phase are taken.
+        launched: whether torchrun or accelerate has started this process and waits for it.
     """
 
     method: str | None = None
@@ -53,6 +55,7 @@ class Environment:
     keep_ratio: float | None = None
     rank: int | None = None
     eval_time: bool | None = None
+    launched: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Return the pruning settings that are given."""
@@ -81,6 +84,7 @@ def read_environment() -> Environment:
         keep_ratio=_ratio(ratio) if ratio else None,
         rank=_rank({name: os.environ.get(name, "").strip() for name in _PLACES}),
         eval_time=yes_or_no(times, "EVAL_TIME") if times else None,
+        launched="TORCHELASTIC_RUN_ID" in os.environ,
     )
 
 
@@ -118,17 +122,6 @@ def _number(variable: str, text: str) -> int:
     return int(text)
 
 
-def process_rank() -> int | None:
-    """Return the number of this process among those of a launcher; None without one."""
-    rank = os.environ.get("RANK", "")
-    return int(rank) if rank.isdecimal() else None
-
-
-def is_launched() -> bool:
-    """Return whether torchrun or accelerate has started this process and waits for it."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def method_named(value: str, source: str) -> str:
     """Return the method of a name, upper or lower case; "none" for no pruning.
 
@@ -144,6 +137,8 @@ def method_named(value: str, source: str) -> str:
     name = str(value).strip().lower()
     if name in _NOTHING:
         return "none"
+    from otprune import PRUNERS
+
     name = _OURS.get(name, name)
     if name not in PRUNERS:
         known = ["OURS", "ORIG", *sorted(PRUNERS)]
@@ -229,10 +224,14 @@ def _budget(arguments: Mapping[str, Any]) -> bool:
 
 def _scheduled(method: str) -> bool:
     """Return whether a method has a schedule, which needs no budget."""
+    from otprune import PRUNERS, LayerPruner
+
     return issubclass(PRUNERS[method], LayerPruner)
 
 
 def _layer(text: str) -> int:
+    from otprune.budget import check_layer
+
     try:
         return check_layer(int(text) if text.isdecimal() else text, VARIABLES["layer"])
     except ValueError as error:
@@ -240,6 +239,8 @@ def _layer(text: str) -> int:
 
 
 def _ratio(text: str) -> float:
+    from otprune.budget import check_keep_ratio
+
     try:
         ratio: object = float(text)
     except ValueError:

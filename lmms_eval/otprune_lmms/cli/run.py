@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otprune_lmms.experiments.answering import AnswerOptions
-    from otprune_lmms.experiments.outcome import Stopwatch
     from otprune_lmms.experiments.plan import Source
     from otprune_lmms.experiments.shard import Shard
+    from otprune_lmms.experiments.stopwatch import Stopwatch
 
 logger = logging.getLogger("otprune_lmms")
 

@@ -12,7 +12,8 @@ from otprune_lmms.cli.common import command_line
 from otprune_lmms.processes import Stopped, end_with_parent, scratch_folder, stoppable
 
 if TYPE_CHECKING:
-    from otprune_lmms.experiments.outcome import Stopwatch
+    from otprune_lmms.environment import Environment
+    from otprune_lmms.experiments.stopwatch import Stopwatch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,17 +33,22 @@ def stopped_in_words(said: Callable[[], str] = lambda: _BEGUN_ANEW) -> Iterator[
     """
     try:
         with stoppable(), scratch_folder():
-            from otprune_lmms.environment import is_launched
-
-            if is_launched():
+            if _environment().launched:
                 end_with_parent()
             yield
     except Stopped as stop:
-        from otprune_lmms.environment import process_rank
-
-        if not process_rank():
+        if not _environment().rank:
             typer.echo(f"stopped by {stop.name}: {said()}: {command_line()}", err=True)
         raise typer.Exit(stop.status) from None
+
+
+def _environment() -> "Environment":
+    from otprune_lmms.environment import Environment, SettingsError, read_environment
+
+    try:
+        return read_environment()
+    except SettingsError:
+        return Environment()  # the command that uses the settings reports it
 
 
 def ends_in_words(command: Callable[P, R]) -> Callable[P, R]:
@@ -76,7 +82,7 @@ def resumable(journal: Path) -> Iterator["Stopwatch"]:
         )
 
     with stopped_in_words(said):
-        from otprune_lmms.experiments import outcome
+        from otprune_lmms.experiments import stopwatch
 
-        watches.append(outcome.Stopwatch())
+        watches.append(stopwatch.Stopwatch())
         yield watches[0]

@@ -17,9 +17,9 @@ from otprune.cost import DecoderShape
 from otprune_lmms.documents import DocumentKey, Failure
 from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut
 from otprune_lmms.engine.answers import added
-from otprune_lmms.experiments.outcome import Stopwatch
 from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup
 from otprune_lmms.experiments.shard import Shard
+from otprune_lmms.experiments.stopwatch import Stopwatch
 from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.journal import Journal, RequestPlace
 from otprune_lmms.models import ModelSource, VisionLanguageModel, load_model

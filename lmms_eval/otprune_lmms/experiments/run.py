@@ -25,9 +25,10 @@ from otprune_lmms.experiments.diagnostics.diagnose import (
 )
 from otprune_lmms.experiments.kept_image import first_kept_image
 from otprune_lmms.experiments.left_out import left_out
-from otprune_lmms.experiments.outcome import Outcome, Stopwatch
+from otprune_lmms.experiments.outcome import Outcome
 from otprune_lmms.experiments.plan import ModelPlan, Source, TaskGroup, plan_of
 from otprune_lmms.experiments.scoring import lacks_java, score_experiment, scorers_of
+from otprune_lmms.experiments.stopwatch import Stopwatch
 from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.files import check_writable
 from otprune_lmms.images import guarded_images

@@ -18,7 +18,6 @@ from otprune_lmms.environment import (
     VARIABLES,
     Environment,
     SettingsError,
-    is_launched,
     merged,
     read_environment,
 )
@@ -46,9 +45,9 @@ def prepare_command_line() -> None:
         options = _options(sys.argv[1:])
         if options.model not in IDS:
             return
-        if is_launched():
-            end_with_parent()
         environment = read_environment()
+        if environment.launched:
+            end_with_parent()
         end_on_failure(environment.rank)
         check_installation()
         guard_images()
