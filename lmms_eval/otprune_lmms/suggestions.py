@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'pope'?"`` for the most similar known name, "" if none is similar.
+    """Return ``"; did you mean 'fastv'?"`` for the most similar known name, "" if none is similar.
 
     Upper and lower case count as the same; of equally similar names the first in alphabetical order
     is returned.

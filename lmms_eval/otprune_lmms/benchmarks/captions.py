@@ -1,10 +1,14 @@
 """The record that all caption benchmarks share."""
 
+from operator import itemgetter
+
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 from otprune_lmms.benchmarks.shares import caption_shares
 
 
-def caption_benchmark(name: str, *, folder: str, metric: str, column: str, title: str) -> Benchmark:
+def caption_benchmark(
+    name: str, *, folder: str, metric: str, column: str, title: str, captions: str
+) -> Benchmark:
     """Return the record of a benchmark whose headline is CIDEr x 100, the mean over images.
 
     Papers print CIDEr unscaled or x 100, with two decimals, so its tolerance is wider than that of
@@ -16,6 +20,7 @@ def caption_benchmark(name: str, *, folder: str, metric: str, column: str, title
         metric: lmms-eval's name of the task's CIDEr.
         column: heading of its column.
         title: what readers call it.
+        captions: column of the reference captions.
     """
     return Benchmark(
         name=name,
@@ -28,6 +33,7 @@ def caption_benchmark(name: str, *, folder: str, metric: str, column: str, title
         metric_words="CIDEr",
         kind="caption",
         shares=caption_shares,
+        reference=itemgetter(captions),
         tolerance=3.0,
         printed=(PrintedName(name, "CIDEr"), PrintedName(name, "CIDEr_x100")),
     )

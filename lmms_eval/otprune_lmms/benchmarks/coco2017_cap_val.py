@@ -3,5 +3,10 @@
 from otprune_lmms.benchmarks.captions import caption_benchmark
 
 BENCHMARK = caption_benchmark(
-    "coco2017_cap_val", folder="coco_cap", metric="coco_CIDEr", column="COCO", title="COCO"
+    "coco2017_cap_val",
+    folder="coco_cap",
+    metric="coco_CIDEr",
+    column="COCO",
+    title="COCO",
+    captions="answer",
 )

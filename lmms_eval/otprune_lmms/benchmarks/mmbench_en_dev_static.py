@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otprune_lmms.benchmarks.groups import DocumentGroups
+from otprune_lmms.benchmarks.letters import answer_letter
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 
 _ROTATED = 1_000_000
@@ -28,6 +29,7 @@ BENCHMARK = Benchmark(
     title="MMBench",
     folder="mmbench",
     scale=1.0,
+    reference=answer_letter,
     groups=DocumentGroups(question, common="question"),
     related=("mmbench_*",),
     printed=(PrintedName("mmbench_en_dev", "acc"),),

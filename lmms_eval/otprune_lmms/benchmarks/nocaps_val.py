@@ -3,5 +3,10 @@
 from otprune_lmms.benchmarks.captions import caption_benchmark
 
 BENCHMARK = caption_benchmark(
-    "nocaps_val", folder="nocaps", metric="nocaps_CIDEr", column="NoCaps", title="NoCaps"
+    "nocaps_val",
+    folder="nocaps",
+    metric="nocaps_CIDEr",
+    column="NoCaps",
+    title="NoCaps",
+    captions="annotations_captions",
 )

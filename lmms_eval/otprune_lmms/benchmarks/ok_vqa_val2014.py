@@ -1,5 +1,7 @@
 """OK-VQA: questions that need knowledge beyond the image; soft accuracy over ten answers."""
 
+from operator import itemgetter
+
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 
 BENCHMARK = Benchmark(
@@ -8,5 +10,6 @@ BENCHMARK = Benchmark(
     metric="exact_match",
     column="OK-VQA",
     folder="ok_vqa",
+    reference=itemgetter("answers"),
     printed=(PrintedName("ok_vqa_val2014", "VQA_acc"),),
 )

@@ -1,6 +1,6 @@
 """The record of a benchmark: everything that the harness knows of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -74,6 +74,8 @@ class Benchmark:
         metric_words: name of the metric for readers, with its unit.
         kind: "question", or "caption", which has no single right answer.
         shares: computes each document's share of the score.
+        reference: returns a document's reference, and None for one that no answer can equal; None
+            for the task's own target. Documents without a reference are left out.
         groups: documents that are scored as one; None where each is scored alone.
         aggregation: how the score follows from the shares.
         counted: name of the documents that count for the headline; "" for all.
@@ -99,6 +101,7 @@ class Benchmark:
     metric_words: str = "accuracy, %"
     kind: Literal["question", "caption"] = "question"
     shares: ShareRule = metric_shares
+    reference: Callable[[Mapping[str, Any]], Any] | None = None
     groups: DocumentGroups | None = None
     aggregation: Aggregation = MEAN
     counted: str = ""

@@ -1,6 +1,16 @@
 """ScienceQA: questions with options from school science; the split of those with an image."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
+
+
+def reference(document: Mapping[str, Any]) -> str | None:
+    """Return the option that a document's answer numbers; None where there is none."""
+    answer, options = document["answer"], document["choices"]
+    return options[answer] if isinstance(answer, int) and 0 <= answer < len(options) else None
+
 
 BENCHMARK = Benchmark(
     name="scienceqa_img",
@@ -9,5 +19,6 @@ BENCHMARK = Benchmark(
     column="SQA-I",
     title="ScienceQA-IMG",
     folder="scienceqa",
+    reference=reference,
     printed=(PrintedName("scienceqa_img", "acc"),),
 )

@@ -4,6 +4,7 @@ All are answered; the headline is the accuracy on images, as in OTPrune's and Di
 `seedbench_video` has the accuracy on videos.
 """
 
+from otprune_lmms.benchmarks.letters import answer_letter
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName, VideoRule
 
 BENCHMARK = Benchmark(
@@ -14,6 +15,7 @@ BENCHMARK = Benchmark(
     title="SEED-Bench",
     folder="seedbench",
     counted="images",
+    reference=answer_letter,
     video=VideoRule("data_type", "video"),
     related=("seedbench_lite", "seedbench_ppl"),
     printed=(

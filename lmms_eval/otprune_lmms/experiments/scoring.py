@@ -5,6 +5,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from otprune_lmms.documents import Failure
 from otprune_lmms.engine import answer_of
 from otprune_lmms.experiments.answering import AnsweredModel, RequestSummary, mean_text_tokens
 from otprune_lmms.experiments.config import Experiment, task_folder
@@ -39,11 +40,20 @@ AnswersByTask = Mapping[PruningConfig, Mapping[str, Sequence[PlacedAnswer]]]
 
 
 def scorers_of(source: Source, tasks: TaskSet) -> dict[str, TaskScorer]:
-    """Return the scorer of each task of an experiment; ``tasks`` must have loaded them."""
+    """Return the scorer of each task of an experiment; ``tasks`` must have loaded them.
+
+    Raises:
+        ValueError: see `TaskScorer`; a document that cannot be scored, if the experiment is strict.
+    """
     experiment, folder = source
     files = task_folder(experiment, folder)
     limits = experiment.task_limits()
-    return {name: tasks.scorer(name, files, limit) for name, limit in limits.items()}
+    scorers = {name: tasks.scorer(name, files, limit) for name, limit in limits.items()}
+    for name, scorer in scorers.items():
+        if experiment.strict and scorer.failed:
+            doc_id, reason = min(scorer.failed.items())
+            raise ValueError(f"{Failure(name, doc_id, scorer.split, reason).name}: {reason}")
+    return scorers
 
 
 def lacks_java(experiment: Experiment, scorers: Mapping[str, TaskScorer]) -> bool:

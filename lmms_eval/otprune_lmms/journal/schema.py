@@ -38,6 +38,7 @@ class AnswerContent(TypedDict):
     candidates: list[Count]
     new_tokens: Count
     seconds: dict[str, float]
+    truncated: NotRequired[Count]
 
 
 @with_config(_OPEN)

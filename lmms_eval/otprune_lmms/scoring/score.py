@@ -23,10 +23,16 @@ from typing import Any
 
 from lmms_eval.evaluator_utils import TaskOutput
 
-from otprune_lmms.benchmarks import DocumentResults, benchmark, with_group_members
+from otprune_lmms.benchmarks import (
+    DocumentResults,
+    all_benchmarks,
+    benchmark,
+    with_group_members,
+)
 from otprune_lmms.benchmarks.shares import ResultsByDocument, TaskAggregation
-from otprune_lmms.documents import build_requests
+from otprune_lmms.documents import BROKEN, build_requests, reason_of
 from otprune_lmms.scoring.captions import CaptionTools, java, one_line
+from otprune_lmms.scoring.references import process_results, unusable_references
 from otprune_lmms.sources import function_hash, modules_of, source_hash
 
 AnswerValue = str | tuple[float, bool]
@@ -101,10 +107,12 @@ class TaskScorer:
 
     Attributes:
         benchmark: the benchmark's record.
-        failed: the reason for each document whose requests the task's code cannot build.
+        failed: the reason for each document whose requests the task's code cannot build, or whose
+            reference cannot be scored (`unusable_references`).
 
     Raises:
-        ValueError: no documents, or the limit cuts a group of documents that are scored as one.
+        ValueError: no documents, none that can be scored, or the limit cuts a group of documents
+            that are scored as one.
     """
 
     def __init__(self, task: Any, name: str, limit: int | None = None) -> None:
@@ -120,6 +128,10 @@ class TaskScorer:
         for instances in self._instances.values():
             instances.sort(key=lambda instance: instance.idx)
         self._ids = sorted({*self._instances, *self.failed})
+        with _isolated(task):
+            numbers = {doc_id: len(many) for doc_id, many in self._instances.items()}
+            record = all_benchmarks().get(name)
+            self.failed |= unusable_references(task, record, self._documents(numbers), numbers)
         self._groups: dict[int, Any] = {}
         if self.benchmark.groups is not None:
             self._groups = self.benchmark.groups.of(self._documents(self._ids))
@@ -287,7 +299,7 @@ class TaskScorer:
             for doc_id, document in self._documents(scored):
                 target = str(self.task.doc_to_target(document))
                 found = [i.filtered_resps[filter_name] for i in scored[doc_id]]
-                result = self.task.process_results(document, found)
+                result = self._results(doc_id, document, found)
                 for metric, value in result.items():
                     if metric not in _SIDE_METRICS:
                         output.sample_metrics[(metric, filter_name)].append(value)
@@ -295,6 +307,15 @@ class TaskScorer:
                 samples.append(Sample(doc_id, target, str(text), _numbers(result)))
                 results.setdefault(doc_id, result)
         return samples, results
+
+    def _results(self, doc_id: int, document: dict[str, Any], found: Sequence[Any]) -> Any:
+        try:
+            return process_results(self.task, document, found)
+        except BROKEN as error:
+            raise ScoringError(
+                f"lmms-eval's code for task {self.name} failed on document {doc_id} with the "
+                f"answer {str(found[0])[:80]!r}: {reason_of(error)}"
+            ) from error
 
     def _aggregate(self, output: TaskOutput) -> None:
         try:
