@@ -27,6 +27,7 @@ from otprune_lmms.launch.command_line import arguments_of, completed
 from otprune_lmms.model_arguments import Arguments, parse, renamed
 from otprune_lmms.models import check_source, load_model
 from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.scoring.captions import guard_captions
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class PrunedModel(lmms):
         super().__init__()
         check_installation()
         forward_messages()
+        # lmms-eval scores the answers in this process.
+        guard_captions()
         environment = read_environment()
         self.arguments = parse(merged(renamed(given), environment))
         self.accelerator = Accelerator()

@@ -44,6 +44,14 @@ def _no_settings_from_outside(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _the_stock_tokeniser(monkeypatch):
+    """Our model replaces it for the rest of the process that it is loaded in."""
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    monkeypatch.setattr(PTBTokenizer, "tokenize", PTBTokenizer.tokenize)
+
+
+@pytest.fixture(autouse=True)
 def _no_log_level_from_another_test():
     """A command that ran in this process has set how much of our logging is shown."""
     for name in ("otprune_lmms", "llava", "otprune"):

@@ -51,10 +51,31 @@ def prepare_command_line() -> None:
         end_on_failure(environment.rank)
         check_installation()
         guard_images()
+        check_limits(options)
         if options.config is None:
             sys.argv[1:] = translated(sys.argv[1:], environment)
     except (SettingsError, RuntimeError) as error:
         raise SystemExit(f"otprune_lmms: {error}") from None
+
+
+def check_limits(options: argparse.Namespace) -> None:
+    """Check ``--limit``, or ``limit`` of the runs of a configuration file.
+
+    Raises:
+        SettingsError: no whole number. lmms-eval takes a share of the first task's documents, and
+            then as many of every other task.
+    """
+    given = [options.limit, *(run.get("limit") for run in options.runs)]
+    for limit in (one for one in given if one is not None):
+        try:
+            whole = float(limit).is_integer()
+        except (TypeError, ValueError):
+            continue  # lmms-eval refuses it itself.
+        if not whole:
+            raise SettingsError(
+                f"limit must be a whole number of documents (-1 for all), got {limit}: lmms-eval "
+                "would take this share of the first task, and as many documents of every other"
+            )
 
 
 def translated(argv: Sequence[str], environment: Environment) -> list[str]:
@@ -109,24 +130,29 @@ def _is_lmms_eval() -> bool:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    """Return lmms-eval's arguments ``model``, ``model_args`` and ``config``."""
+    """Return lmms-eval's arguments ``model``, ``model_args``, ``limit`` and ``config``.
+
+    And ``runs``, the runs of the configuration file.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--model")
     parser.add_argument("--model_args", default="")
+    parser.add_argument("--limit")
     parser.add_argument("--config")
     options, _ = parser.parse_known_args(list(argv))
-    if options.config is not None and options.model is None:
-        options.model = _configured_model(Path(options.config))
+    options.runs = [] if options.config is None else _runs(Path(options.config))
+    if options.model is None:
+        models = [run.get("model") for run in options.runs]
+        options.model = next((model for model in models if model in IDS), None)
     return options
 
 
-def _configured_model(config: Path) -> str | None:
-    """Return our model's id if one of a file's runs is ours."""
+def _runs(config: Path) -> list[dict[str, Any]]:
+    """Return the runs of a configuration file; none if it cannot be read."""
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         # lmms-eval reports this itself and ends with its own exit status.
-        return None
+        return []
     runs = content if isinstance(content, list) else [content]
-    models = [run.get("model") for run in runs if isinstance(run, dict)]
-    return next((model for model in models if model in IDS), None)
+    return [run for run in runs if isinstance(run, dict)]

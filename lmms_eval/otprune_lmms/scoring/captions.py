@@ -241,6 +241,19 @@ def _frozen(captions: Tokenised) -> tuple[Any, ...]:
     return tuple((image, tuple(many)) for image, many in captions.items())
 
 
+def guard_captions() -> None:
+    """From now on, let lmms-eval's caption tasks in this process use `SharedTokenizer`.
+
+    Then a line break inside one caption moves no other caption, also where lmms-eval scores.
+    """
+    tokenizer = SharedTokenizer()
+
+    def tokenize(self: PTBTokenizer, captions_for_image: Captions) -> dict[Any, list[str]]:
+        return tokenizer.tokenize(captions_for_image)
+
+    PTBTokenizer.tokenize = tokenize
+
+
 @contextmanager
 def shared_captions() -> Iterator[CaptionTools]:
     """In this context pycocoevalcap's tokeniser, METEOR and BLEU share their work.

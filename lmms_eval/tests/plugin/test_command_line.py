@@ -171,3 +171,17 @@ def test_a_mistake_is_one_sentence_before_anything_is_loaded(tmp_path, main, cap
         "model_args say method=otprune: give one of them"
     )
     assert "Loading weights" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_a_share_of_the_documents_is_refused(file, tmp_path, main, capsys):
+    words = command("pope", tmp_path, ARGUMENTS, "--limit", "0.02")[3:]
+    if file:
+        (tmp_path / "runs.yaml").write_text("- model: llava\n  limit: 2\n- limit: 0.02\n")
+        words = ["--config", str(tmp_path / "runs.yaml")]
+    with pytest.raises(SystemExit) as ended:
+        main(*words)
+    assert str(ended.value.code).startswith(
+        "otprune_lmms: limit must be a whole number of documents (-1 for all), got 0.02: lmms-eval"
+    )
+    assert "Loading weights" not in "".join(capsys.readouterr())

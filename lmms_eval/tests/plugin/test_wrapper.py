@@ -9,12 +9,14 @@ import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model
 from lmms_eval.models.registry_v2 import ModelRegistryV2
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from helpers import PICTURES, TINY, TINY_ANYRES, picture
 from otprune_lmms.engine import RequestError, requests_from
 from otprune_lmms.environment import SettingsError
 from otprune_lmms.lmms_model import PrunedModel
 from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.scoring import java
 
 DOCUMENTS = [[name] for name in PICTURES] + [["land.png", "port.png"], []]
 QUESTIONS = (
@@ -207,3 +209,14 @@ def test_a_model_whose_logits_are_not_finite_answers_nothing(kind):
     asked = [Instance(kind, (one.args[0], second, *one.args[2:]), 0, one.metadata)]
     with pytest.raises(RequestError, match="document 0 of .* under unpruned: .*finite"):
         getattr(model, kind)(asked)
+
+
+@pytest.mark.skipif(java() is None, reason="no Java")
+def test_a_line_break_in_a_caption_moves_no_other_where_lmms_eval_scores():
+    ours()
+    captions = {
+        0: [{"caption": "two\rcats"}],
+        1: [{"caption": "a\u2028dog"}],
+        2: [{"caption": "x"}],
+    }
+    assert PTBTokenizer().tokenize(captions) == {0: ["two cats"], 1: ["a dog"], 2: ["x"]}
