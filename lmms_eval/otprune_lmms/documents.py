@@ -22,7 +22,8 @@ BROKEN = (
     *(Image.DecompressionBombError, subprocess.SubprocessError),
 )
 """What a task's own code and the image libraries raise for a broken document: a damaged image, a
-column that is empty or of another type. `MemoryError` is left out: no document causes it."""
+column that is empty or of another type. `MemoryError` is left out: only images cause it, which
+`engine.prepare.document_errors` sees to."""
 
 DocumentKey = tuple[str, int]
 """Task and number of a document."""

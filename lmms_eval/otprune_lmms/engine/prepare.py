@@ -13,6 +13,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from otprune_lmms.documents import BROKEN, reason_of
+from otprune_lmms.engine.memory import is_out_of_memory
 from otprune_lmms.engine.requests import DocumentError, Request, RequestError
 from otprune_lmms.images import as_rgb, image_hash
 from otprune_lmms.models.protocol import Generation, Prompt, VisionLanguageModel
@@ -95,7 +96,9 @@ def document_errors(request: Request) -> Iterator[None]:
     """In this context errors of a broken document become one that names the document.
 
     Raises:
-        DocumentError: in place of the errors of the image library and of the task's own code.
+        DocumentError: in place of the errors of the image library and of the task's own code, and
+            where memory runs out: a few bytes can hold an image of 1 x 40 000 pixels, whose padded
+            square takes gigabytes.
     """
     try:
         yield
@@ -103,6 +106,10 @@ def document_errors(request: Request) -> Iterator[None]:
         raise
     except BROKEN as error:
         raise DocumentError(request.failure(reason_of(error))) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DocumentError(request.failure("its images do not fit into memory")) from error
 
 
 def generation_of(request: Request) -> Generation:

@@ -249,6 +249,25 @@ def test_a_broken_image_is_named(images, reason):
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
+@pytest.mark.parametrize("error", [MemoryError, lambda: RuntimeError("can't allocate memory")])
+def test_an_image_that_takes_too_much_memory_is_left_out_alone(error, monkeypatch):
+    model = tiny()
+    plain = model.preprocess
+
+    def preprocess(image, view=None):
+        if image.size == picture("wide.png").size:
+            raise error()
+        return plain(image, view)
+
+    monkeypatch.setattr(model, "preprocess", preprocess)
+    asked = [request(0), request(1, pictures=("wide.png",))]
+    answers = engine(model, batch_size=2).run(asked, [PruningConfig()], lambda failed: ())
+    assert list(answers.requests) == asked[:1]
+    assert [one.reason for one in answers.failed] == ["its images do not fit into memory"]
+    with pytest.raises(RequestError, match=r"document 1 of task \(test\): its images do not fit"):
+        engine(model).run(asked, [PruningConfig()])
+
+
 def content() -> bytes:
     """A whole image file."""
     with BytesIO() as file:
