@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import jinja2
 from PIL import Image
 
 from otprune_lmms.images import guarded_images
@@ -19,11 +20,12 @@ from otprune_lmms.images import guarded_images
 BROKEN = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(AssertionError, SyntaxError, SystemError, struct.error, zlib.error),
-    *(Image.DecompressionBombError, subprocess.SubprocessError),
+    *(Image.DecompressionBombError, subprocess.SubprocessError, jinja2.TemplateError),
+    NameError,
 )
 """What a task's own code and the image libraries raise for a broken document: a damaged image, a
-column that is empty or of another type. `MemoryError` is left out: only images cause it, which
-`engine.prepare.document_errors` sees to."""
+column that is empty or of another type, a template that it does not fit. `MemoryError` is left out:
+only images cause it, which `engine.prepare.document_errors` sees to."""
 
 DocumentKey = tuple[str, int]
 """Task and number of a document."""

@@ -82,6 +82,9 @@ class PruningConfig:
         if self.match == ("kept" if pruning.pruner is None else "average"):
             self._set(match=None)
         self._set(settings=self._without_defaults(given, pruning))
+        _check_size("k", self.k)
+        _check_size("layer", self.layer)
+        _check_size("seed", getattr(_method(pruning), "seed", None))
         own = dict(self.settings)
         self._set(pruning=self._made(own, positions=self.positions, match=self.match))
 
@@ -316,6 +319,12 @@ def _refuse_without_method(config: PruningConfig, settings: Mapping[str, Value])
             f"{given[0]} needs a method: without one nothing is pruned; "
             f"known: {', '.join(sorted(PRUNERS))}"
         )
+
+
+def _check_size(name: str, value: Any) -> None:
+    """Raise ``ValueError`` for an integer that files of results cannot hold."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {str(value)[:40]}")
 
 
 def _method(pruning: Pruning) -> Method:

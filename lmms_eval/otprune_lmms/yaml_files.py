@@ -1,5 +1,6 @@
 """YAML files that people write: UTF-8, each key once, of a bounded size."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ class YamlError(ValueError):
     """A file that is no usable YAML; the message names the file and the place."""
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, tags: Sequence[str] = ()) -> Any:
     """Return the content of a YAML file.
+
+    Args:
+        path: of the file.
+        tags: tags of its own whose values are read as the texts behind them: ``!function``.
 
     Raises:
         YamlError: no YAML, not UTF-8, a key given twice in one mapping, larger than `LARGEST`, more
@@ -29,7 +34,7 @@ def read_yaml(path: Path) -> Any:
     if len(content) > LARGEST:
         raise YamlError(f"{path} must have at most {LARGEST} bytes, got more")
     try:
-        loader = _Loader(content.decode("utf-8-sig"))
+        loader = _Loader(content.decode("utf-8-sig"), tags)
         try:
             return loader.get_single_data()
         finally:
@@ -52,9 +57,11 @@ class _MistakeError(Exception):
 class _Loader(yaml.SafeLoader):
     """Refuses what PyYAML accepts silently; see `read_yaml`."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, tags: Sequence[str] = ()) -> None:
         super().__init__(stream)
         self._sizes: dict[int, int] = {}
+        texts = dict.fromkeys(tags, yaml.SafeLoader.construct_yaml_str)
+        self.yaml_constructors = {**self.yaml_constructors, **texts}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         alias = self.check_event(yaml.AliasEvent)

@@ -1,5 +1,6 @@
 """Experiments as YAML files; every value is checked before a model or data is loaded."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    FiniteFloat,
     ValidationError,
     model_validator,
 )
@@ -27,8 +29,13 @@ from otprune_lmms.yaml_files import YamlError, read_yaml
 TASKS = Path(__file__).parent.parent / "tasks"
 """The package's own task files."""
 
-_NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+"""A name of files: file systems take 255 letters, and endings are added."""
 
+_TEXT = Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")
+"""A text of one or a few lines, or a path."""
+
+_LIMIT = Field(ge=1, le=10**9)
 
 _RENAMED = {"cells": "pruning", "conversation": "chat_template"}
 """Keys of earlier versions, and their names now."""
@@ -54,7 +61,7 @@ class ModelChoice(ConfigSection):
     """
 
     name: Annotated[str, _NAME]
-    pretrained: Annotated[str, Field(min_length=1)]
+    pretrained: Annotated[str, _TEXT]
     family: str = DEFAULT_FAMILY
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     chat_template: str | None = None
@@ -99,12 +106,18 @@ class TaskChoice(ConfigSection):
         limit: documents from the start; None for the experiment's own limit.
     """
 
-    id: Annotated[str, Field(min_length=1)]
-    limit: Annotated[int, Field(ge=1)] | None = None
+    id: Annotated[str, _TEXT]
+    limit: Annotated[int, _LIMIT] | None = None
 
 
 def _task(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
+
+
+def _not_empty(value: Any) -> Any:
+    if value == {}:
+        raise ValueError("must name methods; for the unpruned model alone give methods: []")
+    return value
 
 
 class PublishedRow(ConfigSection):
@@ -117,10 +130,10 @@ class PublishedRow(ConfigSection):
         scores: by task id, in the units of the table's columns.
     """
 
-    source: Annotated[str, Field(min_length=1)]
-    row: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, _TEXT]
+    row: Annotated[str, _TEXT]
     model: str
-    scores: Annotated[dict[str, float], Field(min_length=1)]
+    scores: Annotated[dict[str, FiniteFloat], Field(min_length=1)]
 
 
 class Experiment(ConfigSection):
@@ -146,16 +159,16 @@ class Experiment(ConfigSection):
     """
 
     name: Annotated[str, _NAME]
-    title: Annotated[str, Field(min_length=1)]
-    suite: Annotated[str, Field(pattern=r"^(mini|hub|\.\.?/.*)$")]
+    title: Annotated[str, _TEXT]
+    suite: Annotated[str, Field(pattern=r"^(mini|hub|\.\.?/[^\x00]*)$", max_length=1000)]
     models: Annotated[tuple[ModelChoice, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     tasks: Annotated[
         tuple[Annotated[TaskChoice, BeforeValidator(_task)], ...],
         BeforeValidator(as_tuple),
         Field(min_length=1),
     ]
-    pruning: PruningChoices
-    limit: Annotated[int, Field(ge=1)] | None = None
+    pruning: Annotated[PruningChoices, BeforeValidator(_not_empty)]
+    limit: Annotated[int, _LIMIT] | None = None
     java: Literal["required", "optional"] = "required"
     seed_video: Literal["first_frame", "all_frames"] = "first_frame"
     workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 2
@@ -188,7 +201,7 @@ class Experiment(ConfigSection):
 
 
 def _distinct(name: str, values: list[str]) -> None:
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = sorted(value for value, number in Counter(values).items() if number > 1)
     if twice:
         raise ValueError(f"{name} must be distinct, got {', '.join(twice)} more than once")
 
@@ -214,12 +227,19 @@ def load_experiment(path: Path) -> Experiment:
         raise ConfigError(f"{path}: {_explain(error)}") from error
     for model in experiment.models:
         folder = checkpoint(model, path.parent)
-        if model.pretrained.startswith(".") and not Path(folder).is_dir():
+        if model.pretrained.startswith(".") and not _is_folder(Path(folder)):
             raise ConfigError(f"{path}: models: pretrained of {model.name}: no folder {folder}")
     tasks = task_folder(experiment, path.parent)
-    if tasks is not None and not tasks.is_dir():
+    if tasks is not None and not _is_folder(tasks):
         raise ConfigError(f"{path}: suite: no folder {tasks}")
     return experiment
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def task_folder(experiment: Experiment, folder: Path) -> Path | None:

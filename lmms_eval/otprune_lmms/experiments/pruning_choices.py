@@ -35,7 +35,7 @@ def as_tuple(value: Any) -> Any:
 
 KeepRatio = Annotated[float, AfterValidator(check_keep_ratio)]
 Layer = Annotated[int, AfterValidator(check_layer)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Plain = str | int | float | bool | None
 Match = Literal["kept", "average", "flops"]
 KeepCounts = Annotated[

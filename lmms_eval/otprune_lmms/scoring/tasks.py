@@ -13,12 +13,12 @@ from unittest.mock import patch
 import datasets
 import lmms_eval.tasks
 from lmms_eval.tasks import TaskManager, get_task_dict
-from lmms_eval.utils import load_yaml_config
 from tenacity import RetryError
 
 from otprune_lmms.benchmarks import all_benchmarks, benchmark
 from otprune_lmms.documents import BROKEN, reason_of
 from otprune_lmms.images import guarded_images
+from otprune_lmms.scoring.task_files import CODE_ERRORS, OUTPUT_TYPES, files_of, task_entries
 from otprune_lmms.suggestions import did_you_mean
 
 
@@ -39,7 +39,7 @@ def task_manager(names: Sequence[str]) -> TaskManager:
 
 
 @guarded_images()
-def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
+def load_tasks(names: Sequence[str], folder: Path | str | None = None) -> dict[str, Any]:
     """Return lmms-eval's task objects by the benchmarks' names, with their data loaded.
 
     Args:
@@ -49,7 +49,8 @@ def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, An
             tasks; None for lmms-eval's tasks unchanged.
 
     Raises:
-        ValueError: an unknown name, or data that is missing or could not be fetched.
+        ValueError: an unknown name, a task file that is not usable, an output type that is not one
+            of `OUTPUT_TYPES`, or data that is missing or could not be fetched.
     """
     if not names:
         raise ValueError("tasks must name at least one task")
@@ -63,22 +64,21 @@ def load_tasks(names: Sequence[str], folder: Path | None = None) -> dict[str, An
             meant = did_you_mean(task, {*manager.all_subtasks, *all_benchmarks()})
             raise ValueError(f"unknown task {task!r} (lmms-eval knows no task of this id){meant}")
         data_files(name, folder)
-        loaded[name] = _load(task, _override(task, folder), manager)
+        loaded[name] = _load(task, _override(task, _folder(folder)), manager)
+        _check_output_type(task, loaded[name])
     return loaded
 
 
-def data_files(name: str, folder: Path | None) -> list[Path]:
+def data_files(name: str, folder: Path | str | None) -> list[Path]:
     """Return the data files that a benchmark's task file names; none for data from the hub.
 
     Raises:
-        ValueError: the folder has no such task, or a file is missing.
+        ValueError: the folder has no such task, its task file is not usable, or a file is missing.
     """
-    override = _override(benchmark(name).task, folder)
-    named = (override.get("dataset_kwargs") or {}).get("data_files") or {}
-    lists = [[files] if isinstance(files, str) else files for files in named.values()]
-    files = [Path(file) for many in lists for file in many]
-    base = folder or Path()
-    files = [file if file.is_absolute() else (base / file) for file in files]
+    base = _folder(folder)
+    if base is None:
+        return []
+    files = files_of(task_entries(benchmark(name).task, base), base)
     for file in files:
         if not file.is_file():
             raise ValueError(f"the data of task {name} is missing: no file {file.resolve()}")
@@ -93,14 +93,14 @@ def fingerprint(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
+def _folder(folder: Path | str | None) -> Path | None:
+    """Return a folder of task files as an absolute path: lmms-eval reads relative ones twice."""
+    return None if folder is None else Path(folder).absolute()
+
+
 def _override(task: str, folder: Path | None) -> dict[str, Any]:
     """Return the entries that replace those of lmms-eval's task, its id included."""
-    if folder is None:
-        return {"task": task}
-    for file in sorted(folder.glob("*.yaml")):
-        if load_yaml_config(str(file), mode="simple").get("task") == task:
-            return load_yaml_config(str(file), mode="full")
-    raise ValueError(f"no task file for {task} in {folder}")
+    return {"task": task} if folder is None else task_entries(task, folder)
 
 
 def _load(task: str, override: dict[str, Any], manager: TaskManager) -> Any:
@@ -108,16 +108,25 @@ def _load(task: str, override: dict[str, Any], manager: TaskManager) -> Any:
         # Hides lmms-eval's progress bars, which are not about the run.
         with redirect_stderr(io.StringIO()), _broken_images_are_none():
             return get_task_dict([override], manager, "simple")[task]
-    except (AttributeError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"task {task} could not be made of its first document: {reason_of(error)}"
-        ) from error
     except RetryError as error:
         cause = error.last_attempt.exception()
         reason = " ".join(str(cause).split())[:300]
         raise ValueError(
             f"the data of task {task} could not be loaded ({type(cause).__name__}: {reason})"
         ) from error
+    except CODE_ERRORS as error:
+        raise ValueError(
+            f"task {task} could not be made of its first document: {reason_of(error)}"
+        ) from error
+
+
+def _check_output_type(name: str, task: Any) -> None:
+    """Raise ``ValueError`` unless a task's requests can be answered in one round."""
+    if task.OUTPUT_TYPE not in OUTPUT_TYPES:
+        raise ValueError(
+            f"output_type of task {name} must be one of {', '.join(OUTPUT_TYPES)}, "
+            f"got {task.OUTPUT_TYPE!r}"
+        )
 
 
 @contextmanager

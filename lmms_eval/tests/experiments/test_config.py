@@ -17,6 +17,7 @@ PLAIN = {
     "tasks": ["gqa", {"id": "pope", "limit": 3}],
     "pruning": {"methods": ["otprune"], "keep_ratios": [0.1, 0.5]},
 }
+PUBLISHED = {"source": "a", "row": "b", "model": "tiny"}
 
 
 def written(folder, content):
@@ -135,6 +136,21 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
             r"pruning.methods.0: method must be one of",
         ),
         (changed("pruning", "methods", value=["otprune", "otprune"]), r"settings must be distinct"),
+        (changed("pruning", value={}), r"pruning: must name methods"),
+        (changed("pruning", "keep_counts", value=[10**30]), r"pruning: k must be below 2\*\*63"),
+        (
+            changed("pruning", "methods", value=[{"method": "random", "seeds": [2**63]}]),
+            r"pruning.methods.0.seeds.0: .*less than 9223372036854775808",
+        ),
+        (changed("name", value="a" * 101), r"name: .*at most 100 characters"),
+        (changed("title", value="a" * 1001), r"title: .*at most 1000 characters"),
+        (changed("suite", value="./" + "a" * 300), r"suite: no folder"),
+        (changed("suite", value="./a\0"), r"suite: .*pattern"),
+        (changed("limit", value=10**10), r"limit: .*less than or equal to 1000000000"),
+        (
+            changed("published", value=[{**PUBLISHED, "scores": {"pope": float("nan")}}]),
+            r"published.0.scores.pope: .*finite number, got nan",
+        ),
         (
             changed("pruning", "methods", value=[{"method": "otprune", "settings": {"gama": 1}}]),
             r"unknown setting 'gama' of pruner otprune",
@@ -203,7 +219,7 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
         (
             changed(
                 "published",
-                value=[{"source": "a", "row": "b", "model": "other", "scores": {"gqa": 1.0}}],
+                value=[{**PUBLISHED, "model": "other", "scores": {"gqa": 1.0}}],
             ),
             r"model must be one of the models, got 'other'",
         ),
