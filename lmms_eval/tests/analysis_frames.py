@@ -55,7 +55,7 @@ def samples_of(task, method, values, clusters=None, answers=None, details=None, 
             "candidates": 9,
             "new_tokens": 1,
             "requests": [["r"]] * n,
-            "seconds": 0.1,
+            "truncated": 0,
         }
     )
     return found[list(SAMPLE_COLUMNS)]
@@ -82,7 +82,7 @@ def diagnostics_of(task, method, distances, clusters=None, seconds=0.001, **name
             "seconds": seconds,
         }
     )
-    return found[COLUMNS]
+    return found[[*COLUMNS, "seconds"]]
 
 
 def records_of(samples):

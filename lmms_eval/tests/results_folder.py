@@ -85,7 +85,7 @@ def samples(
                         | {"prompt": texts.get("prompt", f"What of {doc}?"), "detail": "{}"}
                         | {"target": texts.get("target", f"{TARGETS[task]}{doc % 2 or ''}")}
                         | {"answers": [answer], "answer": answer, "kept": kept, "candidates": 16}
-                        | {"new_tokens": 1, "seconds": 0.1}
+                        | {"new_tokens": 1, "truncated": 0}
                     )
     return pd.DataFrame(lines)[list(SAMPLE_COLUMNS)]
 

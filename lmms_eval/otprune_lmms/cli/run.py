@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from otprune_lmms.cli.analyze import Images, WithoutExact
 from otprune_lmms.cli.common import command_line, fail, log
 from otprune_lmms.cli.experiments import Changes, check_devices, eval_time, read_sources
 from otprune_lmms.cli.finish import finish
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otprune_lmms.experiments.answering import AnswerOptions
+    from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions
     from otprune_lmms.experiments.plan import Source
     from otprune_lmms.experiments.shard import Shard
     from otprune_lmms.experiments.stopwatch import Stopwatch
@@ -64,7 +66,7 @@ def run(
         sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
         check_devices(sources)
         options = _options(journal, None, quiet, watch)
-        _run(sources, options, _results(output_dir, limit), report=False)
+        _run(sources, options, _results(output_dir, limit), None)
 
 
 def sweep(
@@ -78,6 +80,8 @@ def sweep(
     without_java: WithoutJava = False,
     strict: Strict = False,
     report: ReportOption = True,
+    images: Images = 24,
+    without_exact: WithoutExact = False,
     quiet: Quiet = False,
 ) -> None:
     """Run experiments in one pass, and make their tables, statistics, figures and reports.
@@ -87,6 +91,10 @@ def sweep(
     added later without doing others again. With --shard i/N only part i is answered: start all N
     parts at once or one after another, on one machine or on many that share the journal's folder;
     the same command without --shard then makes the tables.
+
+    What takes longest of the rest is the exact distance of kept tokens, some tenths of a second for
+    each image and setting; the log says how long in all. --without-exact and a smaller --images
+    make it fast.
     """
     log(quiet)
     with resumable(journal) as watch:
@@ -97,12 +105,25 @@ def sweep(
         if part is not None:
             _answer_shard(sources, options, part)
         else:
-            _run(sources, options, _results(output_dir, limit), report=report)
+            measured = _measured(images, without_exact) if report else None
+            _run(sources, options, _results(output_dir, limit), measured)
 
 
 def _results(output_dir: Path, limit: int | None) -> Path:
     """Return the folder of results folders: a trial run does not overwrite a whole one's."""
     return output_dir / f"limit{limit}" if limit else output_dir
+
+
+def _say_removed(folder: Path, removed: list[str]) -> None:
+    """Name the pages of an earlier sweep that a run has removed and does not make again."""
+    pages = [name for name in ("analysis.md", "figures", "report.html") if name in removed]
+    if pages:
+        logger.warning(
+            "%s: %s removed, since they were made of earlier answers or by another version; "
+            "`otprune sweep` makes them again",
+            folder,
+            ", ".join(pages),
+        )
 
 
 def _shard(text: str, by: ShardBy) -> "Shard":
@@ -123,6 +144,12 @@ def _options(
 
     transformers.utils.logging.disable_progress_bar()
     return AnswerOptions(journal, shard, not quiet, eval_time(), watch)
+
+
+def _measured(images: int, without_exact: bool) -> "DiagnosticsOptions":
+    from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions
+
+    return DiagnosticsOptions(images or None, False if without_exact else None)
 
 
 def _answer_shard(sources: "Sequence[Source]", options: "AnswerOptions", shard: "Shard") -> None:
@@ -148,10 +175,12 @@ def _answer_shard(sources: "Sequence[Source]", options: "AnswerOptions", shard: 
 
 
 def _run(
-    sources: "Sequence[Source]", options: "AnswerOptions", results: Path, *, report: bool
+    sources: "Sequence[Source]",
+    options: "AnswerOptions",
+    results: Path,
+    measured: "DiagnosticsOptions | None",
 ) -> None:
     """Answer, score, write and report; end with code 1 where that fails."""
-    from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions
     from otprune_lmms.experiments.folder import write_results
     from otprune_lmms.experiments.run import run_experiments
     from otprune_lmms.files import exclusive
@@ -166,16 +195,18 @@ def _run(
             len(experiment.pruning.configs()),
             *(len(experiment.task_limits()), options.journal, folder),
         )
-    diagnostics = DiagnosticsOptions() if report else None
+    report = measured is not None
     try:
-        outcomes = run_experiments(sources, options, diagnostics, folders)
+        outcomes = run_experiments(sources, options, measured, folders)
         if outcomes is None:
             return
         with options.watch.timed("write results"):
             for (experiment, _), outcome, folder in zip(sources, outcomes, folders, strict=True):
                 spent = time.perf_counter() - begin
                 with exclusive(folder):
-                    write_results(experiment, outcome, folder, command_line(), spent)
+                    removed = write_results(experiment, outcome, folder, command_line(), spent)
+                if not report:
+                    _say_removed(folder, removed)
         with options.watch.timed("make pages"):
             for folder in folders:
                 with exclusive(folder):
@@ -185,4 +216,5 @@ def _run(
         names = ", ".join(experiment.name for experiment, _ in sources)
         fail(f"{names}: {error}", 1)
     page = "report.html" if report else "table.md"
-    logger.info("%s seconds; open %s", round(time.perf_counter() - begin), folders[-1] / page)
+    pages = ", ".join(str(folder / page) for folder in folders)
+    logger.info("%s seconds; open %s", round(time.perf_counter() - begin), pages)

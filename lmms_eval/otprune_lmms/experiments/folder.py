@@ -1,13 +1,15 @@
 """Writes the results folder of an experiment: records, samples, manifest, measurements."""
 
+import filecmp
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.outcome import Outcome
-from otprune_lmms.files import write_text
+from otprune_lmms.files import atomic_write, write_text
 from otprune_lmms.provenance import origin, peak_memory_mib, versions
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results import DERIVED, diagnostics
@@ -16,15 +18,17 @@ from otprune_lmms.results.kept_image import KEPT_IMAGE, write_kept_image
 from otprune_lmms.results.manifest import MANIFEST
 from otprune_lmms.results.records import RECORDS, records_frame
 from otprune_lmms.results.samples import SAMPLES, write_samples
+from otprune_lmms.results.times import SELECTION_SECONDS, write_answer_seconds
 
 
 def write_results(
     experiment: Experiment, outcome: Outcome, output: Path, command: str, seconds: float
-) -> None:
+) -> list[str]:
     """Write the outcome of a run into its results folder.
 
-    If the records change, pages, figures, diagnostics and kept patches of the earlier run are
-    removed, so that a folder never has a page of other numbers than its own.
+    If records, samples, the manifest (but for its ``runs``) or the commit change, pages, figures,
+    diagnostics and kept patches of the earlier run are removed first: a folder never has a page
+    beside numbers that it was not made from, whenever the run is stopped.
 
     Args:
         experiment: the experiment.
@@ -33,22 +37,34 @@ def write_results(
         command: command of the run, quoted for a shell.
         seconds: wall time of the whole run.
 
+    Returns:
+        Names of what was removed.
+
     Raises:
         OutputError: a file cannot be written (disk full, read-only); it is then unchanged.
     """
-    content = _manifest(experiment, outcome, command, seconds)
     output.mkdir(parents=True, exist_ok=True)
-    content = _continued(content, output / MANIFEST)
+    before = _read(output / MANIFEST)
+    content = _continued(_manifest(experiment, outcome, command, seconds), before)
     records = records_frame(outcome.records).to_csv(index=False)
-    if not _holds(output / RECORDS, records):
-        _remove(output, (*DERIVED, DIAGNOSTICS, KEPT_IMAGE))
-    write_text(output / RECORDS, records)
-    write_samples(output / SAMPLES, outcome.samples)
+    removed: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / SAMPLES
+        write_samples(fresh, outcome.samples)
+        same = _facts(content) == _facts(before) and _holds(output / RECORDS, records)
+        if not same or not _equal(fresh, output / SAMPLES):
+            made = (*DERIVED, DIAGNOSTICS, SELECTION_SECONDS, KEPT_IMAGE)
+            removed = [name for name in made if _remove(output / name)]
+        write_text(output / RECORDS, records)
+        with atomic_write(output / SAMPLES) as place:
+            shutil.copyfile(fresh, place)
+    write_answer_seconds(output, outcome.samples)
     write_text(output / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if outcome.diagnostics is not None:
         write_diagnostics(diagnostics.diagnostics_frame(outcome.diagnostics), output)
     if outcome.kept_image is not None:
         write_kept_image(outcome.kept_image, output)
+    return removed
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -58,13 +74,41 @@ def _holds(path: Path, text: str) -> bool:
         return False
 
 
-def _remove(folder: Path, names: tuple[str, ...]) -> None:
-    for name in names:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file or folder; return whether there was one."""
+    if not path.exists() and not path.is_symlink():
+        return False
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a manifest; an empty one where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _facts(content: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what of a manifest pages depend on, with the commit of its last run."""
+    try:
+        commit = content["runs"][-1]["commit"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    plain = json.loads(json.dumps(content))
+    return plain | {"runs": commit}
 
 
 def _manifest(
@@ -101,23 +145,22 @@ def _config(config: PruningConfig) -> dict[str, Any]:
     }
 
 
-def _continued(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _continued(content: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest with the earlier runs of the same experiment before this one.
 
     A run that took all answers from the journal keeps the origin of the run that generated them.
     """
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
         same = all(before[name] == content[name] for name in ("models", "data"))
         same &= _experiment(before) == _experiment(content)
-        runs, where = before["runs"], before["origin"]
-    except (OSError, ValueError, KeyError):
+        kept = {name: before[name] for name in ("origin", "versions")}
+        runs = [*before["runs"], *content["runs"]]
+    except (ValueError, KeyError, TypeError):
         return content
     if not same:
         return content
     generated = sum(count["generated"] for count in content["runs"][0]["counts"].values())
-    kept = {} if generated else {"origin": where, "versions": before["versions"]}
-    return content | kept | {"runs": [*runs, *content["runs"]]}
+    return content | ({} if generated else kept) | {"runs": runs}
 
 
 def _experiment(content: dict[str, Any]) -> Experiment:

@@ -94,11 +94,11 @@ def samples_of(
     answers: Sequence[PlacedAnswer],
     requests: Mapping[RequestPlace, RequestSummary],
 ) -> dict[str, list[Any]]:
-    """Return one sample for each document of a config on a task, by columns of `SCHEMA`."""
+    """Return one sample for each document of a config on a task: `SCHEMA`, and ``seconds``."""
     given: dict[int, list[PlacedAnswer]] = defaultdict(list)
     for place, answer in answers:
         given[place.doc_id].append((place, answer))
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [] for name in (*SCHEMA.names, "seconds")}
     setting = {"model": context.model, **config.columns(), "task": score.task}
     for sample in _first_filter(score):
         many = sorted(given[sample.doc_id], key=lambda one: (one[0].number, one[0].repeat))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from otprune_lmms.files import atomic_write
 from otprune_lmms.results.columns import SETTING
+from otprune_lmms.results.times import write_selection_seconds
 
 DIAGNOSTICS = "diagnostics.parquet"
 
@@ -31,13 +32,12 @@ COLUMNS = [
     "coverage_mean",
     "coverage_max",
     "effective_rank",
-    "seconds",
 ]
 """The columns of a setting are those of `results.columns`. ``cluster``: hash of the document's
 images; ``doc_id``: a document of the task that shows them; ``image``: number of the image in the
 document; ``height`` and ``width``: rows and columns of its patches, 0 where its tokens are no
-single raster; ``kept``: positions of the kept tokens; ``n``: visual tokens before pruning;
-``seconds``: time of one selection. The others: see `QUANTITIES`."""
+single raster; ``kept``: positions of the kept tokens; ``n``: visual tokens before pruning.
+The others: see `QUANTITIES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +112,24 @@ def quantity(column: str) -> Quantity:
 
 
 def diagnostics_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return diagnostics as a frame with all columns, in their order."""
-    return pd.DataFrame(list(rows), columns=COLUMNS)
+    """Return diagnostics as a frame: all columns in their order, then ``seconds``."""
+    return pd.DataFrame(list(rows), columns=[*COLUMNS, "seconds"])
 
 
 def write_diagnostics(diagnostics: pd.DataFrame, folder: Path) -> Path:
-    """Write diagnostics into a results folder; return the file.
+    """Write diagnostics into a results folder, the time of each selection apart; return the file.
+
+    Args:
+        diagnostics: `COLUMNS` and ``seconds``, the time of one selection.
+        folder: of the results.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: a file cannot be written.
     """
     path = folder / DIAGNOSTICS
     with atomic_write(path) as place:
-        diagnostics.to_parquet(place, index=False)
+        diagnostics[COLUMNS].to_parquet(place, index=False)
+    write_selection_seconds(folder, diagnostics)
     return path
 
 
@@ -138,6 +143,8 @@ def read_diagnostics(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"no diagnostics at {path}: run `otprune analyze` on the experiment")
     found = pd.read_parquet(path)
+    if list(found.columns) == [*COLUMNS, "seconds"]:  # of earlier versions
+        found = found.drop(columns="seconds")
     if list(found.columns) != COLUMNS:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     return found

@@ -31,7 +31,6 @@ SCHEMA = pa.schema(
         ("kept", pa.int64()),
         ("candidates", pa.int64()),
         ("new_tokens", pa.int64()),
-        ("seconds", pa.float64()),
         ("truncated", pa.int64()),
     ]
 )
@@ -43,12 +42,12 @@ journal keeps the answers. ``answers`` are the model's texts, ``answer`` is the 
 scored; answers of a loglikelihood task are JSON. ``value`` and ``detail`` are the document's share
 of the task's headline metric (`benchmarks.Share`), the latter as JSON. ``kept`` and
 ``candidates`` count visual tokens over all images of the document, after the last pruning and
-before any. ``seconds`` is the language model's time. ``truncated`` is how many positions of the
+before any. ``truncated`` is how many positions of the
 document's longest prompt were cut off.
 """
 
 _EARLIER = SCHEMA.names[:-1]
-"""Columns of earlier versions, which did not count what was cut off."""
+"""Columns of earlier versions, which did not count what was cut off, and had ``seconds``."""
 
 COLUMNS = tuple(SCHEMA.names)
 
@@ -58,7 +57,7 @@ def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> N
 
     Args:
         path: of the file.
-        parts: columns, one mapping for each model, setting and task.
+        parts: columns, one mapping for each model, setting and task; others than ours are left out.
     """
     with atomic_write(path) as place, pq.ParquetWriter(place, SCHEMA, compression="zstd") as writer:
         for part in parts:
@@ -80,7 +79,7 @@ def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pd.DataF
         raise ValueError(f"no samples at {path}")
     try:
         names = pq.read_schema(path).names
-        if names not in (SCHEMA.names, _EARLIER):
+        if [one for one in names if one != "seconds"] not in (SCHEMA.names, _EARLIER):
             raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
         wanted = COLUMNS if columns is None else tuple(columns)
         table = pq.read_table(path, columns=[one for one in wanted if one in names])

@@ -29,6 +29,7 @@ def calls(monkeypatch, tmp_path):
 
     def write_results(experiment, outcome, folder, command, seconds):
         found.append(("write", experiment.name, folder))
+        return ["table.md", "report.html"]
 
     def finish(folder, *, report):
         found.append(("finish", folder, report))

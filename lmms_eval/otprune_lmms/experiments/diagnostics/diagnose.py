@@ -134,6 +134,13 @@ def diagnose(
         places[drawn.key].append(drawn)
     meter = KeptTokensMeter(model, chosen, options.solves_exact)
     lines: list[dict[str, Any]] = []
+    if places:
+        exact = "exact ones too: --without-exact leaves these out" if meter.exact else "none exact"
+        logger.info(
+            "%s: measuring what %s settings keep of %s images; distances, %s",
+            *(model_name, len(chosen), len(places), exact),
+        )
+    begin = time.perf_counter()
     what = f"{model_name}: measuring kept tokens"
     with Progress(what, len(places), progress) as bar:
         for key, many in places.items():
@@ -143,6 +150,8 @@ def diagnose(
             found = meter.measure(tokens, image_number(key[0]))
             lines += [{"model": model_name} | one.columns() | own for one in many for own in found]
             bar.advance(1)
+            if bar.done == 1 and len(places) > 1:
+                _say_cost(time.perf_counter() - begin, meter, len(places) - 1)
     tasks = list(dict.fromkeys(request.task for request in requests))
     labels = [config.label for config in chosen]
 
@@ -151,6 +160,16 @@ def diagnose(
         return task, line["doc_id"], line["image"], setting
 
     return sorted(lines, key=order)
+
+
+def _say_cost(seconds: float, meter: "KeptTokensMeter", others: int) -> None:
+    """Say what the other images will cost, from what the first one has."""
+    exact = f", {_duration(others * meter.exact_seconds)} of it exact" if meter.exact else ""
+    logger.info("about %s for the other %s images%s", _duration(others * seconds), others, exact)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def is_measurable(config: PruningConfig) -> bool:
@@ -229,12 +248,13 @@ class KeptTokensMeter:
 
     Attributes:
         signals: names of the signals that images must be encoded with.
+        exact_seconds: time that the exact problems have taken.
     """
 
     def __init__(
         self, model: VisionLanguageModel, configs: Sequence[PruningConfig], exact: bool
     ) -> None:
-        self.exact, self.shape = exact, model.shape
+        self.exact, self.shape, self.exact_seconds = exact, model.shape, 0.0
         self.configs = tuple(configs)
         prunings = [config.pruning for config in configs]
         self.signals: frozenset[str] = frozenset().union(*(p.needs for p in prunings if p))
@@ -260,6 +280,7 @@ class KeptTokensMeter:
                 | dataclasses.asdict(known[positions])
                 | {"seconds": seconds}
             )
+        self.exact_seconds += whole.exact_seconds
         return lines
 
     def _select(

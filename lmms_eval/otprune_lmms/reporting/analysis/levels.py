@@ -37,10 +37,17 @@ def levels(points: Iterable[Points]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def times(diagnostics: Frame) -> pd.DataFrame:
-    """Return the median time of one selection in ms by setting; low and high are quartiles."""
+def times(diagnostics: Frame, seconds: Frame) -> pd.DataFrame:
+    """Return the median time of one selection in ms by setting; low and high are quartiles.
+
+    Args:
+        diagnostics: of the images.
+        seconds: of the same selections (`results.times`).
+    """
     lines = []
-    each = with_budget(diagnostics).groupby(["model", "budget", "row"], sort=False)
+    keys = ["model", "setting", "task", "doc_id", "image"]
+    timed = diagnostics.merge(seconds, on=keys, how="inner", validate="one_to_one")
+    each = with_budget(timed).groupby(["model", "budget", "row"], sort=False)
     for (model, size, row), some in each:
         low, value, high = 1000 * some["seconds"].quantile([0.25, 0.5, 0.75]).to_numpy()
         lines.append(

@@ -48,9 +48,8 @@ def _levels(own: Frame, records: Frame, mark: str) -> list[str]:
         return []
     lines = ["", f"## How far, and how good{mark}", ""]
     names = [quantity(column).name for column in MAIN]
-    head = ["setting", *names, "relative %", "agreement %", "selection ms"]
+    head = ["setting", *names, "relative %", "agreement %"]
     value = level.set_index(["row", "quantity"])["value"]
-    time = own[own["analysis"] == "time"].set_index("row")["value"]
     loyal = own[(own["analysis"] == "loyalty") & (own["task"] == "all")].set_index("row")["value"]
     table = headline_scores(records).droplevel("model")
     rows = []
@@ -59,7 +58,7 @@ def _levels(own: Frame, records: Frame, mark: str) -> list[str]:
         if "unpruned" in table.index:
             share = mean_of_ratios(table.loc[row], table.loc["unpruned"])
         cells = [f"{value[row, column]:.3f}" for column in MAIN]
-        cells += [_one(share), _one(loyal.get(row)), f"{time[row]:.2f}"]
+        cells += [_one(share), _one(loyal.get(row))]
         rows.append([row, *cells])
     images = int(level["images"].max())
     return [*lines, *_table(head, rows), "", f"Means over benchmarks; {images} images in all."]
@@ -171,9 +170,10 @@ def _notes() -> list[str]:
         "- subjects: all methods of the budget; those of the paper's Fig. 2 (first_k, last_k, "
         "uniform, random, divprune); no ends: without first_k and last_k.",
         "- agreement: the answer after the task's filters is the unpruned model's, letter by "
-        "letter. selection ms: median of one selection, one image at a time.",
+        "letter.",
         "- All numbers, and the quantities that are not shown: `analysis.csv`; of each image: "
-        "`diagnostics.parquet`.",
+        "`diagnostics.parquet`. Median times of one selection, one image at a time: "
+        "`selection_times.csv`.",
     ]
 
 

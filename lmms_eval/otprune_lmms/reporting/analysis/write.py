@@ -1,4 +1,4 @@
-"""The analysis of a results folder: ``analysis.csv`` and ``analysis.md``."""
+"""The analysis of a results folder: ``analysis.csv``, ``analysis.md``, ``selection_times.csv``."""
 
 import json
 from collections.abc import Mapping
@@ -19,8 +19,9 @@ from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST
 from otprune_lmms.results.records import RECORDS, read_records
 from otprune_lmms.results.samples import read_samples
+from otprune_lmms.results.times import read_selection_seconds
 
-ANALYSIS, PAGE = "analysis.csv", "analysis.md"
+ANALYSIS, PAGE, TIMES = "analysis.csv", "analysis.md", "selection_times.csv"
 
 DRAWS = 2000
 """Redraws of images behind each interval."""
@@ -48,15 +49,15 @@ COLUMNS = [
     "images",
     "clusters",
 ]
-"""``analysis`` says which: "level" and "time" (`levels`), "spearman" and "difference"
-(`correlation`), "sample" (`per_sample`), "loyalty" (`loyalty`); columns that one does not have are
-empty."""
+"""``analysis`` says which: "level" (`levels`), "spearman" and "difference" (`correlation`),
+"sample" (`per_sample`), "loyalty" (`loyalty`); columns that one does not have are empty."""
 
 
 def write_analysis(folder: Path, draws: int = DRAWS) -> Frame:
     """Write the analysis of a results folder from its records, samples and diagnostics.
 
-    A pure function of these files: the same files give the same analysis.
+    A pure function of these files: the same files give the same analysis. The times of selections
+    (`results.times`), where there are any, go into a file of their own.
 
     Args:
         folder: with ``records.csv``, ``samples.parquet``, ``diagnostics.parquet`` and
@@ -76,6 +77,9 @@ def write_analysis(folder: Path, draws: int = DRAWS) -> Frame:
     found = analysis(diagnostics, samples, records, draws)
     write_text(folder / ANALYSIS, found.to_csv(index=False))
     write_text(folder / PAGE, page(found, records, _manifest(folder)))
+    seconds = read_selection_seconds(folder)
+    if seconds is not None:
+        write_text(folder / TIMES, times(diagnostics, seconds).to_csv(index=False))
     return found
 
 
@@ -92,7 +96,6 @@ def analysis(diagnostics: Frame, samples: Frame, records: Frame, draws: int) -> 
     ranked = correlations(dots)
     parts = {
         "level": levels(dots),
-        "time": times(diagnostics),
         "spearman": ranked[ranked["against"].isna()],
         "difference": ranked[ranked["against"].notna()],
         "sample": per_sample(diagnostics, samples),

@@ -79,7 +79,7 @@ def test_known_kept_sets():
 
 def test_columns_and_measures():
     table = diagnosed([request(0, task="pope")], [*CONFIGS[:3], PruningConfig.make()], exact=True)
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == [*COLUMNS, "seconds"]
     assert list(table["setting"]) == [config.label for config in CONFIGS[:3]]
     assert list(table["row"]) == ["otprune-0.098", "divprune-0.098", "random-0.25"]
     assert table["seed"].tolist()[2] == 3

@@ -38,7 +38,7 @@ def test_the_files_of_a_folder(tmp_path):
     table = pd.read_csv(tmp_path / "analysis.csv")
     assert list(table.columns) == COLUMNS
     assert len(table) == len(found)
-    kinds = {"level", "time", "spearman", "difference", "sample", "loyalty"}
+    kinds = {"level", "spearman", "difference", "sample", "loyalty"}
     assert set(table["analysis"]) == kinds
     assert table["value"].notna().all()
     for name in ("low", "high"):
@@ -88,7 +88,7 @@ def test_without_diagnostics_the_message_says_how_to_get_them(tmp_path):
 
 def test_diagnostics_of_other_images_are_refused(tmp_path):
     folder_of(tmp_path)
-    other = read_diagnostics(tmp_path).assign(cluster="elsewhere")
+    other = read_diagnostics(tmp_path).assign(cluster="elsewhere", seconds=0.1)
     write_diagnostics(other, tmp_path)
     with pytest.raises(ValueError, match="other images"):
         write_analysis(tmp_path)

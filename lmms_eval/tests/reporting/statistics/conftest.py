@@ -115,7 +115,7 @@ def write_folder(folder, records: pd.DataFrame, samples: pd.DataFrame) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records.to_csv(folder / "records.csv", index=False)
     texts = {"prompt": "?", "target": "t", "answer": "a"}
-    counts = {"kept": 1, "candidates": 2, "new_tokens": 1, "seconds": 0.1}
+    counts = {"kept": 1, "candidates": 2, "new_tokens": 1, "truncated": 0}
     whole = samples.assign(**texts, **counts).reindex(columns=SCHEMA.names)
     columns = {
         name: column.astype(object).where(column.notna(), None).tolist()
