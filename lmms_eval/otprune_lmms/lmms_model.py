@@ -198,6 +198,7 @@ def _report(answers: Answers, own_requests: Sequence[Request], rank: int) -> Non
     found = [answers[config, request] for request in own_requests]
     kept = [n for one in found for n in one.kept]
     candidates = [n for one in found for n in one.candidates]
+    cut = sum(one.truncated > 0 for one in found)
     seconds = sum(counts.seconds.values())
     tokens = sum(one.new_tokens for one in found)
     log_metrics(
@@ -209,7 +210,10 @@ def _report(answers: Answers, own_requests: Sequence[Request], rank: int) -> Non
             "visual_tokens": sum(candidates) / max(len(candidates), 1),
             "images_encoded": counts.encoded,
             "answers_from_journal": counts.reused,
+            "prompts_cut": cut,
         },
     )
+    if cut:
+        logger.warning("%s of %s prompts are longer than the model takes, and cut", cut, len(found))
     if rank == 0:
         logger.info("%s", counts)

@@ -52,6 +52,11 @@ def prepare_command_line() -> None:
         check_installation()
         guard_images()
         check_limits(options)
+        if options.use_cache is not None and not environment.rank:
+            eval_logger.warning(
+                "lmms-eval's --use_cache does not notice changed code of otprune, llava or methods "
+                "of your own; journal=FOLDER among --model_args does"
+            )
         if options.config is None:
             sys.argv[1:] = translated(sys.argv[1:], environment)
     except (SettingsError, RuntimeError) as error:
@@ -130,7 +135,7 @@ def _is_lmms_eval() -> bool:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    """Return lmms-eval's arguments ``model``, ``model_args``, ``limit`` and ``config``.
+    """Return those of lmms-eval's arguments that are looked at here.
 
     And ``runs``, the runs of the configuration file.
     """
@@ -138,6 +143,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--model")
     parser.add_argument("--model_args", default="")
     parser.add_argument("--limit")
+    parser.add_argument("--use_cache")
     parser.add_argument("--config")
     options, _ = parser.parse_known_args(list(argv))
     options.runs = [] if options.config is None else _runs(Path(options.config))

@@ -1,6 +1,7 @@
 """Our class under lmms-eval's contract, beside lmms-eval's own."""
 
 import copy
+import logging
 import warnings
 from importlib.metadata import entry_points
 
@@ -220,3 +221,13 @@ def test_a_line_break_in_a_caption_moves_no_other_where_lmms_eval_scores():
         2: [{"caption": "x"}],
     }
     assert PTBTokenizer().tokenize(captions) == {0: ["two cats"], 1: ["a dog"], 2: ["x"]}
+
+
+def test_prompts_that_are_cut_are_counted_and_warned_of(caplog):
+    model = ours()
+    model._engine.model.model.config.tokenizer_model_max_length = 600
+    logging.getLogger("otprune_lmms").setLevel(logging.WARNING)
+    asked = instances()[:1]
+    asked[0].arguments = ("word " * 40, *asked[0].args[1:])
+    model.generate_until(asked)
+    assert "1 of 1 prompts are longer than the model takes, and cut" in caplog.text
