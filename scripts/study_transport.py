@@ -10,6 +10,7 @@ compares the two.
 """
 
 import json
+import shlex
 import statistics
 import time
 from pathlib import Path
@@ -120,7 +121,8 @@ def main(
         raise typer.BadParameter(str(error)) from None
     except SafetensorError as error:
         raise typer.BadParameter(f"{source} is no safetensors file: {error}") from None
-    command = f"python scripts/study_transport.py {source.name} --keep-ratio {keep_ratio}"
+    words = ["python", "scripts/study_transport.py", str(source), "--keep-ratio", str(keep_ratio)]
+    command = shlex.join(words)
     origin = provenance.origin(command, "cpu")
     layers = sorted({int(name.split("/")[1]) for name in stored})
     tables = {}

@@ -58,7 +58,11 @@ def hardware(device: str | None = None) -> str:
 
 
 def commit() -> str:
-    """Return the commit of this code, " + changes" where files outside results/ differ from it."""
+    """Return the commit of this code, " + changes" where files outside results/ differ from it.
+
+    "installed version X" where this file is in no repository: it may be surrounded by one (a
+    virtual environment inside a project), whose commit says nothing about it.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -70,25 +74,30 @@ def commit() -> str:
         )
         return done.stdout.rstrip()
 
+    installed = f"installed version {_installed('otprune-lmms')}"
     try:
+        if not git("ls-files", "--error-unmatch", Path(__file__).name):
+            return installed
         head = git("rev-parse", "--short=12", "HEAD")
         changed = [line for line in git("status", "--porcelain").splitlines() if line]
     except FileNotFoundError:
-        return "unknown (no git)"
+        return installed
     if not head:
-        return "unknown (not a git repository)"
+        return installed
     return head + (" + changes" if any("results/" not in line for line in changed) else "")
 
 
 def versions() -> dict[str, str]:
     """Return the version of every package that can change a number."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    found = {package: _installed(package) for package in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def peak_memory_mib() -> dict[str, float]:

@@ -6,6 +6,7 @@ Answers are generated, greedily, one question to a prompt, as a benchmark would.
 with CIDEr against the five references of their scene, and against those of another scene.
 """
 
+import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -125,7 +126,8 @@ def main(
     for heading, table in tables.items():
         console.print(f"{heading}\n\n{markdown(table)}\n", markup=False)
     if out is not None:
-        command = f"scripts/mini/examine.py {checkpoint.name} --scenes {scenes}"
+        words = ["python", "scripts/mini/examine.py", str(checkpoint), "--scenes", str(scenes)]
+        command = shlex.join(words)
         title = "Examination of llava-mini on scenes it never saw,"
         write_tables(
             out, title, provenance.origin(command, "cpu"), tables, ["float32, greedy, unpruned."]
