@@ -66,8 +66,13 @@ class RequestPreparer:
         """Return a request prepared; reads and hashes its images.
 
         Raises:
-            DocumentError: its images cannot be read, or its context places another number of them.
+            DocumentError: its images cannot be read, or its context is no text or places another
+                number of images.
         """
+        context: object = request.context
+        if not isinstance(context, str):
+            reason = f"its context must be a text, got {type(context).__name__}"
+            raise DocumentError(request.failure(reason))
         images = tuple(image_hash(image) for image in self.images(request))
         try:
             prompt = self.model.render(request.context, len(images), request.generation)

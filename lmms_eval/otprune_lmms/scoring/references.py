@@ -46,10 +46,10 @@ def unusable_references(
         if _is_empty(target):
             empty[doc_id] = "no answer equals its reference, which is empty or none of the options"
         elif record is not None:
-            error = _failure(task, document, requests[doc_id])
+            error = _failure(task, record, document, requests[doc_id])
             if error is not None:
-                reason = f"its reference {target!r} cannot be scored: {reason_of(error)}"
-                found[doc_id] = reason.rstrip(": ")[:_LONGEST]
+                reason = f"it cannot be scored: {reason_of(error)}".rstrip(": ")
+                found[doc_id] = f"{reason}; its reference is {target!r}"[:_LONGEST]
     if record is not None or len(empty) < number:
         found |= empty
     if found and len(found) == number:
@@ -77,12 +77,17 @@ def process_results(task: Any, document: Mapping[str, Any], results: Sequence[An
     return getattr(stock, "__wrapped__", stock)(task, dict(document), list(results))
 
 
-def _failure(task: Any, document: Mapping[str, Any], requests: int) -> Exception | None:
+def _failure(
+    task: Any, record: Benchmark, document: Mapping[str, Any], requests: int
+) -> Exception | None:
     """Return the error of the last trial answer, if the task's code fails on all of them."""
     found: Exception | None = None
     for answer in _LOSSES if task.OUTPUT_TYPE == "loglikelihood" else _TEXTS:
         try:
-            process_results(task, document, [answer] * requests)
+            results = process_results(task, document, [answer] * requests)
+            if record.kind == "caption":
+                # Captions are scored together, and told apart by this number.
+                int(results[record.metric]["image_id"])
         except BROKEN as error:
             found = error
         else:

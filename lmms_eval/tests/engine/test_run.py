@@ -283,6 +283,12 @@ def test_a_context_that_places_other_images_is_named():
     assert engine().run([placed], [PruningConfig()])[PruningConfig(), placed].candidates == (576,)
 
 
+def test_a_context_that_is_no_text_is_named():
+    bad = request(5, None)
+    with pytest.raises(RequestError, match="document 5 of .* context must be a text, got NoneType"):
+        engine().run([bad], [PruningConfig()])
+
+
 def test_a_layer_that_the_model_lacks_is_refused_before_any_answer(tmp_path):
     with Journal(tmp_path) as journal, pytest.raises(ValueError, match="layer must be in 0"):
         engine(journal=journal).run(

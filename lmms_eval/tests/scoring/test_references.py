@@ -35,7 +35,7 @@ def test_a_null_and_an_odd_reference_are_left_out(task, tmp_path):
     odd = {"scienceqa_img": 7, "gqa": " "}.get(task, [None] if task in CAPTIONS else "maybe")
     one = scorer(tmp_path, task, with_references(task, n2=None, n3=odd))
     assert set(one.failed) == {2, 3}
-    assert all("reference" in reason for reason in one.failed.values())
+    assert all("its reference" in reason for reason in one.failed.values())
     right = {number: [answer] for number, answer in enumerate(suites.right(task)[:2])}
     score = one.score(right, without_java=True)
     assert score.documents == 2
@@ -49,11 +49,19 @@ def test_a_run_lists_it(tmp_path):
         source_of(experiment(tmp_path, {"pope": documents})), tmp_path / "journal", tmp_path / "out"
     )
     assert [(one["doc_id"], one["task"]) for one in found.failed] == [(1, "pope")]
-    assert found.failed[0]["reason"] == "its reference 'maybe' cannot be scored: AssertionError"
+    assert (
+        found.failed[0]["reason"] == "it cannot be scored: AssertionError; its reference is 'maybe'"
+    )
     assert found.counts["tiny"]["generated"] == 3
     strict = source_of(experiment(tmp_path / "b", {"pope": documents}, strict=True))
-    with pytest.raises(ValueError, match=r"document 1 of pope \(test\): its reference 'maybe'"):
+    with pytest.raises(ValueError, match=r"document 1 of pope \(test\): it cannot be scored"):
         run(strict, tmp_path / "journal", tmp_path / "out")
+
+
+def test_a_caption_without_the_number_of_its_image_is_left_out(tmp_path):
+    documents = suites.rows("nocaps_val")
+    documents[1]["image_id"] = None
+    assert list(scorer(tmp_path, "nocaps_val", documents).failed) == [1]
 
 
 def test_a_task_none_of_whose_documents_can_be_scored_is_an_error(tmp_path):
