@@ -6,6 +6,7 @@ import pytest
 
 from helpers import loaded
 from otprune_lmms.models import llava
+from otprune_lmms.reporting.statistics.cut import cut_section
 from otprune_lmms.reporting.tables import make_table
 from otprune_lmms.results.manifest import read_manifest
 from otprune_lmms.results.records import COLUMNS, read_records
@@ -18,7 +19,7 @@ def test_the_row_whose_prompts_were_cut_says_so(source, tmp_path, monkeypatch):
     monkeypatch.setattr(llava, "load_pretrained_model", lambda *_, **__: loaded())
     one = source(configs={"keep_ratios": [0.25], "methods": ["uniform"]}, tasks=["gqa"], limit=2)
     folder = tmp_path / "results"
-    _, table = written(one, tmp_path / "journal", folder)
+    _, table = written(one, tmp_path / "journal", folder, statistics=True)
     records = read_records(folder / "records.csv")
     assert records.set_index("row")["truncated"].to_dict() == {"unpruned": 2, "uniform-0.25": 0}
     samples = read_samples(folder)
@@ -28,6 +29,10 @@ def test_the_row_whose_prompts_were_cut_says_so(source, tmp_path, monkeypatch):
     said = [note for note in table.notes if "lost their ends" in note]
     assert len(said) == 1
     assert "tiny GQA: 2 of 2 prompts are longer than the unpruned model takes" in said[0]
+    section = (folder / "statistics.md").read_text().partition("## Prompts that were cut")[2]
+    assert "- tiny unpruned, GQA: 2 of 2 prompts are longer than the model takes" in section
+    assert section.count("- tiny") == 1
+    assert cut_section(records.assign(truncated=0)) == ""
     records.loc[records["row"] == "unpruned", "truncated"] = 0
     records.loc[records["row"] != "unpruned", "truncated"] = 1
     notes = make_table(records, read_manifest(folder)).notes

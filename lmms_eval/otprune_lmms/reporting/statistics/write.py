@@ -5,6 +5,7 @@ from pathlib import Path
 from otprune_lmms.files import write_text
 from otprune_lmms.reporting.statistics.averages import headline_scores, mean_of_ratios
 from otprune_lmms.reporting.statistics.compare import PAIR_COLUMNS, Findings, find
+from otprune_lmms.reporting.statistics.cut import cut_section
 from otprune_lmms.reporting.statistics.page import page, seed_lines
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST, read_manifest
@@ -33,7 +34,7 @@ def write_statistics(folder: Path) -> None:
     write_text(folder / AVERAGES, found.averages.to_csv(index=False))
     write_text(folder / INTERVALS, found.intervals.to_csv(index=False))
     write_text(folder / PAIR_LINES, found.pairs[list(PAIR_COLUMNS)].to_csv(index=False))
-    write_text(folder / PAGE, _page(folder, records, found))
+    write_text(folder / PAGE, _page(folder, records, found) + cut_section(records))
 
 
 def _page(folder: Path, records: Frame, found: Findings) -> str:

@@ -1,0 +1,26 @@
+"""A section of the statistics page: comparisons with rows whose prompts were cut."""
+
+from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.records import UNPRUNED
+
+
+def cut_section(records: Frame) -> str:
+    """Return a section about prompts longer than the model takes; "" if none was cut.
+
+    Args:
+        records: of an experiment, with the column ``truncated``.
+    """
+    known = records.fillna({"truncated": 0}).drop_duplicates(["model", "setting", "task"])
+    cut = known[known["truncated"] > 0]
+    if cut.empty:
+        return ""
+    lines = ["", "## Prompts that were cut", ""]
+    for line in cut.itertuples():
+        column, row = benchmark(str(line.task)).column, str(line.row)
+        unfair = ", so comparisons with it are unfair" if row == UNPRUNED else ""
+        lines.append(
+            f"- {line.model} {row}, {column}: {int(line.truncated)} of {int(line.documents)} "
+            f"prompts are longer than the model takes and lost their ends{unfair}"
+        )
+    return "\n".join([*lines, ""])
