@@ -60,15 +60,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, *, make: bool = True) -> Iterator[None]:
     """In this context this process alone writes a folder's files; others wait, and say so.
 
-    The folder is made if it does not exist. Nothing is left in it: the folder itself is locked, and
-    the end of the process unlocks it. File systems without such locks let everyone in.
+    Nothing is left in the folder: it is locked itself, and the end of the process unlocks it. File
+    systems without such locks let everyone in.
+
+    Args:
+        folder: of the files.
+        make: make the folder if it does not exist; else there is nothing to lock.
 
     Raises:
         OutputError: the folder cannot be made.
     """
+    if not make and not folder.is_dir():
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)

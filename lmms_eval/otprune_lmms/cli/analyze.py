@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.common import fail, log, say_removed
 from otprune_lmms.cli.options import RESULTS, Quiet, path
 from otprune_lmms.cli.stopping import ends_in_words
 
@@ -28,6 +28,8 @@ WithoutExact = Annotated[
 TablesOnly = Annotated[
     bool, typer.Option("--tables-only", help="take the diagnostics that are there; loads no model")
 ]
+
+_AGAIN = "`otprune plot`, then `otprune report`"
 
 
 @ends_in_words
@@ -57,22 +59,30 @@ def analyze(
     sources = read_sources(configs)
     if not tables_only:
         check_devices(sources)
+    from otprune_lmms.files import check_writable, exclusive
     from otprune_lmms.reporting.analysis.write import write_analysis
+    from otprune_lmms.results import ANALYSES, SHOW_ANALYSES
+    from otprune_lmms.results.diagnostics import write_diagnostics
+    from otprune_lmms.results.stale import remove
 
     for source in sources:
-        folder = output_dir / source.experiment.name
+        folder, found = output_dir / source.experiment.name, None
         try:
             if not tables_only:
                 import transformers
 
                 from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions
                 from otprune_lmms.experiments.diagnostics.experiment import diagnose_experiment
-                from otprune_lmms.results.diagnostics import write_diagnostics
 
                 transformers.utils.logging.disable_progress_bar()
                 options = DiagnosticsOptions(images or None, False if without_exact else None)
+                check_writable(folder)
                 found = diagnose_experiment(source, folder, options, not quiet)
-                write_diagnostics(found, folder)
-            write_analysis(folder)
+            with exclusive(folder, make=False):
+                if found is not None:
+                    remove(folder, ANALYSES)
+                    say_removed(folder, remove(folder, SHOW_ANALYSES), _AGAIN)
+                    write_diagnostics(found, folder)
+                write_analysis(folder)
         except (ValueError, RuntimeError, OSError, ImportError) as error:
             fail(f"{source.experiment.name}: {error}", 1)

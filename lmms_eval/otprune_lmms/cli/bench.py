@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from otprune_lmms.cli.common import command_line, fail, log
+from otprune_lmms.cli.common import command_line, fail, log, say_removed
 from otprune_lmms.cli.options import RESULTS, Quiet, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
@@ -66,9 +66,11 @@ def bench(
     transformers.utils.logging.disable_progress_bar()
     from otprune_lmms.experiments.cost.experiment import measure_experiment
     from otprune_lmms.experiments.cost.measuring import CostOptions
-    from otprune_lmms.files import check_writable
+    from otprune_lmms.files import check_writable, exclusive
     from otprune_lmms.provenance import origin
     from otprune_lmms.reporting.cost import rendered, write_cost
+    from otprune_lmms.results import SHOW_COSTS
+    from otprune_lmms.results.stale import remove
 
     folder = output_dir / source.experiment.name
     try:
@@ -80,7 +82,10 @@ def bench(
             options=CostOptions(repeats=repeats, warmup=warmup, convention=convention),
             progress=not quiet,
         )
-        write_cost(folder, records, origin(command_line()))
+        with exclusive(folder):
+            again = "`otprune plot`, then `otprune report`"
+            say_removed(folder, remove(folder, SHOW_COSTS), again)
+            write_cost(folder, records, origin(command_line()))
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         fail(f"{config}: {error}", 1)
     for title, heads, rows in rendered(records):

@@ -3,12 +3,16 @@
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from otprune_lmms.cli.terminal import say
 from otprune_lmms.terminal_text import printable
+
+logger = logging.getLogger("otprune_lmms")
 
 
 class _Formatter(logging.Formatter):
@@ -37,6 +41,22 @@ def fail(error: object, code: int) -> NoReturn:
     """Print an error on standard error, and exit with a code."""
     say(f"error: {error}", stderr=True)
     raise typer.Exit(code)
+
+
+def say_removed(folder: Path, removed: Sequence[str], again: str) -> None:
+    """Name pages of earlier numbers that a command has removed and does not make again.
+
+    Args:
+        folder: of the results.
+        removed: names of the pages; none of them: nothing is said.
+        again: the commands that make them again.
+    """
+    if removed:
+        logger.warning(
+            "%s: %s removed, since they were made of earlier numbers or by another version; "
+            "%s makes them again",
+            *(folder, ", ".join(removed), again),
+        )
 
 
 def command_line() -> str:

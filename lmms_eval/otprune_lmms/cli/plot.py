@@ -39,12 +39,16 @@ def plot(folders: Folders, formats: Formats = None) -> None:
     """
     log(quiet=False)
     from otprune_lmms.cli.images import document_images
+    from otprune_lmms.files import exclusive
     from otprune_lmms.reporting.figures import write_figures
 
     for folder in folders:
         try:
             images = document_images(folder)
-            written = write_figures(folder, [one.value for one in formats or [Format.PNG]], images)
+            with exclusive(folder, make=False):
+                written = write_figures(
+                    folder, [one.value for one in formats or [Format.PNG]], images
+                )
         except (ValueError, OSError) as error:
             fail(error, 2)
         logger.info("%s: %s figures", folder, len(written))

@@ -34,13 +34,15 @@ def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> Non
     """
     log(quiet=False)
     from otprune_lmms.cli.images import document_images
+    from otprune_lmms.files import exclusive
     from otprune_lmms.reporting.report import write_report
 
     for folder in folders:
         try:
             images = document_images(folder, tasks)
             references = None if images is None else images.references
-            page = write_report(folder, images, references, per_task)
+            with exclusive(folder, make=False):
+                page = write_report(folder, images, references, per_task)
         except (ValueError, OSError) as error:
             fail(error, 2)
         logger.info("%s: %.1f MB", page, page.stat().st_size / 1e6)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otprune_lmms.cli.analyze import Images, WithoutExact
-from otprune_lmms.cli.common import command_line, fail, log
+from otprune_lmms.cli.common import command_line, fail, log, say_removed
 from otprune_lmms.cli.experiments import Changes, check_devices, eval_time, read_sources
 from otprune_lmms.cli.finish import finish
 from otprune_lmms.cli.options import (
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from otprune_lmms.experiments.stopwatch import Stopwatch
 
 logger = logging.getLogger("otprune_lmms")
+
+_OF_A_SWEEP = ("analysis.md", "figures", "report.html")
+"""Pages that a run does not make."""
 
 ReportOption = Annotated[
     bool, typer.Option(help="analysis, figures and report beside statistics and tables")
@@ -112,18 +115,6 @@ def sweep(
 def _results(output_dir: Path, limit: int | None) -> Path:
     """Return the folder of results folders: a trial run does not overwrite a whole one's."""
     return output_dir / f"limit{limit}" if limit else output_dir
-
-
-def _say_removed(folder: Path, removed: list[str]) -> None:
-    """Name the pages of an earlier sweep that a run has removed and does not make again."""
-    pages = [name for name in ("analysis.md", "figures", "report.html") if name in removed]
-    if pages:
-        logger.warning(
-            "%s: %s removed, since they were made of earlier answers or by another version; "
-            "`otprune sweep` makes them again",
-            folder,
-            ", ".join(pages),
-        )
 
 
 def _shard(text: str, by: ShardBy) -> "Shard":
@@ -206,7 +197,8 @@ def _run(
                 with exclusive(folder):
                     removed = write_results(experiment, outcome, folder, command_line(), spent)
                 if not report:
-                    _say_removed(folder, removed)
+                    gone = [one for one in removed if one in _OF_A_SWEEP]
+                    say_removed(folder, gone, "`otprune sweep`")
         with options.watch.timed("make pages"):
             for folder in folders:
                 with exclusive(folder):

@@ -19,11 +19,14 @@ Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier 
 def table(folders: Folders) -> None:
     """Make the tables of earlier runs anew from their records."""
     log(quiet=False)
+    from otprune_lmms.files import exclusive
     from otprune_lmms.reporting.tables import write_tables
 
     for folder in folders:
         try:
-            show(write_tables(folder))
+            with exclusive(folder, make=False):
+                made = write_tables(folder)
+            show(made)
         except (ValueError, OSError) as error:
             fail(error, 2)
 

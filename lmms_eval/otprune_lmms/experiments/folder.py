@@ -18,6 +18,7 @@ from otprune_lmms.results.kept_image import KEPT_IMAGE, write_kept_image
 from otprune_lmms.results.manifest import MANIFEST
 from otprune_lmms.results.records import RECORDS, records_frame
 from otprune_lmms.results.samples import SAMPLES, write_samples
+from otprune_lmms.results.stale import remove
 from otprune_lmms.results.times import SELECTION_SECONDS, write_answer_seconds
 
 
@@ -54,7 +55,7 @@ def write_results(
         same = _facts(content) == _facts(before) and _holds(output / RECORDS, records)
         if not same or not _equal(fresh, output / SAMPLES):
             made = (*DERIVED, DIAGNOSTICS, SELECTION_SECONDS, KEPT_IMAGE)
-            removed = [name for name in made if _remove(output / name)]
+            removed = remove(output, made)
         write_text(output / RECORDS, records)
         with atomic_write(output / SAMPLES) as place:
             shutil.copyfile(fresh, place)
@@ -79,17 +80,6 @@ def _equal(one: Path, other: Path) -> bool:
         return filecmp.cmp(one, other, shallow=False)
     except OSError:
         return False
-
-
-def _remove(path: Path) -> bool:
-    """Remove a file or folder; return whether there was one."""
-    if not path.exists() and not path.is_symlink():
-        return False
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -162,8 +162,7 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from helpers import wait_until
-from otprune_lmms import files
+    from otprune_lmms import files
 
     path, steps = Path(sys.argv[1]), int(sys.argv[2])
 

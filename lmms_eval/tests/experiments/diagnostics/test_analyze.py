@@ -42,8 +42,14 @@ def call(*words):
 
 def test_the_analysis_of_a_run(ran):
     path, output = ran
+    (output / "figures").mkdir()
+    for name in ("report.html", "figures/distance_rank.png", "figures/radar.png"):
+        (output / name).write_text("of an earlier analysis, or of none")
     done = call(path, "--output-dir", output.parent, "--quiet")
     assert done.exit_code == 0, done.output
+    assert "try: report.html, figures/distance_rank.png removed" in " ".join(done.stderr.split())
+    assert not (output / "report.html").exists()
+    assert [one.name for one in (output / "figures").iterdir()] == ["radar.png"]
     found = pd.read_parquet(output / "diagnostics.parquet")
     samples = pd.read_parquet(output / "samples.parquet")
     assert set(found["setting"]) == {"otprune-0.05", "random-0.05", "random-0.05-seed1"}
