@@ -124,12 +124,15 @@ def test_a_method_of_a_package_or_script_is_its_modules(method):
     assert class_hash(method(REVERSED)) != same
 
 
+@pytest.mark.parametrize("method", ["package"], indirect=True)
 def test_answers_of_a_method_whose_code_has_changed_are_made_again(method, tmp_path, monkeypatch):
+    model = tiny()
+
     def run(mine):
         monkeypatch.setitem(PRUNERS._methods, "mine", mine)
         configs = [PruningConfig(), PruningConfig.make("mine", 0.1)]
         with Journal(tmp_path / "journal") as journal:
-            engine = Engine(tiny(), model_name="t", workers=0, journal=journal, progress=False)
+            engine = Engine(model, model_name="t", workers=0, journal=journal, progress=False)
             answers = engine.run([request(0)], configs)
         return answers[configs[1], request(0)].text, answers.counts.generated
 

@@ -18,6 +18,9 @@ OUTPUT_TYPES: tuple[str, ...] = get_args(OutputType)
 _BUILDERS = ("arrow", "csv", "json", "pandas", "parquet", "text")
 """Values of ``dataset_path`` for data in files."""
 
+_MOST_TOKENS, _MOST_BEAMS = 1 << 17, 128
+"""Bounds of generation settings: beyond them a value is a slip, and memory would run out."""
+
 _File = Annotated[str, Field(min_length=1)]
 _Files = _File | list[_File]
 
@@ -36,8 +39,8 @@ class _Generation(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     until: str | list[str] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    num_beams: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    num_beams: Annotated[int, Field(ge=1, le=_MOST_BEAMS)] | None = None
     temperature: Annotated[FiniteFloat, Field(ge=0)] | None = None
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
 

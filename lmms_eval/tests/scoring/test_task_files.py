@@ -46,6 +46,7 @@ WRONG = [
     ({"repeats": 0}, "repeats: .* got 0"),
     ({"generation_kwargs": {"until": 7}}, r"generation_kwargs\.until\S*: .* got 7"),
     ({"generation_kwargs": {"temperature": -1}}, r"generation_kwargs\.temperature: .* got -1"),
+    ({"generation_kwargs": {"num_beams": 10**5}}, r"generation_kwargs\.num_beams: .* got 100000"),
     ({"generation_kwargs": {"max_new_tokens": "a"}}, r"generation_kwargs\.max_new_tokens: .*'a'"),
 ]
 
