@@ -92,7 +92,7 @@ def test_two_sweeps_leave_the_same_files_and_a_run_leaves_its_folder_whole(
     done = command(folder, "run", "try.yaml")
     assert done.exit_code == 0
     said = " ".join(done.stderr.split())
-    assert "outputs/try: analysis.md, figures, report.html removed, since they were made" in said
+    assert "outputs/try: analysis.md, report.html, figures removed, since they were made" in said
     left = files_of(results)
     assert not {"analysis.csv", "report.html", "diagnostics.parquet"} & left.keys()
     assert not [name for name in left if name.startswith("figures/")]
