@@ -60,6 +60,8 @@ def source_hash(
         content = _content(file)
         found[name] = hashlib.sha256(content).hexdigest()
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        # A module that runs as a script (python -m) is called __main__, and is in a package still.
+        package = package or getattr(sys.modules.get(name), "__package__", None) or ""
         beside = _folder_beside(name, file)
         for one in map(_resolved, _imports(content, package)):
             if _top(one) in packages or (beside is not None and _lies_in(one, beside)):
