@@ -133,8 +133,9 @@ def main(monkeypatch, tmp_path, capsys):
     from otprune_lmms.images import guarded_images
     from otprune_lmms.launch import prepare_command_line
 
-    # It would hold for the tests that come after this one.
+    # They would hold for the tests that come after this one.
     monkeypatch.setattr("otprune_lmms.launch.command_line.guard_images", lambda: None)
+    monkeypatch.setattr("otprune_lmms.launch.command_line.end_in_words", lambda *_: None)
 
     def main(*argv: str, **variables: str) -> str:
         """Run it with arguments and environment variables; return what it said."""

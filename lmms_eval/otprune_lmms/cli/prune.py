@@ -8,6 +8,7 @@ import typer
 
 from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.options import path
+from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ Device = Annotated[
 ]
 
 
+@ends_in_words
 def prune(
     image: ImageFile,
     model: Model = str(EMBEDDED),

@@ -22,7 +22,7 @@ from otprune_lmms.environment import (
     read_environment,
 )
 from otprune_lmms.images import guard_images
-from otprune_lmms.launch.guard import end_on_failure
+from otprune_lmms.launch.guard import end_in_words, end_on_failure
 from otprune_lmms.launch.installation import check_installation
 from otprune_lmms.model_arguments import parse, renamed
 from otprune_lmms.processes import end_with_parent
@@ -59,6 +59,8 @@ def prepare_command_line() -> None:
             )
         if options.config is None:
             sys.argv[1:] = translated(sys.argv[1:], environment)
+            named = arguments_of(_options(sys.argv[1:]).model_args).get("journal")
+            end_in_words(environment.rank, None if named is None else str(named))
     except (SettingsError, RuntimeError) as error:
         raise SystemExit(f"otprune_lmms: {error}") from None
 

@@ -5,8 +5,10 @@ processes the others then wait for the failed one for hours. The log message is 
 failure, so the exit is triggered from the log.
 """
 
+import signal
 import sys
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from loguru import logger as eval_logger
@@ -25,6 +27,33 @@ def end_on_failure(rank: int | None = None) -> None:
     """
     name = "lmms_eval" if rank is None else f"lmms_eval, rank {rank}"
     eval_logger.configure(patcher=partial(_listen, name))
+
+
+def end_in_words(rank: int | None, journal: str | None) -> None:
+    """From now on, SIGINT and SIGTERM end the process with a sentence and the status of a shell.
+
+    The status is 130 after SIGINT, 143 after SIGTERM. A second signal ends it at once.
+
+    Args:
+        rank: number of this process; of several, the first one speaks.
+        journal: folder of finished answers, None without one.
+    """
+    kept = (
+        "no answer is kept, since --model_args name no journal=FOLDER"
+        if journal is None
+        else f"finished answers are in {journal}, the same command goes on from there"
+    )
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_DFL)
+        if not rank:
+            sys.stderr.write(f"lmms_eval: stopped by {signal.Signals(number).name}: {kept}\n")
+        raise SystemExit(128 + number)
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(one) != signal.SIG_IGN:
+            signal.signal(one, stop)
 
 
 def _listen(name: str, record: Any) -> None:

@@ -15,10 +15,13 @@ import typer
 from pycocoevalcap.meteor.meteor import Meteor
 from typer.testing import CliRunner
 
-from helpers import wait_until
+from helpers import environment, wait_until
 from otprune_lmms.cli import run as module
+from otprune_lmms.launch import end_in_words
 from otprune_lmms.processes import Stopped, scratch_folder, stoppable
 from otprune_lmms.scoring import shared_captions
+from runs import write_experiment
+from suites import make_suite
 
 PARENT = textwrap.dedent(
     """
@@ -89,6 +92,39 @@ def test_what_was_to_be_ignored_stays_ignored(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_stopped_while_captions_are_scored_nothing_stays(number, tmp_path):
+    make_suite(tmp_path / "suite", ["flickr30k_test"])
+    changes = {"pruning": {"methods": []}, "limit": 2}
+    path = write_experiment(tmp_path, ["flickr30k_test"], "./suite/tasks", **changes)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "otprune_lmms", "run", path.name],
+        cwd=tmp_path,
+        env=environment(TMPDIR=str(temporary)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if "scoring flickr30k_test" in line)
+        me = psutil.Process(running.pid)
+        wait_until(lambda: any(one.name() == "java" for one in me.children()))
+        children = [one.pid for one in me.children()]
+        running.send_signal(number)
+        said = running.stderr.read()
+    assert running.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
+    assert "Traceback" not in said
+    assert "ignored" not in said
+    if number != signal.SIGKILL:
+        assert said.splitlines()[-1].startswith(f"stopped by {number.name}: logs/answers has 2")
+    wait_until(lambda: all(map(gone, children)), 10)
+    wait_until(lambda: not list(temporary.glob("otprune-*")), 10)
+
+
 @pytest.fixture
 def stopped(write, monkeypatch, tmp_path):
     """Run a command that gets a signal in a phase; return how it ended."""
@@ -126,6 +162,30 @@ def test_of_several_processes_one_speaks(stopped, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = stopped(signal.SIGTERM, "answer")
     assert (done.exit_code, "stopped by" in done.stderr) == (143, False)
+
+
+@pytest.mark.parametrize(
+    ("rank", "journal", "said"),
+    [
+        (None, "kept", "finished answers are in kept, the same command goes on from there"),
+        (0, None, "no answer is kept, since --model_args name no journal=FOLDER"),
+        (1, "kept", None),
+    ],
+)
+def test_lmms_eval_s_command_line_ends_in_words_too(rank, journal, said, capsys):
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        end_in_words(rank, journal)
+        # PT012: what the signal interrupts is the block.
+        with pytest.raises(SystemExit) as caught:  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert caught.value.code == 143
+    expected = "" if said is None else f"lmms_eval: stopped by SIGTERM: {said}\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_meteor_may_outlive_the_context_that_has_made_it():
