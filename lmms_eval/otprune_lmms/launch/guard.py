@@ -5,6 +5,7 @@ processes the others then wait for the failed one for hours. The log message is 
 failure, so the exit is triggered from the log.
 """
 
+import os
 import signal
 import sys
 from functools import partial
@@ -30,9 +31,9 @@ def end_on_failure(rank: int | None = None) -> None:
 
 
 def end_in_words(rank: int | None, journal: str | None) -> None:
-    """From now on, SIGINT and SIGTERM end the process with a sentence and the status of a shell.
+    """From now on, SIGINT and SIGTERM end the process with a sentence.
 
-    The status is 130 after SIGINT, 143 after SIGTERM. A second signal ends it at once.
+    It ends by the signal itself, at once: code that lmms-eval calls catches every exception.
 
     Args:
         rank: number of this process; of several, the first one speaks.
@@ -45,11 +46,11 @@ def end_in_words(rank: int | None, journal: str | None) -> None:
     )
 
     def stop(number: int, _: FrameType | None) -> None:
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
         if not rank:
             sys.stderr.write(f"lmms_eval: stopped by {signal.Signals(number).name}: {kept}\n")
-        raise SystemExit(128 + number)
+            sys.stderr.flush()
+        os.kill(os.getpid(), number)
 
     for one in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(one) != signal.SIG_IGN:
