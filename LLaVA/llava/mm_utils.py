@@ -2,13 +2,19 @@
 
 import base64
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
-from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IMAGE_TOKEN_INDEX,
+)
 from llava.images.layouts import (
     divide_to_patches,
     expand2square,
@@ -27,6 +33,7 @@ __all__ = [
     "get_anyres_image_grid_shape",
     "get_model_name_from_path",
     "load_image_from_base64",
+    "mark_images",
     "process_anyres_image",
     "process_images",
     "resize_and_pad_image",
@@ -60,6 +67,18 @@ def tokenizer_image_token(
         skip = 1 if part and part[0] == tokenizer.bos_token_id else 0
         ids += [image_token_index, *part[skip:]]
     return torch.tensor(ids, dtype=torch.long) if return_tensors == "pt" else ids
+
+
+def mark_images(text: str, config: Any) -> str:
+    """Return a prompt with the tokens around each ``<image>`` that its checkpoint was trained with.
+
+    With ``mm_use_im_start_end`` these are ``<im_start>`` and ``<im_end>``, else none. An image that
+    has them already gets no others.
+    """
+    if not getattr(config, "mm_use_im_start_end", False):
+        return text
+    marked = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+    return text.replace(marked, DEFAULT_IMAGE_TOKEN).replace(DEFAULT_IMAGE_TOKEN, marked)
 
 
 def get_model_name_from_path(model_path: str) -> str:

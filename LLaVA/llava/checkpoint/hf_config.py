@@ -31,9 +31,9 @@ def hf_fields(files: CheckpointFiles, raw: dict[str, Any]) -> dict[str, Any]:
     """
     where = f"config.json of {files.name}"
     text, vision = raw["text_config"], raw.get("vision_config")
-    for key, value in (("text_config", text), ("vision_config", vision)):
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{where}: {key} must be an object, got {value!r:.80}")
+    if not isinstance(text, dict) or not isinstance(vision, dict):
+        key, value = ("vision_config", vision) if isinstance(text, dict) else ("text_config", text)
+        raise CheckpointError(f"{where}: {key} must be an object, got {value!r:.80}")
     if text.get("model_type", "llama") != "llama":
         raise other_family(files, raw)
     _check(where, raw)

@@ -11,6 +11,19 @@ from torch import Tensor
 
 from llava.images.processor import ImageProcessor
 from llava.images.reading import as_rgb
+from llava.images.squares import expand2square
+
+__all__ = [
+    "Size",
+    "divide_to_patches",
+    "expand2square",
+    "get_anyres_image_grid_shape",
+    "process_anyres_image",
+    "process_images",
+    "resize_and_pad_image",
+    "resolutions",
+    "select_best_resolution",
+]
 
 Size = tuple[int, int]
 """Width and height, in PIL's order."""
@@ -31,7 +44,8 @@ def process_images(
 
     Raises:
         ValueError: another ``image_aspect_ratio``, no images.
-        ImageError: an image without pixels; the message names its number.
+        ImageError: an image without pixels, whose message has its number; one too long and thin
+            to be padded or scaled.
     """
     ratio = getattr(model_cfg, "image_aspect_ratio", None)
     if ratio not in (*PLAIN, "pad", "anyres"):
@@ -42,8 +56,7 @@ def process_images(
         raise ValueError("images must hold at least one image, got none")
     pictures = [as_rgb(image, f"image {i}") for i, image in enumerate(images)]
     if ratio == "pad":
-        background = image_processor.background
-        tiles = [image_processor.tile(expand2square(one, background)) for one in pictures]
+        tiles = [image_processor.padded_tile(one) for one in pictures]
     elif ratio == "anyres":
         pinpoints = getattr(model_cfg, "image_grid_pinpoints", None)
         tiles = [process_anyres_image(one, image_processor, pinpoints) for one in pictures]
@@ -52,17 +65,6 @@ def process_images(
     if all(tile.shape == tiles[0].shape for tile in tiles):
         return torch.stack(tiles)
     return tiles
-
-
-def expand2square(pil_img: Image.Image, background_color: tuple[int, ...]) -> Image.Image:
-    """Return the image in the middle of a square of its longer side."""
-    width, height = pil_img.size
-    if width == height:
-        return pil_img
-    side = max(width, height)
-    square = Image.new(pil_img.mode, (side, side), background_color)
-    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
-    return square
 
 
 def process_anyres_image(

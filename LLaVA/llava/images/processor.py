@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
-from llava.images.reading import as_rgb
+from llava.images.reading import ImageError, as_rgb
+from llava.images.squares import MOST_PIXELS, resized_square
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -74,7 +75,12 @@ class ImageProcessor:
         return red, green, blue
 
     def tile(self, image: Image.Image) -> Float[Tensor, "3 side side"]:
-        """Return the pixel values of one image, float32."""
+        """Return the pixel values of one image, float32.
+
+        Raises:
+            ImageError: no image, no pixels; sides so unequal that the scaled image would have more
+                than `MOST_PIXELS`.
+        """
         pixels = np.asarray(self._fitted(as_rgb(image)))
         values = np.empty((3, self.side, self.side), dtype=np.float32)
         for channel in range(3):
@@ -97,12 +103,26 @@ class ImageProcessor:
 
     __call__ = preprocess
 
+    def padded_tile(self, image: Image.Image) -> Float[Tensor, "3 side side"]:
+        """Return the pixel values of one image in the middle of a square of the mean colour.
+
+        Raises:
+            ImageError: no image, no pixels; a side longer than `LONGEST_SIDE`.
+        """
+        side = self.size.get("shortest_edge", self.side)
+        return self.tile(resized_square(as_rgb(image), self.background, side, self.resample))
+
     def _fitted(self, image: Image.Image) -> Image.Image:
         if self.fit == "exact":
             return image.resize((self.side, self.side), self.resample)
         width, height = image.size
         short = self.resize_to or self.side
         long = int(short * max(width, height) / min(width, height))
+        if short * long > max(MOST_PIXELS, width * height):
+            raise ImageError(
+                f"the image's size is {width} x {height}: with a shorter side of {short} it would "
+                f"have {short * long} pixels, at most {MOST_PIXELS} can be"
+            )
         scaled = (short, long) if width <= height else (long, short)
         image = image.resize(scaled, self.resample)
         left, top = ((length - self.side) // 2 for length in scaled)

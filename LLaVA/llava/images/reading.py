@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike
 
+import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
@@ -47,6 +48,39 @@ def open_image(source: str | PathLike[str] | bytes, name: str | None = None) -> 
         ) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{name} cannot be read: {error}") from None
+
+
+def picture(source: object, name: str = "image") -> Image.Image:
+    """Return an image as RGB from any form in which users have one.
+
+    Args:
+        source: a path, the bytes of a file, a PIL image, or an array of 8-bit values: [h w] grey,
+            [h w 3] RGB or [h w 4] RGBA.
+        name: how messages name an image that has no path.
+
+    Raises:
+        ImageError: it is none of these, or cannot be read; see `open_image`.
+    """
+    if isinstance(source, Image.Image):
+        return as_rgb(source, name)
+    if isinstance(source, str | PathLike):
+        return open_image(source)
+    if isinstance(source, bytes):
+        return open_image(source, name)
+    if not isinstance(source, np.ndarray):
+        raise ImageError(
+            f"{name} must be a path, bytes, a PIL image or an array, got {type(source).__name__}"
+        )
+    channels = source.shape[2:] or (1,)
+    if source.dtype != np.uint8 or source.ndim not in (2, 3) or channels[0] not in (1, 3, 4):
+        raise ImageError(
+            f"{name} must be an array of uint8 [h w], [h w 3] or [h w 4], "
+            f"got {source.dtype} {list(source.shape)}"
+        )
+    if source.size == 0:
+        raise ImageError(f"{name} has no pixels: its shape is {list(source.shape)}")
+    pixels = source[..., 0] if channels[0] == 1 and source.ndim == 3 else source
+    return as_rgb(Image.fromarray(np.ascontiguousarray(pixels)), name)
 
 
 def _opened(source: str | PathLike[str] | bytes) -> Image.Image:

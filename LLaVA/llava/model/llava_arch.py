@@ -22,6 +22,7 @@ from llava.model.encoding import encode_visual, project
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.tower import TOWER_SIGNALS, VisionTower
 from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.pruning_kind import check_kind
 from llava.model.released import greedy_select, prune_as_released
 from llava.model.splice import PromptTokens, Spliced, splice, split_prompts
 from llava.model.text import QuestionText, TextTools
@@ -240,9 +241,11 @@ class LlavaMetaForCausalLM:
         """Check that a pruning can be carried out, for images of one tile.
 
         Raises:
+            TypeError: something else than a pruning.
             ValueError: a layer that the model does not have, a signal that its tower cannot give, a
                 target that the method cannot reach.
         """
+        check_kind(pruning)
         if pruning is None:
             return
         tower = self.get_vision_tower()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from llava.checkpoint.files import CheckpointFiles
-from llava.constants import IMAGE_TOKEN_INDEX
+from llava.constants import DEFAULT_IM_END_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
 from llava.model.devices import execution_device
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -52,6 +52,8 @@ class TextTools:
         after = ids[places[-1] + 1 :] if places else ids
         text = str(self.tokenizer.decode(after.tolist(), skip_special_tokens=False))
         text = text.removeprefix(str(self.tokenizer.bos_token or "")).strip()
+        if places:
+            text = text.removeprefix(DEFAULT_IM_END_TOKEN).strip()
         for ending in _endings():
             if text.endswith(ending):
                 return text.removesuffix(ending).strip()

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import CLIP, V15, V16, change, largest, load, loaded, rewrite, same_weights, visual_of
+from llava.chat import make_prompt
 from llava.checkpoint import CheckpointError
+from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.tokenizer import LlavaTokenizer
@@ -334,3 +336,32 @@ def test_a_token_that_no_prompt_holds_gets_a_row(v15, caplog):
     assert tokenizer("<im_patch>").input_ids[-1] == 618
     plain = loaded("checkpoints/tiny-llava-v1.5")[1]
     assert torch.equal(logits(model)[..., :618], logits(plain))
+
+
+def test_tokens_around_images_reach_prompts_if_the_checkpoint_has_them(v16):
+    change(v16 / "config.json", mm_use_im_start_end=True)
+    with pytest.raises(CheckpointError, match="its 618 embeddings have none for"):
+        load(v16)
+
+    def grow(weights):
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            if name in weights:
+                weights[name] = torch.cat([weights[name], weights[name][5:7]])
+
+    rewrite(v16, grow)
+    change(v16 / "config.json", vocab_size=620)
+    (v16 / "added_tokens.json").write_text('{"<im_start>": 619, "<im_end>": 618}')
+    llava = load(v16)
+    ids = torch.tensor(tokenizer_image_token(make_prompt("Q", 1, config=llava[1].config), llava[0]))
+    (place,) = (ids == -200).nonzero()[:, 0].tolist()
+    assert ids[place - 1 : place + 2].tolist() == [619, -200, 618]
+    assert llava[1].text_tools.question(ids) == "Q"
+    image = visual_of("checkpoints/tiny-llava-v1.6", "images/land.png")
+    plain = loaded("checkpoints/tiny-llava-v1.6")[1]
+    like = torch.where(ids >= 618, ids - 618 + 5, ids)
+    with torch.no_grad():
+        ours, theirs = (
+            model(input_ids=row[None], visual=[image]).logits[..., :618]
+            for model, row in ((llava[1], ids), (plain, like))
+        )
+    assert torch.equal(ours, theirs)

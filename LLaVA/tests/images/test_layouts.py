@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from helpers import PARITY, arrays, case_id, cases, loaded
-from llava.images import ImageError, ImageProcessor, process_images
+from llava.images import ImageError, ImageProcessor, process_images, squares
 from llava.images.layouts import expand2square, get_anyres_image_grid_shape, select_best_resolution
+from llava.images.squares import resized_square
 
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 BEST = {
@@ -132,3 +133,31 @@ def test_images_of_any_mode_are_treated_as_their_rgb(mode, ratio):
     ours = process_images([image], ImageProcessor(), config(ratio))
     rgb = process_images([image.convert("RGB")], ImageProcessor(), config(ratio))
     assert torch.equal(ours, rgb)
+
+
+@pytest.mark.parametrize("size", [(61, 7), (7, 61), (60, 60), (1, 64), (59, 58)])
+@pytest.mark.parametrize("resample", [0, 1, 2, 3, 4, 5])
+def test_a_square_in_strips_has_the_pixels_of_the_whole(size, resample):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image, colour = Image.fromarray(pixels), (122, 116, 104)
+    whole = expand2square(image, colour).resize((14, 14), resample)
+    for most in (64, 1000, 1 << 26):
+        parts = resized_square(image, colour, 14, resample, most).resize((14, 14), resample)
+        assert np.array_equal(np.asarray(parts), np.asarray(whole))
+
+
+@pytest.mark.parametrize("fit", ["shortest_edge", "exact"])
+def test_padded_tiles_are_those_of_the_whole_square(fit, monkeypatch):
+    monkeypatch.setattr(squares, "MOST_PIXELS", 1000)
+    processor = ImageProcessor(side=28, fit=fit, resize_to=32 if fit == "shortest_edge" else None)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 31, 3), dtype=np.uint8))
+    whole = processor.tile(expand2square(image, processor.background))
+    assert torch.equal(process_images([image], processor, config("pad"))[0], whole)
+
+
+@pytest.mark.parametrize("ratio", ["pad", "square", None])
+@pytest.mark.parametrize("size", [(1, 40000), (40000, 1)])
+def test_an_image_that_would_fill_the_memory_is_an_error(ratio, size):
+    with pytest.raises(ImageError, match=f"size is {size[0]} x {size[1]}"):
+        process_images([Image.new("RGB", size)], ImageProcessor(), config(ratio))
+    assert process_images([Image.new("RGB", size)], ImageProcessor(), config("anyres")) is not None

@@ -18,7 +18,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
 from llava.images import process_images
 from llava.images.layouts import get_anyres_image_grid_shape
-from llava.mm_utils import tokenizer_image_token
+from llava.mm_utils import mark_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from llava.model.visual_tokens import TokenLayout, token_layout
 from otprune.hf.layers import decoder_shape
@@ -155,6 +155,8 @@ class Llava(VisionLanguageModel):
         """Return the prompt of a request, as lmms-eval's own wrapper builds it.
 
         A context that places no ``<image>`` gets one for each image, in a line of its own in front.
+        If the checkpoint was trained so (``mm_use_im_start_end``), each stands between
+        ``<im_start>`` and ``<im_end>``, which lmms-eval's wrapper leaves out.
         ``image_aspect_ratio`` among the generation settings counts only if the checkpoint's
         configuration has no such field, as in lmms-eval's wrapper, and for this request alone.
         """
@@ -164,7 +166,8 @@ class Llava(VisionLanguageModel):
         if images and not placed:
             context = " ".join([DEFAULT_IMAGE_TOKEN] * images) + "\n" + context
         conversation = conv_templates[self.chat_template].copy()
-        conversation.append_message(conversation.roles[0], context)
+        marked = mark_images(context, self.model.config)
+        conversation.append_message(conversation.roles[0], marked)
         conversation.append_message(conversation.roles[1], answer)
         own_aspect = "image_aspect_ratio" in vars(self.model.config)
         aspect = None if own_aspect else generation.get("image_aspect_ratio")

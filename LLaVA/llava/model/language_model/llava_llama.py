@@ -12,9 +12,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llava.configuration import LlavaConfig
 from llava.constants import IGNORE_INDEX
 from llava.images.layouts import Size
-from llava.model.language_model.calls import check_continuing, check_generation, with_defaults
+from llava.model.language_model.calls import (
+    check_continuing,
+    check_generation,
+    with_defaults,
+)
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel, Prepared
 from llava.model.multimodal_encoder.builder import TOWERS
+from llava.model.pruning_kind import check_kind
 from otprune.hf.layers import (
     DecoderAdapter,
     LayerPlan,
@@ -172,7 +177,9 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         return self._run(call, layer_plan)
 
     def _chosen(self, pruning: Pruning | _ModelPruning | None) -> Pruning | None:
-        return self.pruning if isinstance(pruning, _ModelPruning) else pruning
+        chosen = self.pruning if isinstance(pruning, _ModelPruning) else pruning
+        check_kind(chosen)
+        return chosen
 
     def _start(self, call: dict[str, Any], given: _ImageArguments) -> LayerPlan | None:
         """Replace a call's ids by embeddings; return what is to be pruned inside the model."""
