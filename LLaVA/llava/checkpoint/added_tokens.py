@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from transformers import AddedToken
 
+from llava.checkpoint.checked import Settings, checked
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
-from llava.checkpoint.schema import Settings, TokenId, checked
+from llava.checkpoint.schema import TokenId
 
 _LEGACY, _CONFIG, _NAMES = "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"
 _SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}

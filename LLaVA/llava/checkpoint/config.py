@@ -9,16 +9,13 @@ from typing import Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
 
+from llava.checkpoint.checked import checked
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.families import other_family
 from llava.checkpoint.files import CheckpointFiles
 from llava.checkpoint.hf_config import hf_fields, is_hf
-from llava.checkpoint.schema import (
-    ModelSettings,
-    ProcessorSettings,
-    TowerSettings,
-    checked,
-)
+from llava.checkpoint.schema import ModelSettings
+from llava.checkpoint.tower_schema import ProcessorSettings, TowerSettings
 from llava.configuration import KNOWN_TOWERS, TOWER_TYPES, LlavaConfig
 
 Layout = Literal["original", "hf"]

@@ -1,4 +1,4 @@
-"""JSON of a checkpoint, read without trust: bounded, each key once, no pointer for the file."""
+"""JSON and texts of a checkpoint, read without trust: bounded, each key once."""
 
 import json
 from collections import Counter
@@ -19,12 +19,28 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: unreadable, no JSON, no object, a key twice, nested too deeply, too large.
     """
+    return parse_object(_read(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text in a UTF-8 file.
+
+    Raises:
+        CheckpointError: unreadable, no UTF-8, too large.
+    """
+    try:
+        return _read(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is no UTF-8 text: {error}") from None
+
+
+def _read(path: Path) -> bytes:
     refuse_pointer(path)
     try:
         size = path.stat().st_size
         if size > _LARGEST:
             raise CheckpointError(f"{path} must have at most {_LARGEST} bytes, got {size}")
-        return parse_object(path.read_bytes(), str(path))
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
 

@@ -112,23 +112,37 @@ def check_layers(weights: Weights, layers: int, tower_layers: int, source: str) 
     Raises:
         CheckpointError: the weights have more or fewer layers.
     """
-    for pattern, key, wanted in (
-        (_LAYER, "num_hidden_layers", layers),
-        (_BLOCK, "num_hidden_layers of the vision tower", tower_layers),
-    ):
-        found = {int(match[2]): match[1] for name in weights if (match := pattern.match(name))}
-        for number in range(len(found) + 1):
-            if number < wanted and number not in found:
-                prefix = next(iter(found.values()), "layer ")
-                raise CheckpointError(
-                    f"{source} lacks {prefix}{number}: {key} in config.json says {wanted}"
-                )
-        beyond = sorted(number for number in found if number >= wanted)
-        if beyond:
-            raise CheckpointError(
-                f"{source} holds {found[beyond[0]]}{beyond[0]}, which the model does not have: "
-                f"{key} in config.json says {wanted}"
-            )
+    where = "num_hidden_layers in config.json"
+    check_numbers(weights, _LAYER, layers, where, source)
+    check_numbers(weights, _BLOCK, tower_layers, f"the vision tower's {where}", source)
+
+
+def check_numbers(
+    weights: Weights, pattern: re.Pattern[str], layers: int, key: str, source: str
+) -> None:
+    """Check that the weights have layers 0 to ``layers`` - 1.
+
+    Args:
+        weights: by name.
+        pattern: its groups are what stands before a layer's number in a name, and the number.
+        layers: how many there are by the configuration.
+        key: what messages call that number.
+        source: name of the checkpoint.
+
+    Raises:
+        CheckpointError: the weights have more or fewer layers.
+    """
+    found = {int(match[2]): match[1] for name in weights if (match := pattern.match(name))}
+    lacking = next((n for n in range(min(layers, len(found) + 1)) if n not in found), None)
+    if lacking is not None:
+        prefix = next(iter(found.values()), "layer ")
+        raise CheckpointError(f"{source} lacks {prefix}{lacking}: {key} says {layers}")
+    beyond = min((number for number in found if number >= layers), default=None)
+    if beyond is not None:
+        raise CheckpointError(
+            f"{source} holds {found[beyond]}{beyond}, which the model does not have: "
+            f"{key} says {layers}"
+        )
 
 
 def shapes_of(named: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[int, ...]]:

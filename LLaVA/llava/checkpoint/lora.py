@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from llava.checkpoint.checked import checked
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
-from llava.checkpoint.schema import AdapterSettings, checked
+from llava.checkpoint.schema import AdapterSettings
 from llava.checkpoint.shards import Weights, read_bin, read_safetensors
 
 ADAPTER = "adapter_config.json"

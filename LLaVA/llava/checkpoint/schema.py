@@ -1,16 +1,12 @@
-"""What is read of a checkpoint's JSON files: one schema for each, with bounds.
+"""What is read of a checkpoint's JSON files: one schema for each, with bounds."""
 
-Values are strict: a number as text, a boolean as a number, NaN and infinity are refused. Fields
-that are not listed here are not read. Null means that a field is not given.
-"""
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from transformers.activations import ACT2FN
 
-from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.checked import Settings
 
 Layers = Annotated[int, Field(ge=1, le=1024)]
 Heads = Annotated[int, Field(ge=1, le=1024)]
@@ -22,17 +18,9 @@ Positive = Annotated[float, Field(gt=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pair = Annotated[list[Side], Field(min_length=2, max_length=2)]
 
-_SHOWN = 80
-"""Characters of a refused value that a message shows."""
 
-
-class Settings(BaseModel):
-    """Fields of one JSON file or of an object in one."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-def _known_activation(value: str) -> str:
+def known_activation(value: str) -> str:
+    """Return a name of `ACT2FN`; raise ``ValueError`` for any other."""
     if value not in ACT2FN:
         raise ValueError(f"must be one of {', '.join(sorted(ACT2FN))}")
     return value
@@ -137,7 +125,7 @@ class ModelSettings(Settings):
     @field_validator("hidden_act")
     @classmethod
     def _activation(cls, value: str) -> str:
-        return _known_activation(value)
+        return known_activation(value)
 
     @field_validator("mm_projector_type")
     @classmethod
@@ -169,82 +157,6 @@ class ModelSettings(Settings):
         return self
 
 
-class TowerSettings(Settings):
-    """``config.json`` of a vision tower, or its ``vision_config``."""
-
-    hidden_size: Width | None = None
-    intermediate_size: Width | None = None
-    mlp_ratio: Annotated[int, Field(ge=1, le=64)] | None = None
-    projection_dim: Width | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: Heads | None = None
-    num_channels: Literal[3] = 3
-    image_size: Side | None = None
-    patch_size: Side | None = None
-    hidden_act: str = "gelu"
-    layer_norm_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
-    attention_dropout: Share = 0.0
-    hidden_dropout_prob: Share = 0.0
-    attention_probs_dropout_prob: Share = 0.0
-    drop_path_rate: Share = 0.0
-    initializer_range: Share = 0.02
-    initializer_factor: Positive = 1.0
-    layerscale_value: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
-    qkv_bias: bool = True
-    use_swiglu_ffn: bool = False
-    use_mask_token: bool = True
-    apply_layernorm: bool = True
-    reshape_hidden_states: bool = True
-    vision_use_head: bool = True
-
-    @field_validator("hidden_act")
-    @classmethod
-    def _activation(cls, value: str) -> str:
-        return _known_activation(value)
-
-    @model_validator(mode="after")
-    def _fitting(self) -> "TowerSettings":
-        channels, heads = self.hidden_size, self.num_attention_heads
-        if channels is not None and heads is not None and channels % heads:
-            raise ValueError(
-                f"hidden_size must be a multiple of num_attention_heads {heads}, got {channels}"
-            )
-        if None not in (self.image_size, self.patch_size) and self.patches < 1:
-            raise ValueError(
-                f"patch_size must be at most image_size {self.image_size}, got {self.patch_size}"
-            )
-        return self
-
-    @property
-    def patches(self) -> int:
-        """Patches along a side of a tile."""
-        return (self.image_size or 0) // (self.patch_size or 1)
-
-
-class TextTowerSettings(Settings):
-    """``text_config`` of a CLIP repository."""
-
-    vocab_size: Annotated[int, Field(ge=1, le=2**24)] = 49408
-    hidden_size: Width = 512
-    intermediate_size: Width = 2048
-    num_hidden_layers: Layers = 12
-    num_attention_heads: Heads = 8
-    max_position_embeddings: Annotated[int, Field(ge=1, le=2**16)] = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    attention_dropout: Share = 0.0
-    initializer_range: Share = 0.02
-    initializer_factor: Positive = 1.0
-    pad_token_id: Annotated[int, Field(ge=0, le=2**24)] | None = 1
-    bos_token_id: Annotated[int, Field(ge=0, le=2**24)] | None = 49406
-    eos_token_id: Annotated[int, Field(ge=0, le=2**24)] | None = 49407
-
-    @field_validator("hidden_act")
-    @classmethod
-    def _activation(cls, value: str) -> str:
-        return _known_activation(value)
-
-
 class GenerationSettings(Settings):
     """``generation_config.json``, as far as it is used."""
 
@@ -262,33 +174,6 @@ class GenerationSettings(Settings):
         if self.do_sample and 0 in (self.temperature, self.top_p):
             raise ValueError("temperature and top_p must be above 0 where do_sample is true")
         return self
-
-
-Sizes = Side | dict[str, Side]
-
-
-class ProcessorSettings(Settings):
-    """``preprocessor_config.json`` of a vision tower."""
-
-    do_resize: bool = True
-    do_rescale: bool = True
-    do_normalize: bool = True
-    do_center_crop: bool = True
-    size: Sizes = 224
-    crop_size: Sizes | None = None
-    image_mean: Annotated[list[Share], Field(min_length=3, max_length=3)] | None = None
-    image_std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
-    resample: Annotated[int, Field(ge=0, le=5)] = 3
-    rescale_factor: Positive = 1 / 255
-
-    @field_validator("size", "crop_size")
-    @classmethod
-    def _one_length(cls, value: Sizes | None) -> Sizes | None:
-        if isinstance(value, dict) and set(value) != {"shortest_edge"}:
-            height, width = value.get("height"), value.get("width")
-            if height is None or height != width:
-                raise ValueError("must be one number, a shortest_edge, or equal height and width")
-        return value
 
 
 class AdapterSettings(Settings):
@@ -322,47 +207,3 @@ def check_token_ids(name: str, ids: int | Sequence[int] | None, vocabulary: int)
     for number in [ids] if isinstance(ids, int) else ids or []:
         if number >= vocabulary:
             raise ValueError(f"{name} must be below vocab_size {vocabulary}, got {number}")
-
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
-
-
-def checked(kind: type[AnySettings], content: Mapping[str, Any], where: str) -> AnySettings:
-    """Return the settings of an object that was read from JSON.
-
-    Args:
-        kind: the schema.
-        content: the object.
-        where: what the message calls it: the file, and the key in it.
-
-    Raises:
-        CheckpointError: a field is missing, or has a value of another kind or beyond its bounds;
-            the message names file, key, rule and value.
-    """
-    given = {key: value for key, value in content.items() if value is not None}
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        raise CheckpointError(_sentence(error, where)) from None
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    found = error.errors(include_url=False)
-    missing = [str(one["loc"][0]) for one in found if one["type"] == "missing"]
-    if missing:
-        return f"{where} lacks {', '.join(missing)}"
-    first = found[0]
-    rule = first["msg"].removeprefix("Value error, ")
-    rule = rule.replace("Input should be", "must be").replace("Input should", "must")
-    # A union has one error for each of its kinds, and names the kind behind the key.
-    key = ".".join(str(part) for part in first["loc"] if not _kind_of_union(part))
-    if not key:
-        return f"{where}: {rule}"
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-    return f"{where}: {key} {rule}, got {shown}"
-
-
-def _kind_of_union(part: str | int) -> bool:
-    kinds = ("int", "str", "bool", "constrained-int", "constrained-str")
-    return isinstance(part, str) and (part in kinds or "[" in part)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from llava.checkpoint.errors import CheckpointError
@@ -19,7 +20,7 @@ _ATTENTION_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "
 
 _UNUSABLE = (
     *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError),
-    AssertionError,
+    *(AssertionError, StrictDataclassError),
 )
 """What transformers raises while it builds a model from settings that do not go together."""
 

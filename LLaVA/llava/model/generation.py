@@ -2,9 +2,10 @@
 
 from transformers import GenerationConfig
 
+from llava.checkpoint.checked import checked
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
-from llava.checkpoint.schema import GenerationSettings, check_token_ids, checked
+from llava.checkpoint.schema import GenerationSettings, check_token_ids
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.tokenizer import LlavaTokenizer
 

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from helpers import CLIP, change, load
 from llava.checkpoint import CheckpointError
-from llava.checkpoint.schema import ModelSettings, checked
+from llava.checkpoint.checked import checked
+from llava.checkpoint.schema import ModelSettings
 from llava.checkpoint.shards import read_bin, read_safetensors
 
 HUGE = 10**7
@@ -80,8 +81,9 @@ def test_a_value_beyond_its_bounds_is_named(v15, fields, message):
         ("config.json", {"patch_size": 0}, "tiny-clip: patch_size must be greater than or equal"),
         ("config.json", {"patch_size": 400}, "patch_size must be at most image_size 336, got 400"),
         ("config.json", {"num_hidden_layers": HUGE}, "tiny-clip: num_hidden_layers must be less"),
-        ("config.json", {"num_hidden_layers": 30}, "encoder.layers.24: num_hidden_layers of the v"),
+        ("config.json", {"num_hidden_layers": 30}, "encoder.layers.24: the vision tower's num_hid"),
         ("config.json", {"num_attention_heads": 0}, "tiny-clip: num_attention_heads must be"),
+        ("config.json", {"num_attention_heads": "REMOVE"}, "32. is not a multiple of the number"),
         ("config.json", {"layer_norm_eps": float("nan")}, "layer_norm_eps must be a finite number"),
         ("config.json", {"image_size": 224}, "image_size 224, its preprocessor_.* makes 336"),
         ("config.json", {"model_type": "vit"}, "the vision tower is of type 'vit'; known: clip"),

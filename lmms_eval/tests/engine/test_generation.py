@@ -110,6 +110,13 @@ def test_prompts_are_the_stock_wrapper_s():
     assert question("<image 1> Is it?", 1) == "<image>\n<image 1> Is it?"
 
 
+def test_images_stand_between_the_tokens_that_the_checkpoint_was_trained_with(monkeypatch):
+    monkeypatch.setattr(loaded()[1].config, "mm_use_im_start_end", True)
+    text = tiny().render("Is it?", 2, {}).text
+    one = "<im_start><image><im_end>"
+    assert text.endswith(f"USER: {one} {one}\nIs it? ASSISTANT:")
+
+
 WORDS = ("yes", "no", "A large dog")
 
 

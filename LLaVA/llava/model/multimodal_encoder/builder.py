@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llava.checkpoint.schema import TowerSettings
+from llava.checkpoint.tower_schema import TowerSettings
 from llava.configuration import KNOWN_TOWERS
 from llava.images.processor import ImageProcessor, processor_from_config
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower

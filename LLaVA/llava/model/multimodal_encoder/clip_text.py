@@ -4,22 +4,30 @@ LLaVA's checkpoints hold the vision encoder alone. The repository of the tower t
 holds the text encoder and its tokenizer.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from llava.checkpoint.files import CheckpointError, CheckpointFiles
-from llava.checkpoint.layouts import is_weight
+from llava.checkpoint.checked import checked
+from llava.checkpoint.errors import CheckpointError
+from llava.checkpoint.files import CheckpointFiles
+from llava.checkpoint.json_files import read_text
+from llava.checkpoint.layouts import check_complete, check_numbers, is_weight, shapes_of
 from llava.checkpoint.shards import Weights, read_weights
+from llava.checkpoint.tower_schema import TextTowerSettings
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from otprune.precision import without_autocast
 
 _PATCHES = "visual_projection.weight"
 _TEXTS = "text_projection.weight"
+_LAYER = re.compile(r"^(text_model\.encoder\.layers\.)(\d{1,9})\.")
+_MARKS = ("<|startoftext|>", "<|endoftext|>")
 
 
 class ClipText:
@@ -115,13 +123,23 @@ def _model(files: CheckpointFiles, weights: Weights) -> CLIPTextModelWithProject
     settings = (files.json("config.json") or {}).get("text_config")
     if not isinstance(settings, dict):
         raise CheckpointError(_lacks(files, "text_config in config.json"))
-    known = {key: value for key, value in settings.items() if key not in ("torch_dtype", "dtype")}
+    where = f"config.json of {files.name}: text_config"
+    known = checked(TextTowerSettings, settings, where).model_dump()
     # The size of the shared space is in config.json twice, and the two may differ.
-    config = CLIPTextConfig(**{**known, "projection_dim": len(weights[_TEXTS])})
-    model = CLIPTextModelWithProjection(config)
+    config = CLIPTextConfig(**known, projection_dim=len(weights[_TEXTS]))
+    layers = known["num_hidden_layers"]
     try:
+        check_numbers(weights, _LAYER, layers, f"{where}.num_hidden_layers", files.name)
+        with torch.device("meta"):
+            planned = CLIPTextModelWithProjection(config)
+        check_complete(weights, shapes_of(planned.state_dict().items()), files.name)
+        model = CLIPTextModelWithProjection(config)
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"CLIP's text encoder in {files.name} is damaged: weights missing or unfit: {error}"
+        ) from None
+    except (RuntimeError, ValueError, TypeError, IndexError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"CLIP's text encoder in {files.name} is damaged: {reason}") from None
     return model
@@ -131,14 +149,40 @@ def _tokenizer(files: CheckpointFiles) -> CLIPTokenizer:
     """Return CLIP's byte-pair tokenizer, from its two files or from ``tokenizer.json``."""
     vocabulary, merges = files.json("vocab.json"), files.find("merges.txt")
     if vocabulary is not None and merges is not None:
-        lines = merges.read_text(encoding="utf-8").split("\n")
+        lines = read_text(merges).split("\n")
         rules: list[Any] = [line for line in lines if line.strip()]
         rules = rules[1:] if rules and rules[0].startswith("#version") else rules
     else:
-        stored = (files.json("tokenizer.json") or {}).get("model", {})
-        if not {"vocab", "merges"} <= stored.keys():
+        stored = (files.json("tokenizer.json") or {}).get("model")
+        if not isinstance(stored, dict) or not {"vocab", "merges"} <= stored.keys():
             raise CheckpointError(_lacks(files, "vocab.json with merges.txt, and tokenizer.json"))
         vocabulary, rules = stored["vocab"], stored["merges"]
-    pairs = [tuple(rule.split()) if isinstance(rule, str) else tuple(rule) for rule in rules]
+    pairs = _checked_pairs(files, vocabulary, rules)
     # transformers annotates strings; its tokenizer takes a dictionary and pairs as well.
     return CLIPTokenizer(vocab=vocabulary, merges=pairs)  # type: ignore[arg-type]
+
+
+def _checked_pairs(files: CheckpointFiles, vocabulary: Any, rules: Any) -> list[tuple[str, str]]:
+    """Return merges as pairs, checked together with the vocabulary.
+
+    Raises:
+        CheckpointError: ids that are no numbers from 0 on, CLIP's two marks missing, a merge of
+            pieces that the vocabulary does not have.
+    """
+    where = f"the tokenizer of CLIP's text encoder in {files.name}"
+    whole = isinstance(vocabulary, dict) and all(type(one) is int for one in vocabulary.values())
+    if not whole or sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise CheckpointError(f"{where} must have the ids from 0 on, each for one piece")
+    missing = [one for one in _MARKS if one not in vocabulary]
+    if missing:
+        raise CheckpointError(f"{where} lacks {', '.join(missing)}")
+    pairs = []
+    for rule in rules if isinstance(rules, list) else [rules]:
+        pair = rule.split() if isinstance(rule, str) else rule
+        texts = isinstance(pair, list) and all(isinstance(one, str) for one in pair)
+        if not texts or len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys():
+            raise CheckpointError(
+                f"{where} must merge two of its pieces into a third, got {rule!r:.80}"
+            )
+        pairs.append((pair[0], pair[1]))
+    return pairs
