@@ -53,6 +53,8 @@ def parse_object(content: bytes, name: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(content.decode("utf-8"), object_pairs_hook=_each_key_once)
+        # Half a surrogate pair, which JSON can escape, is no text: libraries fail on it later.
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise CheckpointError(f"{name} is nested too deeply for a JSON file") from None
     except ValueError as error:

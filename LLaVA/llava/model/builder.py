@@ -21,7 +21,7 @@ from llava.model.checks import check_attention, check_rope, check_tiles, tower_l
 from llava.model.generation import read_generation
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.text import TextTools
-from llava.model.vocabulary import add_image_tokens, read_tokenizer
+from llava.model.vocabulary import add_image_tokens, grow_embeddings, read_tokenizer
 from llava.tokenizer import LlavaTokenizer
 from otprune.pruning import Pruning
 
@@ -104,6 +104,8 @@ def load_pretrained_model(
         refuse_parts(files)
     config = read_config(files)
     tokenizer = read_tokenizer(base or files, config.model)
+    generation = read_generation(files, config.model, tokenizer)
+    add_image_tokens(files, tokenizer, config.model)
     placement = _placement(device_map, device)
     dtype = _dtype(torch_dtype, placement)
     weights = assemble(files, base, config)
@@ -119,8 +121,8 @@ def load_pretrained_model(
         offload_folder=offload_folder,
     )
     model.get_vision_tower().requires_grad_(False)
-    model.generation_config = read_generation(files, model, tokenizer)
-    add_image_tokens(files, tokenizer, model)
+    model.generation_config = generation
+    grow_embeddings(tokenizer, model)
     tower = model.get_vision_tower()
     model.text_tools = TextTools(tokenizer, _clip_source(files, config), tower.device)
     model.check_pruning(pruning)

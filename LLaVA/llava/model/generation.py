@@ -6,7 +6,7 @@ from llava.checkpoint.checked import checked
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
 from llava.checkpoint.schema import GenerationSettings, check_token_ids
-from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from llava.configuration import LlavaConfig
 from llava.tokenizer import LlavaTokenizer
 
 _FILE = "generation_config.json"
@@ -15,7 +15,7 @@ _DRAWING = ("temperature", "top_p", "top_k")
 
 
 def read_generation(
-    files: CheckpointFiles, model: LlavaLlamaForCausalLM, tokenizer: LlavaTokenizer
+    files: CheckpointFiles, config: LlavaConfig, tokenizer: LlavaTokenizer
 ) -> GenerationConfig:
     """Return the checkpoint's own generation settings, without its limit of total length.
 
@@ -27,11 +27,11 @@ def read_generation(
     """
     where = f"{_FILE} of {files.name}"
     stored = checked(GenerationSettings, files.json(_FILE) or {}, where)
-    known = {name: getattr(model.config, name) for name in _IDS}
+    known = {name: getattr(config, name) for name in _IDS}
     for name in _IDS:
         value = getattr(stored, name)
         try:
-            check_token_ids(name, value, model.config.vocab_size)
+            check_token_ids(name, value, config.vocab_size)
         except ValueError as error:
             raise CheckpointError(f"{where}: {error}") from None
         known |= {} if value is None else {name: value}

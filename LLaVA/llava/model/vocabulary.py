@@ -52,32 +52,34 @@ def read_tokenizer(files: CheckpointFiles, config: Any) -> LlavaTokenizer:
     return LlavaTokenizer(path, added_tokens_decoder=added, extra_special_tokens=special)
 
 
-def add_image_tokens(
-    files: CheckpointFiles, tokenizer: LlavaTokenizer, model: LlavaLlamaForCausalLM
-) -> None:
-    """Add the tokens that the configuration requires.
+def add_image_tokens(files: CheckpointFiles, tokenizer: LlavaTokenizer, config: Any) -> None:
+    """Add the tokens that the configuration requires to the tokenizer.
 
-    ``<im_patch>`` is in no prompt, so its embedding is made here if the checkpoint has none.
+    ``<im_patch>`` is in no prompt, so its embedding may be missing; see `grow_embeddings`.
 
     Raises:
         CheckpointError: prompts need ``<im_start>`` and ``<im_end>``, and the checkpoint has no
             embeddings of them.
     """
-    rows = model.model.embed_tokens.num_embeddings
     tokens = []
-    if getattr(model.config, "mm_use_im_patch_token", True):
+    if getattr(config, "mm_use_im_patch_token", True):
         tokens.append(DEFAULT_IMAGE_PATCH_TOKEN)
-    around = getattr(model.config, "mm_use_im_start_end", False)
+    around = getattr(config, "mm_use_im_start_end", False)
     if around:
         tokens += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
     tokenizer.add_tokens(tokens, special_tokens=True)
-    if len(tokenizer) <= rows:
-        return
-    if around:
+    if around and len(tokenizer) > config.vocab_size:
         raise CheckpointError(
             f"config.json of {files.name}: mm_use_im_start_end puts <im_start> and <im_end> into "
-            f"prompts, but its {rows} embeddings have none for them: they need "
+            f"prompts, but its {config.vocab_size} embeddings have none for them: they need "
             f"{len(tokenizer)}"
         )
-    logger.warning("embeddings grown to %s rows for %s", len(tokenizer), ", ".join(tokens))
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+
+def grow_embeddings(tokenizer: LlavaTokenizer, model: LlavaLlamaForCausalLM) -> None:
+    """Give a model rows for tokens that its checkpoint has none for, with a warning."""
+    if len(tokenizer) > model.model.embed_tokens.num_embeddings:
+        logger.warning(
+            "embeddings grown to %s rows for %s", len(tokenizer), DEFAULT_IMAGE_PATCH_TOKEN
+        )
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -76,7 +76,7 @@ KINDS = ("bin", "oldest", "safetensors", "tower", "text", "adapter")
 MANY = [pytest.param(kind, 400, marks=pytest.mark.long) for kind in KINDS]
 
 
-@pytest.mark.parametrize(("kind", "rounds"), [("bin", 12), ("safetensors", 12), *MANY])
+@pytest.mark.parametrize(("kind", "rounds"), [("bin", 8), ("safetensors", 8), *MANY])
 def test_damaged_files_are_refused_in_a_sentence_or_used(kind, rounds, request, tmp_path, caplog):
     caplog.set_level(logging.ERROR)
     folder = request.getfixturevalue("v16" if kind == "safetensors" else "v15")

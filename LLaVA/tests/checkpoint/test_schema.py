@@ -137,6 +137,7 @@ def test_names_of_the_configuration_s_own_methods_do_not_replace_them(v15):
         ('{"a": ' * 50_000, "config.json is nested too deeply"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
         ("\ud800", "config.json is no JSON"),
+        ('{"a": "\\ud800"}', "config.json is no JSON: .*surrogates not allowed"),
     ],
 )
 def test_a_file_that_is_no_plain_json_is_named(v15, text, message):
