@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from otprune_lmms.suggestions import did_you_mean
@@ -258,3 +259,13 @@ def child_environment() -> dict[str, str]:
     take them for their own and wait for processes that do not exist.
     """
     return {name: value for name, value in os.environ.items() if not _LAUNCHERS.fullmatch(name)}
+
+
+def data_caches(usual: Path) -> tuple[Path, ...]:
+    """Return the folders in which `datasets` and lmms-eval keep data of the hub.
+
+    Args:
+        usual: the one that they use if no variable names another.
+    """
+    named = [os.environ.get(one, "") for one in ("HF_DATASETS_CACHE", "LMMS_EVAL_DATASETS_CACHE")]
+    return (usual, *(Path(one).expanduser() for one in named if one.strip()))

@@ -25,6 +25,8 @@ _WITHOUT_EFFECT = ("truncation", "truncate_context", "tie_weights", "model_name"
 """Arguments of lmms-eval's own wrapper that have no effect here: answers are new tokens only, the
 loader ties weights, and the checkpoint's configuration says what it is."""
 
+DEFAULT_CHECKPOINT = "liuhaotian/llava-v1.5-7b"
+
 _DTYPES = ("auto", "float16", "bfloat16", "float32")
 _AUTOMATIC = 16
 """Batch size that "auto" begins with; a batch that does not fit into memory is halved."""
@@ -61,7 +63,7 @@ class Arguments:
         SettingsError: an impossible value.
     """
 
-    pretrained: str = "liuhaotian/llava-v1.5-7b"
+    pretrained: str = DEFAULT_CHECKPOINT
     family: str = DEFAULT_FAMILY
     model_base: str | None = None
     chat_template: str | None = None

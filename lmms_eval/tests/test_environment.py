@@ -34,6 +34,7 @@ def test_one_function_reads_settings_from_the_environment_and_one_hands_it_to_ch
                     found.append((file.name, node.name))
     assert sorted(found) == [
         ("environment.py", "child_environment"),
+        ("environment.py", "data_caches"),
         ("environment.py", "read_environment"),
     ]
 

@@ -56,7 +56,7 @@ def analyze(
     log(quiet)
     from otprune_lmms.cli.experiments import check_devices, read_sources
 
-    sources = read_sources(configs)
+    sources = read_sources(configs, hub=not tables_only)
     if not tables_only:
         check_devices(sources)
     from otprune_lmms.files import check_writable, exclusive

@@ -34,12 +34,22 @@ class Changes:
     strict: bool = False
 
 
-def read_sources(paths: Sequence[Path], changes: Changes | None = None) -> "list[Source]":
+def read_sources(
+    paths: Sequence[Path], changes: Changes | None = None, *, hub: bool = True
+) -> "list[Source]":
     """Return the experiments of some files; exit with code 2 if one is invalid.
 
-    A file that is missing or no YAML is reported before torch is imported.
+    A file that is missing or no YAML is reported before torch is imported, and so is a hub that
+    cannot be reached.
+
+    Args:
+        paths: the files.
+        changes: options of the command line.
+        hub: whether models and data will be loaded.
     """
-    _read(paths)
+    contents = _read(paths)
+    if hub:
+        _check_hub(contents, paths)
     from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
     from otprune_lmms.experiments.config import ConfigError, load_experiment
     from otprune_lmms.experiments.plan import Source, check_names
@@ -88,6 +98,38 @@ def _read(paths: Sequence[Path]) -> list[Any]:
         except YamlError as error:
             fail(error, 2)
     return found
+
+
+def _check_hub(contents: Sequence[Any], paths: Sequence[Path]) -> None:
+    """Exit with code 1 where models or data are on the hub, which cannot be reached.
+
+    Args:
+        contents: the experiments as their files have them, not checked yet.
+        paths: the files.
+    """
+    from otprune_lmms.hub import HubError, check_reachable, model_needs, task_needs
+
+    needs = []
+    for content, path in zip(contents, paths, strict=True):
+        experiment = content if isinstance(content, dict) else {}
+        models, tasks = _listed(experiment, "models"), _listed(experiment, "tasks")
+        named = [one.get("pretrained") for one in models if isinstance(one, dict)]
+        needs += model_needs(one for one in named if isinstance(one, str))
+        suite = experiment.get("suite")
+        if suite == "mini" or not isinstance(suite, str):
+            continue
+        own = path.parent / suite if suite.startswith(".") else None
+        ids = [one.get("id") if isinstance(one, dict) else one for one in tasks]
+        needs += task_needs((one for one in ids if isinstance(one, str)), own)
+    try:
+        check_reachable(needs)
+    except HubError as error:
+        fail(error, 1)
+
+
+def _listed(experiment: dict[Any, Any], key: str) -> list[Any]:
+    found = experiment.get(key)
+    return found if isinstance(found, list) else []
 
 
 def eval_time() -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
 """The checkpoint that comes with the repository, from its root."""
 
+_INSTEAD = "without --model the embedded one is used, which needs no network"
+
 ImageFile = Annotated[Path, typer.Argument(help="an image file", metavar="IMAGE")]
 Model = Annotated[str, typer.Option(help="folder or hub id of a checkpoint")]
 Family = Annotated[str | None, typer.Option(help="the model's family (default: llava)")]
@@ -68,6 +70,8 @@ def prune(
     Example: otprune prune photo.jpg --method otprune --method divprune --keep-ratio 0.098
     """
     log(quiet=True)
+    from otprune_lmms.hub import check_reachable, model_needs
+
     if keep_ratio is None and k is None:
         keep_ratio = 0.098
     exact = importlib.util.find_spec("ot") is not None
@@ -75,6 +79,7 @@ def prune(
         # What needs no torch comes first: a slip is answered at once.
         picture = _opened(image)
         _check_folder(model)
+        check_reachable(model_needs([model]), _INSTEAD)
         typed = [_parts(text) for text in method or ["otprune"]]
         measured = _measure(picture, typed, (model, family, device), (keep_ratio, k), exact)
     except (ValueError, RuntimeError, OSError) as error:

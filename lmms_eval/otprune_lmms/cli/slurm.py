@@ -102,7 +102,8 @@ def slurm(
     from otprune_lmms.cli.experiments import read_sources
 
     try:
-        read_sources(configs)
+        # The jobs run elsewhere.
+        read_sources(configs, hub=False)
         name = "-".join(path.stem for path in configs)[:60]
         values = {"output-dir": output_dir, "limit": limit, "batch-size": batch_size}
         flags = {"without-java": without_java, "strict": strict, "no-report": not report}

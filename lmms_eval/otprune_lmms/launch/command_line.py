@@ -6,7 +6,7 @@ settings of the environment are added there, and runs that differ in them are di
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,23 @@ from otprune_lmms.environment import (
     merged,
     read_environment,
 )
+from otprune_lmms.hub import HubNeed, check_reachable, model_needs, task_needs
 from otprune_lmms.images import guard_images
 from otprune_lmms.launch.guard import end_in_words, end_on_failure
 from otprune_lmms.launch.installation import check_installation
-from otprune_lmms.model_arguments import parse, renamed
+from otprune_lmms.launch.task_files import let_included_tasks_change_ours
+from otprune_lmms.model_arguments import DEFAULT_CHECKPOINT, parse, renamed
 from otprune_lmms.processes import end_with_parent
+from otprune_lmms.terminal_text import degrade_output, printable
 
 IDS = ("llava", "otprune_llava")
 """Ids of our model; the first replaces lmms-eval's own wrapper."""
+
+_INSTEAD = (
+    "without a network run the embedded ones: --model_args "
+    "pretrained=LLaVA/checkpoints/llava-mini --include_path lmms_eval/otprune_lmms/tasks/mini "
+    "--tasks pope"
+)
 
 _PROGRAMS = ("lmms-eval", "lmms_eval")
 
@@ -37,7 +46,8 @@ def prepare_command_line() -> None:
     """Check and complete the command line if this process is lmms-eval's and the model is ours.
 
     Raises:
-        SystemExit: an unknown, impossible or contradictory setting; the message says which.
+        SystemExit: an unknown, impossible or contradictory setting; the message says which. Or the
+            hub is needed and cannot be reached.
     """
     if not _is_lmms_eval():
         return
@@ -45,6 +55,7 @@ def prepare_command_line() -> None:
         options = _options(sys.argv[1:])
         if options.model not in IDS:
             return
+        degrade_output()
         environment = read_environment()
         if environment.launched:
             end_with_parent()
@@ -58,11 +69,15 @@ def prepare_command_line() -> None:
                 "of your own; journal=FOLDER among --model_args does"
             )
         if options.config is None:
+            given = merged(renamed(arguments_of(options.model_args)), environment)
+            # Before the arguments' values are checked, which imports the model's package.
+            check_reachable(_needs(given, options), _INSTEAD)
             sys.argv[1:] = translated(sys.argv[1:], environment)
             named = arguments_of(_options(sys.argv[1:]).model_args).get("journal")
             end_in_words(environment.rank, None if named is None else str(named))
+        let_included_tasks_change_ours()
     except (SettingsError, RuntimeError) as error:
-        raise SystemExit(f"otprune_lmms: {error}") from None
+        raise SystemExit(printable(f"otprune_lmms: {error}")) from None
 
 
 def check_limits(options: argparse.Namespace) -> None:
@@ -147,12 +162,24 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--limit")
     parser.add_argument("--use_cache")
     parser.add_argument("--config")
+    parser.add_argument("--tasks", default="")
+    parser.add_argument("--include_path")
     options, _ = parser.parse_known_args(list(argv))
     options.runs = [] if options.config is None else _runs(Path(options.config))
     if options.model is None:
         models = [run.get("model") for run in options.runs]
         options.model = next((model for model in models if model in IDS), None)
     return options
+
+
+def _needs(given: Mapping[str, Any], options: argparse.Namespace) -> list[HubNeed]:
+    """Return what lmms-eval's arguments need from the hub; ``given`` are those of the model."""
+    named = [given.get("pretrained") or DEFAULT_CHECKPOINT, given.get("model_base")]
+    needs = model_needs(one for one in named if isinstance(one, str))
+    if Path(options.tasks).is_dir():
+        return needs
+    own = None if options.include_path is None else Path(options.include_path)
+    return needs + task_needs(filter(None, options.tasks.split(",")), own)
 
 
 def _runs(config: Path) -> list[dict[str, Any]]:

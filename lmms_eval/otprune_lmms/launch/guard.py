@@ -13,6 +13,9 @@ from types import FrameType
 from typing import Any
 
 from loguru import logger as eval_logger
+from tenacity import RetryError
+
+from otprune_lmms.terminal_text import printable
 
 _MAIN = "lmms_eval.__main__"
 _TRACKER = "lmms_eval.loggers.evaluation_tracker"
@@ -65,6 +68,10 @@ def _listen(name: str, record: Any) -> None:
         return
     error = sys.exc_info()[1]
     reason = record["message"]
-    if error is not None and str(error) not in reason:
+    if isinstance(error, RetryError):
+        # Its own text names an object in memory; what failed again and again is inside.
+        cause = error.last_attempt.exception()
+        reason = f"the data of a task could not be loaded ({type(cause).__name__}: {cause})"
+    elif error is not None and str(error) not in reason:
         reason = f"{reason}: {error!r}"
-    raise SystemExit(f"{name}: {reason}")
+    raise SystemExit(printable(f"{name}: {' '.join(reason.split())}"))

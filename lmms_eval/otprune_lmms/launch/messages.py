@@ -4,6 +4,8 @@ import logging
 
 from loguru import logger as eval_logger
 
+from otprune_lmms.terminal_text import printable
+
 _PACKAGES = ("otprune_lmms", "llava", "otprune")
 
 
@@ -17,7 +19,7 @@ class _Forward(logging.Handler):
             message.update(name=record.name, function=record.funcName, line=record.lineno)
 
         # loguru's stubs give the record a type that cannot be imported.
-        eval_logger.patch(placed).log(record.levelname, "{}", record.getMessage())  # type: ignore[arg-type]
+        eval_logger.patch(placed).log(record.levelname, "{}", printable(record.getMessage()))  # type: ignore[arg-type]
 
 
 def forward_messages(level: int = logging.INFO) -> None:
