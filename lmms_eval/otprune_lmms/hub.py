@@ -31,7 +31,7 @@ PATIENCE = 5.0
 _GATEWAYS = (502, 503, 504)
 """Statuses of a proxy or a gateway that does not reach the hub."""
 
-_DATA = re.compile(r"""^dataset_path:\s*["']?([^\s"'#]+)""", flags=re.M)
+_DATA = re.compile(r"""(?:^|[{,])\s*["']?dataset_path["']?\s*:\s*["']?([^\s"',#}]+)""", flags=re.M)
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 MINI = "configs/mini.yaml runs without a network: the embedded model on the embedded data"
@@ -161,10 +161,13 @@ def task_needs(names: Iterable[str], own: Path | None = None) -> list[HubNeed]:
 
 
 def _data_sets(name: str, own: Path | None) -> Collection[str]:
-    """Return what a task's files name as its data, the most likely first."""
+    """Return what a task's files name as its data, the most likely first.
+
+    A file in ``own`` stands for all: it may include others, or be without an entry that is wanted.
+    """
     record = benchmark(name)
     files = [] if own is None else _files_of(record.task, own)
-    spec = find_spec("lmms_eval")
+    spec = None if files else find_spec("lmms_eval")
     if spec is not None and spec.origin is not None:
         stock = Path(spec.origin).parent / "tasks"
         folder = stock if record.folder is None else stock / record.folder
@@ -178,7 +181,10 @@ def _data_sets(name: str, own: Path | None) -> Collection[str]:
 def _files_of(task: str, folder: Path) -> list[Path]:
     """Return the files in a folder that are called like a task or say that they are it."""
     called = sorted(folder.rglob(f"{task}.yaml"))
-    says = re.compile(rf"""^["']?task["']?:\s*["']?{re.escape(task)}["']?\s*$""", flags=re.M)
+    says = re.compile(
+        rf"""(?:^|[{{,])\s*["']?task["']?\s*:\s*["']?{re.escape(task)}["']?\s*(?:$|[,}}#])""",
+        flags=re.M,
+    )
     return called or [one for one in sorted(folder.glob("*.yaml")) if says.search(_text(one))]
 
 

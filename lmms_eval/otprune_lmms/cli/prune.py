@@ -70,8 +70,6 @@ def prune(
     Example: otprune prune photo.jpg --method otprune --method divprune --keep-ratio 0.098
     """
     log(quiet=True)
-    from otprune_lmms.hub import check_reachable, model_needs
-
     if keep_ratio is None and k is None:
         keep_ratio = 0.098
     exact = importlib.util.find_spec("ot") is not None
@@ -79,8 +77,10 @@ def prune(
         # What needs no torch comes first: a slip is answered at once.
         picture = _opened(image)
         _check_folder(model)
-        check_reachable(model_needs([model]), _INSTEAD)
         typed = [_parts(text) for text in method or ["otprune"]]
+        from otprune_lmms.hub import check_reachable, model_needs
+
+        check_reachable(model_needs([model]), _INSTEAD)
         measured = _measure(picture, typed, (model, family, device), (keep_ratio, k), exact)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error, 2)

@@ -148,7 +148,7 @@ def _python() -> str:
 
 def _submit(script: Path) -> None:
     try:
-        done = subprocess.run(["bash", str(script)], check=False)
+        done = subprocess.run(["bash", "--", str(script)], check=False)
     except FileNotFoundError as error:
         fail(error, 1)
     if done.returncode:

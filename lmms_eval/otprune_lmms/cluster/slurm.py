@@ -20,7 +20,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 _TIME = r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}"
 
-_UNSAFE = r"[\n\r\"'\\]"
+_UNSAFE = r"[\x00-\x1f\x7f\"'\\]"
 """Characters that an sbatch directive cannot contain."""
 
 
@@ -86,7 +86,7 @@ class SlurmJob:
         for text in (self.name, self.partition, self.account, *self.options):
             if text is not None and re.search(_UNSAFE, text):
                 raise ValueError(
-                    f"a value for sbatch must have no quotes or newlines, got {text!r}"
+                    f"a value for sbatch must have no quotes or control characters, got {text!r}"
                 )
 
     @property
@@ -112,13 +112,18 @@ def write_scripts(job: SlurmJob, folder: Path, root: Path) -> tuple[Path, Path, 
     """
     logs = folder / "log"
     logs.mkdir(parents=True, exist_ok=True)
-    shown = os.path.relpath(folder, root)
+    shown = no_option(os.path.relpath(folder, root))
     paths = (folder / ARRAY, folder / TABLES, folder / SUBMIT)
     texts = (array_script(job, shown), tables_script(job, shown), submit_script(shown))
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text, encoding="utf-8")
     paths[2].chmod(0o755)
     return paths
+
+
+def no_option(path: str) -> str:
+    """Return a path that no program takes for an option: ``-x`` becomes ``./-x``."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def array_script(job: SlurmJob, folder: str) -> str:
@@ -134,7 +139,9 @@ def array_script(job: SlurmJob, folder: str) -> str:
     if job.processes > 1:
         launcher += ["torch.distributed.run", "--standalone", "--max-restarts=2"]
         launcher += [f"--nproc_per_node={job.processes}", "-m"]
-    command = shlex.join([*launcher, "otprune_lmms", "sweep", *job.configs, *job.arguments])
+    command = shlex.join(
+        [*launcher, "otprune_lmms", "sweep", *map(no_option, job.configs), *job.arguments]
+    )
     shard = f'--shard "$SLURM_ARRAY_TASK_ID/{job.shards}" --shard-by {job.shard_by}'
     return _filled(
         "job.sh",
@@ -164,7 +171,14 @@ def tables_script(job: SlurmJob, folder: str) -> str:
         TASK="tables",
         JOB='"$SLURM_JOB_ID"',
         COMMAND=shlex.join(
-            [job.python, "-m", "otprune_lmms", "sweep", *job.configs, *job.arguments]
+            [
+                job.python,
+                "-m",
+                "otprune_lmms",
+                "sweep",
+                *map(no_option, job.configs),
+                *job.arguments,
+            ]
         ),
         THREADS=job.cpus_per_task,
         RESTARTS=job.max_restarts,
@@ -206,5 +220,7 @@ def _filled(template: str, **values: object) -> str:
 def _pattern(folder: str) -> str:
     """Return a folder as part of sbatch's file name pattern, with % escaped."""
     if re.search(_UNSAFE, folder):
-        raise ValueError(f"folder must have no quotes or newlines in its name, got {folder!r}")
+        raise ValueError(
+            f"folder must have no quotes or control characters in its name, got {folder!r}"
+        )
     return folder.replace("%", "%%")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from otprune_lmms.cluster.slurm import no_option
 from otprune_lmms.environment import child_environment
 from otprune_lmms.experiments.shard import By, Shard
 
@@ -132,7 +133,7 @@ def submit(
         raise ValueError(f"processes must be >= 1, got {processes}")
     parts = [Shard(number, shards, shard_by) for number in range(1, max(1, shards) + 1)]
     where = root or Path.cwd()
-    sweep = ["sweep", *map(str, configs), *arguments]
+    sweep = ["sweep", *(no_option(str(one)) for one in configs), *arguments]
     launcher = [] if processes == 1 else _torchrun(processes)
     executor = AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(**{"name": "otprune", **(parameters or {})})

@@ -261,8 +261,9 @@ def test_directives_come_before_any_command():
         ({"time": "4h"}, "time must be as 30, 4:00:00 or 1-12:00:00, got '4h'"),
         ({"mem": "32 GB"}, "mem must be as 32G"),
         ({"configs": ()}, "at least one experiment file"),
-        ({"partition": 'gpu"\n#SBATCH --x'}, "no quotes or newlines"),
-        ({"options": ("--comment='x'",)}, "no quotes or newlines"),
+        ({"partition": 'gpu"\n#SBATCH --x'}, "no quotes or control characters"),
+        ({"partition": "gpu\x1b[31m"}, "no quotes or control characters"),
+        ({"options": ("--comment='x'",)}, "no quotes or control characters"),
     ],
 )
 def test_what_slurm_would_not_take_is_refused(changes, message):
@@ -298,6 +299,24 @@ def test_the_command_writes_scripts_that_parse(write, tmp_path, monkeypatch):
     assert "#SBATCH --qos=low" in text
     command = f"{sys.executable} -m otprune_lmms sweep try.yaml two.yaml --limit=2 --strict\n"
     assert f'  {command}  --shard "$SLURM_ARRAY_TASK_ID/4" --shard-by documents' in text
+
+
+def test_names_that_look_like_options_are_paths(write, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write().rename(folder / "-try.yaml")
+    (folder / "tasks").symlink_to(write().parent / "tasks")
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
+    done = invoke("--shards", 2, "--dir=-x $(touch no)", "--submit", "--", "-try.yaml")
+    assert done.exit_code == 0, done.output
+    calls = (folder / "sbatch").read_text().splitlines()
+    assert [line for line in calls if line.endswith(".sbatch")] == [
+        "./-x $(touch no)/array.sbatch",
+        "./-x $(touch no)/tables.sbatch",
+    ]
+    assert not (folder / "no").exists()
+    assert (folder / "-x $(touch no)" / "log").is_dir()
+    text = (folder / "-x $(touch no)" / "array.sbatch").read_text()
+    assert "otprune_lmms sweep ./-try.yaml\n" in text
 
 
 def test_the_command_refuses_what_would_fail_on_the_cluster(write, tmp_path, monkeypatch):

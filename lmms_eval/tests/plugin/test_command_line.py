@@ -2,12 +2,15 @@
 
 import json
 import socket
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tenacity import RetryError, Retrying, stop_after_attempt
 
 from helpers import TINY, Done, command, mme_rows, pope_rows, run, seed_rows, write_task
+from otprune_lmms.launch.guard import _listen
 
 PRUNED = {"BASELINE": "OURS", "LAYER_INDEX": "0", "SUBSET_RATIO": "0.098"}
 SHORT = ("--gen_kwargs", "max_new_tokens=5", "--batch_size", "3")
@@ -140,6 +143,33 @@ def test_one_rank_s_failure_ends_all_with_its_message(tmp_path):
     assert "lmms_eval, rank 1: " in done.text
     assert "document 5 of pope (test): image file is truncated" in done.text
     assert "lmms-eval cannot leave a document out" in done.text
+
+
+def test_a_single_task_of_a_folder_of_task_files_is_used_by_its_name(tasks, main, tmp_path):
+    short = ("--limit", "2", *SHORT)
+    main(*command(tasks, tmp_path / "folder", ARGUMENTS, *short)[3:])
+    by_name = ("--include_path", str(tasks), *short)
+    main(*command("pope", tmp_path / "name", ARGUMENTS, *by_name)[3:])
+    named = Done(0, "", tmp_path / "name")
+    assert named.answers("pope") == Done(0, "", tmp_path / "folder").answers("pope")
+    assert list(named.results["results"]) == ["pope"]
+    assert "pope_f1_score,none" in named.results["results"]["pope"], "the stock task's metrics"
+
+
+def test_a_failure_in_loading_names_its_cause():
+    def load():
+        raise OSError("no token\nwas found")
+
+    message = "Error during evaluation: RetryError[<Future at 0x7f>]"
+    error = SimpleNamespace(name="ERROR")
+    record = {"name": "lmms_eval.__main__", "level": error, "message": message}
+    wanted = "lmms_eval: the data of a task could not be loaded (OSError: no token was found)"
+    try:
+        Retrying(stop=stop_after_attempt(2))(load)
+    except RetryError:
+        with pytest.raises(SystemExit) as ended:
+            _listen("lmms_eval", record)
+        assert ended.value.code == wanted
 
 
 def test_a_failure_in_scoring_is_a_failure_from_a_configuration_file_too(tmp_path, main, capsys):

@@ -3,7 +3,7 @@
 # well. Submitted again it goes on where it stopped. Written by otprune slurm.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"/../../..
-mkdir -p scripts/slurm/example/log
+mkdir -p -- scripts/slurm/example/log
 array=$(sbatch --parsable scripts/slurm/example/array.sbatch)
 array=${array%%;*}
 tables=$(sbatch --parsable --dependency="afterok:$array" --kill-on-invalid-dep=yes scripts/slurm/example/tables.sbatch)

@@ -3,7 +3,7 @@
 # well. Submitted again it goes on where it stopped. Written by otprune slurm.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"/@UP@
-mkdir -p @LOGS@
+mkdir -p -- @LOGS@
 array=$(sbatch --parsable @ARRAY@)
 array=${array%%;*}
 tables=$(sbatch --parsable --dependency="afterok:$array" --kill-on-invalid-dep=yes @TABLES@)
