@@ -100,6 +100,14 @@ def _lock(descriptor: int, folder: Path) -> None:
         )
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; a name that is too long for the disk is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def check_writable(folder: Path) -> None:
     """Raise `OutputError` where a folder can neither be written to nor be made; leaves nothing."""
     place = folder.absolute()

@@ -22,6 +22,7 @@ from huggingface_hub import constants
 
 from otprune_lmms.benchmarks import GROUPS, benchmark
 from otprune_lmms.environment import data_caches
+from otprune_lmms.files import is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class HubNeed:
     """A repository of the hub that a run needs.
 
     Attributes:
-        what: what it is for, as ``the data of pope``.
+        what: what it is for, as "the model".
         repository: its id.
         kind: "model" or "dataset".
     """
@@ -66,7 +67,7 @@ class HubNeed:
         if self.kind == "dataset":
             caches = data_caches(Path(constants.HF_HOME) / "datasets")
             places += [one / self.repository.replace("/", "___") for one in caches]
-        return any(place.is_dir() for place in places)
+        return any(is_folder(place) for place in places)
 
 
 def check_reachable(needs: Sequence[HubNeed], instead: str = MINI) -> None:
@@ -138,7 +139,7 @@ def model_needs(checkpoints: Iterable[str]) -> list[HubNeed]:
     return [
         HubNeed("the model", name, "model")
         for name in checkpoints
-        if _ID.fullmatch(name) and not name.startswith(".") and not Path(name).is_dir()
+        if _ID.fullmatch(name) and not name.startswith(".") and not is_folder(Path(name))
     ]
 
 
@@ -153,7 +154,7 @@ def task_needs(names: Iterable[str], own: Path | None = None) -> list[HubNeed]:
         own: folder of task files that take precedence over lmms-eval's.
     """
     found = []
-    for name in [one for group in names for one in GROUPS.get(group, (group,))]:
+    for name in [one for group in names for one in GROUPS.get(group, (group,)) if one]:
         data = next(iter(_data_sets(name, own)), "")
         if _ID.fullmatch(data) and not Path(data).exists():
             found.append(HubNeed(f"the data of {name}", data, "dataset"))
@@ -180,7 +181,8 @@ def _data_sets(name: str, own: Path | None) -> Collection[str]:
 
 def _files_of(task: str, folder: Path) -> list[Path]:
     """Return the files in a folder that are called like a task or say that they are it."""
-    called = sorted(folder.rglob(f"{task}.yaml"))
+    # A name may be anything here; as a pattern it could be refused or search the whole disk.
+    called = sorted(one for one in folder.rglob("*.yaml") if one.stem == task)
     says = re.compile(
         rf"""(?:^|[{{,])\s*["']?task["']?\s*:\s*["']?{re.escape(task)}["']?\s*(?:$|[,}}#])""",
         flags=re.M,

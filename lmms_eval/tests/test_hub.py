@@ -127,6 +127,17 @@ def test_folders_are_no_ids_of_the_hub(tmp_path, monkeypatch):
     assert [need.repository for need in model_needs(named)] == ["owner/name"]
 
 
+def test_names_may_be_anything(tmp_path):
+    """They are looked for before an experiment is checked."""
+    (tmp_path / "x.yaml").touch()
+    for name in ("/etc/hosts", "", "a[", "**", "../x", "n" * 400, "a\x00b", "("):
+        assert task_needs([name], tmp_path) == []
+        assert len(model_needs([f"owner/{name}"])) in (0, 1)
+    need = HubNeed("the model", "owner/" + "n" * 400, "model")
+    assert model_needs([need.repository]) == [need]
+    assert not need.may_be_cached()
+
+
 def test_the_benchmarks_data_are_on_the_hub_and_the_embedded_ones_are_not(tmp_path):
     (pope,) = task_needs(["pope"])
     assert pope.repository.endswith("/POPE")
@@ -167,7 +178,7 @@ def test_lmms_eval_says_it_before_anything_is_loaded(main, tmp_path, monkeypatch
     assert "cannot be reached (no network)" in said
     assert "the data of pope: " in said
     assert "the model" not in said
-    assert "--include_path lmms_eval/otprune_lmms/tasks/mini --tasks pope" in said
+    assert "--include_path lmms_eval/otprune_lmms/tasks/mini, with --tasks of that folder" in said
     with pytest.raises(SystemExit) as ended:
         main(*command(str(TASKS / "mini"), tmp_path, "method=otprune,keep_ratio=0.5")[3:])
     assert "the model: liuhaotian/llava-v1.5-7b;" in str(ended.value.code)

@@ -107,6 +107,7 @@ def _check_hub(contents: Sequence[Any], paths: Sequence[Path]) -> None:
         contents: the experiments as their files have them, not checked yet.
         paths: the files.
     """
+    from otprune_lmms.files import is_folder
     from otprune_lmms.hub import HubError, check_reachable, model_needs, task_needs
 
     needs = []
@@ -119,6 +120,8 @@ def _check_hub(contents: Sequence[Any], paths: Sequence[Path]) -> None:
         if suite == "mini" or not isinstance(suite, str):
             continue
         own = path.parent / suite if suite.startswith(".") else None
+        if own is not None and not is_folder(own):
+            continue  # A folder that is not there is said when the experiment is checked.
         ids = [one.get("id") if isinstance(one, dict) else one for one in tasks]
         needs += task_needs((one for one in ids if isinstance(one, str)), own)
     try:

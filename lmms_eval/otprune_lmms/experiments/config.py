@@ -21,6 +21,7 @@ from otprune_lmms.experiments.pruning_choices import (
     PruningChoices,
     as_tuple,
 )
+from otprune_lmms.files import is_folder
 from otprune_lmms.limits import LARGEST_BATCH, MOST_WORKERS
 from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
 from otprune_lmms.suggestions import did_you_mean
@@ -227,19 +228,12 @@ def load_experiment(path: Path) -> Experiment:
         raise ConfigError(f"{path}: {_explain(error)}") from error
     for model in experiment.models:
         folder = checkpoint(model, path.parent)
-        if model.pretrained.startswith(".") and not _is_folder(Path(folder)):
+        if model.pretrained.startswith(".") and not is_folder(Path(folder)):
             raise ConfigError(f"{path}: models: pretrained of {model.name}: no folder {folder}")
     tasks = task_folder(experiment, path.parent)
-    if tasks is not None and not _is_folder(tasks):
+    if tasks is not None and not is_folder(tasks):
         raise ConfigError(f"{path}: suite: no folder {tasks}")
     return experiment
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long
-        return False
 
 
 def task_folder(experiment: Experiment, folder: Path) -> Path | None:

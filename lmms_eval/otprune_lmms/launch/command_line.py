@@ -35,8 +35,8 @@ IDS = ("llava", "otprune_llava")
 
 _INSTEAD = (
     "without a network run the embedded ones: --model_args "
-    "pretrained=LLaVA/checkpoints/llava-mini --include_path lmms_eval/otprune_lmms/tasks/mini "
-    "--tasks pope"
+    "pretrained=LLaVA/checkpoints/llava-mini --include_path lmms_eval/otprune_lmms/tasks/mini, "
+    "with --tasks of that folder"
 )
 
 _PROGRAMS = ("lmms-eval", "lmms_eval")

@@ -188,6 +188,7 @@ def torchrun(path, timeout):
     [
         ({"tasks": ["no_such_task"]}, [], "unknown task 'no_such_task'", 1),
         ({"suite": "./none"}, [], "suite: no folder", 2),
+        ({"suite": "./" + "n" * 400}, [], "suite: no folder", 2),
         ({"models": [{"name": "x", "pretrained": "./suite"}]}, [], "config.json", 1),
         ({}, ["try.yaml"], "names of their own, got try twice", 2),
     ],
