@@ -4,11 +4,14 @@ import errno
 import fcntl
 import os
 import random
-import resource
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from helpers import environment
 from journal_records import numbers, part, record, write
 from otprune_lmms.cluster.state import read_state
 from otprune_lmms.journal import Journal, JournalError
@@ -150,37 +153,64 @@ def test_an_answer_that_changes_after_it_was_read_is_answered_again(tmp_path, ca
     assert numbers(tmp_path) == [1]
 
 
-@pytest.fixture
-def few_files():
-    """16 open files at most, as of some batch systems."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 4, before[1]))
-    yield taken
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    for descriptor in taken:
-        os.close(descriptor)
+FEW_FILES = """
+import gc, os, resource, sys
+from pathlib import Path
 
+from journal_records import numbers, record, write
+from otprune_lmms.cluster.state import read_state
+from otprune_lmms.journal import Journal, JournalError
 
-def test_few_open_files_are_enough_for_many_parts_and_too_few_are_a_sentence(tmp_path, few_files):
-    for number in range(12):
-        write(tmp_path, number)
-    with Journal(tmp_path, readonly=True) as journal:
-        for number in range(12):
-            assert journal.find(record(number).key) == record(number)
-        few_files.extend(_all_left())
-        with pytest.raises(JournalError, match="Too many open files"):
-            journal.refresh()
-    few_files.extend(_all_left())
-    for opened in (Journal, lambda at: Journal(at, readonly=True), lambda at: read_state([at])):
-        with pytest.raises(JournalError, match="Too many open files"):
-            opened(tmp_path)
+def descriptors():
+    return sorted(map(int, os.listdir("/proc/self/fd")))  # and the one of this listing
 
-
-def _all_left() -> list[int]:
+def all_left():
     found = []
     try:
         while True:
             found.append(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         return found
+
+def refused(opened, *arguments):
+    try:
+        opened(*arguments)
+    except JournalError as error:
+        assert "Too many open files" in str(error), error
+    else:
+        raise AssertionError(f"{opened} was not refused")
+
+folder = Path(sys.argv[1])
+before = descriptors()
+resource.setrlimit(resource.RLIMIT_NOFILE, (before[-1] + 3, before[-1] + 3))
+for number in range(12):
+    write(folder, number)
+with Journal(folder, readonly=True) as journal:
+    for number in range(12):
+        assert journal.find(record(number).key) == record(number)
+    taken = all_left()
+    refused(journal.refresh)
+taken += all_left()
+for opened in (Journal, lambda at: Journal(at, readonly=True), lambda at: read_state([at])):
+    refused(opened, folder)
+for descriptor in taken:
+    os.close(descriptor)
+assert numbers(folder) == list(range(12))
+dropped = Journal(folder, readonly=True)
+assert dropped.find(record(3).key) == record(3)
+del dropped
+gc.collect()
+assert descriptors() == before, "the journal has left files open"
+"""
+
+
+def test_few_open_files_are_enough_for_many_parts_and_too_few_are_a_sentence(tmp_path):
+    # In a process of its own: what else this one opens and closes would count as well.
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(tmp_path)],
+        env=environment(PYTHONPATH=str(Path(__file__).parents[1])),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
