@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,11 @@ logger = logging.getLogger(__name__)
 
 _ABANDONED_AFTER = 3600.0
 """Age in seconds at which a temporary file is taken for one of a killed process and removed."""
+
+LARGEST = 1 << 30
+"""Bytes of a file that is read as a whole."""
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class OutputError(OSError):
@@ -57,6 +63,36 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_file(path: Path, largest: int = LARGEST) -> bytes:
+    """Return the content of a regular file, or of one that a link leads to.
+
+    Args:
+        path: of the file.
+        largest: bytes that it may have.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be read, is larger, or is no regular file: nobody waits for a pipe.
+    """
+    descriptor = os.open(path, _READ)
+    try:
+        check_regular(os.fstat(descriptor).st_mode)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(largest + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"more than {largest} bytes")
+    return content
+
+
+def check_regular(mode: int) -> None:
+    """Raise `OSError` unless the mode of a file is that of a regular one."""
+    if not stat.S_ISREG(mode):
+        kind = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe"}.get(stat.S_IFMT(mode))
+        raise OSError(errno.EINVAL, f"no regular file but {kind or 'something else'}")
 
 
 @contextmanager

@@ -195,16 +195,15 @@ def _scores(
         name: {config: cache.key(scorer, given, out[name]) for config, given in by_config.items()}
         for (name, scorer), by_config in zip(scorers.items(), values_by_task.values(), strict=True)
     }
+    stored = cache.find(key for by_config in keys.values() for key in by_config.values())
     with shared_captions() as tools:
         captions = [name for name, scorer in scorers.items() if scorer.needs_java]
-        all_scored = all(
-            cache.find(key) is not None for name in captions for key in keys[name].values()
-        )
+        all_scored = all(key in stored for name in captions for key in keys[name].values())
         if captions and not without_java and not all_scored:
             tools.meteor.start()
         # Captions last: METEOR takes some seconds to start, and starts meanwhile.
         for name, scorer in sorted(scorers.items(), key=lambda item: item[1].needs_java):
-            known = {config: cache.find(key) for config, key in keys[name].items()}
+            known = {config: stored.get(key) for config, key in keys[name].items()}
             new = [values_by_task[name][config] for config, score in known.items() if score is None]
             logger.info("%s: scoring %s, %s of %s new", context.model, name, len(new), len(known))
             if new and not without_java:

@@ -19,13 +19,18 @@ _TAIL_CRLF = b"}\r\n"
 _START = len(_HEAD) + _DIGITS + len(_MIDDLE)
 
 
-def encode(content: Mapping[str, Any]) -> bytes:
+def encode(content: Mapping[str, Any], *, sort: bool = True) -> bytes:
     """Return a line, its newline included.
+
+    Args:
+        content: of the line.
+        sort: sort its keys; else they stay in their order.
 
     Raises:
         ValueError: NaN or infinity, which JSON cannot say.
     """
-    text = json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+    separators = (",", ":")
+    text = json.dumps(content, separators=separators, sort_keys=sort, allow_nan=False).encode()
     return _HEAD + _digest(text) + _MIDDLE + text + _TAIL
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, NotRequired, cast
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # typing has one that pydantic can use from Python 3.12 on
 
+from otprune_lmms.json_files import first_fault
+
 FORMAT = 2
 """Version of the lines; a folder with lines of another version is an error."""
 
@@ -150,10 +152,3 @@ def _check_value(answer: AnswerContent) -> None:
             raise LineError("a generated answer must have a text, and no loss and greedy")
     elif text is not None or loss is None or greedy is None:
         raise LineError("a loglikelihood must have loss and greedy, and no text")
-
-
-def first_fault(error: ValidationError) -> str:
-    """Return the first fault of a value that does not fit, with its place: ``answer.text: ...``."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(one)[:40] for one in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,14 +128,20 @@ def test_tables_are_made_anew_from_records_alone(first, tmp_path):
         write_tables(tmp_path / "results")
 
 
-def test_other_answers_are_scored_anew(first, tmp_path):
+def test_stored_scores_that_say_something_else_are_made_again(first, tmp_path, caplog):
     folder = tmp_path / "other"
     shutil.copytree(first[0], folder)
-    (score, *_) = (folder / "journal" / "scores").iterdir()
-    score.write_text("{ damaged")
+    known = sorted((folder / "journal" / "scores").iterdir())
+    whole = [path.read_bytes() for path in known]
+    known[0].write_text("{ damaged")
+    known[1].write_bytes(whole[2])
+    known[2].write_bytes(re.sub(rb'("documents"):\d+', rb"\1:2", whole[2]))
+    known[3].write_bytes(re.sub(rb'("value"):0\.0', rb"\1:0.5", whole[3], count=1))
     _, table = run_here(folder, folder / "try.yaml")
     assert table == first[2]
-    assert json.loads(score.read_text())["documents"] == 4
+    assert [path.read_bytes() for path in known] == whole
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert [one.count(".json (") for one in warnings if "made again" in one] == [4]
 
 
 @pytest.mark.long
