@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from otprune_lmms.reporting.escape import markdown, markdown_code
 from otprune_lmms.reporting.statistics.paired import holm
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST
@@ -36,7 +37,8 @@ def named(config: Mapping[str, Any]) -> str:
     """Return a method with what differs from its defaults beside the budget."""
     changed = json.loads(config["changed_settings"])
     changed = ({"layer": config["layer"]} if config["layer"] else {}) | changed
-    return ", ".join([f"**{config['method']}**", *(f"{n} {v}" for n, v in changed.items())])
+    parts = [f"**{markdown(config['method'])}**"]
+    return ", ".join([*parts, *(markdown(f"{n} {v}") for n, v in changed.items())])
 
 
 def differences(pairs: Frame, base: str) -> dict[str, str]:
@@ -95,7 +97,9 @@ def write(
     manifest = json.loads((results / MANIFEST).read_text(encoding="utf-8"))
     configs = {one["row"]: one for one in manifest["configs"]}
     lines = ["# All methods at equal budgets", ""]
-    lines += [f"{name}: `{value}`  " for name, value in manifest["origin"].items()]
+    lines += [
+        f"{markdown(name)}: {markdown_code(value)}  " for name, value in manifest["origin"].items()
+    ]
     lines += [
         "",
         "As many visual tokens enter a layer of the language model, on average over its layers,",

@@ -33,8 +33,8 @@ TASKS = Path(__file__).parent.parent / "tasks"
 _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
 """A name of files: file systems take 255 letters, and endings are added."""
 
-_TEXT = Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")
-"""A text of one or a few lines, or a path."""
+_TEXT = Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$")
+"""A text of one or a few lines, or a path; without control characters."""
 
 _LIMIT = Field(ge=1, le=10**9)
 

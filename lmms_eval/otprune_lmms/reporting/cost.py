@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from otprune_lmms.files import write_text
+from otprune_lmms.reporting.escape import markdown, markdown_code
 from otprune_lmms.results.costs import COST_TABLE, MeasuredCost, Spread, cost_frame
 
 COST_RECORDS, PAGE = "cost.json", "cost.md"
@@ -64,12 +65,12 @@ def write_cost(folder: Path, records: Sequence[MeasuredCost], origin: Mapping[st
 
 def page(records: Sequence[MeasuredCost], origin: Mapping[str, str]) -> str:
     """Return ``cost.md``: where the numbers come from, the tables, what they mean."""
-    lines = [f"# What an answer costs, on {origin['hardware']}", ""]
-    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
+    lines = [f"# What an answer costs, on {markdown(origin['hardware'])}", ""]
+    lines += [f"{markdown(name)}: {markdown_code(value)}  " for name, value in origin.items()]
     for heading, columns, rows in rendered(records):
-        lines += ["", f"## {heading}", ""]
+        lines += ["", f"## {markdown(heading)}", ""]
         lines += [f"| {' | '.join(columns)} |", f"|---{'|--:' * (len(columns) - 1)}|"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += [f"| {' | '.join(map(markdown, row))} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in NOTES), ""])
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.analysis.per_sample import COMPARISONS
+from otprune_lmms.reporting.escape import markdown, markdown_code
 from otprune_lmms.reporting.statistics.averages import headline_scores, mean_of_ratios
 from otprune_lmms.results.diagnostics import MAIN, QUANTITIES, quantity
 from otprune_lmms.results.frames import Frame, PandasSeries
@@ -28,12 +29,13 @@ def page(analysis: Frame, records: Frame, manifest: Mapping[str, Any]) -> str:
     title = str(experiment.get("title", "analysis"))
     if experiment.get("suite") == "mini":
         title += " (mini suite: embedded data, not the paper's benchmarks)"
-    lines = [f"# Distance and score: {title}", ""]
-    lines += [f"{name}: `{value}`  " for name, value in manifest.get("origin", {}).items()]
+    lines = [f"# Distance and score: {markdown(title)}", ""]
+    origin = manifest.get("origin", {}).items()
+    lines += [f"{markdown(name)}: {markdown_code(value)}  " for name, value in origin]
     models = list(dict.fromkeys(analysis["model"]))
     for model in models:
         own = analysis[analysis["model"] == model]
-        mark = f", {model}" if len(models) > 1 else ""
+        mark = f", {markdown(model)}" if len(models) > 1 else ""
         lines += _levels(own, records[records["model"] == model], mark)
         lines += _means(own, mark)
         lines += _benchmarks(own, mark)
@@ -59,7 +61,7 @@ def _levels(own: Frame, records: Frame, mark: str) -> list[str]:
             share = mean_of_ratios(table.loc[row], table.loc["unpruned"])
         cells = [f"{value[row, column]:.3f}" for column in MAIN]
         cells += [_one(share), _one(loyal.get(row))]
-        rows.append([row, *cells])
+        rows.append([markdown(row), *cells])
     images = int(level["images"].max())
     return [*lines, *_table(head, rows), "", f"Means over benchmarks; {images} images in all."]
 
@@ -72,8 +74,8 @@ def _means(own: Frame, mark: str) -> list[str]:
     rows = []
     for (size, subjects), many in some.groupby(["budget", "subjects"], sort=False):
         by = many.set_index("quantity")
-        cells = [_correlation(by.loc[column]) for column in MAIN]
-        rows.append([str(size), str(subjects), str(by["methods"].iloc[0]), *cells])
+        cells = [_correlation(by.loc[one]) if one in by.index else _EMPTY for one in MAIN]
+        rows.append([markdown(size), markdown(subjects), str(by["methods"].iloc[0]), *cells])
     lines = ["", f"## Rank by distance against rank by score{mark}", ""]
     lines += [
         "Spearman's correlation over methods, mean over benchmarks [95 %], permutation p.",
@@ -91,8 +93,8 @@ def _differences(own: Frame) -> list[str]:
     rows = []
     for (size, subjects), many in some.groupby(["budget", "subjects"], sort=False):
         by = many.set_index("quantity")
-        cells = [_interval(by.loc[column]) for column in rivals]
-        rows.append([str(size), str(subjects), *cells])
+        cells = [_interval(by.loc[one]) if one in by.index else _EMPTY for one in rivals]
+        rows.append([markdown(size), markdown(subjects), *cells])
     head = ["budget", "subjects", *(quantity(column).name for column in rivals)]
     return ["", f"The same minus that of {against} [95 %]:", "", *_table(head, rows)]
 
@@ -111,9 +113,9 @@ def _benchmarks(own: Frame, mark: str) -> list[str]:
                 _correlation(by.loc[(task, size)]) if (task, size) in by.index else _EMPTY
                 for size in budgets
             ]
-            rows.append([benchmark(str(task)).column, *cells])
+            rows.append([markdown(benchmark(str(task)).column), *cells])
         lines += ["", f"### {quantity(column).name}, by benchmark{mark}", ""]
-        lines += _table(["benchmark", *budgets], rows)
+        lines += _table(["benchmark", *map(markdown, budgets)], rows)
     return lines
 
 
@@ -129,7 +131,7 @@ def _questions(own: Frame, mark: str) -> list[str]:
         by = many.set_index("quantity")
         cells = [_effect(by.loc[column]) if column in by.index else _EMPTY for column in MAIN]
         counts = f"{many['answers'].iloc[0]} on {many['clusters'].iloc[0]} images"
-        rows.append([str(kind), str(size), str(comparison), *cells, counts])
+        rows.append([*map(markdown, (kind, size, comparison)), *cells, counts])
     lines = ["", f"## Single answers{mark}", ""]
     lines += [
         "Change of the outcome, in points of 100, where the quantity is better by one standard "
@@ -149,8 +151,8 @@ def _loyalty(own: Frame, mark: str) -> list[str]:
     for row in dict.fromkeys(some["row"]):
         mean = by.loc[(row, "all")] if (row, "all") in by.index else None
         shown = _EMPTY if mean is None else _percent(mean)
-        rows.append([row, shown, *(_one(by["value"].get((row, task))) for task in tasks)])
-    heads = [benchmark(task).column for task in tasks]
+        rows.append([markdown(row), shown, *(_one(by["value"].get((row, task))) for task in tasks)])
+    heads = [markdown(benchmark(task).column) for task in tasks]
     lines = ["", f"## Agreement with the unpruned model's answers, %{mark}", ""]
     return [*lines, *_table(["setting", "mean without captions [95 %]", *heads], rows)]
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NotDrawn, Results, heading
 from otprune_lmms.reporting.figures.style import WIDTH
 from otprune_lmms.results.columns import Budget
 from otprune_lmms.results.diagnostics import MAIN, quantity
@@ -43,7 +42,7 @@ def draw(results: Results, model: str) -> Figure:
     for place, name in zip(axes, quantities, strict=True):
         _panel(place, found[found["quantity"] == name], tasks, budgets)
         place.set_title(_short(quantity(name).name), loc="left")
-    names = ["mean" if task == _ALL else benchmark(str(task)).column for task in tasks]
+    names = ["mean" if task == _ALL else heading(task) for task in tasks]
     axes[0].set_yticks(range(len(tasks)), names)
     axes[0].set_ylim(len(tasks) - 0.4, -0.6)
     figure.supxlabel("Spearman's ρ with the score over methods")

@@ -13,6 +13,7 @@ from PIL import Image
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.documents import DocumentKey
 from otprune_lmms.reporting.analysis.points import line_budgets
+from otprune_lmms.reporting.figures.style import drawn
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.reporting.tables.settings import settings_of
 from otprune_lmms.results.columns import OWN_SCHEDULE, Budget
@@ -35,6 +36,10 @@ _TEXT = ("model", "row", "setting", "task", "rule", "budget", "a", "b", "subject
 
 ImageSource = Callable[[Sequence[DocumentKey]], Mapping[DocumentKey, list[Image.Image]]]
 """Returns the images of documents; those that it cannot find are left out."""
+
+
+_HEADING = 24
+"""Letters of a benchmark's name above a panel."""
 
 
 class NotDrawn(ValueError):
@@ -163,6 +168,11 @@ def variants_of(table: Frame) -> list[str]:
     return found
 
 
+def heading(task: object, metrics: Sequence[str] | None = None) -> str:
+    """Return what figures call a task."""
+    return drawn(benchmark(str(task), metrics).column, _HEADING)
+
+
 def budget_names(table: Frame) -> dict[str, list[str]]:
     """Return the rows of each budget, smallest first, by what figures call the budget.
 
@@ -204,7 +214,7 @@ def _scores(records: Frame, by_layer: bool) -> Frame:
     if values.empty:
         raise NotDrawn(f"{RECORDS} has no scores")
     heads = {
-        task: benchmark(str(task), list(dict.fromkeys(some["metric"]))).column
+        task: heading(task, list(dict.fromkeys(some["metric"])))
         for task, some in records.groupby("task", sort=False)
     }
     keys = ["model", "row", "task"]

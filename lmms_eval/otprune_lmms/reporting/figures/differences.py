@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import NotDrawn, Results
+from otprune_lmms.reporting.figures.data import NotDrawn, Results, heading
 from otprune_lmms.reporting.figures.parts import PLAIN, Series, handles, outside, series_of
 from otprune_lmms.reporting.figures.style import WIDTH, look
 from otprune_lmms.results.frames import Frame
@@ -52,7 +51,7 @@ def draw(results: Results, model: str) -> Figure:
     for place, size in zip(axes, budgets, strict=True):
         _panel(place, found[found["budget"] == size], tasks, series)
         place.set_title(_heading(results, found, size), loc="left")
-    names = ["mean of ratios" if t == _ALL else benchmark(str(t)).column for t in tasks]
+    names = ["mean of ratios" if t == _ALL else heading(t) for t in tasks]
     axes[0].set_yticks(range(len(tasks)), names)
     axes[0].set_ylim(len(tasks) - 0.4, -0.6)
     against = found["against"].iloc[0]

@@ -19,6 +19,7 @@ from PIL import Image
 
 from otprune_lmms.files import atomic_write
 from otprune_lmms.reporting.figures.overlay import fade, outline
+from otprune_lmms.reporting.figures.style import drawn as in_figure
 from otprune_lmms.reporting.figures.style import look, styled
 from otprune_lmms.reporting.figures.write import render
 from otprune_lmms.results.columns import budget_of
@@ -107,7 +108,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
         methods = _methods(panels)
         for place, panel in zip(axes, panels, strict=False):
             _draw(place, panel, methods)
-            place.set_title(panel.title)
+            place.set_title(_title(panel))
         drawn = io.BytesIO()
         FigureCanvasAgg(figure).print_figure(drawn, format="png", dpi=120)
     # A palette keeps the file small.
@@ -140,14 +141,18 @@ def write_kept_patches(folder: Path) -> Path:
         for place, panel in zip(axes, panels, strict=False):
             _draw(place, panel, methods)
             if panel.method is None:
-                place.set_title(panel.title, fontweight="normal")
+                place.set_title(_title(panel), fontweight="normal")
             else:
-                place.set_title(panel.title, color=look(panel.method, methods).colour)
+                place.set_title(_title(panel), color=look(panel.method, methods).colour)
         drawn = render(figure, "png")
     path = folder / KEPT_PATCHES
     with atomic_write(path) as place:
         place.write_bytes(drawn)
     return path
+
+
+def _title(panel: Panel) -> str:
+    return "\n".join(map(in_figure, panel.title.split("\n")))
 
 
 def _titles(settings: Sequence[Mapping[str, Any]]) -> list[str]:

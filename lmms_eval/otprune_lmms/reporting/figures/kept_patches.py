@@ -5,8 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from otprune_lmms.benchmarks import benchmark
-from otprune_lmms.reporting.figures.data import NoImages, NotDrawn, Results, budget_names
+from otprune_lmms.reporting.figures.data import NoImages, NotDrawn, Results, budget_names, heading
 from otprune_lmms.reporting.figures.overlay import fade, mask_of, outline, seen
 from otprune_lmms.reporting.figures.parts import Series, first_layer, series_of
 from otprune_lmms.reporting.figures.style import WIDTH
@@ -50,7 +49,7 @@ def draw(results: Results, model: str) -> Figure:
         grid = (int(own["height"].iloc[0]), int(own["width"].iloc[0]))
         pixels = seen(found[task, doc_id][image], grid)
         line[0].imshow(pixels)
-        line[0].set_ylabel(benchmark(task).column, fontsize=7.5)
+        line[0].set_ylabel(heading(task), fontsize=7.5)
         for place, one in zip(line[1:], series, strict=True):
             _panel(place, pixels, own, one)
     _titles(axes, series)

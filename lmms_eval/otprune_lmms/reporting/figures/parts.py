@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, Look, look, shade
+from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, Look, drawn, look, shade
 from otprune_lmms.results.frames import Frame
 
 _SHORT = 8
@@ -66,7 +66,7 @@ def series_of(scores: Frame) -> list[Series]:
         plain = look(method, methods)
         label = ", ".join(part for part in (plain.name, _in_legend(variant, own)) if part)
         shaded = shade(plain, own.index(variant), len(own))
-        found.append(Series(method, variant, shaded, label))
+        found.append(Series(method, variant, shaded, drawn(label)))
     return found
 
 
@@ -194,10 +194,10 @@ def thinned(values: Sequence[float], apart: float = 1.22) -> list[float]:
 
 def title(axes: Axes, name: str, metric: str = "") -> None:
     """Write a panel's name at the left and, small, its metric at the right."""
-    axes.set_title(name, loc="left")
+    axes.set_title(drawn(name), loc="left")
     if metric:
         style = {"fontsize": 6.5, "fontweight": "normal", "color": "#555555"}
-        axes.set_title(metric, loc="right", **style)
+        axes.set_title(drawn(metric), loc="right", **style)
 
 
 def handles(series: Sequence[Series], unpruned: bool = True) -> list[Line2D]:

@@ -14,7 +14,7 @@ from otprune_lmms.reporting.figures.parts import (
     symbol,
 )
 from otprune_lmms.reporting.figures.relative_by_tokens import relative_averages
-from otprune_lmms.reporting.figures.style import COLUMN, WIDTH, look, shade
+from otprune_lmms.reporting.figures.style import COLUMN, WIDTH, drawn, look, shade
 from otprune_lmms.results.frames import Frame
 
 CAPTION = (
@@ -51,7 +51,7 @@ def draw(results: Results, model: str) -> Figure:
         place.xaxis.set_major_locator(FixedLocator(values))
         place.xaxis.set_minor_locator(NullLocator())
         place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        place.set_xlabel(symbol(name))
+        place.set_xlabel(drawn(symbol(name)))
         place.set_title(look(method, results.methods).name, loc="left")
         place.legend()
     figure.supylabel("relative average, % of unpruned")

@@ -10,10 +10,14 @@ dash-dotted, those that prune layer by layer dotted, so that they differ without
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.font_manager import findfont, get_font
+
+from otprune_lmms.reporting.escape import flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,8 @@ RC: dict[Any, Any] = {
     "legend.fontsize": 7.5,
     "legend.frameon": False,
     "lines.markersize": 4.2,
+    # A dollar sign is one.
+    "text.parse_math": False,
     "savefig.facecolor": "white",
     "figure.facecolor": "white",
     # Text stays text in vector files, and equal figures are equal files.
@@ -141,7 +147,7 @@ def look(method: str | None, methods: Iterable[str] = ()) -> Look:
     others = sorted({*methods, method} - LOOKS.keys())
     place = others.index(method)
     colour = _SPARE_COLOURS[place % len(_SPARE_COLOURS)]
-    return Look(method, colour, _SPARE_MARKERS[place % len(_SPARE_MARKERS)], _SPARE_DASH)
+    return Look(drawn(method), colour, _SPARE_MARKERS[place % len(_SPARE_MARKERS)], _SPARE_DASH)
 
 
 def shade(given: Look, place: int, count: int) -> Look:
@@ -153,6 +159,22 @@ def shade(given: Look, place: int, count: int) -> Look:
     colour = to_hex((red, green, blue))
     dashes = (given.dash, (0, (4, 1)), (0, (2, 1)), (0, (4, 1, 1, 1)))
     return replace(given, colour=colour, dash=dashes[place % len(dashes)])
+
+
+def drawn(text: object, longest: int = 44) -> str:
+    """Return a text of an experiment or a data set as figures draw it: one line, not too long.
+
+    Control characters are written out, letters that the font lacks are "□".
+    """
+    letters = "".join(one if ord(one) in _letters() else "□" for one in flat(text))
+    short = letters if len(letters) <= longest else letters[: longest - 1].rstrip() + "…"
+    # Legends leave out what begins with an underscore.
+    return f" {short}" if short.startswith("_") else short
+
+
+@cache
+def _letters() -> frozenset[int]:
+    return frozenset(get_font(findfont(RC["font.family"])).get_charmap())
 
 
 def styled() -> AbstractContextManager[None]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.documents import DocumentKey
+from otprune_lmms.reporting.escape import flat
 from otprune_lmms.reporting.figures.data import ImageSource
 from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, look
 from otprune_lmms.reporting.report.choose import choose_samples, counts, disagree
@@ -80,7 +81,7 @@ def embed(
             }
         )
     return {
-        "models": store.models,
+        "models": [flat(model) for model in store.models],
         "settings": _settings(store),
         "tasks": _tasks(store.numbers, tasks, chosen),
         "pictures": [dataclasses.asdict(one) for one in embedded.images],
@@ -95,9 +96,9 @@ def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, An
     for task in tasks:
         record = benchmark(task, [task])
         found.append(
-            {"id": task, "name": record.column, "documents": documents[task]}
+            {"id": flat(task), "name": flat(record.column), "documents": documents[task]}
             | {"shown": int(shown[task]), "best": record.best_share, "scale": record.scale}
-            | {"digits": record.digits, "metric": record.metric.rpartition("_")[2]}
+            | {"digits": record.digits, "metric": flat(record.metric.rpartition("_")[2])}
         )
     return found
 
@@ -109,7 +110,7 @@ def _settings(store: SampleStore) -> list[dict[str, Any]]:
     for setting in store.settings:
         pruned = isinstance(first[setting], str)
         colour = look(first[setting], methods).colour if pruned else UNPRUNED_LOOK.colour
-        found.append({"label": setting, "pruned": pruned, "colour": colour})
+        found.append({"label": flat(setting), "pruned": pruned, "colour": colour})
     return found
 
 

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from otprune_lmms.files import write_text
+from otprune_lmms.reporting.escape import shown
 from otprune_lmms.reporting.figures.data import ImageSource, NotDrawn, Results, read_results
 from otprune_lmms.reporting.figures.write import FOLDER, KINDS, default_images, stems
 from otprune_lmms.reporting.report.embed import LONGEST, ReferenceSource, embed
@@ -107,6 +108,7 @@ class _Page:
         self.environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_HERE),
             autoescape=True,
+            finalize=shown,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

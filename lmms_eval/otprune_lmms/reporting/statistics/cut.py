@@ -1,6 +1,7 @@
 """A section of the statistics page: comparisons with rows whose prompts were cut."""
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.escape import markdown
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
 
@@ -19,8 +20,9 @@ def cut_section(records: Frame) -> str:
     for line in cut.itertuples():
         column, row = benchmark(str(line.task)).column, str(line.row)
         unfair = ", so comparisons with it are unfair" if row == UNPRUNED else ""
+        where = markdown(f"{line.model} {row}, {column}")
         lines.append(
-            f"- {line.model} {row}, {column}: {int(line.truncated)} of {int(line.documents)} "
-            f"prompts are longer than the model takes and lost their ends{unfair}"
+            f"- {where}: {int(line.truncated)} of {int(line.documents)} prompts are longer "
+            f"than the model takes and lost their ends{unfair}"
         )
     return "\n".join([*lines, ""])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from otprune_lmms.benchmarks import Benchmark, benchmark
+from otprune_lmms.reporting.escape import markdown, markdown_code
 from otprune_lmms.reporting.statistics import sections
 from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS
 from otprune_lmms.reporting.statistics.compare import ALL, Findings
@@ -30,12 +31,12 @@ def page(
         origin: what made the numbers; stands at the head.
         seeds: by model, lines about rows with several seeds.
     """
-    lines = [f"# Statistics: {title}", ""]
-    lines += [f"{name}: `{value}`  " for name, value in origin.items()]
+    lines = [f"# Statistics: {markdown(title)}", ""]
+    lines += [f"{markdown(name)}: {markdown_code(value)}  " for name, value in origin.items()]
     lines += ["", *_summary(found), ""]
     several = len(found.models) > 1
     for model in found.models.values():
-        lines += [f"## {model.model}", ""] if several else []
+        lines += [f"## {markdown(model.model)}", ""] if several else []
         lines += _model(found, model, "###" if several else "##", seeds.get(model.model, []))
     lines += ["## How the numbers were made", "", *_method(found), ""]
     return "\n".join(lines)
@@ -57,7 +58,7 @@ def _model(found: Findings, model: ModelDraws, level: str, seeds: list[str]) -> 
         parts.append(("Against the unpruned model", sections.differences(unpruned)))
     if len(methods):
         parts.append(("Over tasks (Wilcoxon)", ["", _TASKS, *sections.over_tasks(model, methods)]))
-    cautions = [f"- {one}" for one in _cautions(found, model)]
+    cautions = [f"- {markdown(one)}" for one in _cautions(found, model)]
     if cautions:
         parts.append(("Cautions", ["", *cautions]))
     return [line for name, lines in parts for line in [f"{level} {name}", *lines, ""]]
@@ -147,12 +148,13 @@ def _method(found: Findings) -> Iterator[str]:
     tasks = dict.fromkeys(task for model in found.models.values() for task in model.tasks)
     records = [benchmark(task) for task in tasks]
     strata = [
-        f"{one.title}: within each {one.aggregation.strata}"
+        markdown(f"{one.title}: within each {one.aggregation.strata}")
         for one in records
         if one.aggregation.strata
     ]
-    counted = [f"{one.title}: {one.counted}" for one in records if one.counted]
-    no_means = sorted({one.aggregation.called for one in records if one.aggregation.called})
+    counted = [markdown(f"{one.title}: {one.counted}") for one in records if one.counted]
+    called = {one.aggregation.called for one in records if one.aggregation.called}
+    no_means = sorted(map(markdown, called))
     exchanged = ", ".join(["scores that are not 0 or 1", *no_means, "seeds"])
     yield (
         f"- Intervals: 95 %, percentile, {found.draws} bootstrap draws of images with all their "
@@ -206,8 +208,8 @@ def seed_lines(scores: Frame, seeds: Mapping[str, list[float]]) -> list[str]:
         if len(values) > 1:
             spread = float(np.std(values, ddof=1))
             lines.append(
-                f"{row}: mean of {len(values)} seeds, whose means of ratios have a standard "
-                f"deviation of {spread:.2f} ({min(values):.1f} to {max(values):.1f}). The interval "
-                "is about documents, with these seeds."
+                f"{markdown(row)}: mean of {len(values)} seeds, whose means of ratios have a "
+                f"standard deviation of {spread:.2f} ({min(values):.1f} to {max(values):.1f}). "
+                "The interval is about documents, with these seeds."
             )
     return ["", *lines] if lines else []

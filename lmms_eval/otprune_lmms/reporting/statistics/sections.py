@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.escape import markdown
 from otprune_lmms.reporting.statistics.averages import (
     MEAN_OF_RATIOS,
     RATIO_OF_MEANS,
@@ -36,7 +37,7 @@ def relative(found: Findings, model: ModelDraws) -> Lines:
         for line in mine.itertuples()
     }
     rows = [
-        [row, shown[row, MEAN_OF_RATIOS], shown[row, RATIO_OF_MEANS]]
+        [markdown(row), shown[row, MEAN_OF_RATIOS], shown[row, RATIO_OF_MEANS]]
         for row in dict.fromkeys(mine["row"])
     ]
     tasks = [str(task) for task in model.scores.columns]
@@ -58,9 +59,10 @@ def scores(found: Findings, model: ModelDraws) -> Lines:
         for line in mine.itertuples()
     }
     rows = [
-        [str(row), *(shown.get((row, task), EMPTY) for task in tasks)] for row in model.scores.index
+        [markdown(row), *(shown.get((row, task), EMPTY) for task in tasks)]
+        for row in model.scores.index
     ]
-    yield from table(["setting", *(benchmark(task).column for task in tasks)], rows)
+    yield from table(["setting", *(_heading(task) for task in tasks)], rows)
 
 
 def differences(pairs: Frame) -> Lines:
@@ -70,7 +72,7 @@ def differences(pairs: Frame) -> Lines:
         pairs: of one model, either between methods or with the unpruned one.
     """
     for budget, some in pairs.groupby("budget", sort=False):
-        yield from ["", f"Budget {budget}:"]
+        yield from ["", f"Budget {markdown(budget)}:"]
         rows = [
             _difference(str(a), str(b), lines)
             for (a, b), lines in some.groupby(["a", "b"], sort=False)
@@ -84,7 +86,7 @@ def _difference(a: str, b: str, lines: Frame) -> list[str]:
     single = lines[~lines["task"].isin(list(ALL.values()))]
     sure = single[single["p_holm"] < ALPHA]
     names = [
-        listed(benchmark(task).column for task in side["task"])
+        listed(_heading(task) for task in side["task"])
         for side in (sure[sure["difference"] > 0], sure[sure["difference"] < 0])
     ]
     overall = [EMPTY, EMPTY]
@@ -93,7 +95,7 @@ def _difference(a: str, b: str, lines: Frame) -> list[str]:
         overall = [between(one["difference"], one["low"], one["high"], 1, signed=True)]
         overall.append(probability(one["p_holm"]))
     undecided = len(single) - int((sure["difference"] != 0).sum())
-    return [a, b, *overall, *names, f"{undecided} of {len(single)} tasks"]
+    return [markdown(a), markdown(b), *overall, *names, f"{undecided} of {len(single)} tasks"]
 
 
 def decidable(pairs: Frame) -> Lines:
@@ -118,7 +120,7 @@ def _decidable(task: str, lines: Frame) -> list[str]:
     sure = int((lines["p_holm"] < ALPHA).sum())
     documents = lines["documents"].dropna()
     return [
-        "relative average" if whole else benchmark(task).column,
+        "relative average" if whole else _heading(task),
         EMPTY if documents.empty else str(int(documents.median())),
         EMPTY if np.isnan(share) else f"{100 * share:.0f} %",
         number(smallest, digits),
@@ -149,10 +151,17 @@ def over_tasks(model: ModelDraws, pairs: Frame) -> Lines:
             continue
         adjusted = holm(np.array([p for *_, p in found]))
         rows = [
-            [a, b, f"{wins} of {tasks}", probability(p), probability(corrected), probability(one)]
+            [
+                markdown(a),
+                markdown(b),
+                f"{wins} of {tasks}",
+                probability(p),
+                probability(corrected),
+                probability(one),
+            ]
             for (a, b, wins, tasks, one, p), corrected in zip(found, adjusted, strict=True)
         ]
-        yield from ["", f"Budget {budget}:"]
+        yield from ["", f"Budget {markdown(budget)}:"]
         heads = ["a", "b", "a higher on", "p, two-sided", "p (Holm)", "p, a better (the paper's)"]
         yield from table(heads, rows)
 
@@ -177,6 +186,10 @@ def with_unpruned(found: Findings, model: str) -> Frame:
     """Return a model's comparisons with the unpruned row."""
     pairs = found.pairs
     return pairs[(pairs["model"] == model) & (pairs["b"] == UNPRUNED)]
+
+
+def _heading(task: object) -> str:
+    return markdown(benchmark(str(task)).column)
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from otprune_lmms.reporting.escape import latex as in_latex
+from otprune_lmms.reporting.escape import markdown as in_markdown
 from otprune_lmms.reporting.tables import csv, html, latex, make_table, markdown, terminal
 from otprune_lmms.reporting.tables.render.html import script
-from otprune_lmms.reporting.tables.render.latex import escaped as in_latex
-from otprune_lmms.reporting.tables.render.markdown import escaped as in_markdown
 from otprune_lmms.reporting.tables.render.terminal import folds
 from otprune_lmms.results.manifest import Manifest, PrintedRow
 
@@ -280,7 +280,7 @@ COMMANDS = {
     "begin", "end", "centering", "caption", "resizebox", "textwidth", "toprule", "midrule",
     "bottomrule", "multicolumn", "textbf", "underline", "scriptsize", "footnotesize", "par",
     "medskip", "textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater",
-    "textbar", "dagger", "pm", "times", "gamma", "downarrow", "dots",
+    "textbar", "textasciigrave", "dagger", "pm", "times", "gamma", "downarrow", "dots",
 }  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """The table as a page of its own: no other file, every text escaped, columns that sort."""
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 
+from otprune_lmms.reporting.escape import html as escape
 from otprune_lmms.reporting.tables.layout import (
     DOUBT,
     FIRST_HEADING,

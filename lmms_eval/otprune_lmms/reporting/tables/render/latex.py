@@ -1,8 +1,9 @@
 """The table as LaTeX, in the manner of the papers: booktabs, a block for each budget."""
 
-import re
 from collections.abc import Mapping
 
+from otprune_lmms.reporting.escape import flat
+from otprune_lmms.reporting.escape import latex as escaped
 from otprune_lmms.reporting.tables.layout import (
     DOUBT,
     Block,
@@ -15,33 +16,6 @@ from otprune_lmms.reporting.tables.layout import (
     shown,
 )
 
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    # In the old font encoding these three are other characters.
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "–": "--",
-    "—": "---",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "²": r"$^2$",
-    "γ": r"$\gamma$",
-    "↓": r"$\downarrow$",
-    "†": r"$^{\dagger}$",
-    "…": r"\dots{}",
-}
-
 
 def latex(table: ResultsTable, origin: Mapping[str, str]) -> str:
     r"""Return one ``table*`` a model, for ``\input``; needs booktabs and graphicx.
@@ -49,16 +23,11 @@ def latex(table: ResultsTable, origin: Mapping[str, str]) -> str:
     Rows are named without their budget, which is in the title of their block. The origin is in
     comments, the notes are below the table.
     """
-    lines = [f"% {_flat(name)}: {_flat(value)}" for name, value in origin.items()]
+    lines = [f"% {flat(name)}: {flat(value)}" for name, value in origin.items()]
     lines += [r"% needs \usepackage{booktabs,graphicx}"]
     for part in table.parts:
         lines += _part(table, part)
     return "\n".join([*lines, ""])
-
-
-def escaped(text: str) -> str:
-    """Return text that LaTeX sets as it is."""
-    return "".join(_SPECIAL.get(character, character) for character in _flat(text))
 
 
 def _part(table: ResultsTable, part: TablePart) -> list[str]:
@@ -108,7 +77,3 @@ def _cell(entry: Entry, column: Column) -> str:
     limits = beside(entry, column)
     # A bracket after \\ would be its argument; inside a cell it is text.
     return rf"{text} {{\scriptsize {escaped(limits)}}}" if limits else text
-
-
-def _flat(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()

@@ -1,8 +1,9 @@
 """The table as a Markdown page (GitHub's), that opens with where the numbers come from."""
 
-import re
 from collections.abc import Iterable, Mapping
 
+from otprune_lmms.reporting.escape import markdown as escaped
+from otprune_lmms.reporting.escape import markdown_code
 from otprune_lmms.reporting.tables.layout import (
     FIRST_HEADING,
     Column,
@@ -24,7 +25,7 @@ def markdown(table: ResultsTable, origin: Mapping[str, str]) -> str:
         origin: what made the numbers; stands at the head.
     """
     lines = [f"# {escaped(table.title)}", ""]
-    lines += [f"{escaped(name)}: {_code(value)}  " for name, value in origin.items()]
+    lines += [f"{escaped(name)}: {markdown_code(value)}  " for name, value in origin.items()]
     for part in table.parts:
         lines += _heading(table, part, "##") + _table(table, part)
     lines += ["", *(f"- {escaped(note)}" for note in table.notes)]
@@ -33,13 +34,6 @@ def markdown(table: ResultsTable, origin: Mapping[str, str]) -> str:
         for part in table.parts:
             lines += _heading(table, part, "###") + _interval_table(table, part)
     return "\n".join([*lines, ""])
-
-
-def escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, in a table too."""
-    flat = re.sub(r"([\\`*<>\[\]|~])", r"\\\1", " ".join(text.split())).replace("&", "&amp;")
-    # Inside a word an underscore is one.
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", flat)
 
 
 def _heading(table: ResultsTable, part: TablePart, level: str) -> list[str]:
@@ -95,11 +89,3 @@ def _cell(entry: Entry, column: Column) -> str:
         # GitHub shows no <u>.
         text = f"<ins>{text}</ins>"
     return f"{text} {beside(entry, column)}".rstrip()
-
-
-def _code(text: str) -> str:
-    """Return text as code, whatever back-ticks it has."""
-    flat = " ".join(text.split())
-    longest = max((len(run) for run in re.findall(r"`+", flat)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {flat} {fence}" if longest else f"{fence}{flat}{fence}"
