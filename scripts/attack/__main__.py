@@ -26,15 +26,27 @@ class Part(StrEnum):
     """Parts of the attack, in the order in which they run."""
 
     JOURNAL = "journal"
+    ENGINE = "engine"
+    SCORING = "scoring"
+    RESULTS = "results"
+    TWICE = "twice"
 
 
 MODULES = {
     Part.JOURNAL: "journal_kills",
+    Part.ENGINE: "engine_kills",
+    Part.SCORING: "scoring_kills",
+    Part.RESULTS: "results_kills",
+    Part.TWICE: "twice",
 }
 """The module of each part; its `attack` is called."""
 
 ROUNDS = {
     Part.JOURNAL: 1500,
+    Part.ENGINE: 250,
+    Part.SCORING: 120,
+    Part.RESULTS: 130,
+    Part.TWICE: 1,
 }
 """Kills, or inputs, of each part in full."""
 

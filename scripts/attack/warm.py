@@ -1,0 +1,53 @@
+"""Everything that a child may need, loaded in this process before children are forked from it."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import otprune_lmms.experiments.diagnostics.diagnose
+import otprune_lmms.experiments.run
+import otprune_lmms.reporting.analysis.write
+import otprune_lmms.reporting.figures
+import otprune_lmms.reporting.report
+import otprune_lmms.reporting.statistics
+import otprune_lmms.reporting.tables  # noqa: F401 - commands import these only when they run
+import torch
+from otprune_lmms.models import llava
+
+ROOT = Path(__file__).parents[2]
+
+MINI = ROOT / "LLaVA" / "checkpoints" / "llava-mini"
+"""The embedded checkpoint."""
+
+
+def single_threaded() -> None:
+    """Let torch work in one thread: a child has none but the one that forked it."""
+    torch.set_num_threads(1)
+
+
+def keep_loaded(*checkpoints: Path) -> None:
+    """From now on, load each of some checkpoints once; others are loaded as before.
+
+    Args:
+        checkpoints: their folders; loaded now, for the CPU.
+    """
+    plain: Callable[..., Any] = llava.load_pretrained_model
+    fingerprint: Callable[..., Any] = llava.model_fingerprint
+    known = {str(one): plain(one, device="cpu", torch_dtype="float32") for one in checkpoints}
+    prints = {
+        id(model): fingerprint(model, tokenizer, processor)
+        for tokenizer, model, processor, _ in known.values()
+    }
+
+    @functools.wraps(plain)
+    def load(model: Any, *arguments: Any, **options: Any) -> Any:
+        found = known.get(str(Path(str(model)).resolve()))
+        return found or plain(model, *arguments, **options)
+
+    @functools.wraps(fingerprint)
+    def print_of(model: Any, *others: Any) -> str:
+        return prints.get(id(model)) or fingerprint(model, *others)
+
+    llava.load_pretrained_model = load
+    llava.model_fingerprint = print_of
