@@ -77,15 +77,16 @@ def main(
         module = importlib.import_module(f"attack.{MODULES[part]}")
         gc.collect()
         gc.freeze()  # what is there now is never copied into a child
+        command = f"bash scripts/attack.sh {part} --share {share:g} --seed {seed}"
+        where = origin(command, "cpu")  # of the code as it is now
         begun = time.strftime("%H:%M:%S")
         print(f"{begun} {part}: {rounds} rounds, seed {seed}", flush=True)
         with tempfile.TemporaryDirectory(prefix="attacked-") as folder:
             module.attack(random.Random(f"{part} {seed}"), rounds, Path(folder), tally)
-        command = f"bash scripts/attack.sh {part} --share {share:g} --seed {seed}"
         date = datetime.now(UTC).date().isoformat()
         tally.write(
             output / f"{part}.json",
-            origin=origin(command, "cpu"), date=date, part=part, rounds=rounds, seed=seed,
+            origin=where, date=date, part=part, rounds=rounds, seed=seed,
         )  # fmt: skip
         print(f"{part}: {tally.plain()['counts']}, {len(tally.faults)} faults", flush=True)
         faults += len(tally.faults)
