@@ -20,6 +20,7 @@ for argument in "$@"; do
       if [ "$caller" != "$PWD" ] && [ -f "$caller/$argument" ]; then argument=$caller/$argument; fi
       ;;
     -h | --help) chosen=yes ;;
+    *) if [ -f "configs/$argument.yaml" ]; then chosen=yes; fi ;; # an embedded one, by name
   esac
   arguments+=("$argument")
 done

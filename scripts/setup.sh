@@ -43,6 +43,8 @@ fi
 echo "setting up .venv (some minutes the first time)" >&2
 rm -f "$stamp"
 if ! [ -f .venv/.base ] || [ "$(cat .venv/.base)" != "$base" ]; then
+  # It may be the very one that is removed, where that is active.
+  python=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
   rm -rf .venv
   "$python" -m venv .venv
   echo "$base" > .venv/.base

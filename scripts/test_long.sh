@@ -7,3 +7,4 @@ export PATH="$PWD/.venv/bin:$PATH" PYTHONHASHSEED=0
 for package in LLaVA lmms_eval; do
   (cd "$package" && python -m pytest -q -m long "$@")
 done
+bash scripts/check_wheels.sh

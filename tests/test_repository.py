@@ -267,6 +267,7 @@ def test_the_main_job_runs_the_named_experiment_and_passes_options_on(main_job):
     assert chosen.stdout == f"{RUN}<configs/mini.yaml><--limit><4>"
     assert "Running" not in chosen.stderr
     assert main_job("--limit", "4").stdout == f"{RUN}<configs/mini.yaml><--limit><4>"
+    assert main_job("mini", "--limit", "4", gpus=1).stdout == f"{RUN}<mini><--limit><4>"
     assert main_job("--help").stdout == f"{RUN}<--help>"
 
 

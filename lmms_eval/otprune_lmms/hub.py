@@ -35,7 +35,7 @@ _GATEWAYS = (502, 503, 504)
 _DATA = re.compile(r"""(?:^|[{,])\s*["']?dataset_path["']?\s*:\s*["']?([^\s"',#}]+)""", flags=re.M)
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-MINI = "configs/mini.yaml runs without a network: the embedded model on the embedded data"
+MINI = "`otprune run mini` runs without a network: the embedded model on the embedded data"
 
 
 class HubError(RuntimeError):

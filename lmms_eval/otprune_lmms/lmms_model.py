@@ -21,8 +21,9 @@ from otprune_lmms.engine import (
     requests_from,
 )
 from otprune_lmms.environment import SettingsError, merged, read_environment
+from otprune_lmms.installation import check_installation
 from otprune_lmms.journal import Journal
-from otprune_lmms.launch import check_installation, forward_messages
+from otprune_lmms.launch import forward_messages
 from otprune_lmms.launch.command_line import arguments_of, completed
 from otprune_lmms.model_arguments import Arguments, parse, renamed
 from otprune_lmms.models import check_source, load_model

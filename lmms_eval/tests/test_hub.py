@@ -52,7 +52,7 @@ def test_what_is_needed_and_nowhere_is_named_with_what_runs_instead():
     message = str(caught.value)
     assert message.startswith("127.0.0.1:")
     assert "cannot be reached (Connection refused)" in message
-    assert "the model: someone/model, the data of pope: someone/Data; configs/mini.yaml" in message
+    assert "the model: someone/model, the data of pope: someone/Data; `otprune run mini`" in message
     assert "\n" not in message
 
 
@@ -178,7 +178,7 @@ def test_lmms_eval_says_it_before_anything_is_loaded(main, tmp_path, monkeypatch
     assert "cannot be reached (no network)" in said
     assert "the data of pope: " in said
     assert "the model" not in said
-    assert "--include_path lmms_eval/otprune_lmms/tasks/mini, with --tasks of that folder" in said
+    assert f"--include_path {TASKS / 'mini'}, with --tasks of that folder" in said
     with pytest.raises(SystemExit) as ended:
         main(*command(str(TASKS / "mini"), tmp_path, "method=otprune,keep_ratio=0.5")[3:])
     assert "the model: liuhaotian/llava-v1.5-7b;" in str(ended.value.code)

@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.json_files import read_object
+from llava.embedded import EMBEDDED, embedded_folder
 
 __all__ = ["CheckpointError", "CheckpointFiles"]
 
@@ -26,7 +27,7 @@ class CheckpointFiles:
     """The files of a checkpoint, wherever they are.
 
     Attributes:
-        name: a folder, or the id of a hub repository (``owner/name``).
+        name: a folder, the id of a hub repository (``owner/name``), or one of `EMBEDDED`.
         revision: branch, tag or commit on the hub.
         cache_dir: folder of the hub's cache; the hub library's default if not given.
         local_files_only: use cached files only, not the hub.
@@ -39,8 +40,8 @@ class CheckpointFiles:
 
     @property
     def folder(self) -> Path | None:
-        """The folder, if this is one."""
-        return _folder(self.name)
+        """The folder, if this is one, or the name of an embedded checkpoint."""
+        return _folder(self.name) or embedded_folder(self.name)
 
     def find(self, file: str) -> Path | None:
         """Return the path of a file, downloaded if needed; None if the checkpoint does not have it.
@@ -99,7 +100,10 @@ class CheckpointFiles:
 
     def _fetch(self, file: str, local_files_only: bool) -> str:
         if "/" not in self.name or self.name.startswith((".", "/", "~")):
-            raise CheckpointError(f"{self.name} is no folder and no hub id (owner/name)")
+            raise CheckpointError(
+                f"{self.name} is no folder and no hub id (owner/name); by name alone there is "
+                f"{', '.join(EMBEDDED)}"
+            )
         try:
             return hf_hub_download(
                 self.name,

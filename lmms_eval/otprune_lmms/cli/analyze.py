@@ -8,10 +8,15 @@ import typer
 from otprune_lmms.cli.common import fail, log, say_removed
 from otprune_lmms.cli.options import RESULTS, Quiet, path
 from otprune_lmms.cli.stopping import ends_in_words
+from otprune_lmms.embedded import experiment_file
 
 Configs = Annotated[
     list[Path],
-    typer.Argument(help="experiment files whose results are there, as configs/mini.yaml"),
+    typer.Argument(
+        parser=experiment_file,
+        metavar="CONFIG",
+        help="experiment files whose results are there, or embedded ones by name, as mini",
+    ),
 ]
 ResultsDir = Annotated[
     Path,

@@ -5,6 +5,7 @@ Its modules import what is heavy (torch, pandas, lmms-eval) when a command needs
 """
 
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from otprune_lmms.cli.status import status
 from otprune_lmms.cli.table import table
 from otprune_lmms.cli.terminal import say
 from otprune_lmms.cli.verify import verify
+from otprune_lmms.installation import MISSING
 from otprune_lmms.terminal_text import degrade_output
 
 
@@ -31,7 +33,14 @@ class _App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command that the command line names."""
         degrade_output()
-        return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            # The one requirement that no installer brings; commands that need it import it late.
+            if (error.name or "").partition(".")[0] != "lmms_eval":
+                raise
+            say(f"error: {MISSING}", stderr=True)
+            sys.exit(2)
 
 
 app = _App(

@@ -9,9 +9,17 @@ from otprune_lmms.cli.common import command_line, fail, log, say_removed
 from otprune_lmms.cli.options import RESULTS, Quiet, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
+from otprune_lmms.embedded import experiment_file
 from otprune_lmms.limits import LARGEST_BATCH
 
-Config = Annotated[Path, typer.Argument(help="an experiment file, as configs/mini.yaml")]
+Config = Annotated[
+    Path,
+    typer.Argument(
+        parser=experiment_file,
+        metavar="CONFIG",
+        help="an experiment file, or the name of an embedded one, as mini",
+    ),
+]
 Samples = Annotated[int, typer.Option(min=1, help="documents of each task, in whole batches")]
 Repeats = Annotated[int, typer.Option(min=1, help="timed rounds over all of them")]
 Warmup = Annotated[int, typer.Option(min=0, help="rounds before that do not count")]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otprune_lmms.cli.common import fail
+from otprune_lmms.embedded import experiment_names
+from otprune_lmms.installation import check_installation
 from otprune_lmms.suggestions import did_you_mean
 from otprune_lmms.yaml_files import YamlError, read_yaml
 
@@ -48,15 +50,17 @@ def read_sources(
         hub: whether models and data will be loaded.
     """
     contents = _read(paths)
+    try:
+        check_installation()
+    except RuntimeError as error:
+        fail(error, 2)
     if hub:
         _check_hub(contents, paths)
     from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
     from otprune_lmms.experiments.config import ConfigError, load_experiment
     from otprune_lmms.experiments.plan import Source, check_names
-    from otprune_lmms.launch import check_installation
 
     try:
-        check_installation()
         environment = read_environment()
         loaded = [_changed(load_experiment(path), changes or Changes()) for path in paths]
         sources = [Source(one, path.parent) for one, path in zip(loaded, paths, strict=True)]
@@ -92,7 +96,8 @@ def _read(paths: Sequence[Path]) -> list[Any]:
         try:
             found.append(read_yaml(path))
         except OSError as error:
-            near = [str(one) for one in path.parent.glob("*.y*ml")] if path.suffix else []
+            files = map(str, path.parent.glob("*.y*ml"))
+            near = list(files) if path.suffix else experiment_names()
             meant = did_you_mean(path, near)
             fail(f"{path}: {error.strerror or error}{meant}", 2)
         except YamlError as error:

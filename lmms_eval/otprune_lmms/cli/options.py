@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from otprune_lmms.embedded import experiment_file
 from otprune_lmms.limits import LARGEST_BATCH
 
 JOURNAL = Path("logs") / "answers"
@@ -21,7 +22,14 @@ def path(text: str | Path) -> Path:
     return Path(text)
 
 
-Configs = Annotated[list[Path], typer.Argument(help="experiment files, as configs/mini.yaml")]
+Configs = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=experiment_file,
+        metavar="CONFIG",
+        help="experiment files, as my.yaml, or embedded ones by name, as mini, mini/gamma",
+    ),
+]
 OutputDir = Annotated[
     Path,
     typer.Option(

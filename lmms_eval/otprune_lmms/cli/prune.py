@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from otprune_lmms.experiments.diagnostics.one_image import MeasuredImage
 
-EMBEDDED = Path("LLaVA/checkpoints/llava-mini")
-"""The checkpoint that comes with the repository, from its root."""
+EMBEDDED = "llava-mini"
+"""The checkpoint that comes with the llava package."""
 
 _INSTEAD = "without --model the embedded one is used, which needs no network"
 
@@ -52,7 +52,7 @@ Device = Annotated[
 @ends_in_words
 def prune(
     image: ImageFile,
-    model: Model = str(EMBEDDED),
+    model: Model = EMBEDDED,
     family: Family = None,
     method: Methods = None,
     keep_ratio: Ratio = None,

@@ -11,6 +11,7 @@ import typer
 from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.options import JOURNAL, Limit, path
 from otprune_lmms.cli.terminal import Listing, say
+from otprune_lmms.embedded import experiment_file
 
 if TYPE_CHECKING:
     from otprune_lmms.cluster.status import Status
@@ -20,7 +21,12 @@ _SHOWN = 10
 """Documents left out that are shown by name."""
 
 StatusConfigs = Annotated[
-    list[Path] | None, typer.Argument(help="experiment files; none: all that the journal has")
+    list[Path] | None,
+    typer.Argument(
+        parser=experiment_file,
+        metavar="CONFIG",
+        help="experiment files, or embedded ones by name; none: all that the journal has",
+    ),
 ]
 StatusJournal = Annotated[
     Path | None,

@@ -1,13 +1,11 @@
-"""lmms-eval's process around our model: its command line, installation, exit codes, messages."""
+"""lmms-eval's process around our model: its command line, exit codes, messages."""
 
 from otprune_lmms.launch.command_line import IDS, prepare_command_line, translated
 from otprune_lmms.launch.guard import end_in_words, end_on_failure
-from otprune_lmms.launch.installation import check_installation
 from otprune_lmms.launch.messages import forward_messages
 
 __all__ = [
     "IDS",
-    "check_installation",
     "end_in_words",
     "end_on_failure",
     "forward_messages",

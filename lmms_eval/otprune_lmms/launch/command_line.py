@@ -5,6 +5,7 @@ settings of the environment are added there, and runs that differ in them are di
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from lmms_eval.utils import simple_parse_args_string
 from loguru import logger as eval_logger
 
+from otprune_lmms.embedded import MINI_TASKS
 from otprune_lmms.environment import (
     VARIABLES,
     Environment,
@@ -23,8 +25,8 @@ from otprune_lmms.environment import (
 )
 from otprune_lmms.hub import HubNeed, check_reachable, model_needs, task_needs
 from otprune_lmms.images import guard_images
+from otprune_lmms.installation import check_installation
 from otprune_lmms.launch.guard import end_in_words, end_on_failure
-from otprune_lmms.launch.installation import check_installation
 from otprune_lmms.launch.task_files import let_included_tasks_change_ours
 from otprune_lmms.model_arguments import DEFAULT_CHECKPOINT, parse, renamed
 from otprune_lmms.processes import end_with_parent
@@ -34,9 +36,8 @@ IDS = ("llava", "otprune_llava")
 """Ids of our model; the first replaces lmms-eval's own wrapper."""
 
 _INSTEAD = (
-    "without a network run the embedded ones: --model_args "
-    "pretrained=LLaVA/checkpoints/llava-mini --include_path lmms_eval/otprune_lmms/tasks/mini, "
-    "with --tasks of that folder"
+    "without a network run the embedded ones: --model_args pretrained=llava-mini "
+    f"--include_path {shlex.quote(str(MINI_TASKS))}, with --tasks of that folder"
 )
 
 _PROGRAMS = ("lmms-eval", "lmms_eval")

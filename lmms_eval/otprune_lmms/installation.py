@@ -2,6 +2,11 @@
 
 import importlib.util
 
+WHEEL = "pip install --no-deps lmms_eval==0.7.3"
+"""Installs lmms-eval, without the torchvision that it asks for: no CPU build of torch loads it."""
+
+MISSING = f"this needs lmms-eval, which is not installed: {WHEEL}"
+
 
 def check_installation() -> None:
     """Raise ``RuntimeError`` unless ``lmms_eval`` is an installed package.
@@ -10,9 +15,11 @@ def check_installation() -> None:
     ``sys.path``: in our repository's root ``import lmms_eval`` would then find our own folder.
     """
     found = importlib.util.find_spec("lmms_eval")
-    if found is None or found.origin is None:
-        where = "nowhere" if found is None else ", ".join(found.submodule_search_locations or [])
+    if found is None:
+        raise RuntimeError(MISSING)
+    if found.origin is None:
+        where = ", ".join(found.submodule_search_locations or [])
         raise RuntimeError(
             f"lmms_eval must be installed from its wheel, found {where}: "
-            "pip uninstall lmms_eval, then pip install --no-deps lmms_eval==0.7.3 (not -e)"
+            f"pip uninstall lmms_eval, then {WHEEL} (not -e)"
         )

@@ -1,0 +1,25 @@
+"""Experiments and task files that come with the package, known by name from any folder."""
+
+from pathlib import Path
+
+EXPERIMENTS = Path(__file__).parent / "configs"
+"""Their files."""
+
+MINI_TASKS = Path(__file__).parent / "tasks" / "mini"
+"""Task files of the embedded data."""
+
+
+def experiment_names() -> list[str]:
+    """Return the names: paths of the files without their ending, as ``mini/gamma``."""
+    files = EXPERIMENTS.rglob("*.yaml")
+    return sorted(str(file.relative_to(EXPERIMENTS).with_suffix("")) for file in files)
+
+
+def experiment_file(named: str | Path) -> Path:
+    """Return the file of an experiment: one of that path, else the embedded one of that name.
+
+    Returns the path itself where there is neither.
+    """
+    path = Path(named)
+    embedded = EXPERIMENTS / f"{path}.yaml"
+    return embedded if not path.is_file() and str(path) in experiment_names() else path
