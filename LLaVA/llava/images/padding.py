@@ -20,7 +20,12 @@ class _Frame(NamedTuple):
 
 
 def padding_patches(
-    config: Any, processor: ImageProcessor, size: Size | None, tiles: int, patch: int
+    config: Any,
+    processor: ImageProcessor,
+    size: Size | None,
+    tiles: int,
+    patch: int,
+    aspect: str | None = None,
 ) -> Bool[Tensor, "t p"] | None:
     """Return which patches of an image that `process_images` made are padding only, on the CPU.
 
@@ -34,6 +39,7 @@ def padding_patches(
         size: width and height of the image in pixels.
         tiles: number of its tiles.
         patch: pixels along a side of a patch.
+        aspect: the ``image_aspect_ratio`` of this image, if not that of ``config``.
 
     Returns:
         A row for each tile, its patches in raster order. None if it is not known: without ``size``,
@@ -41,7 +47,7 @@ def padding_patches(
     """
     if size is None:
         return None
-    ratio = getattr(config, "image_aspect_ratio", None)
+    ratio = aspect or getattr(config, "image_aspect_ratio", None)
     exact = processor.fit == "exact"
     scaled = processor.side if exact else processor.resize_to or processor.side
     frame = _Frame(processor.side, scaled, patch)

@@ -31,6 +31,7 @@ def encode_visual(
     image_sizes: Sequence[Size] | None,
     signals: frozenset[str],
     tools: TextTools | None,
+    aspects: Sequence[str | None] | None = None,
 ) -> list[ImageTokens]:
     """Return the visual tokens of each image; see `LlavaMetaForCausalLM.encode_visual`.
 
@@ -61,8 +62,9 @@ def encode_visual(
         last = first + len(group)
         size = None if image_sizes is None else (int(image_sizes[i][0]), int(image_sizes[i][1]))
         layout = _layout(model.config, tower, len(group), single, size)
+        aspect = None if aspects is None else aspects[i]
         padding = padding_patches(
-            model.config, tower.image_processor, size, len(group), tower.config.patch_size
+            model.config, tower.image_processor, size, len(group), tower.config.patch_size, aspect
         )
         one = gather_tokens(
             layout, projected[first:last], newline, output.tiles(first, last), padding

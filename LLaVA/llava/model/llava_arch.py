@@ -101,6 +101,8 @@ class LlavaMetaForCausalLM:
         images: Tensor | Sequence[Tensor],
         image_sizes: Sequence[Size] | None = None,
         signals: frozenset[str] = frozenset(),
+        *,
+        aspects: Sequence[str | None] | None = None,
     ) -> list[ImageTokens]:
         """Return the visual tokens of each image; all tiles go through the tower at once.
 
@@ -112,11 +114,13 @@ class LlavaMetaForCausalLM:
             image_sizes: width and height of each image in pixels; needed under anyres.
             signals: names of `otprune.Signals` fields to compute as well. Those about the question
                 are ignored here; `prepare` adds them.
+            aspects: ``image_aspect_ratio`` of images that were not made with the configuration's.
 
         Raises:
             ValueError: shapes that do not fit, a signal that the tower cannot give.
         """
-        return encode_visual(self.get_model(), images, image_sizes, signals, self.text_tools)
+        model, tools = self.get_model(), self.text_tools
+        return encode_visual(model, images, image_sizes, signals, tools, aspects)
 
     def prepare(
         self,

@@ -194,14 +194,16 @@ class Llava(VisionLanguageModel):
         if view is not None:
             pinpoints = getattr(config, "image_grid_pinpoints", None)
             config = SimpleNamespace(image_aspect_ratio=view, image_grid_pinpoints=pinpoints)
-        return Pixels(process_images([image], self.image_processor, config)[0], image.size)
+        values = process_images([image], self.image_processor, config)[0]
+        return Pixels(values, image.size, view)
 
     def encode(self, pixels: Sequence[Pixels], signals: frozenset[str]) -> list[ImageTokens]:
         """Return the visual tokens of images; all tiles go through the vision tower at once."""
         values: Any = [one.values for one in pixels]
         if all(value.ndim == 3 for value in values):
             values = torch.stack(values)
-        return self.model.encode_visual(values, [one.size for one in pixels], signals)
+        sizes, views = [one.size for one in pixels], [one.view for one in pixels]
+        return self.model.encode_visual(values, sizes, signals, aspects=views)
 
     def generate(
         self,

@@ -103,10 +103,12 @@ class Pixels:
     Attributes:
         values: pixel values, float32 on the CPU; their shape is the family's own.
         size: width and height of the image in pixels.
+        view: what `preprocess` made of the image instead of the model's usual; None for that.
     """
 
     values: Tensor
     size: tuple[int, int]
+    view: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

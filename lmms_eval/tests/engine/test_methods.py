@@ -36,12 +36,13 @@ BUDGETED = [
 
 
 def requests():
-    """Requests with one image, another one, both, and none."""
+    """Requests with one image, another one, both, none, and an image without a question."""
     return [
         request(0, "What is it?", generation={"max_new_tokens": 3}),
         request(1, "How many are there?", ("port.png",), generation={"max_new_tokens": 3}),
         request(2, "Which one?", ("port.png", "land.png"), generation={"max_new_tokens": 3}),
         request(3, "What is two and two?", (), generation={"max_new_tokens": 3}),
+        request(4, "", generation={"max_new_tokens": 3}),
     ]
 
 

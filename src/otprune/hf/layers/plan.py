@@ -71,5 +71,8 @@ class LayerPlan:
 
     @property
     def wants_signals(self) -> bool:
-        """Whether methods get signals about tokens; after a merger there are none."""
-        return bool(self.pruning.needs) and not isinstance(self.pruning.before, Merger)
+        """Whether methods get signals about tokens; after a merger there are none.
+
+        Those that come with every image, as grid and padding, are for methods without ``needs``.
+        """
+        return not isinstance(self.pruning.before, Merger)
