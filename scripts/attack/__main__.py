@@ -29,6 +29,7 @@ class Part(StrEnum):
     ENGINE = "engine"
     SCORING = "scoring"
     RESULTS = "results"
+    INPUTS = "inputs"
     TWICE = "twice"
 
 
@@ -37,6 +38,7 @@ MODULES = {
     Part.ENGINE: "engine_kills",
     Part.SCORING: "scoring_kills",
     Part.RESULTS: "results_kills",
+    Part.INPUTS: "bad_inputs",
     Part.TWICE: "twice",
 }
 """The module of each part; its `attack` is called."""
@@ -46,6 +48,7 @@ ROUNDS = {
     Part.ENGINE: 250,
     Part.SCORING: 120,
     Part.RESULTS: 130,
+    Part.INPUTS: 360,
     Part.TWICE: 1,
 }
 """Kills, or inputs, of each part in full."""
