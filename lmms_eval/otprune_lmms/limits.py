@@ -3,5 +3,8 @@
 LARGEST_BATCH = 4096
 """Requests in one call of the language model."""
 
+MOST_DOCUMENTS = 10**9
+"""Documents of a task."""
+
 MOST_WORKERS = 256
 """Threads that read images."""

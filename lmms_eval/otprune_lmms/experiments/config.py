@@ -22,7 +22,7 @@ from otprune_lmms.experiments.pruning_choices import (
     as_tuple,
 )
 from otprune_lmms.files import is_folder
-from otprune_lmms.limits import LARGEST_BATCH, MOST_WORKERS
+from otprune_lmms.limits import LARGEST_BATCH, MOST_DOCUMENTS, MOST_WORKERS
 from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
 from otprune_lmms.suggestions import did_you_mean
 from otprune_lmms.yaml_files import YamlError, read_yaml
@@ -36,7 +36,7 @@ _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
 _TEXT = Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$")
 """A text of one or a few lines, or a path; without control characters."""
 
-_LIMIT = Field(ge=1, le=10**9)
+_LIMIT = Field(ge=1, le=MOST_DOCUMENTS)
 
 _RENAMED = {"cells": "pruning", "conversation": "chat_template"}
 """Keys of earlier versions, and their names now."""

@@ -28,6 +28,7 @@ from otprune_lmms.images import guard_images
 from otprune_lmms.installation import check_installation
 from otprune_lmms.launch.guard import end_in_words, end_on_failure
 from otprune_lmms.launch.task_files import let_included_tasks_change_ours
+from otprune_lmms.limits import MOST_DOCUMENTS
 from otprune_lmms.model_arguments import DEFAULT_CHECKPOINT, parse, renamed
 from otprune_lmms.processes import end_with_parent
 from otprune_lmms.terminal_text import degrade_output, printable
@@ -85,8 +86,8 @@ def check_limits(options: argparse.Namespace) -> None:
     """Check ``--limit``, or ``limit`` of the runs of a configuration file.
 
     Raises:
-        SettingsError: no whole number. lmms-eval takes a share of the first task's documents, and
-            then as many of every other task.
+        SettingsError: no whole number: lmms-eval takes a share of the first task's documents, and
+            then as many of every other task. Or more than `MOST_DOCUMENTS`.
     """
     given = [options.limit, *(run.get("limit") for run in options.runs)]
     for limit in (one for one in given if one is not None):
@@ -99,6 +100,8 @@ def check_limits(options: argparse.Namespace) -> None:
                 f"limit must be a whole number of documents (-1 for all), got {limit}: lmms-eval "
                 "would take this share of the first task, and as many documents of every other"
             )
+        if float(limit) > MOST_DOCUMENTS:
+            raise SettingsError(f"limit must be at most {MOST_DOCUMENTS} documents, got {limit}")
 
 
 def translated(argv: Sequence[str], environment: Environment) -> list[str]:

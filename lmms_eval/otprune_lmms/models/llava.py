@@ -54,7 +54,7 @@ CHAT_TEMPLATE = "vicuna_v1"
 
 def check_source(source: ModelSource, prunings: Sequence[Pruning | None] = ()) -> None:
     """Check a source before it is loaded; see `models.check_source`."""
-    _check_template(source.chat_template or CHAT_TEMPLATE)
+    _template(source)
     layers = [stage.layer for one in prunings if one is not None for stage in one.stages]
     if not any(layers):
         return
@@ -69,7 +69,7 @@ def check_source(source: ModelSource, prunings: Sequence[Pruning | None] = ()) -
 
 def load(source: ModelSource) -> "Llava":
     """Return a loaded LLaVA; see `models.load_model`."""
-    _check_template(source.chat_template or CHAT_TEMPLATE)
+    template = _template(source)
     device = source.device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_pretrained_model(
         source.pretrained,
@@ -82,7 +82,14 @@ def load(source: ModelSource) -> "Llava":
         torch_dtype=source.dtype,
         revision=source.revision,
     )
-    return Llava(loaded, source.chat_template or CHAT_TEMPLATE, use_cache=source.use_cache)
+    return Llava(loaded, template, use_cache=source.use_cache)
+
+
+def _template(source: ModelSource) -> str:
+    """Return the name of a source's chat template."""
+    name = CHAT_TEMPLATE if source.chat_template is None else source.chat_template
+    _check_template(name)
+    return name
 
 
 def _check_template(name: str) -> None:

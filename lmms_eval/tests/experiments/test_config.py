@@ -204,6 +204,7 @@ def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
             changed("models", 0, "chat_template", value="x"),
             r"chat_template must be one of .*got 'x'",
         ),
+        (changed("models", 0, "chat_template", value=""), r"chat_template must be one of .*got ''"),
         (changed("models", 0, "conversation", value="x"), r"key is called chat_template now"),
         (PLAIN | {"cells": PLAIN["pruning"]}, r"key is called pruning now"),
         (changed("models", 0, "name", value="a/b"), r"models.0.name: .*got 'a/b'"),

@@ -215,3 +215,9 @@ def test_a_share_of_the_documents_is_refused(file, tmp_path, main, capsys):
         "otprune_lmms: limit must be a whole number of documents (-1 for all), got 0.02: lmms-eval"
     )
     assert "Loading weights" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("limit", ["1e99", "1000000001"])
+def test_more_documents_than_there_can_be_are_refused(limit, tmp_path, main):
+    with pytest.raises(SystemExit, match="limit must be at most 1000000000 documents, got 1"):
+        main(*command("pope", tmp_path, ARGUMENTS, "--limit", limit)[3:])

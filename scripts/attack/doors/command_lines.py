@@ -12,6 +12,7 @@ from attack.commands import otprune, write_experiment
 from attack.doors.case import Case, write_raw
 from attack.doors.images import _image
 from attack.doors.stored import copy_results
+from attack.warm import MINI
 
 _NUMBERS = ("x", "", "1.5", "²", "-1", "1e9", "0x10", "nan", "99999999999999999999", "--")
 
@@ -73,6 +74,8 @@ def case(draw: Random, folder: Path) -> Case:
     known = [one for one in parameters if one.name in WORDS]
     arguments = [one for one in parameters if one.param_type_name == "argument"]
     right = [_RIGHT.get(name, "try.yaml")] if arguments else []
+    if name == "prune":
+        right += ["--model", str(MINI)]
     if name == "slurm":
         right = ["--shards", "2", *right]
     if right == ["outputs/try"]:
@@ -84,7 +87,8 @@ def case(draw: Random, folder: Path) -> Case:
         line = [name, *right, option.opts[0], value]
         named: Sequence[str] = (option.opts[0], value or option.opts[0], option.name)
         # "nowhere" is made; a journal that is not there is empty; what prune is given is checked.
-        may_work = value in ("nowhere", "--")
+        # So may be what is at most, and more than there are.
+        may_work = value in ("nowhere", "--", "99999999999999999999")
     elif way < 0.8 and arguments:
         value = draw.choice(PATHS)
         line = [name, *(["--shards", "2"] if name == "slurm" else []), value]

@@ -80,7 +80,7 @@ CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
     ),
     "load_experiment(x)": (
         lambda x, folder: load_experiment(folder / x),
-        ("nothing.yaml", "folder", "file", "", "x" * 300),
+        ("nothing.yaml", "folder", "file", "x" * 300),
     ),
     "load_tasks(x)": (
         lambda x, _: load_tasks(x, TASKS / "mini"),
