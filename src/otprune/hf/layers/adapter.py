@@ -46,6 +46,11 @@ class DecoderAdapter:
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
         kinds = getattr(decoder.config, "layer_types", None) or []
+        window = getattr(decoder.config, "sliding_window", None)
+        if not kinds and window is not None:
+            raise ValueError(
+                f"every decoder layer must have full attention, got a sliding window of {window}"
+            )
         others = [number for number, kind in enumerate(kinds) if kind != "full_attention"]
         if others:
             raise ValueError(

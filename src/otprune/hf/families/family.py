@@ -1,0 +1,301 @@
+"""What pruning must know of a vision-language model; the defaults serve most families.
+
+Everything here uses public functions of transformers: `get_image_features` gives the visual tokens
+of all images, and ``mm_encoder_outputs`` hands them to `forward` and `generate` afterwards. Visual
+tokens stand at the prompt's image placeholders in the order of the features.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
+
+from otprune.hf.layers import DecoderAdapter
+from otprune.pruning import ImageTokens
+from otprune.signals import Signals
+
+Unit = Literal["image", "tile", "sample"]
+"""What one budget is for: an image, a tile of an image, or all images of a prompt."""
+
+TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "labels"})
+"""Arguments that `get_image_features` may also name, but that the language model needs."""
+
+
+DECODERS = frozenset(
+    ("llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_text")
+)
+"""Types of decoders whose attention, norms and angles `DecoderAdapter` computes as they do."""
+
+
+class UnsupportedModelError(ValueError):
+    """A model, or a use of it, that visual tokens cannot be pruned for; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImages:
+    """Visual tokens of all images of a batch.
+
+    Attributes:
+        output: what `get_image_features` returned.
+        parts: the tokens, in the pieces in which the family gives them; [n_i d] each.
+        taken: names of the arguments that the encoder used up.
+        signals: those that were asked for, of each piece.
+    """
+
+    output: ModelOutput
+    parts: Sequence[Float[Tensor, "n d"]]
+    taken: frozenset[str]
+    signals: Sequence[Mapping[str, Tensor]] = ()
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of each piece."""
+        return [len(part) for part in self.parts]
+
+
+class Family:
+    """A model of transformers as pruning sees it.
+
+    Args:
+        model: a ``...ForConditionalGeneration``.
+
+    Attributes:
+        units: what a budget may be for; the first is the default.
+        parts_are: what the pieces are in which the encoder gives its tokens.
+
+    Raises:
+        UnsupportedModelError: no `get_image_features`, no ``mm_encoder_outputs``, or no id of an
+            image placeholder.
+    """
+
+    units: tuple[Unit, ...] = ("image", "sample")
+    parts_are: Unit = "image"
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.name = str(getattr(model.config, "model_type", type(model).__name__))
+        inner = getattr(model, "model", None)
+        self.base: Any = inner if hasattr(inner, "get_image_features") else model
+        if not hasattr(self.base, "get_image_features"):
+            raise UnsupportedModelError(
+                f"model must have get_image_features, as vision-language models of transformers "
+                f"have; {type(model).__name__} has not"
+            )
+        if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+            raise UnsupportedModelError(
+                "model must take mm_encoder_outputs, as models of transformers 5.18 and later do; "
+                f"{type(model).__name__} ({self.name}) does not"
+            )
+        self.image_token_id = self._image_token_id()
+
+    def _image_token_id(self) -> int:
+        for name in ("image_token_id", "image_token_index"):
+            found = getattr(self.model.config, name, None)
+            if found is not None:
+                return int(found)
+        raise UnsupportedModelError(
+            f"config must have image_token_id or image_token_index; that of {self.name} has neither"
+        )
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The module whose forward call runs the decoder layers.
+
+        Raises:
+            UnsupportedModelError: there is none under the usual names.
+        """
+        for name in ("language_model", "text_model"):
+            found = getattr(self.base, name, None)
+            if found is not None:
+                return found
+        raise UnsupportedModelError(f"{self.name} has no language_model or text_model")
+
+    def adapter(self) -> DecoderAdapter:
+        """Return the decoder for pruning inside it.
+
+        Raises:
+            UnsupportedModelError: a decoder that cannot be pruned inside.
+        """
+        decoder: Any = self.decoder
+        kind = str(getattr(decoder.config, "model_type", type(decoder).__name__))
+        if kind not in DECODERS:
+            raise UnsupportedModelError(
+                f"{self.name} cannot be pruned inside its language model: its decoder is {kind}, "
+                f"and what a layer computes is known of {', '.join(sorted(DECODERS))}; layer 0 "
+                "prunes before it"
+            )
+        try:
+            return DecoderAdapter(decoder)
+        except ValueError as error:
+            raise UnsupportedModelError(
+                f"{self.name} cannot be pruned inside its language model: {error}; layer 0 prunes "
+                "before it"
+            ) from None
+
+    @property
+    def first_layer(self) -> int:
+        """The lowest layer inside the language model at whose input tokens may be dropped."""
+        return 1
+
+    @property
+    def multimodal_positions(self) -> bool:
+        """Whether rotary positions have several axes, which depend on the whole image."""
+        return hasattr(self.base, "get_rope_index")
+
+    def positions(self, inputs: Mapping[str, Any], mask: Bool[Tensor, "b t"]) -> Tensor:
+        """Return the rotary positions of the unpruned prompts: [b t], or [m b t] with axes.
+
+        Args:
+            inputs: what the caller gives the model.
+            mask: which ids are no padding.
+        """
+        if not self.multimodal_positions:
+            return (mask.long().cumsum(-1) - 1).clamp(min=0)
+        known = inspect.signature(self.base.get_rope_index).parameters
+        others = {
+            name: inputs[name]
+            for name in known
+            if name not in ("input_ids", "attention_mask") and inputs.get(name) is not None
+        }
+        ids = inputs["input_ids"]
+        found, _ = self.base.get_rope_index(input_ids=ids, attention_mask=mask.to(ids), **others)
+        return found
+
+    def encode(
+        self, inputs: Mapping[str, Any], wanted: frozenset[str] = frozenset()
+    ) -> EncodedImages:
+        """Return the visual tokens of all images.
+
+        Args:
+            inputs: what the caller gives the model: pixels and what belongs to them, or the result
+                of an earlier call in ``mm_encoder_outputs["image"]``.
+            wanted: names of signals to compute as well, of those in ``gives``.
+
+        Raises:
+            UnsupportedModelError: an output of unknown form; signals without pixels.
+        """
+        known = {
+            name
+            for name in inspect.signature(self.base.get_image_features).parameters
+            if name not in ("self", "kwargs")
+        }
+        given = {self._argument(name, inputs): name for name in known}
+        taken = {there: name for there, name in given.items() if inputs.get(there) is not None}
+        earlier = (inputs.get("mm_encoder_outputs") or {}).get("image")
+        output = earlier
+        if output is None:
+            values = {name: inputs[there] for there, name in taken.items()}
+            with torch.no_grad():
+                output = self.base.get_image_features(**values, return_dict=True)
+        return EncodedImages(output, self.parts(output), frozenset(taken) - TEXT_INPUTS)
+
+    def _argument(self, name: str, inputs: Mapping[str, Any]) -> str:
+        """Return how the model's `forward` calls an argument of `get_image_features`."""
+        return name
+
+    def parts(self, output: ModelOutput) -> list[Float[Tensor, "n d"]]:
+        """Return the tokens of an encoder's output in pieces.
+
+        Raises:
+            UnsupportedModelError: an output of unknown form.
+        """
+        found = self._features(output)
+        if isinstance(found, Tensor) and found.ndim == 2:
+            raise UnsupportedModelError(
+                f"get_image_features of {self.name} gives one matrix for all images, from which "
+                "images cannot be told apart"
+            )
+        return [one.reshape(-1, one.shape[-1]) for one in found]
+
+    def _features(self, output: ModelOutput) -> Any:
+        return output["pooler_output"]
+
+    def with_tokens(
+        self, output: ModelOutput, tokens: Sequence[Float[Tensor, "k d"]]
+    ) -> ModelOutput:
+        """Return an encoder's output that holds other tokens, in the family's form.
+
+        Args:
+            output: the encoder's.
+            tokens: those of each unit that has a budget.
+        """
+        made: Any = list(tokens)
+        if isinstance(self._features(output), Tensor):
+            # The models take a tensor [i k d]; if counts differ, all tokens as if of one image.
+            equal = len({len(one) for one in tokens}) == 1
+            made = torch.stack(made) if equal else torch.cat(made)[None]
+        return self._replaced(output, made)
+
+    def _replaced(self, output: ModelOutput, features: Any) -> ModelOutput:
+        return type(output)(**{**output, "pooler_output": features})
+
+    def take(
+        self, output: ModelOutput, units: Sequence[range], kept: Sequence[Int64[Tensor, " k"]]
+    ) -> ModelOutput:
+        """Return the output with the rows that are kept of what goes beside the tokens.
+
+        Args:
+            output: of the encoder, with the kept tokens already.
+            units: which pieces are one unit.
+            kept: for each unit, which of its tokens are kept, in order.
+        """
+        return output
+
+    @property
+    def side_features(self) -> str | None:
+        """What the encoder gives beside the tokens, row for row; None if nothing."""
+        return None
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Names of the signals that the vision encoder gives."""
+        return frozenset()
+
+    @property
+    def projects(self) -> bool:
+        """Whether `project` can be used."""
+        return False
+
+    def project(self, features: Float[Tensor, "n c"]) -> Float[Tensor, "n d"]:
+        """Apply the projector to features of single patches.
+
+        Raises:
+            UnsupportedModelError: the projector does not work on patches alone.
+        """
+        raise UnsupportedModelError(f"features of {self.name} before its projector are not given")
+
+    def ragged_beams(self, output: ModelOutput) -> bool:
+        """Return whether beams would mix up images of unequal counts, given a pruned output."""
+        return isinstance(self._features(output), Tensor)
+
+    def image(self, encoded: EncodedImages, parts: range, inputs: Mapping[str, Any]) -> ImageTokens:
+        """Return the tokens of one unit with the signals that need no hook.
+
+        Args:
+            encoded: of the batch.
+            parts: which pieces are the unit.
+            inputs: what the caller gives the model.
+        """
+        pieces = [encoded.parts[number] for number in parts]
+        newlines = [self.newline(piece) for piece in pieces]
+        newline = torch.cat(newlines) if any(bool(one.any()) for one in newlines) else None
+        grid = self.grid(parts[0], len(pieces[0]), inputs) if len(parts) == 1 else None
+        tiles = None
+        if len(parts) > 1:
+            numbers = torch.arange(len(parts))
+            tiles = numbers.repeat_interleave(torch.tensor([len(one) for one in pieces]))
+        tokens = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        return ImageTokens(tokens, newline, Signals(grid=grid, tiles=tiles))
+
+    def newline(self, tokens: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+        """Return which tokens end a row of patches and show nothing; on the CPU."""
+        return torch.zeros(len(tokens), dtype=torch.bool)
+
+    def grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return rows and columns of a piece of ``n`` tokens if these are one raster, else None."""
+        return None

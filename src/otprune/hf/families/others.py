@@ -1,0 +1,28 @@
+"""Families that need one thing more than the defaults."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from otprune.hf.families.family import Family
+
+
+class Llama4(Family):
+    """Llama 4, which projects the encoder's last hidden state in its own `forward`."""
+
+    def _features(self, output: ModelOutput) -> Any:
+        hidden: Tensor = output["last_hidden_state"]
+        return hidden
+
+    def _replaced(self, output: ModelOutput, features: Any) -> ModelOutput:
+        flat = features.reshape(-1, features.shape[-1])
+        return type(output)(**{**output, "last_hidden_state": flat})
+
+
+class VideoLlava(Family):
+    """Video-LLaVA, whose `forward` calls the pixels of images otherwise than its encoder does."""
+
+    def _argument(self, name: str, inputs: Mapping[str, Any]) -> str:
+        return "pixel_values_images" if name == "pixel_values" else name

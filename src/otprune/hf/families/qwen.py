@@ -1,0 +1,58 @@
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V and relatives: positions of several axes, any image size.
+
+Positions are computed for the whole image and then gathered, so a kept token keeps its place.
+Qwen3-VL's vision encoder also gives features for the first decoder layers ("deepstack"); the same
+rows of them are kept, and tokens may be dropped inside the language model only after these layers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from otprune.hf.families.family import Family
+
+
+class QwenVL(Family):
+    """Families whose processor gives ``image_grid_thw``."""
+
+    def grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return rows and columns of the merged patches of an image."""
+        grids = inputs.get("image_grid_thw")
+        if grids is None or part >= len(grids):
+            return None
+        _, rows, columns = (int(size) for size in grids[part])
+        # Patches are merged in squares; how large these are follows from the number of tokens.
+        for merge in (1, 2, 3, 4):
+            if rows % merge == columns % merge == 0 and (rows // merge) * (columns // merge) == n:
+                return rows // merge, columns // merge
+        return None
+
+
+class Qwen3VL(QwenVL):
+    """Qwen3-VL and its mixture of experts."""
+
+    @property
+    def first_layer(self) -> int:
+        """The layer after those that deepstack features are added to."""
+        vision = self.model.config.vision_config
+        return max(1, len(vision.deepstack_visual_indexes))
+
+    @property
+    def side_features(self) -> str | None:
+        """Deepstack features."""
+        return "deepstack features"
+
+    def take(
+        self, output: ModelOutput, units: Sequence[range], kept: Sequence[Int64[Tensor, " k"]]
+    ) -> ModelOutput:
+        """Return the output with the kept rows of the deepstack features of each unit."""
+        layers = []
+        for layer in output["deepstack_features"]:
+            whole = [torch.cat([layer[number] for number in unit]) for unit in units]
+            pairs = zip(whole, kept, strict=True)
+            layers.append([rows[index.to(rows.device)] for rows, index in pairs])
+        return type(output)(**{**output, "deepstack_features": layers})
