@@ -1,6 +1,7 @@
 """Images as the harness takes them, RGB and decoded in full; `ImageError` for any other."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,6 +106,8 @@ class _Guard:
     def open_whole(
         self, fp: Any, mode: Any = "r", formats: Sequence[str] | None = None
     ) -> Image.Image:
+        if isinstance(fp, str | os.PathLike):
+            _check_no_pipe(Path(fp))
         named = [one for one in _known() if formats is None or one in formats]
         image = self.open(fp, mode, named)
         if image.format != "PNG":
@@ -113,6 +116,12 @@ class _Guard:
         with image:
             image.verify()
         return self.open(fp, mode, named)
+
+
+def _check_no_pipe(path: Path) -> None:
+    """Raise ``OSError`` for a pipe, whose reader waits until something is written, or a device."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError("it is a pipe or a device, and no file")
 
 
 def _known() -> list[str]:

@@ -26,9 +26,12 @@ def read_yaml(path: Path, tags: Sequence[str] = ()) -> Any:
 
     Raises:
         YamlError: no YAML, not UTF-8, a key given twice in one mapping, larger than `LARGEST`, more
-            than `MOST_NODES`, an alias inside what it stands for.
+            than `MOST_NODES`, an alias inside what it stands for; a pipe or a device.
         OSError: the file cannot be read.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Who reads a pipe waits until something is written.
+        raise YamlError(f"{path} must be a file, and is a pipe or a device")
     with path.open("rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:

@@ -1,7 +1,9 @@
 """Whole files of raster formats, whoever opens them."""
 
 import io
+import os
 import threading
+from pathlib import Path
 
 import datasets
 import pytest
@@ -57,6 +59,15 @@ def test_the_command_prune_refuses_them(bad, monkeypatch):
         assert done.exit_code in (1, 2)
         assert isinstance(done.exception, SystemExit)
         assert message in " ".join(done.output.split())
+
+
+def test_a_pipe_that_nobody_writes_into_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    for path in (tmp_path / "image.png", Path(os.devnull)):
+        with pytest.raises(ImageError, match=f"{path} cannot be read: it is a pipe or a device"):
+            open_image(path)
+        with guarded_images(), pytest.raises(OSError, match="it is a pipe"):
+            datasets.Image().decode_example({"bytes": None, "path": str(path)})
 
 
 def test_other_libraries_open_nothing_else_either(bad):

@@ -1,6 +1,8 @@
 """What people write by mistake, or to do harm, is one sentence that names the file."""
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -85,3 +87,10 @@ def test_many_unknown_keys_are_a_short_message(tmp_path):
     with pytest.raises(ConfigError, match="name: ") as caught:
         load_experiment(path)
     assert len(str(caught.value)) < 2000
+
+
+def test_a_pipe_that_nobody_writes_into_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "try.yaml")
+    for path in (tmp_path / "try.yaml", Path(os.devnull)):
+        with pytest.raises(YamlError, match=f"{path} must be a file, and is a pipe or a device"):
+            read_yaml(path)

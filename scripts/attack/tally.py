@@ -1,5 +1,6 @@
 """Counts what an attack did and what came of it."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -58,7 +59,8 @@ class Tally:
         sys.stderr.write(f"{self.part}: FAULT {len(self.faults)}: {kind}: {text}\n")
         if folder is not None:
             place = self.kept / f"{self.part}-{len(self.faults)}"
-            shutil.copytree(folder, place, symlinks=True, dirs_exist_ok=True)
+            with contextlib.suppress(shutil.Error):  # pipes, and files that go meanwhile
+                shutil.copytree(folder, place, symlinks=True, dirs_exist_ok=True)
 
     def plain(self) -> dict[str, Any]:
         """Return everything as JSON holds it."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -84,9 +85,17 @@ def picture(source: object, name: str = "image") -> Image.Image:
 
 
 def _opened(source: str | PathLike[str] | bytes) -> Image.Image:
+    if not isinstance(source, bytes):
+        _check_no_pipe(Path(source))
     Image.init()
     known = [one for one in FORMATS if one in Image.OPEN]
     return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=known)
+
+
+def _check_no_pipe(path: Path) -> None:
+    """Raise ``OSError`` for a pipe, whose reader waits until something is written, or a device."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError("it is a pipe or a device, and no file")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import zlib
 
 import numpy as np
@@ -51,6 +52,13 @@ def test_an_exif_orientation_is_not_applied():
     exif[0x0112] = 6  # rotate by 90 degrees
     image = open_image(encoded(gradient("RGB"), "JPEG", exif=exif))
     assert image.size == (12, 10)
+
+
+def test_a_pipe_that_nobody_writes_into_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    for path in (tmp_path / "image.png", os.devnull):
+        with pytest.raises(ImageError, match=f"{path} cannot be read: it is a pipe or a device"):
+            open_image(path)
 
 
 def test_paths_and_base64_are_read_too(tmp_path):

@@ -1,6 +1,7 @@
 """A bad input, and what must come of it; damage to files."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,16 @@ ODD: tuple[Any, ...] = (
     *([], [1], [None], [[[]]], {}, {"a": 1}),
 )
 """Values that may stand where another kind of value is wanted."""
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "no file": lambda path: None,
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
+"""Places that hold no file."""
 
 
 def _nothing_more(_: Ended) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 
 from attack.commands import chat, otprune, write_experiment
-from attack.doors.case import Case, damaged, odd_json, write_raw
+from attack.doors.case import PLACES, Case, damaged, odd_json, write_raw
 from attack.doors.images import _image
 from attack.warm import MINI
 
@@ -29,11 +29,11 @@ def case(draw: Random, folder: Path) -> Case:
         what, content = damaged(path.read_bytes(), draw)
         write_raw(path, content)
     else:
-        what = draw.choice(["missing", "a folder", "an index"])
+        what = draw.choice([*PLACES, "an index"])
         path.unlink()
-        if what == "a folder":
-            path.mkdir()
-        elif what == "an index":
+        if what in PLACES:
+            PLACES[what](path)
+        else:
             files = draw.choice([5, None, [], {"a": 5}, {"a": "../x"}, {"a": "/etc/passwd"}])
             index = copy / "model.safetensors.index.json"
             index.write_text(json.dumps({"weight_map": files}))

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from attack.commands import otprune
-from attack.doors.case import Case, write_raw
+from attack.doors.case import PLACES, Case, write_raw
 from attack.warm import MINI
 
 _LONG = "x" * 400
@@ -105,10 +105,13 @@ def case(draw: Random, folder: Path) -> Case:
     """Return an experiment with one fault, and a command that is given it."""
     command = draw.choice(COMMANDS)
     path = folder / "try.yaml"
-    if draw.random() < 0.3:
+    way, key = draw.random(), ""
+    if way < 0.25:
         what = draw.choice(list(FILES))
         write_raw(path, FILES[what])
-        key = ""
+    elif way < 0.3:
+        what = draw.choice(list(PLACES))
+        PLACES[what](path)
     else:
         key = draw.choice(list(BAD))
         value = draw.choice(BAD[key])

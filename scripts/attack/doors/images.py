@@ -1,17 +1,15 @@
 """Image files that are damaged, of another kind, or no files: given to `prune` and to chat."""
 
 import io
-import os
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 from PIL import Image
 
 from attack.commands import chat, otprune
-from attack.doors.case import Case, damaged, write_raw
+from attack.doors.case import PLACES, Case, damaged, write_raw
 from attack.warm import MINI
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -45,15 +43,6 @@ OTHERS: dict[str, bytes] = {
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
 }
 """Files that are no whole images."""
-
-PLACES: dict[str, Callable[[Path], object]] = {
-    "no file": lambda path: None,
-    "a folder": lambda path: path.mkdir(),
-    "a pipe": os.mkfifo,
-    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
-    "a link to itself": lambda path: path.symlink_to(path.name),
-}
-"""Places that hold no file."""
 
 
 def case(draw: Random, folder: Path) -> Case:

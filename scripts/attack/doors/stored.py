@@ -11,7 +11,7 @@ from otprune_lmms.journal.lines import decode, encode
 
 from attack.children import Ended, run
 from attack.commands import otprune, write_experiment
-from attack.doors.case import ODD, Case, damaged, odd_value, write_raw
+from attack.doors.case import ODD, PLACES, Case, damaged, odd_value, write_raw
 
 _kept: list[TemporaryDirectory[str]] = []
 
@@ -104,7 +104,8 @@ def results_case(draw: Random, folder: Path) -> Case:
     way = draw.random()
     if way < 0.1:
         path.unlink()
-        what = "missing"
+        what = draw.choice(list(PLACES))
+        PLACES[what](path)
     elif name == "manifest.json" and way < 0.7:
         content = json.loads(path.read_text())
         what = odd_value(content, draw)

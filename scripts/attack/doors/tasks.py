@@ -12,7 +12,7 @@ import yaml
 from otprune_lmms.experiments.config import TASKS
 
 from attack.commands import otprune, write_experiment
-from attack.doors.case import ODD, Case, damaged, write_raw
+from attack.doors.case import ODD, PLACES, Case, damaged, write_raw
 from attack.doors.experiments import FILES
 
 SPLITS = {"pope": "test", "gqa": "testdev", "mme": "test"}
@@ -100,8 +100,8 @@ def _values(draw: Random, task: Path, data: Path, content: dict[str, Any]) -> tu
 
 
 def _missing(draw: Random, task: Path, data: Path, content: dict[str, Any]) -> tuple[str, bool]:
-    if draw.random() < 0.5:
-        task.unlink()
-        return "no task file", False
-    data.unlink()
-    return "no data", False
+    path = draw.choice([task, data])
+    what = draw.choice(list(PLACES))
+    path.unlink()
+    PLACES[what](path)
+    return f"{path.name}: {what}", False
