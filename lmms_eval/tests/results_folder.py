@@ -12,6 +12,7 @@ from PIL import Image
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.results.columns import SETTING
+from otprune_lmms.results.diagnostics import diagnostics_frame
 from otprune_lmms.results.records import records_frame
 from otprune_lmms.results.samples import COLUMNS as SAMPLE_COLUMNS
 from otprune_lmms.results.samples import SAMPLES, write_samples
@@ -109,7 +110,7 @@ def diagnostics(
                         | dict.fromkeys(("gaussian_w2", "exact_w2", "coverage"), far)
                         | {"effective_rank": k / 16, "seconds": 0.001}
                     )
-    return pd.DataFrame(lines)
+    return diagnostics_frame(lines)
 
 
 def images(places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], list[Image.Image]]:

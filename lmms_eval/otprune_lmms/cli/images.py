@@ -2,14 +2,13 @@
 
 import contextlib
 import io
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.manifest import read_content
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,11 +40,11 @@ def document_images(
     from otprune_lmms.results.records import RECORDS, documents_of, read_records
 
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_content(folder)
         experiment = manifest["experiment"]
-        task_files = task_file_folder(experiment["suite"], tasks)
+        task_files = task_file_folder(experiment.get("suite", "hub"), tasks)
         counts = documents_of(read_records(folder / RECORDS))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         logger.info("%s: no images: %s", folder, error)
         return None
     documents = {task: count for own in counts.values() for task, count in own.items()}

@@ -9,13 +9,13 @@ from typing import Any
 
 from otprune_lmms.experiments.config import Experiment
 from otprune_lmms.experiments.outcome import Outcome
-from otprune_lmms.files import atomic_write, write_text
+from otprune_lmms.files import atomic_write, read_file, write_text
 from otprune_lmms.provenance import origin, peak_memory_mib, versions
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.results import DERIVED, diagnostics
 from otprune_lmms.results.diagnostics import DIAGNOSTICS, write_diagnostics
 from otprune_lmms.results.kept_image import KEPT_IMAGE, write_kept_image
-from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.manifest import MANIFEST, read_content
 from otprune_lmms.results.records import RECORDS, records_frame
 from otprune_lmms.results.samples import SAMPLES, write_samples
 from otprune_lmms.results.stale import remove
@@ -45,7 +45,7 @@ def write_results(
         OutputError: a file cannot be written (disk full, read-only); it is then unchanged.
     """
     output.mkdir(parents=True, exist_ok=True)
-    before = _read(output / MANIFEST)
+    before = _read(output)
     content = _continued(_manifest(experiment, outcome, command, seconds), before)
     records = records_frame(outcome.records).to_csv(index=False)
     removed: list[str] = []
@@ -70,8 +70,8 @@ def write_results(
 
 def _holds(path: Path, text: str) -> bool:
     try:
-        return path.read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):
+        return read_file(path) == text.encode()
+    except OSError:
         return False
 
 
@@ -82,13 +82,12 @@ def _equal(one: Path, other: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return a manifest; an empty one where there is none that can be read."""
+def _read(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a results folder; an empty one where there is none of this format."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_content(folder)
+    except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _facts(content: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from otprune_lmms.experiments.config import Experiment, task_folder
 from otprune_lmms.images import guarded_images
 from otprune_lmms.journal import Journal
+from otprune_lmms.json_files import first_fault
 from otprune_lmms.results.frames import Frame
-from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.manifest import MANIFEST, read_content
 from otprune_lmms.results.records import RECORDS, read_records
 from otprune_lmms.results.samples import read_samples
 from otprune_lmms.scoring import TaskScorer, java, load_tasks, shared_captions
@@ -57,8 +60,12 @@ def verify_answers(
         ValueError: no results folder of this format, or its tasks' data is missing.
         JournalError: there is no such journal.
     """
-    content = _manifest(folder)
-    experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
+    content = read_content(folder, "data", "configs")
+    try:
+        experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
+    except ValidationError as error:
+        path = folder / MANIFEST
+        raise ValueError(f"{path}: no experiment of this version: {first_fault(error)}") from None
     samples: Frame = read_samples(folder)
     records: Frame = read_records(folder / RECORDS)
     verdict = Verdict()
@@ -68,32 +75,25 @@ def verify_answers(
     return verdict
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lacking = {"experiment", "data", "configs"} - content.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no manifest of a run: {error!r}") from error
-    if lacking:
-        raise ValueError(f"{path} must say {', '.join(sorted(lacking))}")
-    return content
-
-
 def _against_journal(
     content: Mapping[str, Any], samples: Frame, journal: Journal, verdict: Verdict
 ) -> None:
     """Compare each stored answer with the journal's."""
     # Manifests of earlier versions have no other key than the fingerprint.
-    keys = {o["setting"]: o.get("answer_key", o["fingerprint"]) for o in content["configs"]}
+    keys = {
+        one["setting"]: one.get("answer_key", one.get("fingerprint"))
+        for one in content["configs"]
+        if "setting" in one
+    }
     columns = zip(
         *(samples[name] for name in ("setting", "task", "doc_id", "requests", "answers")),
         strict=True,
     )
     for config, task, doc_id, requests, answers in columns:
         for request, answer in zip(requests, answers, strict=True):
-            record = journal.find((keys[config], request))
             where = f"{config}, document {doc_id} of {task}"
+            key = keys.get(config)
+            record = None if key is None else journal.find((key, request))
             if record is None:
                 verdict.differences.append(f"{where}: not in the journal")
             elif _written(record) != answer:
@@ -123,14 +123,14 @@ def _scores(
     with shared_captions() as tools:
         for name, limit in limits.items():
             scorer = TaskScorer(tasks[name], name, limit)
-            if scorer.fingerprint != content["data"][name]["documents sha256"]:
+            if scorer.fingerprint != content["data"].get(name, {}).get("documents sha256"):
                 verdict.differences.append(f"{name}: its documents have changed since the run")
                 continue
             if scorer.needs_java and java() is None:
                 verdict.skipped.append(f"{name}: caption metrics need Java")
                 continue
             own = samples[samples["task"] == name]
-            out = {one["doc_id"] for one in content.get("failed", ()) if one["task"] == name}
+            out = {one.get("doc_id") for one in content.get("failed", ()) if one["task"] == name}
             parts: list[tuple[Any, Frame]] = list(own.groupby(["model", "setting"], sort=False))
             scorer.prime(tools, [_answers(part) for _, part in parts])
             for (model, config), part in parts:

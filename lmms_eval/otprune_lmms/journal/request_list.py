@@ -5,20 +5,50 @@ Equal requests are answered once, so the progress of a run cannot be told from t
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from otprune_lmms.files import write_text
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # typing has one that pydantic can use from Python 3.12 on
+
+from otprune_lmms.files import read_file, write_text
+from otprune_lmms.journal.faults import few
 from otprune_lmms.journal.records import JournalError
+from otprune_lmms.journal.schema import Count
+from otprune_lmms.json_files import first_fault
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the files; others are not read."""
 
 _FOLDER = "asked"
+
+
+# Not strict: JSON has lists where these are tuples.
+_Place = Annotated[tuple[Count, Count, Count, str], Strict(False)]
+_Failure = Annotated[tuple[str, Count, str], Strict(False)]
+
+
+@with_config(ConfigDict(strict=True))
+class _Content(TypedDict):
+    """The content of a file: places without their task, and digests, by task."""
+
+    format: Literal[1]
+    model: str
+    name: str
+    experiment: str
+    tasks: dict[str, list[_Place]]
+    failed: list[_Failure]
+
+
+_CONTENT = TypeAdapter(_Content)
 
 
 class RequestPlace(NamedTuple):
@@ -69,38 +99,93 @@ def write_request_list(folder: Path, request_list: RequestList) -> None:
         "failed": sorted(map(list, request_list.failed)),
     }
     text = json.dumps(content, separators=(",", ":"), sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:24]
-    path = folder / _FOLDER / f"{name}.json"
+    path = folder / _FOLDER / _name(text.encode())
     try:
-        os.utime(path)
-    except FileNotFoundError:
-        write_text(path, text)
+        same = read_file(path) == text.encode()
+    except OSError:
+        same = False
+    if same:
+        with suppress(FileNotFoundError):
+            os.utime(path)
+            return
+    write_text(path, text)
 
 
 def read_request_lists(folder: Path) -> list[RequestList]:
     """Return the request lists of a journal's folder, the oldest first.
 
+    Files that are damaged, or that cannot be read, are left out, with one warning.
+
     Raises:
-        JournalError: one cannot be read.
+        JournalError: the folder cannot be read.
     """
-    found = []
-    for path in (folder / _FOLDER).glob("[0-9a-f]*.json"):
+    found, faults = [], []
+    for path in _files(folder / _FOLDER):
         try:
-            content, written = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
-            if content["format"] == FORMAT:
-                found.append(_request_list(content, min(written, time.time())))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise JournalError(f"{path} cannot be read: {error}") from error
+            content = _checked(path)
+            written = min(path.stat().st_mtime, time.time())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            faults.append(f"{path.name} ({error.strerror})")
+        except ValueError as error:
+            faults.append(f"{path.name} ({error})")
+        else:
+            if content is not None:
+                found.append(_request_list(content, written))
+    if faults:
+        logger.warning(
+            "%s: lists of requests that are damaged, and not used: %s",
+            *(folder / _FOLDER, few(sorted(faults), "; ")),
+        )
     return sorted(found, key=lambda request_list: request_list.time)
 
 
-def _request_list(content: Mapping[str, Any], written: float) -> RequestList:
+def _files(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [one.name for one in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise JournalError(f"{folder} cannot be read: {error.strerror}") from error
+    # Not those that are being written, whose names begin with a dot.
+    return [folder / name for name in names if name.endswith(".json") and name[0] != "."]
+
+
+def _checked(path: Path) -> _Content | None:
+    """Return the content of a file; None if it is of another format.
+
+    Raises:
+        ValueError: it is not as it was written.
+        OSError: it cannot be read.
+    """
+    text = read_file(path)
+    if _name(text) != path.name:
+        raise ValueError("the checksum is wrong")
+    try:
+        content = json.loads(text)
+        if isinstance(content, dict) and content.get("format") != FORMAT:
+            return None
+        return _CONTENT.validate_python(content)
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _name(text: bytes) -> str:
+    """Return the name of a file: a checksum of what is in it."""
+    return f"{hashlib.sha256(text).hexdigest()[:24]}.json"
+
+
+def _request_list(content: _Content, written: float) -> RequestList:
     return RequestList(
         model=content["model"],
         name=content["name"],
         experiment=content["experiment"],
         requests=dict(_places(content["tasks"])),
-        failed=[(task, doc_id, reason) for task, doc_id, reason in content["failed"]],
+        failed=content["failed"],
         time=written,
     )
 

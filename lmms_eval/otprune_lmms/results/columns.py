@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from otprune_lmms.results.checked import Column, Kind
+
 SETTING_TYPES: dict[str, str] = {
     "setting": "string",
     "row": "string",
@@ -45,6 +47,23 @@ SETTING = tuple(SETTING_TYPES)
 
 TEXTS = tuple(name for name, kind in SETTING_TYPES.items() if kind == "string")
 """Columns that are text, even where they look like numbers; to be given to a CSV reader."""
+
+_KINDS = {
+    "string": Kind.TEXT,
+    "double": Kind.NUMBER,
+    "int64": Kind.WHOLE,
+    "bool": Kind.FLAG,
+}
+
+_MAY_BE_EMPTY = ("method", "keep_ratio", "k", "match", "positions", "compat", "seed")
+
+SETTING_COLUMNS = {
+    name: Column(Kind.OBJECT)
+    if name in ("settings", "changed_settings")
+    else Column(_KINDS[kind], name in _MAY_BE_EMPTY)
+    for name, kind in SETTING_TYPES.items()
+}
+"""What a file's columns must hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from otprune_lmms.results.columns import SETTING, TEXTS
+from otprune_lmms.results.checked import Column, Kind, check_frame, read_csv
+from otprune_lmms.results.columns import SETTING, SETTING_COLUMNS, TEXTS
 from otprune_lmms.results.frames import Frame
 
 COST_TABLE = "cost.csv"
@@ -149,6 +150,14 @@ COLUMNS = tuple(
 _TEXT = ("model", *TEXTS, "keep_newlines", "convention", "dtype", "attention")
 _WHOLE = ("k", "layer", "seed", "batch", "peak_bytes", "added_bytes", "samples", "repeats")
 
+_COLUMNS = {
+    **{name: Column(Kind.NUMBER, empty=True) for name in COLUMNS},
+    **{name: Column(Kind.WHOLE, empty=True) for name in _WHOLE},
+    **{name: Column(Kind.TEXT) for name in ("model", "convention", "dtype", "attention")},
+    **SETTING_COLUMNS,
+}
+"""What each column must hold."""
+
 
 def read_costs(folder: Path) -> Frame:
     """Return the lines of a folder's ``cost.csv``, by `COLUMNS`.
@@ -160,12 +169,16 @@ def read_costs(folder: Path) -> Frame:
     if not path.is_file():
         raise ValueError(f"no costs at {path}; otprune bench measures them")
     # Read as text first: some versions of pandas misread the last digit of a number.
-    found = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    found = read_csv(path, dict.fromkeys(COLUMNS, Column(Kind.TEXT, empty=True, needed=False)))
     if tuple(found.columns) != COLUMNS:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     numbers = [name for name in COLUMNS if name not in _TEXT]
-    found = found.astype(dict.fromkeys(numbers, float))
+    try:
+        found = found.astype(dict.fromkeys(numbers, float))
+    except ValueError as error:
+        raise ValueError(f"{path} has a number that is none: {error}") from error
     found = found.assign(keep_newlines=found["keep_newlines"] == "True")
+    check_frame(path, found, _COLUMNS)
     return found.astype(dict.fromkeys(_WHOLE, "Int64"))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from otprune_lmms.files import atomic_write
-from otprune_lmms.results.columns import SETTING
+from otprune_lmms.results.checked import Column, Kind, read_parquet
+from otprune_lmms.results.columns import SETTING, SETTING_COLUMNS
 from otprune_lmms.results.times import write_selection_seconds
 
 DIAGNOSTICS = "diagnostics.parquet"
@@ -38,6 +39,15 @@ images; ``doc_id``: a document of the task that shows them; ``image``: number of
 document; ``height`` and ``width``: rows and columns of its patches, 0 where its tokens are no
 single raster; ``kept``: positions of the kept tokens; ``n``: visual tokens before pruning.
 The others: see `QUANTITIES`."""
+
+_KINDS = {
+    **dict.fromkeys(("model", "cluster", "task"), Column(Kind.TEXT)),
+    **SETTING_COLUMNS,
+    **dict.fromkeys(("doc_id", "image", "height", "width", "n"), Column(Kind.WHOLE)),
+    "kept": Column(Kind.PLACES),
+    **dict.fromkeys(COLUMNS[COLUMNS.index("n") + 1 :], Column(Kind.NUMBER, empty=True)),
+}
+"""What each column must hold; a file of an earlier version also has ``seconds``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +152,11 @@ def read_diagnostics(folder: Path) -> pd.DataFrame:
     path = folder / DIAGNOSTICS
     if not path.is_file():
         raise ValueError(f"no diagnostics at {path}: run `otprune analyze` on the experiment")
-    found = pd.read_parquet(path)
-    if list(found.columns) == [*COLUMNS, "seconds"]:  # of earlier versions
-        found = found.drop(columns="seconds")
-    if list(found.columns) != COLUMNS:
-        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
+    found = read_parquet(path, _KINDS, COLUMNS)
+    raster = found["height"] * found["width"]
+    if not ((raster == 0) | (raster == found["n"])).all():
+        raise ValueError(f"{path}: height times width must be n or 0")
+    most = found["kept"].map(lambda kept: max(kept, default=-1)).astype(int)
+    if (most >= found["n"]).any():
+        raise ValueError(f"{path}: kept must have positions below n")
     return found

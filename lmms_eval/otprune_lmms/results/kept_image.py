@@ -2,19 +2,27 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from otprune_lmms.files import atomic_write
+from otprune_lmms.json_files import first_fault
 
 KEPT_IMAGE = "kept_patches.npz"
 
 KEPT_PATCHES = "kept_patches.png"
 """The figure that reporting draws from it."""
+
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, *(zipfile.BadZipFile, zlib.error))
+"""What numpy raises for files that it cannot read."""
+
+_SETTINGS = TypeAdapter(list[dict[str, str | int | float | bool | None]])
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,19 @@ def read_kept_image(folder: Path) -> KeptImage:
         raise ValueError(f"no kept patches at {path}")
     try:
         with np.load(path) as content:
-            settings = json.loads(str(content["settings"]))
-            return KeptImage(content["pixels"], settings, content["masks"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            settings = _SETTINGS.validate_json(str(content["settings"]), strict=True)
+            image = KeptImage(content["pixels"], settings, content["masks"])
+    except ValidationError as error:
+        raise ValueError(f"{path}: settings: {first_fault(error)}") from None
+    except _DAMAGED as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    pixels, masks = image.pixels, image.masks
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"{path}: pixels must be uint8 [h w 3], got {_shape(pixels)}")
+    if masks.dtype != bool or masks.ndim != 3 or len(masks) != len(settings) or not masks.size:
+        raise ValueError(f"{path}: masks must be bool [settings rows columns], got {_shape(masks)}")
+    return image
+
+
+def _shape(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"

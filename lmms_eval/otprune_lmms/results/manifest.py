@@ -1,19 +1,99 @@
-"""The run of a results folder: the parts of ``manifest.json`` that tables need.
+"""The run of a results folder: ``manifest.json``, and the parts of it that tables need.
 
-The file is read as plain JSON and not through `Experiment`, which would load torch.
+The file is not read through `Experiment`, which would load torch.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # typing has one that pydantic can use from Python 3.12 on
 
 from otprune_lmms.benchmarks import GROUPS
+from otprune_lmms.json_files import JsonError, first_fault, read_json
 from otprune_lmms.results.columns import Budget, budget_of
 
 MANIFEST = "manifest.json"
+
+_OPEN = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+@with_config(_OPEN)
+class _Model(TypedDict):
+    name: str
+
+
+@with_config(_OPEN)
+class _Task(TypedDict):
+    id: str
+    limit: NotRequired[_Count | None]
+
+
+@with_config(_OPEN)
+class _Published(TypedDict):
+    source: str
+    row: str
+    model: str
+    scores: dict[str, float]
+
+
+@with_config(_OPEN)
+class _Experiment(TypedDict):
+    title: str
+    models: list[_Model]
+    tasks: list[_Task]
+    suite: NotRequired[str]
+    limit: NotRequired[_Count | None]
+    published: NotRequired[list[_Published]]
+
+
+@with_config(_OPEN)
+class _Config(TypedDict):
+    row: str
+    name: str
+    method: str | None
+    keep_ratio: float | None
+    k: _Count | None
+    layer: _Count
+    match: str | None
+    setting: NotRequired[str]
+    fingerprint: NotRequired[str]
+    answer_key: NotRequired[str]
+
+
+@with_config(_OPEN)
+class _Failed(TypedDict):
+    task: str
+    doc_id: NotRequired[_Count]
+    reason: NotRequired[str]
+
+
+@with_config(_OPEN)
+class _Run(TypedDict):
+    commit: NotRequired[str]
+
+
+@with_config(_OPEN)
+class _Content(TypedDict):
+    """What readers count on; further keys are left as they are."""
+
+    origin: dict[str, Any]
+    experiment: _Experiment
+    versions: NotRequired[dict[str, Any]]
+    models: NotRequired[dict[str, str]]
+    configs: NotRequired[list[_Config]]
+    text_tokens: NotRequired[dict[str, dict[str, float]]]
+    data: NotRequired[dict[str, dict[str, Any]]]
+    failed: NotRequired[list[_Failed]]
+    runs: NotRequired[list[_Run]]
+
+
+_CONTENT = TypeAdapter(_Content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +166,32 @@ class Manifest:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
+def read_content(folder: Path, *needed: str) -> dict[str, Any]:
+    """Return the manifest of a results folder as it was written.
+
+    Args:
+        folder: of the results.
+        needed: keys that it must have, beside origin and experiment.
+
+    Raises:
+        ValueError: the folder has no manifest, or none of this format.
+    """
+    path = folder / MANIFEST
+    try:
+        content = read_json(path)
+        _CONTENT.validate_python(content)
+    except JsonError as error:
+        raise ValueError(f"{path} is no manifest of a run: {error}") from error
+    except ValidationError as error:
+        raise ValueError(f"{path} is no manifest of a run: {first_fault(error)}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is no manifest of a run: nested too deeply") from None
+    lacking = sorted(set(needed) - content.keys())
+    if lacking:
+        raise ValueError(f"{path} must say {', '.join(lacking)}")
+    return content
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a results folder.
 
@@ -95,12 +201,8 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ValueError: the folder has no manifest, or none of this format.
     """
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _parsed(content, content["experiment"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no manifest of a run: {error!r}") from error
+    content = read_content(folder)
+    return _parsed(content, content["experiment"])
 
 
 def _parsed(content: Mapping[str, Any], experiment: Mapping[str, Any]) -> Manifest:

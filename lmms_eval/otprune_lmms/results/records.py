@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from otprune_lmms.results.columns import SETTING, TEXTS
+from otprune_lmms.results.checked import Column, Kind, check_frame, read_csv
+from otprune_lmms.results.columns import SETTING, SETTING_COLUMNS
 
 RECORDS = "records.csv"
 
@@ -47,12 +48,26 @@ _EARLIER = COLUMNS[:-1]
 UNPRUNED = "unpruned"
 """``row`` of the unpruned model."""
 
-_TEXT = (
-    *("experiment", "suite", "model", "task", "metric", "missing"),
-    *TEXTS,
-    # Read as text first: some versions of pandas misread the last digit of a number.
-    "value",
-)
+_TEXT, _NUMBER = Column(Kind.TEXT), Column(Kind.NUMBER, empty=True)
+
+_COLUMNS = {
+    **dict.fromkeys(("experiment", "suite", "model", "task", "metric"), _TEXT),
+    **SETTING_COLUMNS,
+    "missing": Column(Kind.TEXT, empty=True),
+    "documents": Column(Kind.WHOLE),
+    "truncated": Column(Kind.WHOLE, empty=True),
+    **dict.fromkeys(("kept_tokens", "visual_tokens", "layer_tokens"), _NUMBER),
+    **{f"multiply_adds_{convention}": _NUMBER for convention in CONVENTIONS},
+}
+"""What each column must hold, but for ``value``."""
+
+_AS_READ = {
+    **{name: column._replace(needed=False) for name, column in _COLUMNS.items()},
+    # As text first: some versions of pandas misread the last digit of a number.
+    "value": Column(Kind.TEXT, empty=True, needed=False),
+}
+
+_PLACE = ["model", "setting", "task", "metric"]
 
 
 def records_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -68,21 +83,21 @@ def read_records(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise ValueError(f"no records at {path}")
-    try:
-        # Names must stay text: a model may be named 7, or NA.
-        records = pd.read_csv(
-            path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""]
-        )
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    records = read_csv(path, _AS_READ)
     if list(records.columns) == _EARLIER:
         records["truncated"] = 0
     if list(records.columns) != COLUMNS:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     try:
-        return records.astype({"value": float})
+        records = records.astype({"value": float})
     except ValueError as error:
         raise ValueError(f"{path}: value must be a number or empty: {error}") from error
+    check_frame(path, records, {"value": _NUMBER})
+    twice = records[_PLACE].duplicated()
+    if twice.any():
+        named = ", ".join(map(str, records.loc[twice.idxmax(), _PLACE]))
+        raise ValueError(f"{path} has several lines of one metric: {named}")
+    return records
 
 
 def documents_of(records: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from otprune_lmms.files import atomic_write
-from otprune_lmms.results.columns import SETTING_TYPES
+from otprune_lmms.results.checked import Column, Kind, parquet_columns, read_parquet
+from otprune_lmms.results.columns import SETTING_COLUMNS, SETTING_TYPES
 
 SAMPLES = "samples.parquet"
 
@@ -51,6 +52,19 @@ _EARLIER = SCHEMA.names[:-1]
 
 COLUMNS = tuple(SCHEMA.names)
 
+_COLUMNS = {
+    **dict.fromkeys(("model", "task", "cluster", "prompt", "target", "answer"), Column(Kind.TEXT)),
+    **SETTING_COLUMNS,
+    **dict.fromkeys(("doc_id", "kept", "candidates", "new_tokens"), Column(Kind.WHOLE)),
+    **dict.fromkeys(("requests", "answers"), Column(Kind.TEXTS)),
+    "value": Column(Kind.NUMBER, empty=True),
+    "detail": Column(Kind.OBJECT),
+    "truncated": Column(Kind.WHOLE),
+}
+"""What each column must hold."""
+
+_PLACE = ["model", "setting", "task", "doc_id"]
+
 
 def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> None:
     """Write samples, whole or not at all.
@@ -64,12 +78,15 @@ def write_samples(path: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> N
             writer.write_table(pa.Table.from_pydict(dict(part), schema=SCHEMA))
 
 
-def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_samples(
+    folder: Path, columns: Sequence[str] | None = None, filters: Any = None
+) -> pd.DataFrame:
     """Return the samples of a results folder.
 
     Args:
         folder: of the results.
         columns: columns to read; None for all, which large runs may not fit into memory.
+        filters: which rows to read, as an expression of ``pyarrow.compute``.
 
     Raises:
         ValueError: there are none, or of another format.
@@ -77,17 +94,19 @@ def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pd.DataF
     path = folder / SAMPLES
     if not path.is_file():
         raise ValueError(f"no samples at {path}")
-    try:
-        names = pq.read_schema(path).names
-        if [one for one in names if one != "seconds"] not in (SCHEMA.names, _EARLIER):
-            raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
-        wanted = COLUMNS if columns is None else tuple(columns)
-        table = pq.read_table(path, columns=[one for one in wanted if one in names])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    frame = table.to_pandas()
+    names = parquet_columns(path)
+    if [one for one in names if one != "seconds"] not in (SCHEMA.names, _EARLIER):
+        raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
+    wanted = COLUMNS if columns is None else tuple(columns)
+    frame = read_parquet(path, _COLUMNS, [one for one in wanted if one in names], filters)
     if "truncated" in wanted and "truncated" not in names:
         frame["truncated"] = 0
+    if {"requests", "answers"} <= set(wanted):
+        uneven = frame["requests"].str.len() != frame["answers"].str.len()
+        if uneven.any():
+            raise ValueError(f"{path} has a line with more requests than answers, or fewer")
+    if set(_PLACE) <= set(wanted) and frame.duplicated(_PLACE).any():
+        raise ValueError(f"{path} has several lines of one document, setting, model and task")
     return frame
 
 

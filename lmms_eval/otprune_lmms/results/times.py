@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from otprune_lmms.files import atomic_write
+from otprune_lmms.results.checked import Column, Kind, read_parquet
 from otprune_lmms.results.frames import Frame
 
 ANSWER_SECONDS, SELECTION_SECONDS = "answer_seconds.parquet", "selection_seconds.parquet"
@@ -26,6 +27,13 @@ model took for its answers."""
 SELECTIONS = pa.schema([*ANSWERS, ("image", pa.int64())])
 """Columns of ``selection_seconds.parquet``: one row for each line of the diagnostics, with the time
 of one selection."""
+
+_SELECTIONS = {
+    **dict.fromkeys(("model", "setting", "task"), Column(Kind.TEXT)),
+    **dict.fromkeys(("doc_id", "image"), Column(Kind.WHOLE)),
+    "seconds": Column(Kind.NUMBER, empty=True),
+}
+"""What each column must hold."""
 
 
 def write_answer_seconds(folder: Path, parts: Sequence[Mapping[str, Sequence[Any]]]) -> None:
@@ -62,12 +70,9 @@ def read_selection_seconds(folder: Path) -> pd.DataFrame | None:
     """Return the times of selections; None where none were measured.
 
     Raises:
-        ValueError: other columns than ours.
+        ValueError: no Parquet, or other columns than ours.
     """
     path = folder / SELECTION_SECONDS
     if not path.is_file():
         return None
-    found = pd.read_parquet(path)
-    if list(found.columns) != SELECTIONS.names:
-        raise ValueError(f"{path} must have the columns {', '.join(SELECTIONS.names)}")
-    return found
+    return read_parquet(path, _SELECTIONS)

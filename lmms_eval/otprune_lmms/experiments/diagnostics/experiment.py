@@ -1,6 +1,5 @@
 """Diagnostics of a finished experiment: its models, images and pruning configs."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from otprune_lmms.experiments.diagnostics.diagnose import (
 from otprune_lmms.experiments.plan import Source
 from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.results.diagnostics import diagnostics_frame
-from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.manifest import read_content
 from otprune_lmms.results.samples import read_samples
 
 logger = logging.getLogger(__name__)
@@ -75,11 +74,7 @@ def diagnose_experiment(
 
 def _check_same(results: Path, name: str, fingerprint: str) -> None:
     """Raise ``ValueError`` if a model is not the one that gave the answers."""
-    path = results / MANIFEST
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))["models"].get(name)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no manifest of a run: {error}") from error
+    known = read_content(results).get("models", {}).get(name)
     if known is not None and known != fingerprint:
         raise ValueError(
             f"{name} has changed since {results} was made: run the experiment again first"

@@ -1,9 +1,6 @@
 """The analysis of a results folder: ``analysis.csv``, ``analysis.md``, ``selection_times.csv``."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,7 +13,7 @@ from otprune_lmms.reporting.analysis.per_sample import per_sample
 from otprune_lmms.reporting.analysis.points import points
 from otprune_lmms.results.diagnostics import read_diagnostics
 from otprune_lmms.results.frames import Frame
-from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.manifest import read_content
 from otprune_lmms.results.records import RECORDS, read_records
 from otprune_lmms.results.samples import read_samples
 from otprune_lmms.results.times import read_selection_seconds
@@ -73,10 +70,10 @@ def write_analysis(folder: Path, draws: int = DRAWS) -> Frame:
         OutputError: the folder cannot be written to.
     """
     diagnostics, samples = read_diagnostics(folder), read_samples(folder)
-    records = read_records(folder / RECORDS)
+    records, manifest = read_records(folder / RECORDS), read_content(folder)
     found = analysis(diagnostics, samples, records, draws)
     write_text(folder / ANALYSIS, found.to_csv(index=False))
-    write_text(folder / PAGE, page(found, records, _manifest(folder)))
+    write_text(folder / PAGE, page(found, records, manifest))
     seconds = read_selection_seconds(folder)
     if seconds is not None:
         write_text(folder / TIMES, times(diagnostics, seconds).to_csv(index=False))
@@ -106,11 +103,3 @@ def analysis(diagnostics: Frame, samples: Frame, records: Frame, draws: int) -> 
     whole = whole.reindex(columns=COLUMNS)
     counts = ["methods", "permutations", "answers", "documents", "images", "clusters"]
     return whole.astype(dict.fromkeys(counts, "Int64")).reset_index(drop=True)
-
-
-def _manifest(folder: Path) -> Mapping[str, Any]:
-    path = folder / MANIFEST
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no manifest of a run: {error}") from error

@@ -16,10 +16,12 @@ from otprune_lmms.reporting.analysis.points import line_budgets
 from otprune_lmms.reporting.figures.style import drawn
 from otprune_lmms.reporting.statistics import averages
 from otprune_lmms.reporting.tables.settings import settings_of
+from otprune_lmms.results.checked import Column, Kind, read_csv
 from otprune_lmms.results.columns import OWN_SCHEDULE, Budget
-from otprune_lmms.results.diagnostics import DIAGNOSTICS
+from otprune_lmms.results.costs import COLUMNS as COST_COLUMNS
+from otprune_lmms.results.diagnostics import DIAGNOSTICS, read_diagnostics
 from otprune_lmms.results.frames import Frame
-from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.manifest import MANIFEST, read_content
 from otprune_lmms.results.records import RECORDS, UNPRUNED, read_records
 
 RULES = {
@@ -31,8 +33,34 @@ RULES = {
 ABOUT = ("method", "variant", "settings", "budget", "keep_ratio", "k", "match", "layer")
 """Columns of `Results.scores` that say what a row is."""
 
-_TEXT = ("model", "row", "setting", "task", "rule", "budget", "a", "b", "subjects", "quantity")
-"""Columns of the files of a results folder that are text, even where it looks like a number."""
+_TEXT, _TEXT_OR_NONE = Column(Kind.TEXT), Column(Kind.TEXT, empty=True)
+_NUMBER = Column(Kind.NUMBER, empty=True)
+_ENDS = dict.fromkeys(("value", "low", "high"), _NUMBER)
+
+_TABLES: Mapping[str, Mapping[str, Column]] = {
+    "averages.csv": {**dict.fromkeys(("model", "row", "rule"), _TEXT), **_ENDS},
+    "intervals.csv": {**dict.fromkeys(("model", "row", "task"), _TEXT), **_ENDS},
+    "pairs.csv": {
+        **dict.fromkeys(("model", "budget", "task", "a", "b"), _TEXT),
+        "test": _TEXT_OR_NONE,
+        **dict.fromkeys(("difference", "low", "high", "p", "p_holm"), _NUMBER),
+        **dict.fromkeys(("documents", "discordant"), _NUMBER),
+    },
+    "analysis.csv": {
+        **dict.fromkeys(("analysis", "model"), _TEXT),
+        **dict.fromkeys(("budget", "row", "subjects", "task", "quantity"), _TEXT_OR_NONE),
+        **_ENDS,
+        **dict.fromkeys(("p", "methods"), _NUMBER),
+    },
+    "cost.csv": {
+        **dict.fromkeys(("model", "row"), _TEXT),
+        **dict.fromkeys(
+            ("batch", "kept_tokens", *(name for name in COST_COLUMNS if "_ms" in name)),
+            Column(Kind.NUMBER, empty=True, needed=False),
+        ),
+    },
+}
+"""What columns of the folder's other CSVs must hold, as far as they are shown."""
 
 ImageSource = Callable[[Sequence[DocumentKey]], Mapping[DocumentKey, list[Image.Image]]]
 """Returns the images of documents; those that it cannot find are left out."""
@@ -77,8 +105,7 @@ class Results:
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
         """The run's manifest; empty where there is none."""
-        path = self.folder / MANIFEST
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_content(self.folder) if (self.folder / MANIFEST).exists() else {}
 
     @cached_property
     def budgets(self) -> Mapping[str, Budget]:
@@ -119,10 +146,9 @@ class Results:
     @cached_property
     def diagnostics(self) -> Frame:
         """What each setting keeps of each image: ``diagnostics.parquet``."""
-        path = self.folder / DIAGNOSTICS
-        if not path.is_file():
+        if not (self.folder / DIAGNOSTICS).is_file():
             raise NotDrawn(f"no {DIAGNOSTICS} (otprune analyze makes it)")
-        return pd.read_parquet(path)
+        return read_diagnostics(self.folder)
 
     def table(self, name: str, maker: str) -> Frame:
         """Return a CSV of the folder.
@@ -140,10 +166,7 @@ class Results:
         path = self.folder / name
         if not path.is_file():
             return None
-        # Names stay names: a model may be called 7, or NA.
-        return pd.read_csv(
-            path, dtype=dict.fromkeys(_TEXT, "str"), keep_default_na=False, na_values=[""]
-        )
+        return read_csv(path, _TABLES[name])
 
 
 def read_results(folder: Path, images: ImageSource | None = None) -> Results:

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -22,6 +21,7 @@ from PIL import Image, ImageOps
 import otprune_lmms
 from otprune_lmms.documents import DocumentKey
 from otprune_lmms.images import guarded_images, image_cluster, image_hash
+from otprune_lmms.results.checked import Column, Kind, read_parquet
 from otprune_lmms.results.diagnostics import DIAGNOSTICS
 from otprune_lmms.results.samples import SAMPLES
 
@@ -32,6 +32,11 @@ TASK_FILES = Path(otprune_lmms.__file__).parent / "tasks"
 
 _REFERENCES = ("answers", "captions", "caption", "annotations_captions", "answer")
 """Columns of reference answers; the first that a document has counts."""
+
+_CLUSTERS = {
+    **dict.fromkeys(("task", "cluster"), Column(Kind.TEXT)),
+    "doc_id": Column(Kind.WHOLE),
+}
 
 _PLACED = re.compile(r"<image (\d+)>")
 """Names an image of a document within its texts."""
@@ -103,9 +108,11 @@ class DataFileImages:
         for name in (DIAGNOSTICS, SAMPLES):
             path = self.results / name
             if path.is_file():
-                lines = pd.read_parquet(path, columns=["task", "doc_id", "cluster"])
-                lines = lines.drop_duplicates().itertuples(index=False, name=None)
-                found |= {(task, int(doc_id)): cluster for task, doc_id, cluster in lines}
+                lines = read_parquet(path, _CLUSTERS).drop_duplicates()
+                found |= {
+                    (task, int(doc_id)): cluster
+                    for task, cluster, doc_id in lines.itertuples(index=False, name=None)
+                }
         return found
 
 

@@ -5,11 +5,10 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from otprune_lmms.documents import DocumentKey
 from otprune_lmms.results.frames import Frame
-from otprune_lmms.results.samples import SAMPLES, read_samples
+from otprune_lmms.results.samples import read_samples
 
 _NUMBERS = ("model", "setting", "method", "task", "doc_id", "cluster", "value")
 
@@ -28,7 +27,7 @@ class SampleStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / SAMPLES
+        self._folder = folder
         self.numbers: Frame = read_samples(folder, _NUMBERS)
 
     @cached_property
@@ -45,7 +44,7 @@ class SampleStore:
         """Return all samples of some documents."""
         wanted = pc.field("doc_id").isin(sorted({doc_id for _, doc_id in documents}))
         wanted &= pc.field("task").isin(sorted({task for task, _ in documents}))
-        found = pq.read_table(self._path, filters=wanted).to_pandas()
+        found = read_samples(self._folder, filters=wanted)
         by_document = dict(tuple(found.groupby(["task", "doc_id"], sort=False)))
         return {document: by_document[document] for document in documents}
 
@@ -56,7 +55,7 @@ class SampleStore:
         If a task's metric reads the document itself, lmms-eval's target is the name of a column.
         """
         one = (pc.field("setting") == self.settings[0]) & (pc.field("model") == self.models[0])
-        found = pq.read_table(self._path, columns=["task", "target"], filters=one).to_pandas()
+        found: Frame = read_samples(self._folder, ["task", "target"], one)
         counts = found.groupby("task")["target"].agg(["size", "nunique"])
         alike = counts[(counts["size"] >= _FEWEST) & (counts["nunique"] == 1)]
         return {str(task) for task in alike.index}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
+from otprune_lmms.results.checked import Column, Kind, read_csv
 
 _AVERAGES, _SCORES = "averages.csv", "intervals.csv"
 _CLOSE = 1e-6
@@ -56,15 +56,16 @@ def read_intervals(folder: Path) -> Intervals:
 def _read(path: Path, third: str) -> dict[tuple[str, str, str], Interval]:
     if not path.is_file():
         return {}
-    names = ["model", "row", third]
-    try:
-        lines = pd.read_csv(
-            path, dtype=dict.fromkeys(names, "str"), keep_default_na=False, na_values=[""]
-        )
-        numbers = lines[["value", "low", "high"]].astype(float)
-        keys = lines[names].itertuples(index=False, name=None)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{path} holds no intervals: {error}") from error
+    names, ends = ["model", "row", third], ["value", "low", "high"]
+    lines = read_csv(
+        path,
+        {
+            **dict.fromkeys(names, Column(Kind.TEXT)),
+            **dict.fromkeys(ends, Column(Kind.NUMBER, empty=True)),
+        },
+    )
+    numbers = lines[ends].astype(float)
+    keys = lines[names].itertuples(index=False, name=None)
     return {
         key: Interval(*found)
         for key, found in zip(keys, numbers.itertuples(index=False, name=None), strict=True)

@@ -10,6 +10,7 @@ from analysis_frames import diagnostics_of, records_of, samples_of, together
 from otprune_lmms.reporting.analysis.write import COLUMNS, write_analysis
 from otprune_lmms.results.diagnostics import read_diagnostics, write_diagnostics
 from otprune_lmms.results.samples import write_samples
+from results_folder import manifest
 
 METHODS = ("otprune", "divprune", "random")
 
@@ -28,8 +29,7 @@ def folder_of(path, shift=0.0):
     whole = {"k": None, "seed": None}
     write_samples(path / "samples.parquet", [parts.assign(**whole).to_dict("list")])
     records_of(samples).to_csv(path / "records.csv", index=False)
-    content = {"experiment": {"title": "A try", "suite": "mini"}, "origin": {"commit": "abc"}}
-    (path / "manifest.json").write_text(json.dumps(content))
+    (path / "manifest.json").write_text(json.dumps(manifest()))
     return path
 
 
@@ -102,7 +102,7 @@ def test_diagnostics_come_back_as_they_were(tmp_path):
     assert list(again["exact_w2"]) == [0.1, 1 / 3]
     assert [list(kept) for kept in again["kept"]] == [[0, 1, 2]] * 2
     one.drop(columns="n").to_parquet(tmp_path / "diagnostics.parquet")
-    with pytest.raises(ValueError, match="columns"):
+    with pytest.raises(ValueError, match="has no column n"):
         read_diagnostics(tmp_path)
 
 

@@ -19,6 +19,7 @@ from otprune_lmms.reporting.figures.images import (
     task_file_folder,
 )
 from otprune_lmms.results.records import records_frame
+from results_folder import SETTINGS, manifest
 
 MINI = TASK_FILES / "mini"
 
@@ -159,11 +160,12 @@ def test_a_suite_of_ones_own_must_be_named(tmp_path):
 
 
 def folder_of(path, suite_name, tasks, **content):
-    lines = [{"model": "m", "row": "a", "task": task, "documents": n} for task, n in tasks.items()]
+    own = {"experiment": "try", "suite": "mini", "model": "m", "metric": "accuracy", **SETTINGS[0]}
+    lines = [own | {"task": task, "documents": n} for task, n in tasks.items()]
     path.mkdir(exist_ok=True)
     records_frame(lines).to_csv(path / "records.csv", index=False)
-    manifest = {"experiment": {"suite": suite_name, **content.pop("experiment", {})}, **content}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    told = manifest(suite=suite_name, **content.pop("experiment", {}))
+    (path / "manifest.json").write_text(json.dumps(told | content))
     return path
 
 

@@ -91,11 +91,16 @@ def test_an_interval_that_is_no_number_is_none(tmp_path, made):
 
 @pytest.mark.parametrize("name", ["averages.csv", "intervals.csv"])
 @pytest.mark.parametrize(
-    "content", ["", "a,b\n1,2\n", "model,row,task,rule,value,low,high\na,b,c,d,x,y,z\n"]
+    ("content", "message"),
+    [
+        ("", " cannot be read"),
+        ("a,b\n1,2\n", " has no column model"),
+        ("model,row,task,rule,value,low,high\na,b,c,d,x,y,z\n", ": column value must have"),
+    ],
 )
-def test_another_file_is_refused(tmp_path, name, content):
+def test_another_file_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=f"{name} holds no intervals"):
+    with pytest.raises(ValueError, match=f"{name}{message}"):
         read_intervals(tmp_path)
 
 
