@@ -31,6 +31,8 @@ def draw(results: Results, model: str) -> Figure:
     found = results.table("analysis.csv", "otprune analyze")
     found = found[(found["analysis"] == "spearman") & (found["subjects"] == "all")]
     found = found[(found["model"] == model) & found["value"].notna()]
+    # An analysis of earlier records may have others.
+    found = found[found["budget"].isin(list(results.budgets)) & found["task"].notna()]
     quantities = [name for name in MAIN if name in set(found["quantity"])]
     if not quantities:
         raise NotDrawn(f"no rank correlations of {model} in analysis.csv")
