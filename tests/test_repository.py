@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hf.tiny_vlms import clone, tiny
 from otprune import BUILT_IN, PRUNERS
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,8 @@ def test_relative_links_lead_somewhere(page):
 def test_the_python_of_the_front_page_runs():
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len(blocks) >= 3
-    names: dict = {"__name__": "readme"}
+    vlm = tiny("qwen3_vl")
+    names: dict = {"__name__": "readme", "model": vlm.model, "inputs": clone(vlm.inputs)}
     registered = dict(PRUNERS)
     try:
         for block in blocks:
@@ -52,6 +54,7 @@ def test_the_python_of_the_front_page_runs():
     finally:
         PRUNERS.clear()
         PRUNERS.update(registered)
+    assert names["answer"].shape == (2, vlm.inputs["input_ids"].shape[1] + 8)
     assert names["kept"].shape == (56,)
     assert names["pruned"].shape == (56, 1024)
 

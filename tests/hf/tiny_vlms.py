@@ -145,7 +145,7 @@ def vipllava():
 def llava_pixtral():
     model = _new(
         "LlavaForConditionalGeneration", "LlavaConfig", vision_config=PIXTRAL,
-        text_config=TEXT | {"model_type": "mistral", "head_dim": 16},
+        text_config=TEXT | {"model_type": "mistral", "head_dim": 16, "sliding_window": None},
         image_token_index=PLACEHOLDER, vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     )  # fmt: skip
@@ -318,7 +318,7 @@ def smolvlm():
 def mistral3():
     model = _new(
         "Mistral3ForConditionalGeneration", "Mistral3Config", vision_config=PIXTRAL,
-        text_config=TEXT | {"model_type": "mistral", "head_dim": 16},
+        text_config=TEXT | {"model_type": "mistral", "head_dim": 16, "sliding_window": None},
         image_token_index=PLACEHOLDER, spatial_merge_size=2, vision_feature_layer=-1,
     )  # fmt: skip
     return model, _square(2) | {"image_sizes": SIZES}
@@ -510,8 +510,11 @@ FAMILIES: dict[str, Callable[[], tuple[Any, dict[str, Tensor]]]] = {
 FULL = tuple(FAMILIES)[:9]
 """Families of which everything is tested."""
 
-INSIDE = ("llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm")
-"""Those of them that can be pruned inside the language model."""
+INSIDE = (
+    "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm",
+    "mistral3", "lighton_ocr", "qwen2_vl", "qwen3_vl_moe",
+)  # fmt: skip
+"""Families that are tested with pruning inside the language model; every decoder is among them."""
 
 TYPES = ("gemma3",)
 """Families that want ``token_type_ids``."""

@@ -17,22 +17,34 @@ from otprune.hf.families.internvl import InternVL
 from otprune.hf.families.llava import Llava, SquareFamily
 from otprune.hf.families.llava_next import LlavaNext
 from otprune.hf.families.others import Llama4, VideoLlava
+from otprune.hf.families.pixtral import Pixtral
 from otprune.hf.families.qwen import Qwen3VL, QwenVL
 
 __all__ = ["FAMILIES", "EncodedImages", "Family", "Unit", "UnsupportedModelError", "family_of"]
 
 FAMILIES: dict[str, type[Family]] = {
+    "aya_vision": SquareFamily,
+    "cohere2_vision": SquareFamily,
+    "deepseek_vl": SquareFamily,
+    "deepseek_vl_hybrid": SquareFamily,
+    "gemma3": SquareFamily,
     "glm46v": QwenVL,
     "glm4v": QwenVL,
     "glm4v_moe": QwenVL,
+    "got_ocr2": SquareFamily,
     "idefics3": Idefics3,
     "internvl": InternVL,
+    "janus": SquareFamily,
+    "lighton_ocr": Pixtral,
     "llama4": Llama4,
     "llava": Llava,
     "llava_next": LlavaNext,
     "llava_next_video": LlavaNext,
     "llava_onevision": LlavaNext,
+    "mistral3": Pixtral,
+    "ovis2": SquareFamily,
     "paddleocr_vl": QwenVL,
+    "paligemma": SquareFamily,
     "qwen2_5_vl": QwenVL,
     "qwen2_vl": QwenVL,
     "qwen3_5": QwenVL,
@@ -40,6 +52,7 @@ FAMILIES: dict[str, type[Family]] = {
     "qwen3_vl": Qwen3VL,
     "qwen3_vl_moe": Qwen3VL,
     "smolvlm": Idefics3,
+    "video_llama_3": QwenVL,
     "video_llava": VideoLlava,
     "vipllava": SquareFamily,
 }

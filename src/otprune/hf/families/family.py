@@ -27,7 +27,8 @@ TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "labels"})
 
 
 DECODERS = frozenset(
-    ("llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_text")
+    ("llama", "mistral")
+    + ("qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_moe_text", "qwen3_vl_text")
 )
 """Types of decoders whose attention, norms and angles `DecoderAdapter` computes as they do."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from otprune.hf.families.family import EncodedImages, Family, UnsupportedModelError
+from otprune.hf.families.pixtral import size_grid
 from otprune.hf.families.tower import TowerSignals
 
 
@@ -71,7 +72,7 @@ class Llava(SquareFamily):
         return self._tower is not None
 
     def grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Return the square's side twice if images have one size."""
-        if inputs.get("image_sizes") is not None:
-            return None
-        return super().grid(part, n, inputs)
+        """Return rows and columns of patches: a square, or what ``image_sizes`` say."""
+        if inputs.get("image_sizes") is None:
+            return super().grid(part, n, inputs)
+        return size_grid(self.model.config, part, n, inputs)

@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from otprune.hf.families.family import Family
+from otprune.hf.families.llava import SquareFamily
 
 
-class Llama4(Family):
+class Llama4(SquareFamily):
     """Llama 4, which projects the encoder's last hidden state in its own `forward`."""
 
     def _features(self, output: ModelOutput) -> Any:
@@ -21,7 +21,7 @@ class Llama4(Family):
         return type(output)(**{**output, "last_hidden_state": flat})
 
 
-class VideoLlava(Family):
+class VideoLlava(SquareFamily):
     """Video-LLaVA, whose `forward` calls the pixels of images otherwise than its encoder does."""
 
     def _argument(self, name: str, inputs: Mapping[str, Any]) -> str:
