@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from otprune.method import Method
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 from otprune.schedule import Point, parse_schedule, solve
 from otprune.selector import Selector
 from otprune.signals import NO_SIGNALS, Signals
@@ -190,8 +190,10 @@ class LayerPruner(Method, ABC):
         Raises:
             ArithmeticError: the method did not return k distinct tokens.
         """
-        with torch.inference_mode(), without_autocast():
-            kept = self._prune(view, k)
+        with torch.inference_mode(), without_outer_settings():
+            # Sums of values that lie otherwise in memory round otherwise.
+            hidden, signals = view.hidden.contiguous(), view.signals.contiguous()
+            kept = self._prune(replace(view, hidden=hidden, signals=signals), k)
         index = kept.index.clone()
         if len(index.unique()) != k or (k and int(index.max()) >= len(view.visual)):
             raise ArithmeticError(f"{type(self).__name__} did not keep {k} distinct tokens")

@@ -12,7 +12,7 @@ from torch import Tensor
 from otprune.budget import resolve_budget
 from otprune.checks import check_tokens
 from otprune.method import Method
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 from otprune.signals import NO_SIGNALS, Signals
 from otprune.types import VisualTokens
 
@@ -42,8 +42,8 @@ class Merger(Method, ABC):
 
     A merger returns the weights of the mixtures; the model computes these, since some methods mix
     before the projector. Every call is deterministic, records no gradient and does not change the
-    tokens. Arithmetic is float32 unless a method documents otherwise, also under `torch.autocast`;
-    ties go to the lower index.
+    tokens. Arithmetic is float32 unless a method documents otherwise, whatever is set around the
+    call; ties go to the lower index.
 
     Class attributes:
         space: what is mixed: "tokens", the input of the language model, or "features", the input of
@@ -84,8 +84,9 @@ class Merger(Method, ABC):
             wanted = ", ".join(f"signals.{need}" for need in missing)
             raise ValueError(f"{type(self).__name__} needs {wanted}")
         count = resolve_budget(len(tokens), keep_ratio=keep_ratio, k=k)
-        with torch.inference_mode(), without_autocast():
-            mixture = self._merge_image(tokens, count, signals)
+        with torch.inference_mode(), without_outer_settings():
+            # Sums of values that lie otherwise in memory round otherwise.
+            mixture = self._merge_image(tokens.contiguous(), count, signals.contiguous())
         # Copied outside of inference mode, so that autograd may save the tensors.
         return Mixture(
             mixture.places.clone(),
@@ -103,8 +104,8 @@ def mixed(mixture: Mixture, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "k d
     if mixture.weights is None:
         raise ValueError("weights must be given to mix vectors, got tokens")
     weights = mixture.weights.to(vectors.device, torch.float32)
-    with without_autocast():
-        return (weights @ vectors.float()).to(vectors.dtype)
+    with without_outer_settings():
+        return (weights.contiguous() @ vectors.float().contiguous()).to(vectors.dtype)
 
 
 def as_weights(kept: Sequence[int] | Tensor, m: int) -> Float[Tensor, "k m"]:

@@ -9,14 +9,25 @@ _DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
 @contextmanager
-def without_autocast() -> Iterator[None]:
-    """In this context `torch.autocast` changes nothing: float32 products stay float32.
+def without_outer_settings() -> Iterator[None]:
+    """In this context torch computes as if nothing had been set around it.
 
-    A model may run under autocast, as transformers' trainer and many evaluation scripts do. Inside
-    it, products of float32 matrices are rounded to bfloat16 or float16, and other tokens are kept.
+    - `torch.autocast` changes nothing: a model may run under it, as transformers' trainer and many
+      evaluation scripts do, and products of float32 matrices would be rounded to half precision.
+    - New tensors without a dtype are float32, whatever `torch.set_default_dtype` says; that holds
+      for all threads of the process, and for the time of the context.
+    - New tensors without a device are on the CPU, whatever `torch.set_default_device` says.
+
+    Otherwise other tokens would be kept.
     """
+    dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
         yield

@@ -15,7 +15,7 @@ from torch import Tensor
 from otprune.budget import resolve_budget
 from otprune.checks import check_tokens
 from otprune.method import Method
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 from otprune.signals import NO_SIGNALS, Signals
 from otprune.types import KeptIndices, PickOrder, VisualTokens
 
@@ -25,8 +25,8 @@ class Selector(Method, ABC):
 
     Every call is deterministic, records no gradient, never returns an index twice, and does not
     change the tokens. Indices are int64 on the tokens' device. Unless a method documents otherwise,
-    arithmetic is float32 for tokens of any dtype, also under `torch.autocast`, and ties go to the
-    lower index.
+    arithmetic is float32 for tokens of any dtype, whatever is set around the call
+    (`without_outer_settings`), and ties go to the lower index.
     """
 
     __slots__ = ()
@@ -122,8 +122,10 @@ class Selector(Method, ABC):
     ) -> list[Tensor]:
         if not tokens:
             return []
-        with torch.inference_mode(), without_autocast():
-            picks = self._rank_images(tokens, k, signals)
+        with torch.inference_mode(), without_outer_settings():
+            # Sums of values that lie otherwise in memory round otherwise.
+            images = [image.contiguous() for image in tokens]
+            picks = self._rank_images(images, k, [one.contiguous() for one in signals])
         for order, count in zip(picks, k, strict=True):
             if len(order.unique()) != count:
                 raise ArithmeticError(f"{type(self).__name__} did not pick {count} distinct tokens")

@@ -132,14 +132,18 @@ class Signals:
 
     def to(self, device: torch.device) -> "Signals":
         """Return the signals on a device."""
-        return replace(
-            self,
-            **{
-                one.name: value.to(device)
-                for one in fields(self)
-                if isinstance(value := getattr(self, one.name), Tensor)
-            },
-        )
+        return replace(self, **{name: value.to(device) for name, value in self._tensors()})
+
+    def contiguous(self) -> "Signals":
+        """Return the same signals, each in one piece of memory, row by row."""
+        scattered = [(name, one) for name, one in self._tensors() if not one.is_contiguous()]
+        if not scattered:
+            return self
+        return replace(self, **{name: value.contiguous() for name, value in scattered})
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        found = [(one.name, getattr(self, one.name)) for one in fields(self)]
+        return [(name, value) for name, value in found if isinstance(value, Tensor)]
 
 
 NO_SIGNALS = Signals()

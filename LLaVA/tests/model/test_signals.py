@@ -127,6 +127,23 @@ def test_autocast_changes_no_signal_of_the_same_states(kind):
         assert torch.equal(value, found[name]), name
 
 
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_default_dtype_and_deterministic_algorithms_change_no_signal(kind):
+    ours, _ = both(kind)
+    wanted = frozenset(OF_PATCHES | (OF_CLS if kind != "siglip_vision_model" else set()))
+    given = pixels()
+    want = ours.encode(given, wanted).signals
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = ours.encode(given, wanted).signals
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(False)
+    for name, value in want.items():
+        assert torch.equal(value, found[name]), name
+
+
 def test_signals_alone_are_as_together():
     ours, _ = both("clip_vision_model")
     together = ours.encode(pixels(), TOWER_SIGNALS).signals

@@ -22,7 +22,7 @@ from llava.checkpoint.layouts import check_complete, check_numbers, is_weight, s
 from llava.checkpoint.shards import Weights, read_weights
 from llava.checkpoint.tower_schema import TextTowerSettings
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 
 _PATCHES = "visual_projection.weight"
 _TEXTS = "text_projection.weight"
@@ -82,7 +82,7 @@ class ClipText:
         """
         limit = self._model.config.max_position_embeddings
         ids, mask = segments(self._tokenizer(question, verbose=False).input_ids, limit)
-        with torch.no_grad(), without_autocast():
+        with torch.no_grad(), without_outer_settings():
             output = self._model(ids.to(self._device), mask.long().to(self._device))
         return output.text_embeds
 
@@ -92,7 +92,7 @@ class ClipText:
         As in CLIP, the tower's last norm is applied, then the projection; CLIP itself does so for
         the CLS token only.
         """
-        with torch.no_grad(), without_autocast():
+        with torch.no_grad(), without_outer_settings():
             normed = tower.vision_tower.post_layernorm(hidden.to(tower.device, tower.dtype)).float()
             return normed @ self._projection.to(normed.device).T
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from llava.images.processor import ImageProcessor
 from llava.model.devices import execution_device
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 
 TOWER_SIGNALS = frozenset(
     {
@@ -206,7 +206,7 @@ class VisionTower(nn.Module, ABC):
                     f"block {self.depth}"
                 )
 
-    @without_autocast()
+    @without_outer_settings()
     def _signals(self, before: Tensor, states: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
         """Return signals of the last block that ran and of the next one.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from otprune.hf.layers.rows import take_positions
 from otprune.layer_pruner import LayerPruner, Modules
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 
 Module = Literal["attention", "feed_forward"]
 """The two modules of a decoder layer, in the order in which they run."""
@@ -50,7 +50,7 @@ class Observed:
         if self.pruner is None or self._attention is None:
             return
         modules = Modules(layer, *self._attention, given, output, valid.to(given.device))
-        with torch.inference_mode(), without_autocast():
+        with torch.inference_mode(), without_outer_settings():
             found = self.pruner.observe(modules).masked_fill(~modules.valid, 0)
         # Copied outside of inference mode, so that it is an ordinary tensor.
         found = found.clone()

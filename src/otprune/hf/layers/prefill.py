@@ -15,7 +15,7 @@ from otprune.hf.layers.probe import LayerInput
 from otprune.hf.layers.remaining import KeptPositions, RemainingTokens, StageInput
 from otprune.hf.layers.rows import as_rows, stacked, take_last_axis, take_positions
 from otprune.layer_pruner import LayerPruner
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 from otprune.pruning.trace import watched
 
 
@@ -128,7 +128,7 @@ class PrefillRun:
 
     def _start(self, pruner: LayerPruner, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         stage = StageInput(self.plan, self.remaining, self._inputs(0, hidden, kwargs))
-        with watched(self.plan.trace), without_autocast():
+        with watched(self.plan.trace), without_outer_settings():
             self.started = {image: pruner.start(view) for _, image, view in stage.views()}
 
     def _drop(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
