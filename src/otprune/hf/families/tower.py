@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from otprune.precision import without_autocast
+from otprune.precision import without_outer_settings
 
 _OF_CLS = frozenset({"cls_attention", "final_cls_attention", "cls_features"})
 _OF_BLOCK = frozenset({"cls_attention", "encoder_keys"})
@@ -68,7 +68,7 @@ class TowerSignals:
             for handle in handles:
                 handle.remove()
 
-    @without_autocast()
+    @without_outer_settings()
     def of(
         self, states: Mapping[int, Float[Tensor, "b t c"]], wanted: frozenset[str]
     ) -> dict[str, Tensor]:
