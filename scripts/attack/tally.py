@@ -54,7 +54,8 @@ class Tally:
             what: everything that helps to find it.
             folder: files that are kept with it.
         """
-        text = what if len(what) <= LONGEST_TEXT else f"... {what[-LONGEST_TEXT:]}"
+        half = LONGEST_TEXT // 2
+        text = what if len(what) <= 2 * half else f"{what[:half]}\n...\n{what[-half:]}"
         self.faults.append({"kind": kind, "what": text})
         sys.stderr.write(f"{self.part}: FAULT {len(self.faults)}: {kind}: {text}\n")
         if folder is not None:
