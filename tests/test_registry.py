@@ -55,6 +55,9 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         ValueError, match="unknown pruner 'otprun'; known: .*divprune, .*dpp, .*otprune"
     ):
         make_pruner("otprun")
+    for name in (None, 5, ["otprune"]):
+        with pytest.raises(ValueError, match=r"unknown pruner (None|5|\['otprune'\]); known:"):
+            make_pruner(name)  # type: ignore[arg-type] - what users may give
 
 
 def test_an_unknown_setting_is_answered_with_the_known_ones():

@@ -23,6 +23,7 @@ from huggingface_hub import constants
 from otprune_lmms.benchmarks import GROUPS, benchmark
 from otprune_lmms.environment import data_caches
 from otprune_lmms.files import is_folder
+from otprune_lmms.yaml_files import LARGEST
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,11 @@ def _files_of(task: str, folder: Path) -> list[Path]:
 
 
 def _text(file: Path) -> str:
+    """Return the beginning of a task file; "" for what is none, or cannot be read."""
+    if not file.is_file():
+        return ""  # who reads a pipe waits until something is written
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            return opened.read(LARGEST)
     except OSError:
         return ""

@@ -1,6 +1,7 @@
 """The hub: what is needed from it, and one sentence where it cannot be reached."""
 
 import io
+import os
 import socket
 import ssl
 import time
@@ -182,3 +183,8 @@ def test_lmms_eval_says_it_before_anything_is_loaded(main, tmp_path, monkeypatch
     with pytest.raises(SystemExit) as ended:
         main(*command(str(TASKS / "mini"), tmp_path, "method=otprune,keep_ratio=0.5")[3:])
     assert "the model: liuhaotian/llava-v1.5-7b;" in str(ended.value.code)
+
+
+def test_a_task_file_that_is_a_pipe_is_left_to_who_loads_it(tmp_path):
+    os.mkfifo(tmp_path / "pope.yaml")
+    assert task_needs(["pope"], tmp_path) == []

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ def keep_loaded(*checkpoints: Path) -> None:
 
     @functools.wraps(plain)
     def load(model: Any, *arguments: Any, **options: Any) -> Any:
-        found = known.get(str(Path(str(model)).resolve()))
+        others = {options.get(name) for name in ("model_base", "attn_implementation")}
+        usual = not any(arguments) and others == {None} and _is_usual(options)
+        found = known.get(str(Path(str(model)).resolve())) if usual else None
         return found or plain(model, *arguments, **options)
 
     @functools.wraps(fingerprint)
@@ -54,6 +56,13 @@ def keep_loaded(*checkpoints: Path) -> None:
 
     llava.load_pretrained_model = load
     llava.model_fingerprint = print_of
+
+
+def _is_usual(options: Mapping[str, Any]) -> bool:
+    """Return whether a model is loaded in float32 on the CPU; others are not kept."""
+    usual = {"device": ("cpu",), "torch_dtype": (None, "auto", "float32")}
+    known = all(options.get(name, values[0]) in values for name, values in usual.items())
+    return known and not options.get("load_4bit") and not options.get("load_8bit")
 
 
 def keep_index() -> None:

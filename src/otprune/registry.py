@@ -278,7 +278,7 @@ def make_pruner(name: str, *, preset: str | None = None, **settings: object) -> 
         ValueError: unknown name, preset or setting; the message lists the known ones. The method
             checks the values.
     """
-    if name not in PRUNERS:
+    if not isinstance(name, str) or name not in PRUNERS:
         raise ValueError(f"unknown pruner {name!r}; known: {', '.join(sorted(PRUNERS))}")
     method = PRUNERS[name]
     if preset is not None:

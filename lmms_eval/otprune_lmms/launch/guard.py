@@ -8,8 +8,9 @@ failure, so the exit is triggered from the log.
 import os
 import signal
 import sys
+import traceback
 from functools import partial
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from loguru import logger as eval_logger
@@ -17,6 +18,7 @@ from tenacity import RetryError
 
 from otprune_lmms.terminal_text import printable
 
+_PACKAGES = ("otprune_lmms", "llava", "otprune")
 _MAIN = "lmms_eval.__main__"
 _TRACKER = "lmms_eval.loggers.evaluation_tracker"
 
@@ -31,6 +33,29 @@ def end_on_failure(rank: int | None = None) -> None:
     """
     name = "lmms_eval" if rank is None else f"lmms_eval, rank {rank}"
     eval_logger.configure(patcher=partial(_listen, name))
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    program = sys.modules.get("__main__" if spec is not None and spec.name == _MAIN else _MAIN)
+    if program is not None:
+        vars(program)["traceback"] = SimpleNamespace(print_exc=_print_unexpected)
+
+
+def _print_unexpected() -> None:
+    """Print the traceback of an error that is no sentence of ours, which needs none.
+
+    lmms-eval prints one of every error, before it logs the error's message.
+    """
+    error = sys.exception()
+    if error is not None and not _in_words(error):
+        traceback.print_exc()
+
+
+def _in_words(error: BaseException) -> bool:
+    """Return whether an error is of a class of ours, or a ``ValueError`` that our code raises."""
+    if type(error).__module__.partition(".")[0] in _PACKAGES:
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    raised_by = str(frames[-1].f_globals.get("__name__")) if frames else ""
+    return type(error) is ValueError and raised_by.partition(".")[0] in _PACKAGES
 
 
 def end_in_words(rank: int | None, journal: str | None) -> None:

@@ -1,6 +1,7 @@
 """The commands of the front page, as a user types them: in processes of their own."""
 
 import json
+import re
 import socket
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ SHORT = ("--gen_kwargs", "max_new_tokens=5", "--batch_size", "3")
 ARGUMENTS = f"pretrained={TINY},method=otprune,keep_ratio=0.098,layer=0"
 ACCELERATE = ("-m", "accelerate.commands.launch", "--num_processes=1", "-m", "lmms_eval")
 TASKS = ("pope", "seedbench")
+PRINTED = r'Traceback [^\n]*\n  File "[^"]*lmms_eval/__main__.py"'
+"""The traceback that lmms-eval prints of what a run raises."""
 
 
 def on_two(*given, **more) -> Done:
@@ -221,3 +224,26 @@ def test_a_share_of_the_documents_is_refused(file, tmp_path, main, capsys):
 def test_more_documents_than_there_can_be_are_refused(limit, tmp_path, main):
     with pytest.raises(SystemExit, match="limit must be at most 1000000000 documents, got 1"):
         main(*command("pope", tmp_path, ARGUMENTS, "--limit", limit)[3:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("pretrained=./nothing", "./nothing is no folder and no hub id"),
+        (f"pretrained={TINY},method=otprune,k=5,layer=99", "layer must be in 0..3"),
+    ],
+)
+def test_an_error_in_words_has_no_traceback(arguments, message, tasks, tmp_path, main, capsys):
+    with pytest.raises(SystemExit, match=f"lmms_eval: .*{message}"):
+        main(*command(tasks, tmp_path / "out", arguments)[3:])
+    assert not re.search(PRINTED, "".join(capsys.readouterr()))
+
+
+def test_an_error_that_nobody_expected_comes_with_one(tasks, tmp_path, main, capsys, monkeypatch):
+    def broken(_):
+        raise KeyError("nobody knows")
+
+    monkeypatch.setattr("otprune_lmms.lmms_model.load_model", broken)
+    with pytest.raises(SystemExit, match="nobody knows"):
+        main(*command(tasks, tmp_path / "out", ARGUMENTS)[3:])
+    assert re.search(PRINTED, "".join(capsys.readouterr()))

@@ -88,7 +88,8 @@ def case(draw: Random, folder: Path) -> Case:
         named: Sequence[str] = (option.opts[0], value or option.opts[0], option.name)
         # "nowhere" is made; a journal that is not there is empty; what prune is given is checked.
         # So may be what is at most, and more than there are.
-        may_work = value in ("nowhere", "--", "99999999999999999999")
+        # Slurm's scripts name folders that are seen elsewhere.
+        may_work = name == "slurm" or value in ("nowhere", "--", "99999999999999999999")
     elif way < 0.8 and arguments:
         value = draw.choice(PATHS)
         line = [name, *(["--shards", "2"] if name == "slurm" else []), value]
