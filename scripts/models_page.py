@@ -119,7 +119,8 @@ def page(found: Mapping[str, Mapping[str, str]], families: Iterable[str]) -> str
         "language model is masking (`tests/hf/test_pruned.py`).",
         "",
         "A family that is not listed is tried by its public functions; if it lacks one, an error "
-        "says which. Videos are not pruned.",
+        "says which. Videos are pruned like images in families that take them; tested are "
+        f"{', '.join(tiny_vlms.VIDEOS)}.",
         "",
     ]
     for name, (methods, _) in zip(names, groups, strict=True):

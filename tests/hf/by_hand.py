@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf.tiny_vlms import PLACEHOLDER, Tiny, base_of, clone
+from hf.tiny_vlms import FRAMES, PLACEHOLDER, Tiny, base_of, clone
 
 SIDE = ("deepstack_visual_embeds", "visual_pos_masks")
 
@@ -32,7 +32,8 @@ class Unpruned:
         self.embeds = given["inputs_embeds"]
         self.deepstack = given.get("deepstack_visual_embeds")
         ids, mask = self.inputs["input_ids"], self.inputs["attention_mask"]
-        self.valid, self.is_image = mask.bool(), ids == PLACEHOLDER
+        self.valid = mask.bool()
+        self.is_image = (ids == PLACEHOLDER) | (ids == FRAMES)
         self.axes = mask.cumsum(-1) - 1
         self.many_axes = hasattr(self.base, "get_rope_index")
         if self.many_axes:
@@ -43,14 +44,18 @@ class Unpruned:
         self.flat[self.is_image] = torch.arange(int(self.is_image.sum()))
 
     def keeps(self, images: list[int], kept: list[Tensor]) -> Tensor:
-        """Return which positions stay, given the kept tokens of each image; [b t]."""
+        """Return which positions stay, given the kept tokens of each image and video; [b t]."""
         stays = torch.zeros(sum(images), dtype=torch.bool)
         first = 0
         for count, keep in zip(images, kept, strict=True):
             stays[first + keep] = True
             first += count
-        keeps = self.valid.clone()
-        keeps[self.is_image] = stays
+        keeps, first = self.valid.clone(), 0
+        # All images come before all videos.
+        for placeholder in (PLACEHOLDER, FRAMES):
+            places = self.inputs["input_ids"] == placeholder
+            keeps[places] = stays[first : first + int(places.sum())]
+            first += int(places.sum())
         return keeps
 
     def logits(self, keeps: Tensor, answers: Tensor, positions: str) -> Tensor:

@@ -9,7 +9,16 @@ from transformers.generation.streamers import BaseStreamer
 
 import otprune.hf
 from hf.by_hand import Unpruned
-from hf.tiny_vlms import FAMILIES, FULL, INSIDE, PLACEHOLDER, clone, tiny
+from hf.tiny_vlms import (
+    FAMILIES,
+    FULL,
+    INSIDE,
+    PLACEHOLDER,
+    VIDEOS,
+    clone,
+    filmed,
+    tiny,
+)
 from otprune import Signals, make_pruner
 from otprune.hf import UnsupportedModelError, prune_inputs, pruned
 from otprune.hf.families import family_of
@@ -169,6 +178,48 @@ def test_a_budget_is_for_what_unit_says(name, unit, sizes):
     assert [len(keep) for keep in trace.kept[0]] == [size // 4 for size in sizes]
     keeps = by_hand.keeps(sizes, trace.kept[0])
     assert largest(scores - by_hand.logits(keeps, tokens, "compact")) <= 1e-5
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_videos_are_pruned_like_images(name):
+    model, inputs, sizes = filmed(name)
+    by_hand = Unpruned(filmed(name))
+    plain = answers(model, inputs)
+    with pruned(model, "otprune", keep_ratio=1.0) as trace:
+        full = answers(model, inputs)
+    assert torch.equal(plain[1], full[1])
+    assert trace.visual == sizes
+    with pruned(model, "otprune", keep_ratio=0.5) as trace:
+        tokens, scores = answers(model, inputs)
+    assert [len(kept) for kept in trace.kept[0]] == [round(0.5 * size) for size in sizes]
+    keeps = by_hand.keeps(sizes, trace.kept[0])
+    assert largest(scores - by_hand.logits(keeps, tokens, "compact")) <= 1e-5
+    assert largest(scores - plain[1]) > 0.01
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "llava_onevision"])
+def test_a_budget_may_be_for_each_frame(name):
+    model, inputs, sizes = filmed(name)
+    by_hand = Unpruned(filmed(name))
+    with pruned(model, "uniform", k=2, unit="frame") as trace:
+        tokens, scores = answers(model, inputs)
+    frames = {"qwen2_5_vl": [6] * 5, "qwen3_vl": [6] * 5, "llava_onevision": [16, 16, 17] * 2}
+    assert trace.visual == [sizes[0], *frames[name]]
+    assert [len(kept) for kept in trace.kept[0]] == [2] * len(trace.visual)
+    keeps = by_hand.keeps(trace.visual, trace.kept[0])
+    assert largest(scores - by_hand.logits(keeps, tokens, "compact")) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "llava_onevision"])
+def test_videos_are_pruned_inside_the_language_model(name):
+    model, inputs, sizes = filmed(name)
+    by_hand = Unpruned(filmed(name))
+    with pruned(model, "fastv", schedule="3:0.4") as trace:
+        tokens, scores = answers(model, inputs)
+    later = by_hand.keeps(sizes, trace.kept[3])
+    for row, answer in enumerate(tokens):
+        wanted = by_hand.masked(row, [by_hand.valid[row]] * 3 + [later[row]], answer)
+        assert largest(scores[row] - wanted) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
@@ -537,7 +588,7 @@ def test_methods_that_read_the_question():
         ("gemma3", "fastv", {}, "gemma3 cannot be pruned inside.*gemma3_text"),
         ("glm4v", "fastv", {}, "glm4v cannot be pruned inside.*glm4v_text"),
         ("llava", "otprune", {"k": 3, "layer": 9}, "layer must be in 0..3"),
-        ("llava", "otprune", {"k": 3, "unit": "tile"}, "unit must be one of image, sample"),
+        ("llava", "otprune", {"k": 3, "unit": "tile"}, "unit must be one of image, frame, sample"),
         ("llava", "nothing", {"k": 3}, "unknown pruner 'nothing'"),
         ("llava", make_pruning("otprune", k=3), {"k": 3}, "a Pruning has its own settings.*k"),
     ],
@@ -558,7 +609,7 @@ def test_inputs_that_do_not_fit_are_answered_in_a_sentence():
         (few, "placeholder .id 500. for each of the 192 visual tokens of the images, got 128"),
         (holes, "zeros on one side"),
         (clone(inputs) | {"position_ids": inputs["attention_mask"]}, "position_ids follow"),
-        (clone(inputs) | {"pixel_values_videos": inputs["pixel_values"]}, "videos cannot"),
+        (clone(inputs) | {"pixel_values_videos": inputs["pixel_values"]}, "no get_video_features"),
         (clone(inputs) | {"attention_mask": inputs["attention_mask"][:, 1:]}, "shape of input_ids"),
     ):
         with pruned(model, "otprune", k=3), pytest.raises(ValueError, match=message):

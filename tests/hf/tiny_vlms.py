@@ -13,7 +13,9 @@ import torch
 import transformers
 from torch import Tensor
 
-PLACEHOLDER = 500
+PLACEHOLDER, FRAMES = 500, 501
+"""Ids that stand for a visual token of an image, and of a video."""
+
 TEXT = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -179,6 +181,7 @@ def llava_onevision():
     model = _new(
         "LlavaOnevisionForConditionalGeneration", "LlavaOnevisionConfig", vision_config=SIGLIP,
         text_config=TEXT | {"model_type": "qwen2"}, image_token_index=PLACEHOLDER,
+        video_token_index=FRAMES,
         vision_feature_layer=-1, vision_feature_select_strategy="full",
         image_grid_pinpoints=PINPOINTS,
     )  # fmt: skip
@@ -579,3 +582,55 @@ def _counts(model: Any, pixels: dict[str, Tensor]) -> list[int]:
     if size and hasattr(base, "connector"):
         counts = [size] * (sum(counts) // size)
     return counts
+
+
+VIDEOS = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_next_video")
+"""Families that are tested with videos."""
+
+
+@cache
+def filmed(name: str) -> Tiny:
+    """Return a family's model with an image and a video in one prompt, and a video in the other."""
+    model, pictures, counts = tiny(name)
+    if "image_grid_thw" in pictures:
+        grids = torch.tensor([[2, 4, 6], [3, 6, 4]])
+        tokens = (grids.prod(1) // 4).tolist()
+        clips = {
+            "pixel_values_videos": _noise(int(grids.prod(1).sum()), QWEN_PATCH),
+            "video_grid_thw": grids,
+        }
+        pixels = int(GRIDS[-1].prod())
+        picture = {
+            "pixel_values": pictures["pixel_values"][-pixels:], "image_grid_thw": GRIDS[-1:],
+        }  # fmt: skip
+        parts = [
+            [size // int(grid[0])] * int(grid[0]) for size, grid in zip(tokens, grids, strict=True)
+        ]
+    else:
+        frames = _noise(2, 3, 3, 112, 112)
+        # LLaVA-OneVision ends a video with a newline vector.
+        parts = [[16, 16, 16 + (name == "llava_onevision")]] * 2
+        clips = {"pixel_values_videos": frames}
+        picture = {key: pictures[key][-1:] for key in ("pixel_values", "image_sizes")}
+    generator = torch.Generator().manual_seed(2)
+
+    def text(count: int) -> list[int]:
+        return torch.randint(10, 400, (count,), generator=generator).tolist()
+
+    def film(sizes: list[int]) -> list[int]:
+        # Qwen3-VL's prompts say the time before each frame.
+        if name == "qwen3_vl":
+            return [one for size in sizes for one in [*text(2), *[FRAMES] * size]]
+        return [FRAMES] * sum(sizes)
+
+    rows = [
+        [*text(3), *film(parts[0]), *text(4), *[PLACEHOLDER] * counts[-1], *text(5)],
+        [*text(2), *film(parts[1]), *text(6)],
+    ]
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+    inputs = {"input_ids": ids, "attention_mask": mask, **picture, **clips}
+    if "image_grid_thw" in picture:
+        inputs["mm_token_type_ids"] = (ids == PLACEHOLDER).int() + 2 * (ids == FRAMES).int()
+    return Tiny(model, inputs, [counts[-1], *map(sum, parts)])

@@ -22,14 +22,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from otprune.hf.families import Family, Unit, UnsupportedModelError, family_of
-from otprune.hf.inputs import (
-    ENCODED,
-    IMAGE_INPUTS,
-    ImageOptions,
-    PrunedInputs,
-    check_pruning,
-    prepare,
-)
+from otprune.hf.inputs import ImageOptions, PrunedInputs, check_pruning, prepare
 from otprune.hf.layers import (
     DecoderAdapter,
     LayerPlan,
@@ -37,6 +30,7 @@ from otprune.hf.layers import (
     install_hooks,
     layer_run,
 )
+from otprune.hf.visual import modalities
 from otprune.method import Method
 from otprune.pruning import Match, Positions, Pruning, Trace, make_pruning
 
@@ -212,7 +206,7 @@ class _PrunedModel:
         call = _bound(generate, args, kwargs)
         if _CALL.get() is not None:
             return generate(*args, **kwargs)
-        if not _has_images(call):
+        if not modalities(call):
             with _calling(_Call(None)):
                 return generate(*args, **kwargs)
         first = call.pop("inputs", None)
@@ -237,7 +231,7 @@ class _PrunedModel:
         if _CALL.get() is not None:
             return forward(*args, **kwargs)
         call = _bound(forward, args, kwargs)
-        if not _has_images(call):
+        if not modalities(call):
             with _calling(_Call(None)):
                 return forward(*args, **kwargs)
         found = self._prepared(call)
@@ -328,12 +322,6 @@ def _bound(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> d
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             call.update(call.pop(name, {}))
     return call
-
-
-def _has_images(call: Mapping[str, Any]) -> bool:
-    given = any(call.get(name) is not None for name in (*IMAGE_INPUTS, "pixel_values_videos"))
-    # `generate` gives its steps an empty one.
-    return given or bool((call.get(ENCODED) or {}).get("image"))
 
 
 def _setting(model: Any, call: Mapping[str, Any], name: str) -> Any:

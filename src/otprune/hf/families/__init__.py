@@ -9,6 +9,7 @@ from typing import Any
 from otprune.hf.families.family import (
     EncodedImages,
     Family,
+    Modality,
     Unit,
     UnsupportedModelError,
 )
@@ -20,7 +21,15 @@ from otprune.hf.families.others import Llama4, VideoLlava
 from otprune.hf.families.pixtral import Pixtral
 from otprune.hf.families.qwen import Qwen3VL, QwenVL
 
-__all__ = ["FAMILIES", "EncodedImages", "Family", "Unit", "UnsupportedModelError", "family_of"]
+__all__ = [
+    "FAMILIES",
+    "EncodedImages",
+    "Family",
+    "Modality",
+    "Unit",
+    "UnsupportedModelError",
+    "family_of",
+]
 
 FAMILIES: dict[str, type[Family]] = {
     "aya_vision": SquareFamily,

@@ -7,7 +7,7 @@ tokens stand at the prompt's image placeholders in the order of the features.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,10 +17,17 @@ from transformers.utils.generic import ModelOutput
 
 from otprune.hf.layers import DecoderAdapter
 from otprune.pruning import ImageTokens
-from otprune.signals import Signals
+from otprune.signals import TOKEN_AXIS, Signals
 
-Unit = Literal["image", "tile", "sample"]
-"""What one budget is for: an image, a tile of an image, or all images of a prompt."""
+Unit = Literal["image", "tile", "frame", "sample"]
+"""What one budget is for.
+
+An image or a whole video; a tile of an image; a frame of a video; or all images, and all videos, of
+a prompt.
+"""
+
+Modality = Literal["image", "video"]
+"""What visual tokens show."""
 
 TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "labels"})
 """Arguments that `get_image_features` may also name, but that the language model needs."""
@@ -39,10 +46,10 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
-    """Visual tokens of all images of a batch.
+    """Visual tokens of all images, or of all videos, of a batch.
 
     Attributes:
-        output: what `get_image_features` returned.
+        output: what `get_image_features` or `get_video_features` returned.
         parts: the tokens, in the pieces in which the family gives them; [n_i d] each.
         taken: names of the arguments that the encoder used up.
         signals: those that were asked for, of each piece.
@@ -74,7 +81,7 @@ class Family:
             image placeholder.
     """
 
-    units: tuple[Unit, ...] = ("image", "sample")
+    units: tuple[Unit, ...] = ("image", "frame", "sample")
     parts_are: Unit = "image"
 
     def __init__(self, model: Any) -> None:
@@ -92,15 +99,21 @@ class Family:
                 "model must take mm_encoder_outputs, as models of transformers 5.18 and later do; "
                 f"{type(model).__name__} ({self.name}) does not"
             )
-        self.image_token_id = self._image_token_id()
+        self.placeholder("image")
 
-    def _image_token_id(self) -> int:
-        for name in ("image_token_id", "image_token_index"):
+    def placeholder(self, modality: Modality) -> int:
+        """Return the id that stands in a prompt for a visual token.
+
+        Raises:
+            UnsupportedModelError: the configuration does not say.
+        """
+        names = (f"{modality}_token_id", f"{modality}_token_index")
+        for name in names:
             found = getattr(self.model.config, name, None)
             if found is not None:
                 return int(found)
         raise UnsupportedModelError(
-            f"config must have image_token_id or image_token_index; that of {self.name} has neither"
+            f"config must have {' or '.join(names)}; that of {self.name} has neither"
         )
 
     @property
@@ -168,31 +181,34 @@ class Family:
         return found
 
     def encode(
-        self, inputs: Mapping[str, Any], wanted: frozenset[str] = frozenset()
+        self,
+        inputs: Mapping[str, Any],
+        wanted: frozenset[str] = frozenset(),
+        modality: Modality = "image",
     ) -> EncodedImages:
-        """Return the visual tokens of all images.
+        """Return the visual tokens of all images, or of all videos.
 
         Args:
             inputs: what the caller gives the model: pixels and what belongs to them, or the result
-                of an earlier call in ``mm_encoder_outputs["image"]``.
+                of an earlier call in ``mm_encoder_outputs[modality]``.
             wanted: names of signals to compute as well, of those in ``gives``.
+            modality: images or videos.
 
         Raises:
-            UnsupportedModelError: an output of unknown form; signals without pixels.
+            UnsupportedModelError: an output of unknown form; signals without pixels; videos in a
+                family that has none.
         """
-        known = {
-            name
-            for name in inspect.signature(self.base.get_image_features).parameters
-            if name not in ("self", "kwargs")
-        }
+        encoder = getattr(self.base, f"get_{modality}_features", None)
+        if encoder is None:
+            raise UnsupportedModelError(f"{self.name} has no get_{modality}_features")
+        known = set(inspect.signature(encoder).parameters) - {"self", "kwargs"}
         given = {self._argument(name, inputs): name for name in known}
         taken = {there: name for there, name in given.items() if inputs.get(there) is not None}
-        earlier = (inputs.get("mm_encoder_outputs") or {}).get("image")
-        output = earlier
+        output = (inputs.get("mm_encoder_outputs") or {}).get(modality)
         if output is None:
             values = {name: inputs[there] for there, name in taken.items()}
             with torch.no_grad():
-                output = self.base.get_image_features(**values, return_dict=True)
+                output = encoder(**values, return_dict=True)
         return EncodedImages(output, self.parts(output), frozenset(taken) - TEXT_INPUTS)
 
     def _argument(self, name: str, inputs: Mapping[str, Any]) -> str:
@@ -236,13 +252,13 @@ class Family:
         return type(output)(**{**output, "pooler_output": features})
 
     def take(
-        self, output: ModelOutput, units: Sequence[range], kept: Sequence[Int64[Tensor, " k"]]
+        self, output: ModelOutput, sizes: Sequence[int], kept: Sequence[Int64[Tensor, " k"]]
     ) -> ModelOutput:
         """Return the output with the rows that are kept of what goes beside the tokens.
 
         Args:
             output: of the encoder, with the kept tokens already.
-            units: which pieces are one unit.
+            sizes: tokens of each unit before pruning.
             kept: for each unit, which of its tokens are kept, in order.
         """
         return output
@@ -275,11 +291,11 @@ class Family:
         return isinstance(self._features(output), Tensor)
 
     def image(self, encoded: EncodedImages, parts: range, inputs: Mapping[str, Any]) -> ImageTokens:
-        """Return the tokens of one unit with the signals that need no hook.
+        """Return the tokens of an image, or of several pieces, with the signals at hand.
 
         Args:
             encoded: of the batch.
-            parts: which pieces are the unit.
+            parts: which pieces it has.
             inputs: what the caller gives the model.
         """
         pieces = [encoded.parts[number] for number in parts]
@@ -290,8 +306,25 @@ class Family:
         if len(parts) > 1:
             numbers = torch.arange(len(parts))
             tiles = numbers.repeat_interleave(torch.tensor([len(one) for one in pieces]))
+        signals = Signals(grid=grid, tiles=tiles)
+        if encoded.signals:
+            found = [encoded.signals[number] for number in parts]
+            # Those about a whole tile have one row a tile, which adds up on their first axis, too.
+            joined: dict[str, Any] = {
+                name: torch.cat([one[name] for one in found], TOKEN_AXIS.get(name, 0))
+                for name in found[0]
+            }
+            signals = replace(signals, **joined)
         tokens = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-        return ImageTokens(tokens, newline, Signals(grid=grid, tiles=tiles))
+        return ImageTokens(tokens, newline, signals)
+
+    def frames(self, part: int, n: int, inputs: Mapping[str, Any]) -> list[int] | None:
+        """Return the tokens of each frame of a video of ``n``; None if they are not known."""
+        return None
+
+    def frame_grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return rows and columns of a frame of ``n`` tokens if these are one raster, else None."""
+        return None
 
     def newline(self, tokens: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Return which tokens end a row of patches and show nothing; on the CPU."""

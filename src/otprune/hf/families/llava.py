@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from otprune.hf.families.family import EncodedImages, Family, UnsupportedModelError
+from otprune.hf.families.family import EncodedImages, Family, Modality, UnsupportedModelError
 from otprune.hf.families.pixtral import size_grid
 from otprune.hf.families.tower import TowerSignals
 
@@ -39,15 +39,18 @@ class Llava(SquareFamily):
         return frozenset() if self._tower is None else self._tower.gives
 
     def encode(
-        self, inputs: Mapping[str, Any], wanted: frozenset[str] = frozenset()
+        self,
+        inputs: Mapping[str, Any],
+        wanted: frozenset[str] = frozenset(),
+        modality: Modality = "image",
     ) -> EncodedImages:
         """Return the visual tokens of all images, and signals of the vision encoder.
 
         Raises:
             UnsupportedModelError: signals of images that are encoded already.
         """
-        if self._tower is None or not wanted:
-            return super().encode(inputs)
+        if self._tower is None or not wanted or modality != "image":
+            return super().encode(inputs, modality=modality)
         with self._tower.recorded() as states:
             encoded = super().encode(inputs)
         if not states:

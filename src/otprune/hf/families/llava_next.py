@@ -4,6 +4,9 @@ Rows of the tiles' raster end with the model's ``image_newline`` vector. By defa
 candidates like patches, as in the released code of the methods; ``keep_newlines`` keeps them all.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -25,3 +28,13 @@ class LlavaNext(Family):
             return super().newline(tokens)
         with torch.no_grad():
             return (tokens == vector.to(tokens)).all(-1).cpu()
+
+    def frames(self, part: int, n: int, inputs: Mapping[str, Any]) -> list[int] | None:
+        """Return the tokens of each frame; a newline vector at a video's end is of the last one."""
+        pixels = inputs.get("pixel_values_videos")
+        if pixels is None:
+            return None
+        count = int(pixels.shape[1])
+        sizes = [n // count] * count
+        sizes[-1] += n % count
+        return sizes if n % count in (0, 1) else None

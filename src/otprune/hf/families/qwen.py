@@ -21,7 +21,21 @@ class QwenVL(Family):
 
     def grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
         """Return rows and columns of the merged patches of an image."""
-        grids = inputs.get("image_grid_thw")
+        return self._raster(inputs.get("image_grid_thw"), part, n)
+
+    def frames(self, part: int, n: int, inputs: Mapping[str, Any]) -> list[int] | None:
+        """Return equal numbers: a video's grid says how many frames, or pairs of frames, it has."""
+        grids = inputs.get("video_grid_thw")
+        if grids is None or part >= len(grids):
+            return None
+        count = int(grids[part][0])
+        return [n // count] * count if n % count == 0 else None
+
+    def frame_grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Return rows and columns of the merged patches of a frame."""
+        return self._raster(inputs.get("video_grid_thw"), part, n)
+
+    def _raster(self, grids: Tensor | None, part: int, n: int) -> tuple[int, int] | None:
         if grids is None or part >= len(grids):
             return None
         _, rows, columns = (int(size) for size in grids[part])
@@ -47,12 +61,11 @@ class Qwen3VL(QwenVL):
         return "deepstack features"
 
     def take(
-        self, output: ModelOutput, units: Sequence[range], kept: Sequence[Int64[Tensor, " k"]]
+        self, output: ModelOutput, sizes: Sequence[int], kept: Sequence[Int64[Tensor, " k"]]
     ) -> ModelOutput:
         """Return the output with the kept rows of the deepstack features of each unit."""
         layers = []
         for layer in output["deepstack_features"]:
-            whole = [torch.cat([layer[number] for number in unit]) for unit in units]
-            pairs = zip(whole, kept, strict=True)
+            pairs = zip(torch.cat(list(layer)).split(list(sizes)), kept, strict=True)
             layers.append([rows[index.to(rows.device)] for rows, index in pairs])
         return type(output)(**{**output, "deepstack_features": layers})
