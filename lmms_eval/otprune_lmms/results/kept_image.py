@@ -1,5 +1,6 @@
 """Which patches settings keep of one image: ``kept_patches.npz``, the data of a figure."""
 
+import io
 import json
 import zipfile
 import zlib
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from otprune_lmms.files import atomic_write
+from otprune_lmms.files import atomic_write, read_file
 from otprune_lmms.json_files import first_fault
 
 KEPT_IMAGE = "kept_patches.npz"
@@ -19,7 +20,10 @@ KEPT_IMAGE = "kept_patches.npz"
 KEPT_PATCHES = "kept_patches.png"
 """The figure that reporting draws from it."""
 
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, *(zipfile.BadZipFile, zlib.error))
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, NotImplementedError, MemoryError),
+    *(TypeError, AttributeError, zipfile.BadZipFile, zlib.error),
+)
 """What numpy raises for files that it cannot read."""
 
 _SETTINGS = TypeAdapter(list[dict[str, str | int | float | bool | None]])
@@ -63,7 +67,8 @@ def read_kept_image(folder: Path) -> KeptImage:
     if not path.is_file():
         raise ValueError(f"no kept patches at {path}")
     try:
-        with np.load(path) as content:
+        # Not from its path: numpy leaves a damaged file open.
+        with np.load(io.BytesIO(read_file(path))) as content:
             settings = _SETTINGS.validate_json(str(content["settings"]), strict=True)
             image = KeptImage(content["pixels"], settings, content["masks"])
     except ValidationError as error:

@@ -1,11 +1,22 @@
 """Torn or flipped at any byte: never believed, said, answered again, and others can go on."""
 
+import hashlib
+import json
+import os
 import random
+from dataclasses import replace
 
 import pytest
 
 from journal_records import numbers, part, record, write
-from otprune_lmms.journal import Journal
+from otprune_lmms.cluster.state import read_state
+from otprune_lmms.journal import (
+    Journal,
+    RequestList,
+    RequestPlace,
+    read_request_lists,
+    write_request_list,
+)
 
 ANSWERS: tuple[int, ...] = (1, 2, 3, 4)
 
@@ -124,3 +135,70 @@ def test_nothing_but_damage_is_an_empty_journal(tmp_path, caplog):
     assert "damaged and not used" in caplog.text
     assert f"not used: part-000.jsonl: {journal.report.torn}" in caplog.text
     assert numbers(tmp_path) == [1]
+
+
+REQUESTS = RequestList(
+    *("f" * 8, "tiny", "try"),
+    requests={RequestPlace("pope", number, 0, 0): f"r{number}" for number in range(3)},
+    failed=[("pope", 7, "half \ud800 a reason")],
+)
+
+
+def test_a_request_list_with_a_changed_byte_is_left_out_and_written_again(tmp_path, caplog):
+    write_request_list(tmp_path, REQUESTS)
+    (path,) = (tmp_path / "asked").iterdir()
+    whole = path.read_bytes()
+    (read,) = read_request_lists(tmp_path)
+    assert replace(read, time=0.0) == REQUESTS
+    changes = [whole[:end] for end in range(len(whole))]
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        changes.append(bytes(changed))
+    for changed in changes:
+        path.write_bytes(changed)
+        assert read_request_lists(tmp_path) == []
+    assert {one.getMessage() for one in caplog.records} == {
+        f"{tmp_path / 'asked'}: lists of requests that are damaged, and not used: {path.name} "
+        "(the checksum is wrong)"
+    }
+    write_request_list(tmp_path, REQUESTS)
+    assert path.read_bytes() == whole
+
+
+FORGED = [
+    *(None, [], 3, "text", {}, {"format": 1}, {"format": True}),
+    {"format": 1, "model": "f", "name": "m", "experiment": "e", "failed": [], "tasks": []},
+    *(
+        {"format": 1, "model": "f", "name": "m", "experiment": "e", "failed": [], **wrong}
+        for wrong in (
+            {"tasks": {"pope": [[0, 0, "r"]]}},
+            {"tasks": {"pope": [["0", 0, 0, "r"]]}},
+            {"tasks": {"pope": [[-1, 0, 0, "r"]]}},
+            {"tasks": {"pope": [[2**60, 0, 0, "r"]]}},
+            {"tasks": {"pope": [[0, 0, 0, None]]}},
+            {"tasks": {"pope": 3}},
+            {"tasks": {}, "failed": [["pope", 0]]},
+            {"tasks": {}, "model": 3},
+        )
+    ),
+]
+
+
+def test_request_lists_with_the_right_name_and_other_content_are_left_out(tmp_path, caplog):
+    folder = tmp_path / "asked"
+    folder.mkdir()
+    texts = [json.dumps(one).encode() for one in FORGED]
+    texts += [b"[" * 100_000, b'{"format":' * 100_000, b"\xff", b""]
+    for text in texts:
+        (folder / f"{hashlib.sha256(text).hexdigest()[:24]}.json").write_bytes(text)
+    (folder / "0.json").mkdir()
+    os.mkfifo(folder / "1.json")
+    other = json.dumps({"format": 99}).encode()
+    (folder / f"{hashlib.sha256(other).hexdigest()[:24]}.json").write_bytes(other)
+    write_request_list(tmp_path, REQUESTS)
+    assert [replace(one, time=0.0) for one in read_request_lists(tmp_path)] == [REQUESTS]
+    assert len(caplog.records) == 1
+    assert read_state([tmp_path]).request_lists
+    for line in ("no regular file but a folder", "and 11 more"):
+        assert line in caplog.text
