@@ -7,9 +7,8 @@ Holm's correction is made here, over the comparisons that the page shows at each
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import typer
@@ -17,6 +16,7 @@ from otprune_lmms.reporting.escape import markdown, markdown_code
 from otprune_lmms.reporting.statistics.paired import holm
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST
+from otprune_lmms.results.names import Names, method_name
 
 from otprune.registry import LAYER_PRUNERS, MERGERS
 
@@ -33,12 +33,11 @@ def kind(method: str) -> str:
     return "merges" if method in MERGERS else "selects"
 
 
-def named(config: Mapping[str, Any]) -> str:
-    """Return a method with what differs from its defaults beside the budget."""
-    changed = json.loads(config["changed_settings"])
-    changed = ({"layer": config["layer"]} if config["layer"] else {}) | changed
-    parts = [f"**{markdown(config['method'])}**"]
-    return ", ".join([*parts, *(markdown(f"{n} {v}") for n, v in changed.items())])
+def named(row: str, names: Names) -> str:
+    """Return the name of a row without its budget, with what differs from the method's defaults."""
+    name = names.of(row)
+    unsaid = names.unsaid.get(name.line)
+    return f"**{markdown(name.short)}**" + (f", {markdown(unsaid)}" if unsaid else "")
 
 
 def differences(pairs: Frame, base: str) -> dict[str, str]:
@@ -57,9 +56,7 @@ def differences(pairs: Frame, base: str) -> dict[str, str]:
     return found
 
 
-def block(
-    table: Frame, pairs: Frame, ratio: float, base: str, configs: Mapping[str, Any]
-) -> list[str]:
+def block(table: Frame, pairs: Frame, ratio: float, base: str, names: Names) -> list[str]:
     """Return the lines of one budget, best first."""
     rows = table[table["keep_ratio"] == ratio].sort_values(SCORE, ascending=False, kind="stable")
     visual = table["visual tokens"].max()
@@ -70,7 +67,7 @@ def block(
         f"## {ratio * visual:.0f} of {visual:.0f} tokens a layer, on average",
         "",
         f"| method | how | tokens a layer | kept at the end | multiply-adds % | {SCORE} "
-        f"| against {base} |",
+        f"| against {method_name(base)} |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for _, row in rows.iterrows():
@@ -78,7 +75,7 @@ def block(
         low, high = row[f"{SCORE} low"], row[f"{SCORE} high"]
         a_layer = row["tokens"] if pd.isna(row[mean]) else row[mean]
         lines.append(
-            f"| {named(configs[name])} | {kind(str(row['method']))} | {a_layer:.1f} "
+            f"| {named(name, names)} | {kind(str(row['method']))} | {a_layer:.1f} "
             f"| {row['tokens']:.1f} | {row['MAC %']:.1f} "
             f"| {row[SCORE]:.1f} [{low:.1f}, {high:.1f}] | {against.get(name, '')} |"
         )
@@ -95,7 +92,7 @@ def write(
     table = pd.read_csv(results / "table.csv")
     pairs = pd.read_csv(results / "pairs.csv")
     manifest = json.loads((results / MANIFEST).read_text(encoding="utf-8"))
-    configs = {one["row"]: one for one in manifest["configs"]}
+    names, rival = Names(manifest["configs"]), method_name(base)
     lines = ["# All methods at equal budgets", ""]
     lines += [
         f"{markdown(name)}: {markdown_code(value)}  " for name, value in manifest["origin"].items()
@@ -105,14 +102,14 @@ def write(
         "As many visual tokens enter a layer of the language model, on average over its layers,",
         "whether they are dropped before it or inside; what was reached stands beside. Score: mean",
         "over the benchmarks of score / unpruned score, in percent, with its 95 % interval over",
-        f"documents. Against {base}: paired difference in points with its interval; * where it is",
+        f"documents. Against {rival}: paired difference in points with its interval; * where it is",
         "significant at 5 % after Holm's correction over the comparisons of the block. Schedules:",
         "the shape, which the budget scales. Every benchmark's score, all pairs and each answer",
         f"are in the folder `{results.name}`.",
         "",
     ]
     for ratio in sorted(table["keep_ratio"].dropna().unique(), reverse=True):
-        lines += block(table, pairs, float(ratio), base, configs)
+        lines += block(table, pairs, float(ratio), base, names)
     page.write_text("\n".join(lines))
 
 

@@ -18,6 +18,7 @@ _ALIKE = {
     "\u00d7": "x",
     "\u00b2": "^2",
     "\u2020": "+",
+    **dict(zip("αβγε", ("alpha", "beta", "gamma", "epsilon"), strict=True)),
 }
 """ASCII for characters that our own texts use."""
 

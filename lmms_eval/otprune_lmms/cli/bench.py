@@ -80,7 +80,7 @@ def bench(
     from otprune_lmms.results import SHOW_COSTS
     from otprune_lmms.results.stale import remove
 
-    folder = output_dir / source.experiment.name
+    folder, names = output_dir / source.experiment.name, source.experiment.pruning.names
     try:
         check_writable(folder)
         records = measure_experiment(
@@ -93,9 +93,9 @@ def bench(
         with exclusive(folder):
             again = "`otprune plot`, then `otprune report`"
             say_removed(folder, remove(folder, SHOW_COSTS), again)
-            write_cost(folder, records, origin(command_line()))
+            write_cost(folder, records, origin(command_line()), names)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         fail(f"{config}: {error}", 1)
-    for title, heads, rows in rendered(records):
+    for title, heads, rows in rendered(records, names):
         say("")
         Listing(heads, rows, title=title).show()

@@ -173,9 +173,13 @@ def _measure(
 def _show(measured: "MeasuredImage") -> None:
     heads = ("method", "tokens", "of", "exact W2", "Gaussian W2", "zero mean", "coverage", "rank")
     names = ("exact_w2", "gaussian_w2", "gaussian_w2_zero_mean", "coverage", "effective_rank")
-    rows = []
+    from otprune_lmms.results.names import Names
+
+    called, rows = Names(measured.lines), []
     for line in measured.lines:
         numbers = ["–" if line[name] != line[name] else f"{line[name]:.3f}" for name in names]
         counts = [str(len(line["kept"])), str(line["n"])]
-        rows.append([line["setting"], *counts, *numbers, f"{1000 * line['seconds']:.1f}"])
+        rows.append(
+            [called.setting(line["setting"]), *counts, *numbers, f"{1000 * line['seconds']:.1f}"]
+        )
     Listing((*heads, "ms"), rows).show()

@@ -83,7 +83,7 @@ def _show(status: "Status") -> None:
         # Not 100 before the last answer is there.
         shown = f"{min(share, 99.9 if row.answered < row.asked else 100):.1f}"
         counts = (str(row.answered), str(row.asked), shown)
-        rows.append((row.experiment, row.model, row.setting, *counts))
+        rows.append((row.experiment, row.model, row.name, *counts))
     heads = ("experiment", "model", "setting", "answered", "asked", "%")
     Listing(heads, rows, names=3).show()
     for model, task, doc_id, reason in status.failed[:_SHOWN]:

@@ -11,6 +11,7 @@ from otprune_lmms.experiments.plan import Source, check_names
 from otprune_lmms.journal import Key
 from otprune_lmms.models import ModelSource
 from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.results.names import Names
 
 Documents = Mapping[tuple[Path | None, str], int]
 """Number of documents of a task, by folder of its task files and name."""
@@ -24,6 +25,7 @@ class StatusRow:
         experiment: name of the experiment; from a journal alone, the names in the journal.
         model: name of the model.
         setting: label of the pruning config.
+        name: what readers are shown for it, see `results.names`.
         answered: number of requests with an answer.
         asked: number of requests.
     """
@@ -31,6 +33,7 @@ class StatusRow:
     experiment: str
     model: str
     setting: str
+    name: str
     answered: int
     asked: int
 
@@ -115,9 +118,11 @@ def status_of(sources: Sequence[Source], state: JournalState, documents: Documen
                 for place, reason in requests.failed.items()
                 if place[1] < tasks.get((files, place[0]), 0)
             }
+            called = experiment.pruning.names
             for config in experiment.pruning.configs():
                 answered, asked = count.config(requests, names[model.name][0], tasks, config)
-                rows.append(StatusRow(experiment.name, model.name, config.label, answered, asked))
+                named = (config.label, called.setting(config.label))
+                rows.append(StatusRow(experiment.name, model.name, *named, answered, asked))
     return count.status(rows)
 
 
@@ -166,12 +171,14 @@ def journal_status(state: JournalState) -> Status:
         tasks: Documents = {
             (None, task): 1 + max(known) for task, known in requests.by_task.items() if known
         }
-        for settings in state.configs.values():
-            config = PruningConfig.make(**settings)
+        configs = [PruningConfig.make(**settings) for settings in state.configs.values()]
+        called = Names(config.columns() for config in configs)
+        for config in configs:
             keys = [Key(config.answer_key, one) for one in requests.all()]
             if not state.answered.isdisjoint(keys):
                 answered, asked = count.config(requests, name, tasks, config)
-                rows.append(StatusRow(experiments, name, config.label, answered, asked))
+                named = (config.label, called.setting(config.label))
+                rows.append(StatusRow(experiments, name, *named, answered, asked))
     return count.status(rows)
 
 

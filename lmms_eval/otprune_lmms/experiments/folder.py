@@ -117,7 +117,7 @@ def _manifest(
         "experiment": experiment.model_dump(mode="json"),
         "versions": versions(),
         "models": outcome.models,
-        "configs": [_config(config) for config in experiment.pruning.configs()],
+        "configs": [_config(*one) for one in experiment.pruning.labelled()],
         "shapes": outcome.shapes,
         "text_tokens": outcome.text_tokens,
         "data": outcome.data,
@@ -126,12 +126,16 @@ def _manifest(
     }
 
 
-def _config(config: PruningConfig) -> dict[str, Any]:
-    return config.columns() | {
-        "fingerprint": config.fingerprint,
-        "answer_key": config.answer_key,
-        "config": config.as_dict(),
-    }
+def _config(config: PruningConfig, label: str | None) -> dict[str, Any]:
+    return (
+        config.columns()
+        | ({} if label is None else {"label": label})
+        | {
+            "fingerprint": config.fingerprint,
+            "answer_key": config.answer_key,
+            "config": config.as_dict(),
+        }
+    )
 
 
 def _continued(content: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from otprune import PRUNERS, LayerPruner
 from otprune.budget import check_k, check_keep_ratio, check_layer
 from otprune_lmms.pruning_config import PruningConfig, takes_text
+from otprune_lmms.results.names import LONGEST_LABEL, UNPRUNED_NAME, Names, method_name
 
 
 class ConfigSection(BaseModel):
@@ -71,6 +72,8 @@ class MethodChoice(ConfigSection):
         keep_counts: numbers of kept visual tokens instead of the experiment's.
         layers: layers instead of the experiment's.
         own_schedule: whether a layer pruner uses its schedule unchanged, without a budget.
+        label: what tables and figures call it instead of the method's name; None for that. Answers
+            do not depend on it.
     """
 
     method: str
@@ -95,12 +98,15 @@ class MethodChoice(ConfigSection):
     ) = None
 
     own_schedule: bool = False
+    label: Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if "seed" in self.settings:
             raise ValueError("seed belongs in seeds, not in settings")
         _check_texts(self.method, self.settings)
+        if self.label is not None and not (self.label.isprintable() and self.label.split(" ")[0]):
+            raise ValueError(f"label must be one line of letters, got {self.label!r}")
         if self.own_schedule:
             self._check_own_schedule()
         for name, place in _PLACES.items():
@@ -193,11 +199,29 @@ class PruningChoices(ConfigSection):
 
     def configs(self) -> tuple[PruningConfig, ...]:
         """Return all configs, unpruned first."""
-        found = [PruningConfig.make()] if self.unpruned else []
+        return tuple(config for config, _ in self.labelled())
+
+    def labelled(self) -> list[tuple[PruningConfig, str | None]]:
+        """Return all configs, unpruned first, each with the label that the file gives it."""
+        found: list[tuple[PruningConfig, str | None]] = []
+        found += [(PruningConfig.make(), None)] if self.unpruned else []
         budgets = budget_choices(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
         for method in self.methods:
-            found += method.configs(budgets, self.layers, self.match)
-        return tuple(found)
+            own = method.configs(budgets, self.layers, self.match)
+            found += [(config, method.label) for config in own]
+        return found
+
+    def columns(self) -> list[dict[str, Any]]:
+        """Return the `results.columns` of all configs, with ``label`` where it is given."""
+        return [
+            config.columns() | ({} if label is None else {"label": label})
+            for config, label in self.labelled()
+        ]
+
+    @property
+    def names(self) -> Names:
+        """What readers are shown as the names of the configs."""
+        return Names(self.columns())
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -207,4 +231,18 @@ class PruningChoices(ConfigSection):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"settings must be distinct, got {', '.join(twice)} more than once")
+        _check_labels(self.methods)
         return self
+
+
+def _check_labels(methods: Sequence[MethodChoice]) -> None:
+    """Raise ``ValueError`` for a label that is also another label or a method's name."""
+    taken = {UNPRUNED_NAME: "the unpruned model"}
+    taken |= {method_name(one.method).casefold(): one.method for one in methods if not one.label}
+    for one in methods:
+        if one.label is None:
+            continue
+        if one.label.casefold() in taken:
+            other = taken[one.label.casefold()]
+            raise ValueError(f"labels must be distinct, got {one.label!r}, which names {other} too")
+        taken[one.label.casefold()] = one.method

@@ -11,6 +11,7 @@ from pathlib import Path
 from otprune_lmms.files import write_text
 from otprune_lmms.reporting.escape import markdown, markdown_code
 from otprune_lmms.results.costs import COST_TABLE, MeasuredCost, Spread, cost_frame
+from otprune_lmms.results.names import Names
 
 COST_RECORDS, PAGE = "cost.json", "cost.md"
 
@@ -42,13 +43,16 @@ NOTES = (
 )
 
 
-def write_cost(folder: Path, records: Sequence[MeasuredCost], origin: Mapping[str, str]) -> None:
+def write_cost(
+    folder: Path, records: Sequence[MeasuredCost], origin: Mapping[str, str], names: Names
+) -> None:
     """Write the cost of settings, each file whole or not at all.
 
     Args:
         folder: results of an experiment; made if it is not there.
         records: from `experiments.cost.measuring.measure`, for one or more models and batch sizes.
         origin: see `provenance.origin`; has "hardware".
+        names: of the settings.
 
     Raises:
         ValueError: no records.
@@ -60,22 +64,27 @@ def write_cost(folder: Path, records: Sequence[MeasuredCost], origin: Mapping[st
     content = {"origin": dict(origin), "records": lines}
     write_text(folder / COST_RECORDS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / COST_TABLE, cost_frame(lines).to_csv(index=False))
-    write_text(folder / PAGE, page(records, origin))
+    write_text(folder / PAGE, page(records, origin, names))
 
 
-def page(records: Sequence[MeasuredCost], origin: Mapping[str, str]) -> str:
+def page(records: Sequence[MeasuredCost], origin: Mapping[str, str], names: Names) -> str:
     """Return ``cost.md``: where the numbers come from, the tables, what they mean."""
     lines = [f"# What an answer costs, on {markdown(origin['hardware'])}", ""]
     lines += [f"{markdown(name)}: {markdown_code(value)}  " for name, value in origin.items()]
-    for heading, columns, rows in rendered(records):
+    for heading, columns, rows in rendered(records, names):
         lines += ["", f"## {markdown(heading)}", ""]
         lines += [f"| {' | '.join(columns)} |", f"|---{'|--:' * (len(columns) - 1)}|"]
         lines += [f"| {' | '.join(map(markdown, row))} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in NOTES), ""])
 
 
-def rendered(records: Sequence[MeasuredCost]) -> Iterator[Rendered]:
-    """Yield two tables for each model and batch size: the prefill, and the whole answer."""
+def rendered(records: Sequence[MeasuredCost], names: Names) -> Iterator[Rendered]:
+    """Yield two tables for each model and batch size: the prefill, and the whole answer.
+
+    Args:
+        records: of the settings.
+        names: of the settings.
+    """
     for (model, batch), group in groupby(records, key=lambda one: (one.model, one.batch)):
         some = list(group)
         first = some[0]
@@ -86,8 +95,11 @@ def rendered(records: Sequence[MeasuredCost]) -> Iterator[Rendered]:
         )
         prefill = _prefill_columns(first.convention)
         for name, columns in (("prefill and selection", prefill), ("whole answer", _ANSWER)):
-            rows = [[text(one) for text in columns.values()] for one in some]
-            yield f"{model}, {name}: {what}", list(columns), rows
+            rows = [
+                [names.whole(one.config["row"]), *(text(one) for text in columns.values())]
+                for one in some
+            ]
+            yield f"{model}, {name}: {what}", ["setting", *columns], rows
 
 
 Columns = dict[str, Callable[[MeasuredCost], str]]
@@ -95,7 +107,6 @@ Columns = dict[str, Callable[[MeasuredCost], str]]
 
 def _prefill_columns(convention: str) -> Columns:
     return {
-        "setting": lambda one: one.setting,
         "visual tokens": lambda one: f"{_short(one.kept_tokens)} of {_short(one.visual_tokens)}",
         "text tokens": lambda one: _short(one.text_tokens),
         "prefill ms": lambda one: _time(one.prefill),
@@ -110,7 +121,6 @@ def _prefill_columns(convention: str) -> Columns:
 
 
 _ANSWER: Columns = {
-    "setting": lambda one: one.setting,
     "preprocess ms": lambda one: _time(one.preprocess),
     "vision ms": lambda one: _time(one.vision),
     "select ms": lambda one: _time(one.select) if one.select.middle else _NOTHING,

@@ -153,6 +153,7 @@ class Manifest:
         planned: rows of the experiment's plan; may be empty.
         text_tokens: mean text tokens of a prompt, by model and task; may be empty.
         left_out: number of documents that were left out, by task.
+        configs: columns of the experiment's settings, with ``label`` where it gives one.
     """
 
     title: str
@@ -164,6 +165,7 @@ class Manifest:
     planned: tuple[PlannedRow, ...] = ()
     text_tokens: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    configs: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_content(folder: Path, *needed: str) -> dict[str, Any]:
@@ -221,6 +223,7 @@ def _parsed(content: Mapping[str, Any], experiment: Mapping[str, Any]) -> Manife
         planned=tuple(planned.values()),
         text_tokens=content.get("text_tokens", {}),
         left_out=Counter(one["task"] for one in content.get("failed", ())),
+        configs=tuple(content.get("configs", ())),
     )
 
 

@@ -21,7 +21,9 @@ quiet = settings(deadline=None, max_examples=30, derandomize=True)
 
 EVIL = "[low, high] [red]\x1b[31mred\x9b5m :dog: \u202egnp\u2028 \udcff\r\x07"
 SEEN = r"[low, high] [red]\x1b[31mred\x9b5m :dog: \u202egnp\u2028 \udcff\r\x07"
-LINE = SimpleNamespace(experiment="e", model="m", setting=EVIL, answered=123456, asked=234567)
+LINE = SimpleNamespace(
+    experiment="e", model="m", setting="s", name=EVIL, answered=123456, asked=234567
+)
 
 
 @pytest.fixture

@@ -204,9 +204,9 @@ def test_a_journal_alone_tells_what_was_begun(tmp_path):
     write(tmp_path, record(UNPRUNED, 0), record(OTPRUNE, 1), record(UNPRUNED, 0, "gqa"))
     found = journal_status(read_state([tmp_path]))
     assert [tuple(vars(row).values()) for row in found.rows] == [
-        ("one", "m", "unpruned", 1, 4),
-        ("one", "m", "otprune-0.098", 1, 4),
-        ("two three", "n", "unpruned", 1, 2),
+        ("one", "m", "unpruned", "unpruned", 1, 4),
+        ("one", "m", "otprune-0.098", "OTPrune 0.098", 1, 4),
+        ("two three", "n", "unpruned", "unpruned", 1, 2),
     ]
     assert found.missing == 3 + 3 + 1
     assert journal_status(read_state([tmp_path / "none"])).plain()["asked"] == 0
@@ -236,6 +236,7 @@ def test_the_command_follows_a_sweep_from_beginning_to_end(source, suite, tmp_pa
     answer_shard([one], AnswerOptions(journal, progress=False))
     said = invoke(path).stdout
     assert said.count("100.0") == 3
+    assert "Uniform stride 0.25" in said
     assert "all is answered" in said
     assert "all is answered" in invoke("--journal", "logs/answers").stdout
     assert "99.9" not in said

@@ -193,7 +193,7 @@ def test_the_command_line_survives_a_kill(first, tmp_path):
         [*RUN, path.name], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "otprune-0.25" in done.stdout
+    assert "OTPrune 0.25" in done.stdout
     content = json.loads((folder / "outputs" / "try" / "manifest.json").read_text())
     counts = content["runs"][0]["counts"]["tiny"]
     assert counts["reused"] >= before - 1 > 0
@@ -281,7 +281,7 @@ def test_torchrun_s_processes_find_what_one_finds(first, tmp_path):
     assert done.returncode == 0, done.stderr
     found = pd.read_csv(folder / "outputs" / "try" / "records.csv")
     assert found.equals(pd.read_csv(first[0] / "results" / "records.csv"))
-    assert done.stdout.count("otprune-0.25") == 1, "one process prints"
+    assert done.stdout.count("OTPrune 0.25") == 1, "one process prints"
     assert done.stderr.count("2 tasks; answers in") == 1
 
 

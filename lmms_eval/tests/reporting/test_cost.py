@@ -20,6 +20,7 @@ from otprune_lmms.journal import Journal
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.cost import page, write_cost
 from otprune_lmms.results.costs import COLUMNS, MeasuredCost, Spread, read_costs
+from otprune_lmms.results.names import Names
 from suites import make_suite
 
 ORIGIN = {"hardware": "A machine, 3 threads", "commit": "abc", "command": "otprune bench x"}
@@ -73,11 +74,12 @@ RECORDS = [
     cost(batch=16),
     cost(model="n"),
 ]
+NAMES = Names(one.config for one in RECORDS)
 
 
 def test_what_is_written_is_read_again(tmp_path):
     folder = tmp_path / "results" / "x"
-    write_cost(folder, RECORDS, ORIGIN)
+    write_cost(folder, RECORDS, ORIGIN, NAMES)
     assert sorted(path.name for path in folder.iterdir()) == ["cost.csv", "cost.json", "cost.md"]
     frame = read_costs(folder)
     assert tuple(frame.columns) == COLUMNS
@@ -96,8 +98,8 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def test_writing_again_replaces_and_a_folder_without_costs_says_so(tmp_path):
-    write_cost(tmp_path, RECORDS, ORIGIN)
-    write_cost(tmp_path, RECORDS[:1], ORIGIN)
+    write_cost(tmp_path, RECORDS, ORIGIN, NAMES)
+    write_cost(tmp_path, RECORDS[:1], ORIGIN, NAMES)
     assert len(read_costs(tmp_path)) == 1
     (tmp_path / "cost.csv").write_text("model,setting\n")
     with pytest.raises(ValueError, match="cost.csv must have the columns model, setting, row"):
@@ -105,11 +107,11 @@ def test_writing_again_replaces_and_a_folder_without_costs_says_so(tmp_path):
     with pytest.raises(ValueError, match="no costs at .*none.* otprune bench"):
         read_costs(tmp_path / "none")
     with pytest.raises(ValueError, match="records must hold at least one setting"):
-        write_cost(tmp_path, [], ORIGIN)
+        write_cost(tmp_path, [], ORIGIN, NAMES)
 
 
 def test_the_page_opens_with_the_machine_and_has_two_tables_a_model_and_batch():
-    text = page(RECORDS, ORIGIN)
+    text = page(RECORDS, ORIGIN, NAMES)
     assert text.startswith("# What an answer costs, on A machine, 3 threads\n")
     assert "command: `otprune bench x`" in text
     headings = [line for line in text.splitlines() if line.startswith("## ")]
@@ -123,7 +125,7 @@ def test_the_page_opens_with_the_machine_and_has_two_tables_a_model_and_batch():
         table = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in table}) == 1
     (line,) = [line for line in text.splitlines() if "| 12 % |" in line]
-    assert line.startswith("| otprune-0.098 | 56.3 of 576 | 60 | 2.1 (1.05–4.2) | 1.000 | 3,817 |")
+    assert line.startswith("| OTPrune 0.098 | 56.3 of 576 | 60 | 2.1 (1.05–4.2) | 1.000 | 3,817 |")
     assert line.endswith("| 2.5 (1.25–5) | 12 % |")
     assert "G multiply-adds, 3ndm" in text
 

@@ -28,6 +28,7 @@ from otprune_lmms.reporting.tables import write_tables
 from otprune_lmms.results.costs import MeasuredCost, Spread
 from otprune_lmms.results.diagnostics import COLUMNS as DIAGNOSTIC_COLUMNS
 from otprune_lmms.results.kept_image import KeptImage, write_kept_image
+from otprune_lmms.results.names import names_of
 from otprune_lmms.terminal_text import printable
 
 EVIL = (
@@ -101,7 +102,9 @@ def folder(tmp_path_factory):
     write_tables(folder)
     write_report(folder, results_folder.images)
     # The last, since the report reads the costs of the other.
-    write_cost(folder, [cost(evil("tiny", "tiny"), columns)], content["origin"])
+    write_cost(
+        folder, [cost(evil("tiny", "tiny"), columns)], content["origin"], names_of(None, [columns])
+    )
     return folder
 
 

@@ -56,7 +56,7 @@ for words in (["table"], ["plot"], ["report", "--per-task", "2"]):
 """
     done = run(code, folder)
     assert done.returncode == 0, done.stderr
-    assert "otprune-0.125" in done.stdout
+    assert "OTPrune 0.125" in done.stdout
     assert (folder / "table.md").is_file()
     assert len(list(folder.glob("figures/*.png"))) == 10
     assert "up to 2 documents" in (folder / "report.html").read_text()

@@ -11,6 +11,7 @@ from otprune_lmms.reporting.escape import markdown, markdown_code
 from otprune_lmms.reporting.statistics.averages import headline_scores, mean_of_ratios
 from otprune_lmms.results.diagnostics import MAIN, QUANTITIES, quantity
 from otprune_lmms.results.frames import Frame, PandasSeries
+from otprune_lmms.results.names import Names, names_of
 
 _EMPTY = "–"
 _PER_TASK = ("exact_w2", "coverage")
@@ -33,24 +34,25 @@ def page(analysis: Frame, records: Frame, manifest: Mapping[str, Any]) -> str:
     origin = manifest.get("origin", {}).items()
     lines += [f"{markdown(name)}: {markdown_code(value)}  " for name, value in origin]
     models = list(dict.fromkeys(analysis["model"]))
+    names = names_of(records, manifest.get("configs", ()))
     for model in models:
         own = analysis[analysis["model"] == model]
         mark = f", {markdown(model)}" if len(models) > 1 else ""
-        lines += _levels(own, records[records["model"] == model], mark)
+        lines += _levels(own, records[records["model"] == model], names, mark)
         lines += _means(own, mark)
         lines += _benchmarks(own, mark)
         lines += _questions(own, mark)
-        lines += _loyalty(own, mark)
+        lines += _loyalty(own, names, mark)
     return "\n".join([*lines, *_notes(), ""])
 
 
-def _levels(own: Frame, records: Frame, mark: str) -> list[str]:
+def _levels(own: Frame, records: Frame, names: Names, mark: str) -> list[str]:
     level = own[own["analysis"] == "level"]
     if level.empty:
         return []
     lines = ["", f"## How far, and how good{mark}", ""]
-    names = [quantity(column).name for column in MAIN]
-    head = ["setting", *names, "relative %", "agreement %"]
+    heads = [quantity(column).name for column in MAIN]
+    head = ["setting", *heads, "relative %", "agreement %"]
     value = level.set_index(["row", "quantity"])["value"]
     loyal = own[(own["analysis"] == "loyalty") & (own["task"] == "all")].set_index("row")["value"]
     table = headline_scores(records).droplevel("model")
@@ -61,7 +63,7 @@ def _levels(own: Frame, records: Frame, mark: str) -> list[str]:
             share = mean_of_ratios(table.loc[row], table.loc["unpruned"])
         cells = [f"{value[row, column]:.3f}" for column in MAIN]
         cells += [_one(share), _one(loyal.get(row))]
-        rows.append([markdown(row), *cells])
+        rows.append([markdown(names.whole(row)), *cells])
     images = int(level["images"].max())
     return [*lines, *_table(head, rows), "", f"Means over benchmarks; {images} images in all."]
 
@@ -141,7 +143,7 @@ def _questions(own: Frame, mark: str) -> list[str]:
     return [*lines, *_table(head, rows)]
 
 
-def _loyalty(own: Frame, mark: str) -> list[str]:
+def _loyalty(own: Frame, names: Names, mark: str) -> list[str]:
     some = own[own["analysis"] == "loyalty"]
     if some.empty:
         return []
@@ -151,7 +153,13 @@ def _loyalty(own: Frame, mark: str) -> list[str]:
     for row in dict.fromkeys(some["row"]):
         mean = by.loc[(row, "all")] if (row, "all") in by.index else None
         shown = _EMPTY if mean is None else _percent(mean)
-        rows.append([markdown(row), shown, *(_one(by["value"].get((row, task))) for task in tasks)])
+        rows.append(
+            [
+                markdown(names.whole(row)),
+                shown,
+                *(_one(by["value"].get((row, task))) for task in tasks),
+            ]
+        )
     heads = [markdown(benchmark(task).column) for task in tasks]
     lines = ["", f"## Agreement with the unpruned model's answers, %{mark}", ""]
     return [*lines, *_table(["setting", "mean without captions [95 %]", *heads], rows)]

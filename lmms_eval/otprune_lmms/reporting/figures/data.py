@@ -22,6 +22,7 @@ from otprune_lmms.results.costs import COLUMNS as COST_COLUMNS
 from otprune_lmms.results.diagnostics import DIAGNOSTICS, read_diagnostics
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST, read_content
+from otprune_lmms.results.names import Names, names_of
 from otprune_lmms.results.records import RECORDS, UNPRUNED, read_records
 
 RULES = {
@@ -30,8 +31,8 @@ RULES = {
 }
 """Both relative averages in use."""
 
-ABOUT = ("method", "variant", "settings", "budget", "keep_ratio", "k", "match", "layer")
-"""Columns of `Results.scores` that say what a row is."""
+ABOUT = ("line", "method", "variant", "settings", "budget", "keep_ratio", "k", "match", "layer")
+"""Columns of `Results.scores` that say what a row is; ``line`` names the line of a figure."""
 
 _TEXT, _TEXT_OR_NONE = Column(Kind.TEXT), Column(Kind.TEXT, empty=True)
 _NUMBER = Column(Kind.NUMBER, empty=True)
@@ -108,6 +109,11 @@ class Results:
         return read_content(self.folder) if (self.folder / MANIFEST).exists() else {}
 
     @cached_property
+    def names(self) -> Names:
+        """What readers are shown as the names of the settings."""
+        return names_of(self.records, self.manifest.get("configs", ()))
+
+    @cached_property
     def budgets(self) -> Mapping[str, Budget]:
         """Budgets of the pruned rows, by `Budget.label`."""
         pruned = self.records[self.records["method"].notna()]
@@ -122,6 +128,7 @@ class Results:
         without ``intervals.csv``). Scores that could not be computed are left out.
         """
         found = _scores(self.records, self._by_layer)
+        found.insert(2, "line", [self.names.of(row).line for row in found["row"]])
         return _with_intervals(found, self.optional("intervals.csv"))
 
     @property
@@ -246,7 +253,7 @@ def _scores(records: Frame, by_layer: bool) -> Frame:
         variant=variants_of(whole), budget=[budget.label for budget in line_budgets(whole)]
     )
     about = whole.groupby(keys, sort=False)
-    found = about[list(ABOUT)].first()
+    found = about[list(ABOUT[1:])].first()
     found[["tokens", "visual"]] = about[["kept_tokens", "visual_tokens"]].mean()
     if by_layer:
         found["tokens"] = about["layer_tokens"].mean().fillna(found["tokens"])

@@ -86,7 +86,7 @@ def _against(pairs: Frame, rows: Frame, base: Frame) -> Frame:
         low, high = sorted((sign * pair.low, sign * pair.high))
         lines.append(
             {"budget": pair.budget, "task": pair.task, "against": look(one).name}
-            | rows.loc[other, ["method", "variant", "layer"]].to_dict()
+            | rows.loc[other, ["line", "method", "variant", "layer"]].to_dict()
             | {"amount": rows.loc[other, "budget"]}
             | {"value": 100 * sign * pair.difference / whole}
             | {"low": 100 * low / whole, "high": 100 * high / whole, "p": pair.p_holm}

@@ -5,7 +5,7 @@ Kept patches are in colour and outlined, dropped ones grey and faded. `write_kep
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,14 +22,12 @@ from otprune_lmms.reporting.figures.overlay import fade, outline
 from otprune_lmms.reporting.figures.style import drawn as in_figure
 from otprune_lmms.reporting.figures.style import look, styled
 from otprune_lmms.reporting.figures.write import render
-from otprune_lmms.results.columns import budget_of
 from otprune_lmms.results.kept_image import KEPT_PATCHES, read_kept_image
+from otprune_lmms.results.manifest import MANIFEST, read_manifest
+from otprune_lmms.results.names import Names
 
 _MANY = 9
 """Most panels in 3 columns; more have 6."""
-
-_LONG = 26
-"""Letters that fit above a panel."""
 
 _COLUMNS = 4
 _COLOURS = 255
@@ -70,17 +68,18 @@ class View(Protocol):
         ...
 
 
-def panels_of(views: Sequence[View], lines: Iterable[Mapping[str, Any]]) -> list[Panel]:
+def panels_of(views: Sequence[View], lines: Sequence[Mapping[str, Any]]) -> list[Panel]:
     """Return the panels of an image: each view whole, then each setting's kept patches of it.
 
     Args:
         views: of the image.
-        lines: one for each setting, with ``setting``, ``method``, ``kept`` (positions) and ``n``
-            (visual tokens before pruning).
+        lines: one for each setting, with its columns (`results.columns`), ``kept`` (positions) and
+            ``n`` (visual tokens before pruning).
     """
+    names = Names(lines)
     panels = [Panel(view.pixels, view.name) for view in views]
     for line in lines:
-        title = f"{line['setting']}\n{len(line['kept'])} of {line['n']} tokens"
+        title = f"{names.setting(line['setting'])}\n{len(line['kept'])} of {line['n']} tokens"
         kept = np.asarray(line["kept"])
         panels += [Panel(view.pixels, title, view.mask(kept), line["method"]) for view in views]
     return panels
@@ -130,7 +129,7 @@ def write_kept_patches(folder: Path) -> Path:
     panels += [
         Panel(pixels, title, mask, setting["method"])
         for title, mask, setting in zip(
-            _titles(image.settings), image.masks, image.settings, strict=True
+            _titles(folder, image.settings), image.masks, image.settings, strict=True
         )
     ]
     with styled():
@@ -155,17 +154,11 @@ def _title(panel: Panel) -> str:
     return "\n".join(map(in_figure, panel.title.split("\n")))
 
 
-def _titles(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the titles of settings of different methods: labels or, if one is long, names."""
-    if all(len(one["setting"]) <= _LONG for one in settings):
-        return [one["setting"] for one in settings]
-    names = []
-    for one in settings:
-        budget = budget_of(one["keep_ratio"], one["k"], one["match"])
-        amount = f" k = {budget.k}" if budget.k is not None else ""
-        amount = f" {budget.amount}" if budget.keep_ratio is not None else amount
-        names.append(look(one["method"], [other["method"] for other in settings]).name + amount)
-    return names
+def _titles(folder: Path, settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of settings: those of the folder's manifest, if it has one."""
+    configs = read_manifest(folder).configs if (folder / MANIFEST).is_file() else ()
+    names = Names([*configs, *settings])
+    return [names.setting(one["setting"]) for one in settings]
 
 
 def _grid(

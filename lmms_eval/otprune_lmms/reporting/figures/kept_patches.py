@@ -60,14 +60,14 @@ def draw(results: Results, model: str) -> Figure:
 def rasters(results: Results, model: str) -> Frame:
     """Return the diagnostics of images whose tokens are one raster; one seed of each row.
 
-    With ``variant``, ``tokens`` and ``visual`` as the scores have them.
+    With ``line``, ``variant``, ``tokens`` and ``visual`` as the scores have them.
 
     Raises:
         NotDrawn: there are none.
     """
     found = results.diagnostics
     found = found[(found["model"] == model) & (found["height"] > 0)]
-    about = results.scores[["model", "row", "variant"]].drop_duplicates(["model", "row"])
+    about = results.scores[["model", "row", "line", "variant"]].drop_duplicates(["model", "row"])
     found = first_layer(found.merge(about, "inner", ["model", "row"]))
     if found.empty:
         raise NotDrawn(f"no image of {model} whose visual tokens are one raster of patches")

@@ -1,7 +1,7 @@
 """Parts that several figures share: lines of methods, token axes, panels, legends."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, Look, drawn, look, shade
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import in_words
 
 _SHORT = 8
 """Entries of a legend that fit into a panel."""
 
 _ENTRY, _LETTER = 0.5, 0.053
 """Inches of a legend's entry: its line and the gap, and each letter."""
-
-_LONG = 16
-"""Letters of a variant that a legend shows in full."""
-
-_SHOWN_BY_VALUE = {"preset": "", "positions": "", "compat": "", "match": "by multiply-adds"}
-"""Settings of which a legend shows the value alone, or these words."""
 
 _COLUMNS = 2
 """A legend above a figure has as many columns at least, however long its entries."""
@@ -60,47 +55,30 @@ def series_of(scores: Frame) -> list[Series]:
     pruned = scores[scores["method"].notna()]
     pairs = list(dict.fromkeys(zip(pruned["method"], pruned["variant"], strict=True)))
     methods = [method for method, _ in pairs]
+    labels = _labels(pruned)
     found = []
     for method, variant in pairs:
         own = [other for name, other in pairs if name == method]
         plain = look(method, methods)
-        label = ", ".join(part for part in (plain.name, _in_legend(variant, own)) if part)
+        label = labels.get((method, variant)) or _label(plain, variant)
         shaded = shade(plain, own.index(variant), len(own))
         found.append(Series(method, variant, shaded, drawn(label)))
     return found
 
 
-def _in_legend(variant: str, variants: Sequence[str]) -> str:
-    """Return a variant in words: all of it, or if that is long what others of the method lack."""
-    whole = json.loads(variant)
-    if len(in_words(whole)) <= _LONG:
-        return in_words(whole)
-    each = [json.loads(one).items() for one in variants]
-    common = [item for item in each[0] if all(item in one for one in each)]
-    return in_words({name: value for name, value in whole.items() if (name, value) not in common})
+def _labels(pruned: Frame) -> dict[tuple[str, str], str]:
+    """Return the name of each method and variant that has one name in all its rows."""
+    if "line" not in pruned:
+        return {}
+    return {
+        pair: str(some["line"].iloc[0])
+        for pair, some in pruned.groupby(["method", "variant"], sort=False)
+        if some["line"].nunique() == 1
+    }
 
 
-def in_words(settings: Mapping[str, Any]) -> str:
-    """Return settings as a legend shows them: {"gamma": 0.05} is "γ = 0.05"."""
-    return ", ".join(_in_words(name, value) for name, value in settings.items())
-
-
-def _in_words(name: str, value: Any) -> str:
-    shown = symbol(name)
-    if isinstance(value, bool):
-        return shown if value else f"no {shown}"
-    if isinstance(value, int | float):
-        short = f"{value:g}"
-        return f"{shown} = {short if float(short) == value else value}"
-    if name in _SHOWN_BY_VALUE:
-        return _SHOWN_BY_VALUE[name] or str(value).replace("_", " ")
-    return f"{shown} {value}".replace("_", " ")
-
-
-def symbol(name: str) -> str:
-    """Return what a figure calls a setting: "γ", "keep newlines"."""
-    greek = {"gamma": "γ", "alpha": "α", "beta": "β", "epsilon": "ε"}
-    return greek.get(name, name.replace("_", " "))
+def _label(plain: Look, variant: str) -> str:
+    return ", ".join(part for part in (plain.name, in_words(json.loads(variant))) if part)
 
 
 def rows_of(scores: Frame, series: Series) -> Frame:

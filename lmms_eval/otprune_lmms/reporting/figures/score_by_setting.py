@@ -11,11 +11,11 @@ from otprune_lmms.reporting.figures.parts import (
     draw_unpruned,
     first_layer,
     panels,
-    symbol,
 )
 from otprune_lmms.reporting.figures.relative_by_tokens import relative_averages
 from otprune_lmms.reporting.figures.style import COLUMN, WIDTH, drawn, look, shade
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import symbol
 
 CAPTION = (
     "Relative average against a setting of a method, one line a budget. Bars: 95 % intervals; "

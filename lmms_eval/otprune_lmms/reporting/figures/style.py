@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.font_manager import findfont, get_font
 
 from otprune_lmms.reporting.escape import flat
+from otprune_lmms.results.names import METHOD_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +50,37 @@ LAYERS = ":"
 """Line style of methods that drop tokens layer by layer."""
 
 LOOKS: dict[str, Look] = {
-    "otprune": Look("OTPrune", "#D55E00", "o", width=1.9),
-    "divprune": Look("DivPrune", "#0072B2", "s"),
-    "w2greedy": Look("W2-greedy", "#009E73", "^"),
-    "dpp": Look("DPP", "#AA4499", "P"),
-    "herding": Look("Herding", "#E69F00", "<"),
-    "facility_location": Look("Facility location", "#332288", ">"),
-    "kmedoids": Look("k-medoids", "#44AA99", "h"),
-    "farthest_point": Look("Farthest point", "#999933", "p"),
-    "random": Look("Random", "#555555", "X", BLIND),
-    "uniform": Look("Uniform stride", "#56B4E9", "D", BLIND),
-    "grid": Look("Grid", "#882255", "d", BLIND),
-    "first_k": Look("First-K", "#117733", "v", BLIND),
-    "last_k": Look("Last-K", "#CC6677", "*", BLIND),
-    "fastervlm": Look("FasterVLM", "#E7298A", "8"),
-    "vispruner": Look("VisPruner", "#5E3C99", "H"),
-    "scope": Look("SCOPE", "#1A9850", "D"),
-    "holov": Look("HoloV", "#A6761D", "d"),
-    "cdpruner": Look("CDPruner", "#B2182B", "v"),
-    "mmtok": Look("MMTok", "#3690C0", "X"),
-    "visionzip": Look("VisionZip", "#C51B7D", "o", MERGES),
-    "prumerge": Look("PruMerge", "#4D9221", "s", MERGES),
-    "tome": Look("ToMe", "#2166AC", "^", MERGES),
-    "pooling": Look("Average pooling", "#8C510A", "D", MERGES),
-    "downsample": Look("Downsampling", "#01665E", "v", MERGES),
-    "fastv": Look("FastV", "#E31A1C", "s", LAYERS),
-    "pyramiddrop": Look("PyramidDrop", "#1F78B4", "^", LAYERS),
-    "transprune": Look("TransPrune", "#33A02C", "o", LAYERS, 1.6),
-    "sparsevlm": Look("SparseVLM", "#6A3D9A", "D", LAYERS),
-    "dart": Look("DART", "#B15928", "v", LAYERS),
-    "tops": Look("TOPS", "#FF7F00", "P", LAYERS),
-    "vtw": Look("VTW", "#7F7F7F", "X", LAYERS),
+    "otprune": Look(METHOD_NAMES["otprune"], "#D55E00", "o", width=1.9),
+    "divprune": Look(METHOD_NAMES["divprune"], "#0072B2", "s"),
+    "w2greedy": Look(METHOD_NAMES["w2greedy"], "#009E73", "^"),
+    "dpp": Look(METHOD_NAMES["dpp"], "#AA4499", "P"),
+    "herding": Look(METHOD_NAMES["herding"], "#E69F00", "<"),
+    "facility_location": Look(METHOD_NAMES["facility_location"], "#332288", ">"),
+    "kmedoids": Look(METHOD_NAMES["kmedoids"], "#44AA99", "h"),
+    "farthest_point": Look(METHOD_NAMES["farthest_point"], "#999933", "p"),
+    "random": Look(METHOD_NAMES["random"], "#555555", "X", BLIND),
+    "uniform": Look(METHOD_NAMES["uniform"], "#56B4E9", "D", BLIND),
+    "grid": Look(METHOD_NAMES["grid"], "#882255", "d", BLIND),
+    "first_k": Look(METHOD_NAMES["first_k"], "#117733", "v", BLIND),
+    "last_k": Look(METHOD_NAMES["last_k"], "#CC6677", "*", BLIND),
+    "fastervlm": Look(METHOD_NAMES["fastervlm"], "#E7298A", "8"),
+    "vispruner": Look(METHOD_NAMES["vispruner"], "#5E3C99", "H"),
+    "scope": Look(METHOD_NAMES["scope"], "#1A9850", "D"),
+    "holov": Look(METHOD_NAMES["holov"], "#A6761D", "d"),
+    "cdpruner": Look(METHOD_NAMES["cdpruner"], "#B2182B", "v"),
+    "mmtok": Look(METHOD_NAMES["mmtok"], "#3690C0", "X"),
+    "visionzip": Look(METHOD_NAMES["visionzip"], "#C51B7D", "o", MERGES),
+    "prumerge": Look(METHOD_NAMES["prumerge"], "#4D9221", "s", MERGES),
+    "tome": Look(METHOD_NAMES["tome"], "#2166AC", "^", MERGES),
+    "pooling": Look(METHOD_NAMES["pooling"], "#8C510A", "D", MERGES),
+    "downsample": Look(METHOD_NAMES["downsample"], "#01665E", "v", MERGES),
+    "fastv": Look(METHOD_NAMES["fastv"], "#E31A1C", "s", LAYERS),
+    "pyramiddrop": Look(METHOD_NAMES["pyramiddrop"], "#1F78B4", "^", LAYERS),
+    "transprune": Look(METHOD_NAMES["transprune"], "#33A02C", "o", LAYERS, 1.6),
+    "sparsevlm": Look(METHOD_NAMES["sparsevlm"], "#6A3D9A", "D", LAYERS),
+    "dart": Look(METHOD_NAMES["dart"], "#B15928", "v", LAYERS),
+    "tops": Look(METHOD_NAMES["tops"], "#FF7F00", "P", LAYERS),
+    "vtw": Look(METHOD_NAMES["vtw"], "#7F7F7F", "X", LAYERS),
 }
 """Looks that were chosen; every other method gets one by `look`."""
 

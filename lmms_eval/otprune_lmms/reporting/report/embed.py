@@ -15,6 +15,7 @@ from otprune_lmms.reporting.report.choose import choose_samples, counts, disagre
 from otprune_lmms.reporting.report.pictures import EmbeddedImages, KeptPatches
 from otprune_lmms.reporting.report.store import SampleStore
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import Names
 
 LONGEST = 1000
 """Characters of a text that are shown; of a longer one the beginning, and how long it was."""
@@ -46,6 +47,7 @@ def embed(
     images: ImageSource | None,
     references: ReferenceSource | None,
     per_task: int,
+    names: Names,
 ) -> dict[str, Any]:
     """Return what ``samples.js`` draws, ready for JSON.
 
@@ -55,6 +57,7 @@ def embed(
         images: images of the documents; None if there are none.
         references: reference answers of documents whose target is no answer.
         per_task: documents of each task.
+        names: of the settings.
     """
     kept = KeptPatches(diagnostics, store.models, store.settings)
     chosen = choose_samples(store.numbers, per_task, kept.clusters)
@@ -82,7 +85,7 @@ def embed(
         )
     return {
         "models": [flat(model) for model in store.models],
-        "settings": _settings(store),
+        "settings": _settings(store, names),
         "tasks": _tasks(store.numbers, tasks, chosen),
         "pictures": [dataclasses.asdict(one) for one in embedded.images],
         "texts": texts.texts,
@@ -103,14 +106,14 @@ def _tasks(samples: Frame, tasks: list[str], chosen: Frame) -> list[dict[str, An
     return found
 
 
-def _settings(store: SampleStore) -> list[dict[str, Any]]:
+def _settings(store: SampleStore, names: Names) -> list[dict[str, Any]]:
     first = store.numbers.drop_duplicates("setting").set_index("setting")["method"]
     methods = [one for one in dict.fromkeys(first) if isinstance(one, str)]
     found = []
     for setting in store.settings:
         pruned = isinstance(first[setting], str)
         colour = look(first[setting], methods).colour if pruned else UNPRUNED_LOOK.colour
-        found.append({"label": flat(setting), "pruned": pruned, "colour": colour})
+        found.append({"label": flat(names.setting(setting)), "pruned": pruned, "colour": colour})
     return found
 
 

@@ -122,7 +122,7 @@ def analysis_sheets(results: Results) -> list[Sheet]:
             "Agreement with the unpruned model's answers, %",
             "The same answer, letter by letter; mean over benchmarks without captions.",
             loyal,
-            [*_model(results), ("setting", _text("row")), ("%", _number("value", 1)),
+            [*_model(results), ("setting", _name(results, "row")), ("%", _number("value", 1)),
              ("95 % interval", _interval(1))],
         ),
     ]  # fmt: skip
@@ -141,7 +141,7 @@ def cost_sheets(results: Results) -> list[Sheet]:
     ]
     batch = [("batch", _number("batch", 0))] if "batch" in found else []
     tokens = [("tokens", _number("kept_tokens", 0))] if "kept_tokens" in found else []
-    columns = [*_model(results), ("setting", _text("row")), *batch, *tokens, *times]
+    columns = [*_model(results), ("setting", _name(results, "row")), *batch, *tokens, *times]
     note = "Medians over repeats, mean over samples; a batch's time divided by its samples."
     return [_sheet("Time of one answer", note, found, columns)]
 
@@ -155,7 +155,8 @@ def _pairs(results: Results) -> Iterator[Sheet]:
         head = None if whole else benchmark(str(task))
         digits = 1 if head is None else head.digits
         columns = [
-            *_model(results), ("kept", _budget(results)), ("a", _text("a")), ("b", _text("b")),
+            *_model(results), ("kept", _budget(results)), ("a", _name(results, "a")),
+            ("b", _name(results, "b")),
             ("a − b", _number("difference", digits, signed=True)),
             ("95 % interval", _interval(digits, signed=True)), ("p", _p("p")),
             ("p (Holm)", _p("p_holm")), ("test", _text("test")),
@@ -193,6 +194,10 @@ def _text(name: str) -> Callable[[Any], Field]:
         return _plain_text("" if pd.isna(value) else str(value))
 
     return field
+
+
+def _name(results: Results, column: str) -> Callable[[Any], Field]:
+    return lambda line: _plain_text(results.names.whole(getattr(line, column)))
 
 
 def _number(name: str, digits: int, signed: bool = False) -> Callable[[Any], Field]:

@@ -168,7 +168,8 @@ class _Page:
     def _samples(self, per_task: int) -> dict[str, Any] | None:
         if self.store is None:
             return None
-        return embed(self.store, self._diagnostics(), self.images, self.references, per_task)
+        source = (self.store, self._diagnostics(), self.images, self.references)
+        return embed(*source, per_task, self.results.names)
 
     def _diagnostics(self) -> Frame | None:
         try:

@@ -40,6 +40,7 @@ from otprune_lmms.reporting.statistics.paired import (
 from otprune_lmms.reporting.statistics.pairing import Comparison, comparisons, rows_of
 from otprune_lmms.reporting.statistics.power import detectable_difference, detectable_from_error
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import Names, names_of
 from otprune_lmms.results.records import UNPRUNED
 
 AVERAGE_COLUMNS = ("model", "row", "rule", "value", "low", "high", "tasks")
@@ -84,6 +85,7 @@ class Findings:
         models: the draws, by model.
         draws: bootstrap draws.
         permutations: exchanges tried in a permutation test.
+        names: what readers are shown for a row.
     """
 
     averages: Frame
@@ -92,6 +94,7 @@ class Findings:
     models: Mapping[str, ModelDraws]
     draws: int
     permutations: int
+    names: Names
 
 
 def find(
@@ -101,6 +104,7 @@ def find(
     draws: int = DRAWS,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
+    names: Names | None = None,
 ) -> Findings:
     """Return intervals, averages and tests of an experiment.
 
@@ -115,6 +119,7 @@ def find(
         draws: of the bootstrap.
         permutations: of a permutation test.
         seed: of all draws.
+        names: of the rows; None for those that follow from the records.
     """
     table = headline_scores(records)
     models, lines = {}, []
@@ -138,6 +143,7 @@ def find(
         models=models,
         draws=draws,
         permutations=permutations,
+        names=names_of(records) if names is None else names,
     )
 
 

@@ -14,6 +14,7 @@ from otprune_lmms.reporting.statistics.paired import BOOTSTRAP, EXACT, MCNEMAR, 
 from otprune_lmms.reporting.statistics.power import ALPHA
 from otprune_lmms.reporting.statistics.sections import listed
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import Names
 from otprune_lmms.results.records import UNPRUNED
 
 _FEW = 30
@@ -51,13 +52,18 @@ def _model(found: Findings, model: ModelDraws, level: str, seeds: list[str]) -> 
     ]
     if len(methods):
         parts += [
-            ("Differences between rows", ["", _KEY, *sections.differences(methods)]),
+            ("Differences between rows", ["", _KEY, *sections.differences(methods, found.names)]),
             ("What this sample can decide", ["", _DECIDE, *sections.decidable(methods)]),
         ]
     if len(unpruned):
-        parts.append(("Against the unpruned model", sections.differences(unpruned)))
+        parts.append(("Against the unpruned model", sections.differences(unpruned, found.names)))
     if len(methods):
-        parts.append(("Over tasks (Wilcoxon)", ["", _TASKS, *sections.over_tasks(model, methods)]))
+        parts.append(
+            (
+                "Over tasks (Wilcoxon)",
+                ["", _TASKS, *sections.over_tasks(model, methods, found.names)],
+            )
+        )
     cautions = [f"- {markdown(one)}" for one in _cautions(found, model)]
     if cautions:
         parts.append(("Cautions", ["", *cautions]))
@@ -103,7 +109,7 @@ def _cautions(found: Findings, model: ModelDraws) -> Iterator[str]:
         record = benchmark(task)
         name = record.column
         for row, problem in data.problems.items():
-            yield f"{row}, {name}: no interval or test ({problem})"
+            yield f"{found.names.whole(row)}, {name}: no interval or test ({problem})"
         strata = [np.bincount(group.stratum).min() for group in data.groups]
         if strata and min(strata) < _FEW:
             yield (
@@ -122,8 +128,9 @@ def _flat(found: Findings, model: ModelDraws) -> Iterator[str]:
     flat = mine[(mine["low"] == mine["high"]) & mine["low"].notna()]
     for task, some in flat.groupby("task", sort=False):
         clusters = int(some["clusters"].min())
+        rows = listed(map(found.names.whole, some["row"]))
         yield (
-            f"{benchmark(str(task)).column}: all documents alike for {listed(some['row'])}, so the "
+            f"{benchmark(str(task)).column}: all documents alike for {rows}, so the "
             f"interval has no width. The truth may still differ in up to {300 / clusters:.1f} % of "
             "the documents (rule of three, 95 %)"
         )
@@ -195,12 +202,13 @@ def _in_brackets(facts: Sequence[str]) -> str:
     return f" ({', '.join(facts)})" if facts else ""
 
 
-def seed_lines(scores: Frame, seeds: Mapping[str, list[float]]) -> list[str]:
+def seed_lines(scores: Frame, seeds: Mapping[str, list[float]], names: Names) -> list[str]:
     """Return a line for each row with several seeds: spread of its relative average.
 
     Args:
         scores: rows by tasks of one model.
         seeds: by row, the mean of ratios of each of its seeds.
+        names: of the rows.
     """
     lines = []
     for row in scores.index:
@@ -208,7 +216,8 @@ def seed_lines(scores: Frame, seeds: Mapping[str, list[float]]) -> list[str]:
         if len(values) > 1:
             spread = float(np.std(values, ddof=1))
             lines.append(
-                f"{markdown(row)}: mean of {len(values)} seeds, whose means of ratios have a "
+                f"{markdown(names.whole(row))}: mean of {len(values)} seeds, whose means of ratios "
+                "have a "
                 f"standard deviation of {spread:.2f} ({min(values):.1f} to {max(values):.1f}). "
                 "The interval is about documents, with these seeds."
             )

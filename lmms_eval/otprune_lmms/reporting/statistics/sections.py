@@ -18,6 +18,7 @@ from otprune_lmms.reporting.statistics.paired import MCNEMAR, holm
 from otprune_lmms.reporting.statistics.power import ALPHA, documents_needed
 from otprune_lmms.reporting.statistics.wilcoxon import FEWEST_TASKS, wilcoxon_over_tasks
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import Names
 from otprune_lmms.results.records import UNPRUNED
 
 Lines = Iterator[str]
@@ -37,7 +38,7 @@ def relative(found: Findings, model: ModelDraws) -> Lines:
         for line in mine.itertuples()
     }
     rows = [
-        [markdown(row), shown[row, MEAN_OF_RATIOS], shown[row, RATIO_OF_MEANS]]
+        [markdown(found.names.whole(row)), shown[row, MEAN_OF_RATIOS], shown[row, RATIO_OF_MEANS]]
         for row in dict.fromkeys(mine["row"])
     ]
     tasks = [str(task) for task in model.scores.columns]
@@ -59,22 +60,23 @@ def scores(found: Findings, model: ModelDraws) -> Lines:
         for line in mine.itertuples()
     }
     rows = [
-        [markdown(row), *(shown.get((row, task), EMPTY) for task in tasks)]
+        [markdown(found.names.whole(row)), *(shown.get((row, task), EMPTY) for task in tasks)]
         for row in model.scores.index
     ]
     yield from table(["setting", *(_heading(task) for task in tasks)], rows)
 
 
-def differences(pairs: Frame) -> Lines:
+def differences(pairs: Frame, names: Names) -> Lines:
     """Yield comparisons of one model, a table a budget.
 
     Args:
         pairs: of one model, either between methods or with the unpruned one.
+        names: of the rows.
     """
     for budget, some in pairs.groupby("budget", sort=False):
         yield from ["", f"Budget {markdown(budget)}:"]
         rows = [
-            _difference(str(a), str(b), lines)
+            _difference(names.whole(a), names.whole(b), lines)
             for (a, b), lines in some.groupby(["a", "b"], sort=False)
         ]
         heads = ["a", "b", "mean of ratios, a - b", "p (Holm)", "a better on", "b better on"]
@@ -140,7 +142,7 @@ def _for_one(task: str, lines: Frame, share: float, smallest: float) -> str:
     return f"{float(lines['documents'].median()) * smallest**2:.0f}"
 
 
-def over_tasks(model: ModelDraws, pairs: Frame) -> Lines:
+def over_tasks(model: ModelDraws, pairs: Frame, names: Names) -> Lines:
     """Yield Wilcoxon's test over tasks for the pairs of methods of each budget."""
     for budget, some in pairs.groupby("budget", sort=False):
         found = [
@@ -152,8 +154,7 @@ def over_tasks(model: ModelDraws, pairs: Frame) -> Lines:
         adjusted = holm(np.array([p for *_, p in found]))
         rows = [
             [
-                markdown(a),
-                markdown(b),
+                *(markdown(names.whole(row)) for row in (a, b)),
                 f"{wins} of {tasks}",
                 probability(p),
                 probability(corrected),

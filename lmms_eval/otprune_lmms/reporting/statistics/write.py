@@ -8,7 +8,8 @@ from otprune_lmms.reporting.statistics.compare import PAIR_COLUMNS, Findings, fi
 from otprune_lmms.reporting.statistics.cut import cut_section
 from otprune_lmms.reporting.statistics.page import page, seed_lines
 from otprune_lmms.results.frames import Frame
-from otprune_lmms.results.manifest import MANIFEST, read_manifest
+from otprune_lmms.results.manifest import MANIFEST, Manifest, read_manifest
+from otprune_lmms.results.names import Names, names_of
 from otprune_lmms.results.records import RECORDS, UNPRUNED, read_records
 from otprune_lmms.results.samples import read_samples
 
@@ -30,24 +31,25 @@ def write_statistics(folder: Path) -> None:
         ValueError: no records or samples in the folder, or of another format.
     """
     records = read_records(folder / RECORDS)
-    found = find(records, read_samples(folder, _READ))
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    names = names_of(records, () if manifest is None else manifest.configs)
+    found = find(records, read_samples(folder, _READ), names=names)
     write_text(folder / AVERAGES, found.averages.to_csv(index=False))
     write_text(folder / INTERVALS, found.intervals.to_csv(index=False))
     write_text(folder / PAIR_LINES, found.pairs[list(PAIR_COLUMNS)].to_csv(index=False))
-    write_text(folder / PAGE, _page(folder, records, found) + cut_section(records))
+    write_text(folder / PAGE, _page(manifest, records, found) + cut_section(records, names))
 
 
-def _page(folder: Path, records: Frame, found: Findings) -> str:
+def _page(manifest: Manifest | None, records: Frame, found: Findings) -> str:
     title, origin = str(records["experiment"].iloc[0]), {}
-    if (folder / MANIFEST).is_file():
-        manifest = read_manifest(folder)
+    if manifest is not None:
         title, origin = manifest.title, manifest.origin
     if (records["suite"] == "mini").all():
         title += _MINI
-    return page(found, title, origin, _seeds(records))
+    return page(found, title, origin, _seeds(records, found.names))
 
 
-def _seeds(records: Frame) -> dict[str, list[str]]:
+def _seeds(records: Frame, names: Names) -> dict[str, list[str]]:
     """Return, by model, lines about rows with several seeds."""
     single = headline_scores(records.assign(row=records["setting"]))
     rows = headline_scores(records)
@@ -60,5 +62,5 @@ def _seeds(records: Frame) -> dict[str, list[str]]:
             str(row): [mean_of_ratios(single.loc[(model, one)], base) for one in group.unique()]
             for row, group in some.groupby("row", sort=False)["setting"]
         }
-        lines[str(model)] = seed_lines(rows.loc[model], seeds)
+        lines[str(model)] = seed_lines(rows.loc[model], seeds, names)
     return lines

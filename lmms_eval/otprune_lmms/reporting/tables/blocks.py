@@ -38,6 +38,7 @@ from otprune_lmms.reporting.tables.settings import RowSetting, settings_of, with
 from otprune_lmms.results.columns import Budget
 from otprune_lmms.results.frames import Frame, PandasSeries
 from otprune_lmms.results.manifest import Manifest, PrintedRow
+from otprune_lmms.results.names import names_of
 from otprune_lmms.results.records import UNPRUNED, Convention
 
 
@@ -66,7 +67,9 @@ def make_table(
     """
     if records.empty:
         raise ValueError("a table needs records")
-    settings = with_planned(settings_of(records), manifest.models, manifest.planned)
+    names = names_of(records, manifest.configs)
+    found = settings_of(records, names)
+    settings = with_planned(found, manifest.models, manifest.planned, names)
     heads = heads_of(records, manifest.tasks)
     checks = check_references(
         records, references_of(manifest) if references is None else references
@@ -81,7 +84,9 @@ def make_table(
         )
         for model, own in _by_model(settings).items()
     )
-    context = NoteContext(records, manifest, settings, heads, columns, numbers, checks, convention)
+    context = NoteContext(
+        records, manifest, settings, heads, columns, numbers, checks, convention, names
+    )
     return ResultsTable(_title(records, manifest.title), columns, parts, notes(context, parts))
 
 
@@ -233,7 +238,10 @@ def published_blocks(model: str, manifest: Manifest, columns: Sequence[Column]) 
         shown = [(row, _series(row.scores, tasks)) for row in rows]
         published = tuple(
             TableRow(
-                row.row, row.row, tuple(_published_entry(own, base, column) for column in columns)
+                row.row,
+                row.row,
+                row.row,
+                tuple(_published_entry(own, base, column) for column in columns),
             )
             for row, own in shown
         )

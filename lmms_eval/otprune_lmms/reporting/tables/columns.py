@@ -156,7 +156,8 @@ class Numbers:
         """Return a row with all but its rank."""
         return TableRow(
             label=setting.row,
-            name=setting.name,
+            name=setting.name.short,
+            whole=setting.name.whole,
             entries=tuple(self._entry(setting, column) for column in columns),
             method=setting.method,
             keep_ratio=setting.budget.keep_ratio,

@@ -77,7 +77,9 @@ class TableRow:
 
     Attributes:
         label: ``row`` of the records; of published rows the paper's name.
-        name: the same without its budget, which is in the title of the block.
+        name: what readers are shown (`results.names`), without the budget that is in the title of
+            the block.
+        whole: the same with its budget; rows of one model have different ones.
         entries: one for each column.
         method: None for unpruned and published rows.
         keep_ratio: share of the tokens; or
@@ -89,6 +91,7 @@ class TableRow:
 
     label: str
     name: str
+    whole: str
     entries: tuple[Entry, ...]
     method: str | None = None
     keep_ratio: float | None = None

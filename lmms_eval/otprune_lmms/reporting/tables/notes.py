@@ -10,6 +10,7 @@ from otprune_lmms.reporting.tables.references import ReferenceCheck, ReferenceCh
 from otprune_lmms.reporting.tables.settings import RowSetting
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import Manifest
+from otprune_lmms.results.names import Names
 from otprune_lmms.results.records import UNPRUNED, Convention, documents_of
 
 _FORMULA = {"2ndm": "4nd² + 2n²d + 2ndm", "3ndm": "4nd² + 2n²d + 3ndm"}
@@ -39,6 +40,7 @@ class NoteContext:
         numbers: of the rows.
         checks: of the unpruned scores.
         convention: of the multiply-adds.
+        names: of the rows.
     """
 
     records: Frame
@@ -49,6 +51,7 @@ class NoteContext:
     numbers: Numbers
     checks: ReferenceChecks
     convention: Convention
+    names: Names
 
     def column(self, task: str) -> str:
         """Return the heading of a task."""
@@ -67,6 +70,7 @@ def notes(context: NoteContext, parts: Sequence[TablePart]) -> tuple[str, ...]:
         *_cost(context),
         *_layers(context),
         *_budgets(context),
+        *_unsaid(context),
         *_seeds(context, parts),
         *_missing(context),
         *_cut(context),
@@ -161,6 +165,13 @@ def _budgets(context: NoteContext) -> Iterator[str]:
         yield "own schedules: each has a cost of its own, so they are neither ranked nor marked"
 
 
+def _unsaid(context: NoteContext) -> Iterator[str]:
+    """Say which settings names leave out, since all rows of a method have them."""
+    words = "; ".join(f"{name}: {settings}" for name, settings in context.names.unsaid.items())
+    if words:
+        yield f"settings beside the defaults that no name says: {words}"
+
+
 def _seeds(context: NoteContext, parts: Sequence[TablePart]) -> Iterator[str]:
     several = sum(1 for part in parts if part.blocks) > 1
     for part in parts:
@@ -174,7 +185,7 @@ def _seeds(context: NoteContext, parts: Sequence[TablePart]) -> Iterator[str]:
             )
             model = f"{part.model} " if several else ""
             yield (
-                f"{model}{row.label}: mean of {row.seeds} seeds"
+                f"{model}{row.whole}: mean of {row.seeds} seeds"
                 + (f"; standard deviation: {spread}" if spread else "")
             )
 
@@ -215,7 +226,10 @@ def _cut(context: NoteContext) -> Iterator[str]:
                 "the unpruned model takes and lost their ends, so comparisons with it are unfair"
             )
         if len(counts):
-            rows = ", ".join(f"{row} {count}" for row, count in list(counts.items())[:_LISTED])
+            rows = ", ".join(
+                f"{context.names.whole(row)}: {count}"
+                for row, count in list(counts.items())[:_LISTED]
+            )
             more = f", and {len(counts) - _LISTED} more rows" if len(counts) > _LISTED else ""
             yield f"{where}: of {documents} prompts lost their ends: {rows}{more}"
 
@@ -234,8 +248,8 @@ def _uneven(context: NoteContext) -> Iterator[str]:
         fewer = [row for row, tasks in sets.items() if 0 < len(tasks) < most]
         for row in fewer[:_LISTED]:
             yield (
-                f"{model} {row}: relative averages over {len(sets[row])} of {most} tasks, not "
-                "comparable with the others'"
+                f"{model} {context.names.whole(row)}: relative averages over {len(sets[row])} of "
+                f"{most} tasks, not comparable with the others'"
             )
         if len(fewer) > _LISTED:
             yield f"{model}: so are those of {len(fewer) - _LISTED} more rows"
@@ -253,7 +267,7 @@ def _intervals(context: NoteContext, parts: Sequence[TablePart]) -> Iterator[str
         yield "[low, high]: 95 % intervals over documents; how they were made: statistics.md"
     for model, row in sorted(context.numbers.stale):
         yield (
-            f"{model} {row}: its intervals are of other records and left out; "
+            f"{model} {context.names.whole(row)}: its intervals are of other records and left out; "
             "`otprune sweep` makes them anew"
         )
 

@@ -8,6 +8,7 @@ import pandas as pd
 from otprune_lmms.results.columns import Budget, budget_of
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import PlannedRow
+from otprune_lmms.results.names import Name, Names, names_of
 from otprune_lmms.results.records import UNPRUNED
 
 
@@ -18,7 +19,7 @@ class RowSetting:
     Attributes:
         model: that answered.
         row: as in the records.
-        name: the row without its budget.
+        name: what readers are shown, see `results.names`.
         method: None for the unpruned model.
         budget: how much it may keep.
         layer: where it prunes.
@@ -30,7 +31,7 @@ class RowSetting:
 
     model: str
     row: str
-    name: str
+    name: Name
     method: str | None = None
     budget: Budget = Budget()
     layer: int = 0
@@ -54,16 +55,25 @@ class RowSetting:
         return self.own_schedule or self.match in ("average", "flops")
 
 
-def settings_of(records: Frame) -> list[RowSetting]:
-    """Return the settings of some records, in order of first appearance."""
+def settings_of(records: Frame, names: Names | None = None) -> list[RowSetting]:
+    """Return the settings of some records, in order of first appearance.
+
+    Args:
+        records: of an experiment.
+        names: of its settings; None for those that follow from the records.
+    """
+    known = names_of(records) if names is None else names
     return [
-        _setting(str(model), str(row), some)
+        _setting(str(model), str(row), some, known)
         for (model, row), some in records.groupby(["model", "row"], sort=False)
     ]
 
 
 def with_planned(
-    found: Sequence[RowSetting], models: Sequence[str], planned: Sequence[PlannedRow]
+    found: Sequence[RowSetting],
+    models: Sequence[str],
+    planned: Sequence[PlannedRow],
+    names: Names,
 ) -> list[RowSetting]:
     """Return the settings with those that were planned and not run, models in their order."""
     known = {setting.key for setting in found}
@@ -75,21 +85,23 @@ def with_planned(
     for model in every:
         own = [setting for setting in found if setting.model == model]
         if planned or not own:
-            own += [_not_run(model, one) for one in rows if (model, one.row) not in known]
+            own += [_not_run(model, one, names) for one in rows if (model, one.row) not in known]
         whole += sorted(own, key=lambda setting: order.get(setting.row, len(order)))
     return whole
 
 
-def _not_run(model: str, one: PlannedRow) -> RowSetting:
-    return RowSetting(model, one.row, one.name, one.method, one.budget, one.layer, one.match)
+def _not_run(model: str, one: PlannedRow, names: Names) -> RowSetting:
+    return RowSetting(
+        model, one.row, names.of(one.row), one.method, one.budget, one.layer, one.match
+    )
 
 
-def _setting(model: str, row: str, records: Frame) -> RowSetting:
+def _setting(model: str, row: str, records: Frame, names: Names) -> RowSetting:
     first = records.iloc[0]
     return RowSetting(
         model=model,
         row=row,
-        name=row if pd.isna(first["name"]) else str(first["name"]),
+        name=names.of(row),
         method=None if pd.isna(first["method"]) else str(first["method"]),
         budget=budget_of(first["keep_ratio"], first["k"], first["match"]),
         layer=0 if pd.isna(first["layer"]) else int(first["layer"]),

@@ -62,7 +62,7 @@ def test_the_analysis_of_a_run(ran):
     assert len(kept) == len(found)
     assert (kept["count"] == kept["kept_y"]).all()
     assert (kept["n"] == kept["candidates"]).all()
-    assert "otprune-0.05" in (output / "analysis.md").read_text()
+    assert "OTPrune 0.05" in (output / "analysis.md").read_text()
     before = (output / "analysis.csv").read_bytes()
     assert call(path, "--output-dir", output.parent, "--tables-only").exit_code == 0
     assert (output / "analysis.csv").read_bytes() == before

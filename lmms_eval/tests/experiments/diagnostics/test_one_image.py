@@ -75,14 +75,14 @@ def test_the_command_draws_and_prints(call, tmp_path):
     words = ("--model", TINY, "--method", "otprune", "--method", "random:seed=3", "--out", out)
     done = call(LAND, *words)
     assert done.exit_code == 0, done.output
-    assert "otprune-0.098" in done.output
-    assert "random-0.098-seed3" in done.output
-    line = next(line for line in done.output.splitlines() if "otprune-0.098" in line).split()
-    assert line[1:3] == ["56", "576"]
+    assert "OTPrune 0.098" in done.output
+    assert "Random 0.098" in done.output
+    line = next(line for line in done.output.splitlines() if "OTPrune 0.098" in line).split()
+    assert line[2:4] == ["56", "576"]
     measured = measure_image(
         tiny(), picture("land.png"), [PruningConfig.make("otprune", keep_ratio=0.098)]
     )
-    assert line[3] == f"{measured.lines[0]['exact_w2']:.3f}"
+    assert line[4] == f"{measured.lines[0]['exact_w2']:.3f}"
     with Image.open(out) as drawn:
         assert drawn.width > 600
     assert [path.name for path in out.parent.iterdir()] == ["kept.png"]

@@ -76,7 +76,7 @@ def test_numbers_of_the_page_are_those_of_the_table(tmp_path):
     text = f"| 0.1 | all | 3 | {one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}], p "
     assert text in page
     loyal = found[(found["analysis"] == "loyalty") & (found["task"] == "all")].set_index("row")
-    assert f"| divprune-0.1 | {loyal.loc['divprune-0.1', 'value']:.1f} [" in page
+    assert f"| DivPrune 0.1 | {loyal.loc['divprune-0.1', 'value']:.1f} [" in page
 
 
 def test_without_diagnostics_the_message_says_how_to_get_them(tmp_path):

@@ -19,7 +19,6 @@ from otprune_lmms.reporting.figures.data import (
 )
 from otprune_lmms.reporting.figures.parts import (
     first_layer,
-    in_words,
     series_of,
     several_budgets,
     thinned,
@@ -27,6 +26,7 @@ from otprune_lmms.reporting.figures.parts import (
 from otprune_lmms.reporting.figures.ratio_curves import relative_scores
 from otprune_lmms.reporting.figures.score_by_setting import curves_of
 from otprune_lmms.reporting.statistics import averages
+from otprune_lmms.results.names import in_words
 
 
 def variant(**settings):
@@ -173,14 +173,14 @@ def test_budgets_about_multiply_adds_are_apart():
     }
 
 
-def test_a_legend_leaves_out_what_all_variants_of_a_method_share_if_it_is_long():
+def test_a_legend_has_the_names_of_lines_where_they_are_known():
     schedule = {"schedule": "1:0.5/2:0.35/4:0.2"}
     lines = [("sparsevlm", variant(**schedule)), ("sparsevlm", variant(**schedule, version=2)),
              ("dart", variant(**schedule)), ("otprune", variant(gamma=0.05))]  # fmt: skip
     scores = pd.DataFrame(lines, columns=["method", "variant"])
-    assert [one.label for one in series_of(scores)] == [
-        "SparseVLM", "SparseVLM, version = 2", "DART", "OTPrune, γ = 0.05",
-    ]  # fmt: skip
+    assert [one.label for one in series_of(scores)][3:] == ["OTPrune, γ = 0.05"]
+    lines = ["SparseVLM", "SparseVLM v2", "DART", "OTPrune"]
+    assert [one.label for one in series_of(scores.assign(line=lines))] == lines
 
 
 def test_each_method_counts_where_it_prunes_first(tmp_path):

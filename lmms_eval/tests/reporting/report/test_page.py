@@ -12,6 +12,7 @@ from PIL import Image
 import results_folder
 from browser import CHROMIUM, Browser
 from otprune_lmms.reporting.report import write_report
+from otprune_lmms.results.names import Names
 
 EVIL = (
     "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=2'>"
@@ -232,7 +233,9 @@ def test_kept_patches_lie_where_they_were_kept(page, browser, folder):
     assert browser.run(f"{buttons}[0].getAttribute('aria-pressed')") == "true"
     doc, label = int(name.split()[-1]), browser.run(f"{buttons}[0].getAttribute('aria-label')")
     kept = results_folder.diagnostics()
-    setting = label.removeprefix("patches kept by ")
+    shown = label.removeprefix("patches kept by ")
+    called = Names(results_folder.SETTINGS)
+    (setting,) = [row for row in kept["row"].unique() if called.setting(row) == shown]
     line = kept[(kept["cluster"] == f"gqa {doc // 2}") & (kept["setting"] == setting)].iloc[0]
     card = f"{buttons}[0].closest('article')"
     assert browser.run(f"{card}.querySelector('svg').getAttribute('viewBox')") == "0 0 60 60"
@@ -242,7 +245,7 @@ def test_kept_patches_lie_where_they_were_kept(page, browser, folder):
     picture = f"{card}.querySelector('image')"
     assert browser.run(f"{picture}.getAttribute('y')") == "10"  # padded to a square
     said = browser.run(f"{card}.querySelector('.says').textContent")
-    assert said == f"{setting} keeps {len(line['kept'])} of 16 patches."
+    assert said == f"{shown} keeps {len(line['kept'])} of 16 patches."
     browser.run(f"{buttons}[1].click()")
     assert browser.run(f"{card}.querySelectorAll('[aria-pressed=true]').length") == 1
     browser.run(f"{buttons}[1].click()")

@@ -177,7 +177,7 @@ def test_samples_that_do_not_give_the_score_are_not_used(data):
     assert "gqa" not in set(pairs["task"])
     assert set(pairs.loc[pairs["task"] == "all", "test"]) == {"none"}
     text = page(found, "t", {}, {})
-    assert "otprune-0.1, GQA: no interval or test (records say" in text
+    assert "OTPrune 0.1, GQA: no interval or test (records say" in text
 
 
 def test_a_metric_that_is_missing_leaves_its_task_out(data):

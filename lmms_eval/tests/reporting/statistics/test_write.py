@@ -76,7 +76,7 @@ def test_the_page_says_what_is_in_the_files(folder):
     single = pairs[~pairs["task"].str.startswith("all") & (pairs["b"] != "unpruned")]
     sure = int((single["p_holm"] < 0.05).sum())
     assert f"{sure} of {len(single)} differences between rows on a single task survive" in text
-    assert re.search(r"random-0\.1: mean of 2 seeds, .* standard deviation of \d", text)
+    assert re.search(r"Random 0\.1: mean of 2 seeds, .* standard deviation of \d", text)
     assert "mcnemar-midp" in text
     assert "Budget 0.1, layers:" in text
 
@@ -95,7 +95,7 @@ def test_every_table_of_the_page_has_as_many_cells_as_heads(folder):
 def test_wins_and_losses_of_the_page_are_those_of_the_pairs(folder):
     pairs = pd.read_csv(folder / "pairs.csv")
     text = (folder / "statistics.md").read_text().split("## Against the unpruned model")[1]
-    row = next(line for line in text.splitlines() if line.startswith("| random-0.1 | unpruned |"))
+    row = next(line for line in text.splitlines() if line.startswith("| Random 0.1 | unpruned |"))
     mine = pairs[(pairs["a"] == "random-0.1") & (pairs["b"] == "unpruned")]
     lost = mine[(mine["p_holm"] < 0.05) & (mine["difference"] < 0)]
     tasks = [task for task in lost["task"] if not task.startswith("all")]

@@ -70,7 +70,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(made, entry_of):
     assert average.value == pytest.approx(np.mean(each))
     assert average.spread == pytest.approx(np.std(each, ddof=1))
     assert entry_of(table, "otprune-0.1", "GQA").spread is None
-    (note,) = [note for note in table.notes if note.startswith("random-0.1: mean of 2 seeds")]
+    (note,) = [note for note in table.notes if note.startswith("Random 0.1: mean of 2 seeds")]
     assert "standard deviation: GQA 14.1, MME-P 212, Flickr 14.1, mean of ratios" in note
 
 
@@ -103,7 +103,7 @@ def test_averages_over_fewer_tasks_are_named_and_no_contest(made, entry_of):
     lost = (records["row"] == "random-0.1") & (records["task"] == "gqa")
     records.loc[lost, "value"] = None
     table = make_table(records, made.manifest)
-    assert any("random-0.1: relative averages over 2 of 3 tasks" in note for note in table.notes)
+    assert any("Random 0.1: relative averages over 2 of 3 tasks" in note for note in table.notes)
     assert entry_of(table, "otprune-0.1", "mean of ratios").mark is None
     assert entry_of(table, "otprune-0.1", "Flickr").mark == "best"
 
@@ -144,13 +144,14 @@ def test_layers_and_settings_stand_in_the_row(made):
     records = made.plain({"unpruned": (80, 90)} | dict.fromkeys(rows, (50, 60)))
     for layer in (2, 8):
         own = records["row"].str.endswith(f"layer{layer}")
-        records.loc[own, ["layer", "name"]] = layer, f"otprune, layer {layer}"
-    records.loc[records["row"] == rows[-1], "name"] = "otprune, gamma 1e-05"
+        records.loc[own, "layer"] = layer
+    records.loc[records["row"] == rows[-1], "changed_settings"] = '{"gamma": 1e-05}'
     table = make_table(records, made.manifest)
     (block,) = table.parts[0].blocks[1:]
     assert [row.name for row in block.rows] == [
-        "otprune", "otprune, layer 2", "otprune, layer 8", "otprune, gamma 1e-05",
+        "OTPrune", "OTPrune, layer 2", "OTPrune, layer 8", "OTPrune, γ = 1e-05",
     ]  # fmt: skip
+    assert block.rows[1].whole == "OTPrune 0.1, layer 2"
     assert [row.layer for row in block.rows] == [0, 2, 8, 0]
     assert any(note.startswith("layer 2, 8: pruned at the input") for note in table.notes)
 

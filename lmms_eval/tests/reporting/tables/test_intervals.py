@@ -53,7 +53,7 @@ def test_averages_carry_theirs_and_scores_have_a_table_of_their_own(tmp_path, ma
     assert f"**{value:.1f}** [{value - 1:.1f}, {value + 2:.1f}]" in page
     main, _, second = page.partition("## 95 % intervals")
     assert "[59.0, 62.0]" not in main
-    assert "| otprune-0.1 | [59.0, 62.0] | [1199, 1202] | [59.0, 62.0] |" in second
+    assert "| OTPrune 0.1 | [59.0, 62.0] | [1199, 1202] | [59.0, 62.0] |" in second
     assert 'title="95 % interval [59.0, 62.0]"' in (tmp_path / "table.html").read_text()
     stored = pd.read_csv(tmp_path / "table.csv").set_index("setting")
     assert stored.loc["otprune-0.1", "GQA low"] == pytest.approx(59)
@@ -76,7 +76,7 @@ def test_intervals_of_other_records_are_left_out_and_named(tmp_path, made, entry
         assert entry_of(table, "otprune-0.1", name).low is None
         assert entry_of(table, "random-0.1", name).low is not None
     assert any(
-        note.startswith("tiny otprune-0.1: its intervals are of other") for note in table.notes
+        note.startswith("tiny OTPrune 0.1: its intervals are of other") for note in table.notes
     )
 
 
@@ -108,7 +108,7 @@ def test_every_format_draws_intervals_of_any_table(made):
     intervals = Intervals({("tiny", "otprune-0.1", "gqa"): Interval(60.0, 50.0, 70.0)})
     table = make_table(made.records(), made.manifest, intervals=intervals)
     assert table.intervals
-    assert "| otprune-0.1 | [50.0, 70.0] |" in markdown(table, {})
+    assert "| OTPrune 0.1 | [50.0, 70.0] |" in markdown(table, {})
     assert "95 % interval [50.0, 70.0]" in html(table, {})
     assert "GQA low" in csv(table)
     assert dataclasses.is_dataclass(table)

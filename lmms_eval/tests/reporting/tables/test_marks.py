@@ -13,7 +13,7 @@ VALUES = st.none() | st.floats(0, 3).map(lambda x: round(x, 2))
 
 def rows_of(columns):
     return [
-        TableRow(str(i), str(i), tuple(Entry(value) for value in values))
+        TableRow(str(i), str(i), str(i), tuple(Entry(value) for value in values))
         for i, values in enumerate(zip(*columns, strict=True))
     ]
 

@@ -217,9 +217,8 @@ def test_rows_of_one_budget_share_a_block_whatever_the_method(run):
     assert titles[3].startswith("Own schedules (")
     names = [row.name for block in blocks for row in block.rows]
     assert names == [
-        "unpruned", "otprune", "divprune", "uniform, layer 2", "fastv, schedule 1:0.5",
-        "sparsevlm, schedule 1:0.5/2:0.25/4:0.125", "otprune", "fastv, schedule 1:0.5",
-        "vtw, schedule 4:0", "pyramiddrop, schedule 2:0.5/4:0.25",
+        "unpruned", "OTPrune", "DivPrune", "Uniform stride, layer 2", "FastV", "SparseVLM",
+        "OTPrune", "FastV", "VTW", "PyramidDrop",
     ]  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def test_a_failed_task_is_marked_in_every_row_and_named(made, entry_of):
         "of this task are not to be trusted"
     ) in table.notes
     page = markdown(table, made.origin)
-    assert re.search(r"^\| otprune-0\.1 \|.* \| 50\.0† \| 80\.0 \|", page, flags=re.M)
+    assert re.search(r"^\| OTPrune 0\.1 \|.* \| 50\.0† \| 80\.0 \|", page, flags=re.M)
     passed = make_table(
         made.plain(SCORES), made.manifest, references={"tiny": {"gqa": (58, 1), "pope": (85, 1)}}
     )

@@ -15,14 +15,16 @@ from otprune_lmms.reporting.tables.layout import (
 def csv(table: ResultsTable) -> str:
     """Return our rows as CSV, all digits; published rows are not among them.
 
-    One line a model and setting. Empty where there is no number, never a mark; ``sd`` columns hold
+    One line a model and setting: ``setting`` is the row of the records, ``name`` what pages show.
+    Empty where there is no number, never a mark; ``sd`` columns hold
     standard deviations over seeds, ``low`` and ``high`` columns 95 % intervals, each only where the
     table has some. ``doubted`` names the columns whose unpruned score is not where it should be.
     """
     lines = [_line(table, part, block, row) for part, block, row in table.ours()]
     frame = pd.DataFrame(lines).dropna(axis="columns", how="all")
     # What every table has stays, even where it is empty.
-    first = ["model", "setting", "method", "keep_ratio", "k", "layer", "seeds", "visual tokens"]
+    first = ["model", "setting", "name", "method", "keep_ratio", "k", "layer", "seeds"]
+    first += ["visual tokens"]
     fixed = [*first, *(column.name for column in table.columns)]
     more = [name for name in frame.columns if name not in fixed]
     return frame.reindex(columns=[*fixed, *more]).to_csv(index=False)
@@ -32,6 +34,7 @@ def _line(table: ResultsTable, part: TablePart, block: Block, row: TableRow) -> 
     line: dict[str, Any] = {
         "model": part.model,
         "setting": row.label,
+        "name": row.whole,
         "method": row.method,
         "keep_ratio": row.keep_ratio,
         # Text, or a missing one would make floats of all.

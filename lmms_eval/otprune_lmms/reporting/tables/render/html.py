@@ -110,9 +110,8 @@ def _block(table: ResultsTable, block: Block) -> Iterator[str]:
 
 
 def _name(row: TableRow) -> str:
-    title = escape(row.name)
-    label = escape(row.label)
-    return f'<th scope="row" data-value="{label}" title="{title}">{label}</th>'
+    name = escape(row.whole)
+    return f'<th scope="row" data-value="{name}" title="{escape(row.label)}">{name}</th>'
 
 
 def _cell(entry: Entry, column: Column) -> str:

@@ -58,7 +58,7 @@ def _part(table: ResultsTable, part: TablePart) -> list[str]:
 
 
 def _row(table: ResultsTable, block: Block, row: TableRow) -> str:
-    name = row.name if block.kind == "retain" else row.label
+    name = row.name if block.kind == "retain" else row.whole
     cells = (_cell(e, c) for e, c in zip(row.entries, table.columns, strict=True))
     return _line([escaped(name), *cells])
 

@@ -74,7 +74,7 @@ def _head(columns: Iterable[Column]) -> list[str]:
 
 
 def _row(row: TableRow, cells: Iterable[str]) -> str:
-    return _line([escaped(row.label), *cells])
+    return _line([escaped(row.whole), *cells])
 
 
 def _line(cells: Iterable[str]) -> str:

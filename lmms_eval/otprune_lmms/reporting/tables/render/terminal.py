@@ -110,7 +110,7 @@ def _cell(entry: Entry, column: Column) -> Text:
 
 
 def _label(row: TableRow) -> Text:
-    return Text(printable(row.label))
+    return Text(printable(row.whole))
 
 
 def _rows(table: ResultsTable) -> Iterator[TableRow]:
