@@ -3,13 +3,14 @@
 The file is not read through `Experiment`, which would load torch.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # typing has one that pydantic can use from Python 3.12 on
 
 from otprune_lmms.benchmarks import GROUPS
@@ -21,6 +22,12 @@ MANIFEST = "manifest.json"
 _OPEN = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def _object(text: str) -> str:
+    if not isinstance(json.loads(text), dict):
+        raise ValueError("must be a JSON object")
+    return text
 
 
 @with_config(_OPEN)
@@ -64,6 +71,9 @@ class _Config(TypedDict):
     setting: NotRequired[str]
     fingerprint: NotRequired[str]
     answer_key: NotRequired[str]
+    label: NotRequired[str]
+    changed_settings: NotRequired[Annotated[str, AfterValidator(_object)]]
+    seed: NotRequired[_Count | None]
 
 
 @with_config(_OPEN)

@@ -107,7 +107,7 @@ class Names:
             if row not in rows:
                 rows[row] = _Row.of(one)
             seed = _known(one, "seed")
-            seeds.setdefault(row, {})[str(one["setting"])] = None if seed is None else int(seed)
+            seeds.setdefault(row, {})[str(one.get("setting", row))] = None if seed is None else int(seed)
         self._rows = rows
         self._seeds = {
             setting: (row, seed if len(own) > 1 else None)

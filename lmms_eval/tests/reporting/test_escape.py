@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import matplotlib.text
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,7 +82,8 @@ def folder(tmp_path_factory):
         if path.stem == "diagnostics":
             extra = dict.fromkeys(("gaussian_w2_zero_mean", "gaussian_w2_channels"), 1.0)
             own = own.assign(**extra, coverage_mean=1.0, coverage_max=1.0)[DIAGNOSTIC_COLUMNS]
-        rename(own, *names).to_parquet(path, index=False)
+        schema = pq.read_schema(path) if path.stem == "samples" else None
+        rename(own, *names).to_parquet(path, index=False, schema=schema)
     content = results_folder.manifest(EVIL, published=[
         {"source": EVIL, "row": EVIL, "model": evil("tiny", "tiny"), "scores": {"gqa": 1.0}},
     ])  # fmt: skip

@@ -1,13 +1,17 @@
 """Names of settings: short, and never the same for two."""
 
+import json
+
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import results_folder
 from otprune import PRUNERS
 from otprune_lmms.experiments.pruning_choices import PruningChoices
 from otprune_lmms.pruning_config import PruningConfig
+from otprune_lmms.results.manifest import read_manifest
 from otprune_lmms.results.names import LONGEST_LABEL, METHOD_NAMES, Names, names_of
 from otprune_lmms.results.records import UNPRUNED
 
@@ -153,3 +157,15 @@ def test_labels_that_cannot_be_are_refused(labels, message):
     ]
     with pytest.raises(ValueError, match=message):
         choices(*entries, "fastv")
+
+
+@pytest.mark.parametrize("damage", [{"changed_settings": "{"}, {"changed_settings": "[1]"},
+                                    {"changed_settings": 5}, {"label": 5}, {"seed": "x"}])  # fmt: skip
+def test_a_manifest_whose_settings_cannot_be_named_is_refused_in_a_sentence(tmp_path, damage):
+    content = results_folder.manifest()
+    columns = PruningConfig.make("otprune", 0.5).columns()
+    (tmp_path / "manifest.json").write_text(json.dumps(content | {"configs": [columns]}))
+    assert read_manifest(tmp_path).configs == (columns,)
+    (tmp_path / "manifest.json").write_text(json.dumps(content | {"configs": [columns | damage]}))
+    with pytest.raises(ValueError, match="manifest.json is no manifest of a run: .*configs"):
+        read_manifest(tmp_path)
