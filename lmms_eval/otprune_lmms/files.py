@@ -78,14 +78,14 @@ def read_file(path: Path, largest: int = LARGEST) -> bytes:
     """
     descriptor = os.open(path, _READ)
     try:
-        check_regular(os.fstat(descriptor).st_mode)
+        status = os.fstat(descriptor)
+        check_regular(status.st_mode)
+        if status.st_size > largest:
+            raise OSError(errno.EFBIG, f"more than {largest} bytes")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(largest + 1)
+            return file.read(status.st_size)
     finally:
         os.close(descriptor)
-    if len(content) > largest:
-        raise OSError(errno.EFBIG, f"more than {largest} bytes")
-    return content
 
 
 def check_regular(mode: int) -> None:
