@@ -2,6 +2,7 @@
 # Make .venv and install every package that is present. Idempotent; safe to interrupt and to run again.
 #   bash scripts/setup.sh            nothing to do if nothing changed
 #   bash scripts/setup.sh --force    install again
+#   bash scripts/setup.sh --without-hashes    take what the package index has: mirrors may build their own
 #   PYTHON=python3.12 bash scripts/setup.sh    another interpreter (3.11 or newer)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +16,18 @@ python=${PYTHON:-python3}
 # One set-up at a time: several jobs may start in one shared folder.
 exec 9> .setup.lock
 if command -v flock > /dev/null; then flock 9; fi
+
+hashes=yes force=no
+for option in "$@"; do
+  case $option in
+    --force) force=yes ;;
+    --without-hashes) hashes=no ;;
+    *)
+      echo "setup.sh: unknown option $option" >&2
+      exit 2
+      ;;
+  esac
+done
 
 packages=()
 for package in . LLaVA lmms_eval; do
@@ -33,9 +46,9 @@ remove_broken_torchvision() {
 
 # An environment cannot be moved, nor change its interpreter: either makes a new one.
 base=$("$python" -c 'import os, sys; print(sys.version, sys.base_prefix, os.getcwd())' | cksum)
-wanted="$base $(for package in "${packages[@]}"; do cat "$package/pyproject.toml"; done | cat - constraints.txt scripts/setup.sh | cksum)"
+wanted="$base $(for package in "${packages[@]}"; do cat "$package/pyproject.toml"; done | cat - constraints.txt hashes.txt scripts/setup.sh | cksum)"
 stamp=.venv/.installed
-if [ "${1:-}" != --force ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+if [ "$force" = no ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
   remove_broken_torchvision
   exit 0
 fi
@@ -59,13 +72,22 @@ compile() { .venv/bin/python -m compileall -q -j 0 -x '/tests?/|/testing/|transf
 install torch setuptools
 # While pip, on one core, finds and installs the rest.
 compile & compiling=$!
+# By hash: a file that is not what was published is refused. Without requirements, since the list is
+# whole; lmms_eval's own would pull in a torchvision that no CPU build of torch can load.
+if [ "$hashes" = yes ]; then
+  .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps \
+    --require-hashes -r hashes.txt || {
+    echo "setup.sh: a package is not the published one, or the index has none for this machine;" \
+      "bash scripts/setup.sh --without-hashes installs without looking at hashes" >&2
+    exit 1
+  }
+fi
 targets=(-e ".[dev,transport]")
 for package in "${packages[@]}"; do
   if [ "$package" != . ]; then targets+=(-e "./$package[dev]"); fi
 done
+# Adds what another Python or platform needs besides.
 install --no-build-isolation "${targets[@]}"
-# Without its requirements, which pull in a torchvision that no CPU build of torch can load. Those that
-# are used are among the requirements of our packages.
 install --no-deps lmms_eval
 remove_broken_torchvision
 

@@ -298,3 +298,22 @@ def test_the_run_answers_a_mistake_in_a_sentence(monkeypatch):
     assert "README.md" in page
     assert "--limit" in limit
     assert "No such option" in option
+
+
+def test_every_constraint_but_torch_has_its_hashes():
+    """pip refuses hashes beside editable packages, so they are in a file of their own."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    versions = {line.lower() for line in lines if line and not line.startswith("#")}
+    hashed: dict[str, list[str]] = {}
+    for line in (ROOT / "hashes.txt").read_text().splitlines():
+        if line and not line.startswith(("#", " ")):
+            hashed[line.removesuffix(" \\").lower()] = []
+        elif line.startswith(" "):
+            [*hashed.values()][-1].append(line.strip(" \\"))
+    without_torch = {line for line in versions if not line.startswith("torch==")}
+    assert {line.replace("_", "-") for line in without_torch} == {*hashed}
+    for version, hashes in hashed.items():
+        assert hashes, version
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), version
+    setup = (ROOT / "scripts" / "setup.sh").read_text()
+    assert "--require-hashes -r hashes.txt" in setup

@@ -43,6 +43,13 @@ class CheckpointFiles:
         """The folder, if this is one, or the name of an embedded checkpoint."""
         return _folder(self.name) or embedded_folder(self.name)
 
+    @property
+    def commit(self) -> str | None:
+        """The commit on the hub of the cached files; None for a folder, or without any."""
+        path = None if self.folder is not None else self.find("config.json")
+        # The cache keeps them as .../snapshots/<commit>/<file>.
+        return None if path is None or path.parts[-3] != "snapshots" else path.parts[-2]
+
     def find(self, file: str) -> Path | None:
         """Return the path of a file, downloaded if needed; None if the checkpoint does not have it.
 

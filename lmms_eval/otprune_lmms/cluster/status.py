@@ -218,6 +218,6 @@ def count_documents(experiments: Iterable[Source]) -> dict[tuple[Path | None, st
         files = task_folder(experiment, folder)
         names = [name for name in experiment.task_limits() if (files, name) not in found]
         if names:
-            tasks = load_tasks(names, files)
+            tasks = load_tasks(names, files, experiment.data_revisions)
             found |= {(files, name): len(task.eval_docs) for name, task in tasks.items()}
     return found

@@ -57,6 +57,7 @@ class AnsweredModel:
         plan: its requests and pruning configs.
         fingerprint: the model's fingerprint.
         shape: sizes of its decoder.
+        hub: commits of the repositories on the hub that it came from.
         requests: its requests by task and place, of all processes.
         failed: documents that could not be used, by task, of all processes.
         counts: counts of the work, of all processes.
@@ -65,6 +66,7 @@ class AnsweredModel:
     plan: ModelPlan
     fingerprint: str
     shape: DecoderShape
+    hub: Mapping[str, str] = field(default_factory=dict)
     requests: dict[TaskData, dict[RequestPlace, RequestSummary]] = field(default_factory=dict)
     failed: dict[TaskData, list[Failure]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
@@ -170,7 +172,7 @@ def _answer(
 ) -> AnsweredModel:
     watch = options.watch
     counts: list[Counts] = []
-    own = AnsweredModel(plan, model.fingerprint, model.shape)
+    own = AnsweredModel(plan, model.fingerprint, model.shape, model.hub)
     header = {"experiment": " ".join(plan.names), "model": plan.model.name}
     with (
         Journal(options.journal, header) as journal,

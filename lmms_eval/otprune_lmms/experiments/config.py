@@ -36,6 +36,11 @@ _NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
 _TEXT = Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$")
 """A text of one or a few lines, or a path; without control characters."""
 
+_REVISION = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200)
+"""A branch, tag or commit on the hub."""
+
+_REPOSITORY = Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$", max_length=200)
+
 _LIMIT = Field(ge=1, le=MOST_DOCUMENTS)
 
 _RENAMED = {"cells": "pruning", "conversation": "chat_template"}
@@ -59,6 +64,7 @@ class ModelChoice(ConfigSection):
         model_base: the base model of an adapter or of projector weights.
         attn_implementation: as in transformers; None for its choice.
         device: "cuda", "cuda:1", "cpu"; None for a GPU where there is one.
+        revision: branch, tag or commit on the hub; None for the newest.
     """
 
     name: Annotated[str, _NAME]
@@ -70,6 +76,7 @@ class ModelChoice(ConfigSection):
     model_base: str | None = None
     attn_implementation: str | None = None
     device: str | None = None
+    revision: Annotated[str, _REVISION] | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -95,6 +102,7 @@ class ModelChoice(ConfigSection):
             device=self.device or device,
             dtype=self.dtype,
             attn_implementation=self.attn_implementation,
+            revision=self.revision,
         )
 
 
@@ -144,7 +152,8 @@ class Experiment(ConfigSection):
         name: name of its results folder.
         title: title of the table.
         suite: "mini" for the embedded data, "hub" for the benchmarks' own, or a folder of lmms-eval
-            task files (``./my_tasks``) whose entries replace those of lmms-eval's tasks.
+            task files (``./my_tasks``) whose entries replace those of lmms-eval's tasks. Their
+            ``!function`` entries name Python files of that folder, which are then run.
         models: at least one.
         tasks: names of benchmarks.
         pruning: the pruning configs.
@@ -157,6 +166,8 @@ class Experiment(ConfigSection):
             documents are left out of every row and reported.
         picture: whether kept patches are drawn on an image.
         published: numbers from papers, shown below the table.
+        data_revisions: branch, tag or commit of data sets on the hub, by repository; the newest
+            for a repository that is not there.
     """
 
     name: Annotated[str, _NAME]
@@ -176,6 +187,7 @@ class Experiment(ConfigSection):
     strict: bool = False
     picture: bool = False
     published: Annotated[tuple[PublishedRow, ...], BeforeValidator(as_tuple)] = ()
+    data_revisions: dict[Annotated[str, _REPOSITORY], Annotated[str, _REVISION]] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

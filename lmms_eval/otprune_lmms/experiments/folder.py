@@ -117,6 +117,7 @@ def _manifest(
         "experiment": experiment.model_dump(mode="json"),
         "versions": versions(),
         "models": outcome.models,
+        "hub": outcome.hub,
         "configs": [_config(*one) for one in experiment.pruning.labelled()],
         "shapes": outcome.shapes,
         "text_tokens": outcome.text_tokens,

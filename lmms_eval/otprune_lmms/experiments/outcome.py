@@ -18,6 +18,7 @@ class Outcome:
         data: number of documents and fingerprints of each task.
         failed: documents that are left out of every row, fields of `Failure`.
         models: fingerprint of each model.
+        hub: commit of each repository on the hub that a model or data came from.
         shapes: sizes of each model's decoder (`otprune.cost.DecoderShape`).
         text_tokens: mean text tokens of a prompt, the chat template's included, by model and task.
         counts: `Counts` of each model, over all experiments of the sweep.
@@ -31,6 +32,7 @@ class Outcome:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: list[dict[str, Any]] = field(default_factory=list)
     models: dict[str, str] = field(default_factory=dict)
+    hub: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
     text_tokens: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)

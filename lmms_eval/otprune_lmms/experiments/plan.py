@@ -123,6 +123,23 @@ def plan_of(sources: Sequence[Source], shard: Shard | None = None) -> list[Model
     return [part for part in parts if part.groups]
 
 
+def data_revisions(sources: Sequence[Source]) -> dict[str, str]:
+    """Return the revision of each data set on the hub that experiments name, by repository.
+
+    Raises:
+        ConfigError: two experiments name different ones.
+    """
+    found: dict[str, str] = {}
+    for experiment, _ in sources:
+        for repository, revision in experiment.data_revisions.items():
+            if found.setdefault(repository, revision) != revision:
+                raise ConfigError(
+                    "data_revisions of experiments of one sweep must agree, got "
+                    f"{found[repository]} and, in {experiment.name}, {revision} for {repository}"
+                )
+    return found
+
+
 class _Collected:
     """The tasks and pruning configs of one model, collected experiment by experiment."""
 
@@ -158,7 +175,11 @@ class _Collected:
 
 
 def check_names(sources: Sequence[Source]) -> None:
-    """Raise ``ConfigError`` if two models or two experiments have the same name."""
+    """Raise ``ConfigError`` if two models or two experiments have the same name.
+
+    Also where their `data_revisions` differ.
+    """
+    data_revisions(sources)
     known: dict[str, ModelSource] = {}
     names = [experiment.name for experiment, _ in sources]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -174,5 +195,5 @@ def check_names(sources: Sequence[Source]) -> None:
                     f"models of one sweep that share a name must be the same, got {model.name} for "
                     f"{known[model.name].pretrained} and, in {experiment.name}, for "
                     f"{source.pretrained}, or under other settings (family, dtype, chat_template, "
-                    "model_base, attn_implementation, device)"
+                    "model_base, attn_implementation, device, revision)"
                 )

@@ -26,7 +26,7 @@ from otprune_lmms.experiments.diagnostics.diagnose import (
 from otprune_lmms.experiments.kept_image import first_kept_image
 from otprune_lmms.experiments.left_out import left_out
 from otprune_lmms.experiments.outcome import Outcome
-from otprune_lmms.experiments.plan import ModelPlan, Source, TaskGroup, plan_of
+from otprune_lmms.experiments.plan import ModelPlan, Source, TaskGroup, data_revisions, plan_of
 from otprune_lmms.experiments.scoring import lacks_java, score_experiment, scorers_of
 from otprune_lmms.experiments.stopwatch import Stopwatch
 from otprune_lmms.experiments.tasks import TaskSet
@@ -66,7 +66,7 @@ def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredS
     """
     state = process_state()
     check_writable(options.journal)
-    watch, tasks = options.watch, TaskSet(state)
+    watch, tasks = options.watch, TaskSet(state, data_revisions(sources))
     plans = plan_of(sources, options.shard)
     if not plans:
         logger.warning("shard %s has nothing to answer: fewer configs than shards", options.shard)
@@ -113,7 +113,7 @@ def run_experiments(
     state = process_state()
     for folder in (options.journal, *folders):
         check_writable(folder)
-    watch, tasks = options.watch, TaskSet(state)
+    watch, tasks = options.watch, TaskSet(state, data_revisions(sources))
     plans = plan_of(sources)
     scorers: list[dict[str, TaskScorer]] = []
     with watch.timed("load data"):
@@ -153,8 +153,10 @@ def run_experiments(
             outcome = score_experiment(source, answered, own, journal)
             outcome.diagnostics, outcome.kept_image = extra.diagnostics, extra.kept_image
             outcomes.append(outcome)
-    for outcome in outcomes:
+    for outcome, (experiment, folder) in zip(outcomes, sources, strict=True):
         outcome.seconds = dict(watch.seconds)
+        names = list(experiment.task_limits())
+        outcome.hub |= tasks.commits(names, task_folder(experiment, folder))
     return outcomes
 
 

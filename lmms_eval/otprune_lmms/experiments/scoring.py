@@ -132,6 +132,7 @@ def score_experiment(
             for name, scorer in scorers.items()
         }
         outcome.models[choice.name] = answered.fingerprint
+        outcome.hub |= answered.hub
         outcome.shapes[choice.name] = dataclasses.asdict(answered.shape)
         texts = {name: mean_text_tokens(places) for name, places in requests.items() if places}
         outcome.text_tokens[choice.name] = texts

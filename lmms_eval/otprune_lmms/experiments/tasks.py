@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ class TaskSet:
 
     Args:
         state: this process's state among those of a launcher.
+        revisions: of data sets on the hub, by repository; see `plan.data_revisions`.
     """
 
-    def __init__(self, state: PartialState) -> None:
+    def __init__(self, state: PartialState, revisions: Mapping[str, str] | None = None) -> None:
         self._state = state
+        self._revisions = revisions or {}
+        self._commits: dict[tuple[Path | None, str], dict[str, str]] = {}
         self._tasks: dict[tuple[Path | None, str], Any] = {}
         self._scorers: dict[tuple[Path | None, str, int | None], TaskScorer] = {}
 
@@ -39,8 +42,17 @@ class TaskSet:
         datasets.disable_progress_bars()
         # The first process fills the cache of prepared data, the others read it.
         with self._state.main_process_first():
-            for name, task in load_tasks(missing, folder).items():
+            commits: dict[str, dict[str, str]] = {}
+            for name, task in load_tasks(missing, folder, self._revisions, commits).items():
                 self._tasks[folder, name] = task
+                self._commits[folder, name] = commits[name]
+
+    def commits(self, names: Sequence[str], folder: Path | None) -> dict[str, str]:
+        """Return the commit of each repository on the hub that loaded tasks have data from."""
+        found: dict[str, str] = {}
+        for name in names:
+            found |= self._commits[folder, name]
+        return found
 
     def scorer(self, name: str, folder: Path | None, limit: int | None) -> TaskScorer:
         """Return the scorer of a task's first documents, made once."""

@@ -118,7 +118,8 @@ def _scores(
 ) -> None:
     """Score all stored answers and compare with the records."""
     limits = experiment.task_limits()
-    tasks = load_tasks(list(limits), task_folder(experiment, config))
+    files = task_folder(experiment, config)
+    tasks = load_tasks(list(limits), files, experiment.data_revisions)
     known: dict[Any, Frame] = dict(iter(records.groupby(list(_SCORED), sort=False)))
     with shared_captions() as tools:
         for name, limit in limits.items():

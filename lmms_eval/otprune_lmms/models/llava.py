@@ -82,7 +82,18 @@ def load(source: ModelSource) -> "Llava":
         torch_dtype=source.dtype,
         revision=source.revision,
     )
-    return Llava(loaded, template, use_cache=source.use_cache)
+    model = Llava(loaded, template, use_cache=source.use_cache)
+    model.hub = _commits(source)
+    return model
+
+
+def _commits(source: ModelSource) -> dict[str, str]:
+    """Return the commits of the repositories on the hub that a model's files came from."""
+    files = CheckpointFiles(source.pretrained, source.revision, local_files_only=True)
+    some = [files, read_config(files).tower]
+    if source.model_base is not None:
+        some.append(CheckpointFiles(source.model_base, local_files_only=True))
+    return {one.name: one.commit for one in some if one is not None and one.commit is not None}
 
 
 def _template(source: ModelSource) -> str:

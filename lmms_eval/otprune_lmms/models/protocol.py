@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -192,6 +193,7 @@ class VisionLanguageModel(ABC):
         devices: devices of the weights, each once.
         dtype: dtype of the weights.
         attention: name of the attention implementation.
+        hub: commits of the repositories on the hub that it came from; none for a folder.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -199,6 +201,7 @@ class VisionLanguageModel(ABC):
     devices: tuple[torch.device, ...]
     dtype: torch.dtype
     attention: str
+    hub: Mapping[str, str] = MappingProxyType({})
 
     @property
     @abstractmethod

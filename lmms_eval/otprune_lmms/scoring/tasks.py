@@ -4,7 +4,7 @@ import copyreg
 import hashlib
 import io
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tenacity import RetryError
 from otprune_lmms.benchmarks import all_benchmarks, benchmark
 from otprune_lmms.documents import BROKEN, reason_of
 from otprune_lmms.images import guarded_images
+from otprune_lmms.scoring.hub_data import check_commits, data_revisions
 from otprune_lmms.scoring.task_files import CODE_ERRORS, OUTPUT_TYPES, files_of, task_entries
 from otprune_lmms.suggestions import did_you_mean
 
@@ -39,7 +40,12 @@ def task_manager(names: Sequence[str]) -> TaskManager:
 
 
 @guarded_images()
-def load_tasks(names: Sequence[str], folder: Path | str | None = None) -> dict[str, Any]:
+def load_tasks(
+    names: Sequence[str],
+    folder: Path | str | None = None,
+    revisions: Mapping[str, str] | None = None,
+    loaded_from: dict[str, dict[str, str]] | None = None,
+) -> dict[str, Any]:
     """Return lmms-eval's task objects by the benchmarks' names, with their data loaded.
 
     Args:
@@ -47,10 +53,14 @@ def load_tasks(names: Sequence[str], folder: Path | str | None = None) -> dict[s
             an object each.
         folder: folder of task files (``<id>.yaml``) whose entries replace those of lmms-eval's
             tasks; None for lmms-eval's tasks unchanged.
+        revisions: branch, tag or commit of data sets on the hub, by repository.
+        loaded_from: for each name the commits of the repositories that its data came from are
+            entered here.
 
     Raises:
         ValueError: an unknown name, a task file that is not usable, an output type that is not one
-            of `OUTPUT_TYPES`, or data that is missing or could not be fetched.
+            of `OUTPUT_TYPES`, data that is missing or could not be fetched, or another commit of
+            it than the wanted one.
     """
     if not names:
         raise ValueError("tasks must name at least one task")
@@ -64,7 +74,11 @@ def load_tasks(names: Sequence[str], folder: Path | str | None = None) -> dict[s
             meant = did_you_mean(task, {*manager.all_subtasks, *all_benchmarks()})
             raise ValueError(f"unknown task {task!r} (lmms-eval knows no task of this id){meant}")
         data_files(name, folder)
-        loaded[name] = _load(task, _override(task, _folder(folder)), manager)
+        with data_revisions(revisions or {}) as commits:
+            loaded[name] = _load(task, _override(task, _folder(folder)), manager)
+        check_commits(revisions or {}, commits)
+        if loaded_from is not None:
+            loaded_from[name] = commits
         _check_output_type(task, loaded[name])
     return loaded
 

@@ -83,7 +83,7 @@ def requests_for(source: Source, samples: int) -> list[Request]:
     """
     names = list(source.experiment.task_limits())
     files = task_folder(*source)
-    tasks = TaskSet(process_state())
+    tasks = TaskSet(process_state(), source.experiment.data_revisions)
     tasks.load(names, files)
     found: list[Request] = []
     for name in names:

@@ -47,7 +47,7 @@ def diagnose_experiment(
         raise ValueError(f"{experiment.name} has no setting that prunes before the language model")
     answered = set(zip(samples["task"], samples["doc_id"], strict=True))
     files, limits = task_folder(experiment, folder), experiment.task_limits()
-    tasks = TaskSet(process_state())
+    tasks = TaskSet(process_state(), experiment.data_revisions)
     tasks.load(list(limits), files)
     requests = [
         request

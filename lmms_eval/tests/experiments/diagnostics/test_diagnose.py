@@ -98,7 +98,7 @@ def test_more_than_there_are_keeps_all():
 def test_each_image_is_encoded_once(monkeypatch):
     model = loaded(TINY)[1]
     seen, plain = [], model.encode_visual
-    monkeypatch.setattr(model, "encode_visual", lambda *a: seen.append(1) or plain(*a))
+    monkeypatch.setattr(model, "encode_visual", lambda *a, **k: seen.append(1) or plain(*a, **k))
     requests = [
         request(0, task="a"),
         request(1, "another question", task="a"),
