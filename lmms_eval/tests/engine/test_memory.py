@@ -77,10 +77,10 @@ def test_the_tower_too_is_given_less(monkeypatch):
     whole = type(model).encode_visual
     want = engine().run(PICTURED, [PruningConfig()])
 
-    def encode(self, images, *rest):
+    def encode(self, images, *rest, **more):
         if len(images) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(self, images, *rest)
+        return whole(self, images, *rest, **more)
 
     monkeypatch.setattr(type(model), "encode_visual", encode)
     found = engine(batch_size=8).run(PICTURED, [PruningConfig()])
