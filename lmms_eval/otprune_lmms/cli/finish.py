@@ -43,9 +43,8 @@ def finish(folder: Path, *, report: bool = True) -> None:
     from otprune_lmms.reporting.report import write_report
 
     images = document_images(folder)
-    references = None if images is None else images.references
     _timed("figures", lambda: write_figures(folder, images=images))
-    _timed("report", lambda: write_report(folder, images, references))
+    _timed("report", lambda: write_report(folder, images, images.references))
 
 
 def _timed(what: str, work: Callable[[], Any]) -> Any:

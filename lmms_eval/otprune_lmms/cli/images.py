@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 def document_images(
     folder: Path, tasks: Path | None = None
-) -> "DataFileImages | TaskImages | None":
+) -> "DataFileImages | TaskImages | NoDocuments":
     """Return the images of a results folder's documents.
 
     They are read from the data files that the run's task files name, which needs no torch. For data
     from the hub or in other formats they are read through lmms-eval, which loads torch at the first
-    image. None if the folder does not tell where its data is.
+    image. If the folder does not tell where its data is, the log says so and there are none.
 
     Args:
         folder: the results folder.
@@ -46,7 +46,7 @@ def document_images(
         counts = documents_of(read_records(folder / RECORDS))
     except ValueError as error:
         logger.info("%s: no images: %s", folder, error)
-        return None
+        return NoDocuments()
     documents = {task: count for own in counts.values() for task, count in own.items()}
     if task_files is not None:
         with contextlib.suppress(ValueError):
@@ -56,6 +56,18 @@ def document_images(
     data = manifest.get("data") or {}
     limits = {task: data.get(task, {}).get("documents", count) for task, count in documents.items()}
     return TaskImages(limits, task_files, experiment.get("seed_video") != "all_frames")
+
+
+class NoDocuments:
+    """Images of documents that are not at hand: none; an `ImageSource`."""
+
+    def __call__(self, shown: "Sequence[DocumentKey]") -> "dict[DocumentKey, list[Image.Image]]":
+        """Return no images."""
+        return {}
+
+    def references(self, shown: "Sequence[DocumentKey]") -> "dict[DocumentKey, list[str]]":
+        """Return no references."""
+        return {}
 
 
 class TaskImages:

@@ -40,9 +40,8 @@ def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> Non
     for folder in folders:
         try:
             images = document_images(folder, tasks)
-            references = None if images is None else images.references
             with exclusive(folder, make=False):
-                page = write_report(folder, images, references, per_task)
+                page = write_report(folder, images, images.references, per_task)
         except (ValueError, OSError) as error:
             fail(error, 2)
         logger.info("%s: %.1f MB", page, page.stat().st_size / 1e6)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.common import fail, log, say_removed
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import console, say
 
@@ -21,12 +21,14 @@ def table(folders: Folders) -> None:
     log(quiet=False)
     from otprune_lmms.files import exclusive
     from otprune_lmms.reporting.tables import write_tables
+    from otprune_lmms.results.stale import without_stale_report
 
     for folder in folders:
         try:
-            with exclusive(folder, make=False):
+            with exclusive(folder, make=False), without_stale_report(folder) as removed:
                 made = write_tables(folder)
             show(made)
+            say_removed(folder, removed, "`otprune report`")
         except (ValueError, OSError) as error:
             fail(error, 2)
 

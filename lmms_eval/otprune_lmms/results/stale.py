@@ -1,7 +1,9 @@
 """Files of a results folder that are of earlier numbers: removed before new numbers are written."""
 
+import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -24,3 +26,30 @@ def remove(folder: Path, names: Iterable[str]) -> list[str]:
                 path.unlink()
             found.append(str(path.relative_to(folder)))
     return found
+
+
+REPORT = "report.html"
+"""The page that has tables and figures in it."""
+
+_IN_REPORT = ("table.html", "figures/*.png")
+
+
+@contextmanager
+def without_stale_report(folder: Path) -> Iterator[list[str]]:
+    """Remove the report of a results folder if its tables or figures change in the block.
+
+    Yields:
+        Names of what was removed; filled when the block ends.
+
+    Raises:
+        OSError: a file cannot be read, or the report cannot be removed.
+    """
+    before, removed = _content(folder), list[str]()
+    yield removed
+    if _content(folder) != before:
+        removed += remove(folder, [REPORT])
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    found = (path for name in _IN_REPORT for path in folder.glob(name))
+    return {path.name: hashlib.sha256(path.read_bytes()).digest() for path in found}

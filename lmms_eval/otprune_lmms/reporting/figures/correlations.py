@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from otprune_lmms.reporting.figures.data import NotDrawn, Results, heading
+from otprune_lmms.reporting.figures.parts import outside
 from otprune_lmms.reporting.figures.style import WIDTH
 from otprune_lmms.results.columns import Budget
 from otprune_lmms.results.diagnostics import MAIN, quantity
@@ -49,7 +50,7 @@ def draw(results: Results, model: str) -> Figure:
     axes[0].set_ylim(len(tasks) - 0.4, -0.6)
     figure.supxlabel("Spearman's ρ with the score over methods")
     lines = axes[0].get_legend_handles_labels()[0]
-    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
+    outside(figure, lines)
     return figure
 
 

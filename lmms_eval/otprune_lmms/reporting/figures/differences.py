@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import NotDrawn, Results, heading
-from otprune_lmms.reporting.figures.parts import PLAIN, Series, handles, outside, series_of
+from otprune_lmms.reporting.figures.parts import PLAIN, Series, below, handles, outside, series_of
 from otprune_lmms.reporting.figures.style import WIDTH, look
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.records import UNPRUNED
@@ -44,7 +45,7 @@ def draw(results: Results, model: str) -> Figure:
     tasks = [task for task in dict.fromkeys(scores["task"]) if task in known]
     tasks += [_ALL] if _ALL in known else []
     budgets = list(dict.fromkeys(found["budget"]))[:_BUDGETS]
-    series = series_of(found)
+    series, left = chosen(results, model, series_of(found))
     height = max(0.05 * len(series), 0.2) * len(tasks) + 0.9
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(1, len(budgets), sharey=True, sharex=True, squeeze=False)[0]
@@ -55,7 +56,7 @@ def draw(results: Results, model: str) -> Figure:
     axes[0].set_yticks(range(len(tasks)), names)
     axes[0].set_ylim(len(tasks) - 0.4, -0.6)
     against = found["against"].iloc[0]
-    figure.supxlabel(f"score − score of {against}, % of unpruned")
+    below(figure, f"score − score of {against}, % of unpruned", left)
     lines = handles(series, unpruned=False)
     for line in lines:
         line.set_linestyle("")
@@ -111,8 +112,8 @@ def _panel(axes: Axes, own: Frame, tasks: list[str], series: Sequence[Series]) -
         height = np.array([tasks.index(task) + aside for task in some["task"]])
         decided = (some["p"] < _LEVEL).to_numpy()
         axes.hlines(height, some["low"], some["high"], color=one.look.colour, lw=0.8)
-        for chosen, fill in ((decided, one.look.colour), (~decided, "white")):
+        for some_of, fill in ((decided, one.look.colour), (~decided, "white")):
             axes.plot(
-                some["value"][chosen], height[chosen], ls="", marker=one.look.marker, ms=4,
+                some["value"][some_of], height[some_of], ls="", marker=one.look.marker, ms=4,
                 mfc=fill, mec=one.look.colour, mew=0.8, zorder=4,
             )  # fmt: skip

@@ -3,9 +3,19 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import Results
 from otprune_lmms.reporting.figures.distances import distances
-from otprune_lmms.reporting.figures.parts import handles, legend, panels, rows_of, series_of
+from otprune_lmms.reporting.figures.parts import (
+    below,
+    draw_others,
+    handles,
+    legend,
+    others_of,
+    panels,
+    rows_of,
+    series_of,
+)
 from otprune_lmms.reporting.figures.style import WIDTH
 
 CAPTION = (
@@ -23,12 +33,13 @@ def draw(results: Results, model: str) -> Figure:
         NotDrawn: see `distances`.
     """
     measure, scores = distances(results, model)
-    series = series_of(scores)
+    series, left = chosen(results, model, series_of(scores), grey=True)
     tasks = list(dict.fromkeys(scores["task"]))
     budgets = scores.groupby("budget")["tokens"].mean().rank().to_dict()
     figure, axes, free = panels(len(tasks), 4, WIDTH, 1.55)
     for place, task in zip(axes, tasks, strict=True):
         own = scores[scores["task"] == task]
+        draw_others(place, others_of(own, series), "distance", "value")
         for one in series:
             frame = rows_of(own, one).sort_values("tokens")
             place.plot(frame["distance"], frame["value"], color=one.look.colour, lw=0.9, alpha=0.6)
@@ -38,7 +49,8 @@ def draw(results: Results, model: str) -> Figure:
                 color=one.look.colour, edgecolors="white", linewidths=0.4, zorder=4,
             )  # fmt: skip
         place.set_title(own["column"].iloc[0], loc="left")
-    figure.supxlabel(f"{measure.name} between kept and all tokens, over their root mean square")
+    name = f"{measure.name} between kept and all tokens, over their root mean square"
+    below(figure, name, left)
     figure.supylabel("score")
     legend(figure, handles(series, unpruned=False), free)
     return figure

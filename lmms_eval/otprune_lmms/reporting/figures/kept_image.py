@@ -19,8 +19,9 @@ from PIL import Image
 
 from otprune_lmms.files import atomic_write
 from otprune_lmms.reporting.figures.overlay import fade, outline
+from otprune_lmms.reporting.figures.parts import fitted
+from otprune_lmms.reporting.figures.style import RC, look, styled
 from otprune_lmms.reporting.figures.style import drawn as in_figure
-from otprune_lmms.reporting.figures.style import look, styled
 from otprune_lmms.reporting.figures.write import render
 from otprune_lmms.results.kept_image import KEPT_PATCHES, read_kept_image
 from otprune_lmms.results.manifest import MANIFEST, read_manifest
@@ -107,7 +108,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
         methods = _methods(panels)
         for place, panel in zip(axes, panels, strict=False):
             _draw(place, panel, methods)
-            place.set_title(_title(panel))
+            place.set_title(_title(panel, 2.4))
         drawn = io.BytesIO()
         FigureCanvasAgg(figure).print_figure(drawn, format="png", dpi=120)
     # A palette keeps the file small.
@@ -140,9 +141,9 @@ def write_kept_patches(folder: Path) -> Path:
         for place, panel in zip(axes, panels, strict=False):
             _draw(place, panel, methods)
             if panel.method is None:
-                place.set_title(_title(panel), fontweight="normal")
+                place.set_title(_title(panel, 2.2), fontweight="normal")
             else:
-                place.set_title(_title(panel), color=look(panel.method, methods).colour)
+                place.set_title(_title(panel, 2.2), color=look(panel.method, methods).colour)
         drawn = render(figure, "png")
     path = folder / KEPT_PATCHES
     with atomic_write(path) as place:
@@ -150,8 +151,10 @@ def write_kept_patches(folder: Path) -> Path:
     return path
 
 
-def _title(panel: Panel) -> str:
-    return "\n".join(map(in_figure, panel.title.split("\n")))
+def _title(panel: Panel, width: float) -> str:
+    """Return a panel's title, its lines no wider than so many inches."""
+    size = RC["axes.titlesize"]
+    return "\n".join(fitted(in_figure(one), width, size, True) for one in panel.title.split("\n"))
 
 
 def _titles(folder: Path, settings: Sequence[Mapping[str, Any]]) -> list[str]:

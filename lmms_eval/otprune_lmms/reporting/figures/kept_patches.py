@@ -7,7 +7,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from otprune_lmms.reporting.figures.data import NoImages, NotDrawn, Results, budget_names, heading
 from otprune_lmms.reporting.figures.overlay import fade, mask_of, outline, seen
-from otprune_lmms.reporting.figures.parts import Series, first_layer, series_of
+from otprune_lmms.reporting.figures.parts import (
+    Series,
+    below,
+    first_layer,
+    panel_titles,
+    series_of,
+    unnamed,
+)
 from otprune_lmms.reporting.figures.style import WIDTH
 from otprune_lmms.results.frames import Frame
 
@@ -38,7 +45,8 @@ def draw(results: Results, model: str) -> Figure:
         raise NoImages("the images of the documents could not be read")
     budget, rows = next(iter(budget_names(with_tokens(kept)).items()))
     shown = kept[kept["row"].isin(rows)]
-    series = series_of(shown)[: _COLUMNS - 1]
+    every = series_of(shown)
+    series = every[: _COLUMNS - 1]
     side = WIDTH / (len(series) + 1)
     layout = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, hspace=0, wspace=0)
     figure = Figure(figsize=(WIDTH, side * len(chosen) + 0.42), layout=layout)
@@ -52,8 +60,8 @@ def draw(results: Results, model: str) -> Figure:
         line[0].set_ylabel(heading(task), fontsize=7.5)
         for place, one in zip(line[1:], series, strict=True):
             _panel(place, pixels, own, one)
-    _titles(axes, series)
-    figure.supxlabel(f"{budget} kept of each image")
+    _titles(axes, series, side)
+    below(figure, f"{budget} kept of each image", unnamed(every, series))
     return figure
 
 
@@ -98,11 +106,10 @@ def _panel(axes: Axes, pixels: np.ndarray, own: Frame, one: Series) -> None:
     outline(axes, mask, (pixels.shape[0], pixels.shape[1]), one.look.colour)
 
 
-def _titles(axes: np.ndarray, series: list[Series]) -> None:
+def _titles(axes: np.ndarray, series: list[Series], side: float) -> None:
     for place in axes.flat:
         place.set(xticks=[], yticks=[])
         place.grid(visible=False)
         place.spines[:].set_visible(False)
     axes[0, 0].set_title("image", fontweight="normal")
-    for place, one in zip(axes[0, 1:], series, strict=True):
-        place.set_title(one.label, color=one.look.colour)
+    panel_titles(list(axes[0, 1:]), series, side)

@@ -8,26 +8,27 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from otprune_lmms.reporting.figures.style import UNPRUNED_LOOK, Look, drawn, look, shade
+from otprune_lmms.reporting.figures.style import RC, UNPRUNED_LOOK, Look, drawn, look, shade
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.names import in_words
 
 _SHORT = 8
 """Entries of a legend that fit into a panel."""
 
-_ENTRY, _LETTER = 0.5, 0.053
-"""Inches of a legend's entry: its line and the gap, and each letter."""
-
-_COLUMNS = 2
-"""A legend above a figure has as many columns at least, however long its entries."""
+_ENTRY = 0.55
+"""Inches of a legend's entry beside its text: its line and the gaps."""
 
 _ROWS, _ROW = 4, 0.16
-"""Rows of such a legend that fit into a figure, and the inches of each further one."""
+"""Rows of a legend above a figure that fit into it, and the inches of each further one."""
 
+_NOTE = 6.5
+"""Points of a sentence below a figure."""
 
 PLAIN = "{}"
 """Variant of a method with its defaults."""
@@ -85,6 +86,32 @@ def rows_of(scores: Frame, series: Series) -> Frame:
     """Return the scores of a method with its settings."""
     own = (scores["method"] == series.method) & (scores["variant"] == series.variant)
     return scores[own]
+
+
+def of_series(scores: Frame, series: Sequence[Series]) -> Frame:
+    """Return the scores of some methods with their settings."""
+    wanted = {(one.method, one.variant) for one in series}
+    pairs = zip(scores["method"], scores["variant"], strict=True)
+    return scores[[pair in wanted for pair in pairs]]
+
+
+def others_of(scores: Frame, series: Sequence[Series]) -> Frame:
+    """Return the scores of methods that are none of the series."""
+    pruned = scores[scores["method"].notna()]
+    return pruned[~pruned.index.isin(of_series(pruned, series).index)]
+
+
+def draw_others(axes: Axes, frame: Frame, x: str, y: str) -> None:
+    """Draw what has no name in the legend as grey dots.
+
+    Args:
+        axes: where.
+        frame: of `others_of`.
+        x: column of the places.
+        y: column of the values.
+    """
+    if len(frame):
+        axes.plot(frame[x], frame[y], ls="", marker=".", ms=4, color="#BBBBBB", zorder=2)
 
 
 def first_layer(scores: Frame) -> Frame:
@@ -213,22 +240,104 @@ def panels(
     return figure, axes[:count], axes[count:]
 
 
-def legend(figure: Figure, lines: Sequence[Any], free: Sequence[Axes]) -> None:
+def legend(figure: Figure, lines: Sequence[Line2D], free: Sequence[Axes]) -> None:
     """Put a short legend into a panel that is left over, else above the figure."""
     if free and len(lines) <= _SHORT:
-        free[-1].legend(handles=list(lines), loc="center", handlelength=2.4, labelspacing=0.7)
-        return
+        place = free[-1].get_subplotspec()
+        columns = 1 if place is None else place.get_gridspec().ncols
+        if _widest(lines) <= figure.get_figwidth() / columns:
+            free[-1].legend(handles=list(lines), loc="center", handlelength=2.4, labelspacing=0.7)
+            return
     outside(figure, lines)
 
 
-def outside(figure: Figure, lines: Sequence[Any]) -> None:
-    """Put the legend above the figure, in as many columns as its width allows."""
-    longest = max((len(str(line.get_label())) for line in lines), default=0)
-    fitting = int(figure.get_figwidth() / (_ENTRY + _LETTER * longest))
-    columns = max(1, min(len(lines), max(_COLUMNS, fitting)))
+def outside(figure: Figure, lines: Sequence[Line2D]) -> None:
+    """Put the legend above the figure, in as many columns as its width allows.
+
+    Labels that are wider than the figure are cut.
+    """
+    for line in lines:
+        line.set_label(fitted(str(line.get_label()), figure.get_figwidth() - _ENTRY - 0.1))
+    columns = max(1, min(len(lines), int(figure.get_figwidth() / _widest(lines))))
     # A long legend must not take the panels' place.
     rows = -(-len(lines) // columns)
     figure.set_figheight(figure.get_figheight() + _ROW * max(0, rows - _ROWS))
     # Filled row by row, as it is read.
     ordered = [one for start in range(columns) for one in lines[start::columns]]
     figure.legend(handles=ordered, loc="outside upper center", ncols=columns)
+
+
+def _widest(lines: Sequence[Line2D]) -> float:
+    return _ENTRY + max((text_width(str(line.get_label())) for line in lines), default=0.0)
+
+
+def text_width(text: str, size: float | None = None, bold: bool = False) -> float:
+    """Return the width of a line of text in inches.
+
+    Args:
+        text: without line ends.
+        size: in points; None for a legend's.
+        bold: whether it is.
+    """
+    if not text.strip():
+        return 0.0
+    font = FontProperties(family=RC["font.family"], weight="bold" if bold else "normal")
+    found = TextPath((0, 0), text, size=size or RC["legend.fontsize"], prop=font, usetex=False)
+    return float(found.get_extents().width) / 72
+
+
+def fitted(text: str, width: float, size: float | None = None, bold: bool = False) -> str:
+    """Return a line of text, cut with "…" where it is wider than so many inches."""
+    if text_width(text, size, bold) <= width:
+        return text
+    while text and text_width(f"{text}…", size, bold) > width:
+        text = text[:-1].rstrip()
+    return f"{text}…"
+
+
+def wrapped(text: str, width: float, size: float | None = None, bold: bool = False) -> str:
+    """Return text on one or two lines of so many inches, each cut where a word is wider."""
+    first, rest = "", text
+    for word in text.split():
+        longer = f"{first} {word}".strip()
+        if first and text_width(longer, size, bold) > width:
+            break
+        first, rest = longer, rest.removeprefix(word).lstrip()
+    lines = [fitted(line, width, size, bold) for line in (first, rest) if line]
+    return "\n".join(lines)
+
+
+def panel_titles(places: Sequence[Axes], series: Sequence[Series], width: float) -> None:
+    """Write the name of a line above each panel, in its colour, no wider than the panel.
+
+    Args:
+        places: panels beside each other.
+        series: a line for each.
+        width: of a panel, inches.
+    """
+    size = RC["axes.titlesize"]
+    for place, one in zip(places, series, strict=True):
+        place.set_title(wrapped(one.label, 0.96 * width, size, True), color=one.look.colour)
+
+
+def unnamed(every: Sequence[Series], shown: Sequence[Series]) -> str:
+    """Return a sentence about methods that have no panel; "" where all have one."""
+    left = [one.label for one in every if one not in shown]
+    return f"Not shown: {', '.join(left)}." if left else ""
+
+
+def below(figure: Figure, label: str, sentence: str) -> None:
+    """Write the label of all x axes, and below it a sentence about what is left out."""
+    if not sentence:
+        figure.supxlabel(label)
+        return
+    width, lines = 0.94 * figure.get_figwidth(), [""]
+    for word in sentence.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if text_width(longer, _NOTE) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    # The panels keep their height.
+    figure.set_figheight(figure.get_figheight() + 0.11 * len(lines) + 0.05)
+    figure.supxlabel("\n".join([label, *lines]), fontsize=_NOTE, linespacing=1.3)

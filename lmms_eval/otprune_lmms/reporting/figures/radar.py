@@ -7,12 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.parts import (
     Series,
+    below,
     first_layer,
     handles,
     legend,
+    of_series,
     panels,
     rows_of,
     series_of,
@@ -42,7 +45,8 @@ def draw(results: Results, model: str) -> Figure:
     if len(tasks) < _SPOKES:
         raise NotDrawn(f"a radar needs {_SPOKES} benchmarks with unpruned scores")
     budgets = budget_names(scores)
-    series = series_of(scores)
+    series, left = chosen(results, model, series_of(scores))
+    scores = of_series(scores, series)
     width = WIDTH if len(budgets) > 1 else COLUMN
     figure, axes, free = panels(
         len(budgets), _COLUMNS, width, 2.5, subplot_kw={"projection": "polar"}
@@ -58,6 +62,7 @@ def draw(results: Results, model: str) -> Figure:
         for one in series:
             _ring(place, rows_of(own, one), [task for task, _ in tasks], one)
         place.set_title(name, pad=10)
+    below(figure, "", left)
     legend(figure, handles(series, unpruned=True), free)
     return figure
 

@@ -8,17 +8,22 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
     Series,
+    below,
     first_layer,
+    of_series,
+    outside,
     panels,
     rows_of,
     series_of,
     several_budgets,
     thinned,
+    wrapped,
 )
-from otprune_lmms.reporting.figures.style import WIDTH
+from otprune_lmms.reporting.figures.style import RC, WIDTH
 from otprune_lmms.results.frames import Frame
 
 CAPTION = (
@@ -39,9 +44,11 @@ def draw(results: Results, model: str) -> Figure:
     scores = scores.assign(share=100 * scores["tokens"] / scores["visual"])
     if not several_budgets(scores):
         raise NotDrawn("every method has a single budget")
-    series = series_of(scores)
+    series, left = chosen(results, model, series_of(scores))
+    scores = of_series(scores, series)
     wide = WIDTH * min(1.0, (len(series) + 0.5) / _COLUMNS)
     figure, axes, _ = panels(len(series), _COLUMNS, wide, 1.9, sharex=True, sharey=True)
+    width = 0.8 * wide / min(_COLUMNS, len(series))
     shares = thinned(sorted({round(share, 1) for share in scores["share"]}))
     for place, one in zip(axes, series, strict=True):
         _panel(place, rows_of(scores, one), one)
@@ -49,13 +56,14 @@ def draw(results: Results, model: str) -> Figure:
         place.xaxis.set_major_locator(FixedLocator(shares))
         place.xaxis.set_minor_locator(NullLocator())
         place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-        place.set_title(one.label, loc="left", color=one.look.colour)
-    figure.supxlabel(f"{results.amount}, %")
+        name = wrapped(one.label, width, RC["axes.titlesize"], True)
+        place.set_title(name, loc="left", color=one.look.colour)
+    below(figure, f"{results.amount}, %", left)
     figure.supylabel("score, % of unpruned")
     kinds = [(_captions(scores), ":", "#888888", 0.8), ("questions", "-", "#888888", 0.8)]
     kinds.append(("mean of all", "-", "#333333", 2.2))
     lines = [Line2D([], [], ls=ls, color=colour, lw=lw, label=n) for n, ls, colour, lw in kinds]
-    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
+    outside(figure, lines)
     return figure
 
 

@@ -2,14 +2,17 @@
 
 from matplotlib.figure import Figure
 
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import ABOUT, RULES, NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
+    below,
     dodge,
     draw_line,
     draw_unpruned,
     first_layer,
     handles,
     of_all,
+    of_series,
     outside,
     panels,
     rows_of,
@@ -41,15 +44,17 @@ def draw(results: Results, model: str) -> Figure:
         shown = first_layer(averages)
         draw_unpruned(place, shown[shown["method"].isna()])
         pruned = shown[shown["method"].notna()]
-        series = series_of(pruned)
+        series, _ = chosen(results, model, series_of(pruned))
+        pruned = of_series(pruned, series)
         for number, line in enumerate(series):
             frame = rows_of(pruned, line).sort_values("tokens")
             draw_line(place, frame["tokens"] * dodge(number, len(series), 0.1), frame, line.look)
         token_axis(place, list(pruned["tokens"]))
         place.set_title(rule.replace("_", " "), loc="left")
     axes[0].set_ylabel("relative average, % of unpruned")
-    figure.supxlabel(f"{results.amount}{of_all(results.scores)}")
-    outside(figure, handles(series_of(one)))
+    series, left = chosen(results, model, series_of(one))
+    below(figure, f"{results.amount}{of_all(results.scores)}", left)
+    outside(figure, handles(series))
     return figure
 
 

@@ -7,10 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
     Series,
+    below,
+    draw_others,
     handles,
+    others_of,
     outside,
     panels,
     rows_of,
@@ -43,7 +47,7 @@ def draw(results: Results, model: str) -> Figure:
     if points["method"].notna().sum() == 0:
         raise NotDrawn(f"no setting of {model} has both a score and a time")
     figure, axes, _ = panels(2, 2, WIDTH, 2.5, sharey=True)
-    series = series_of(points)
+    series, left = chosen(results, model, series_of(points), grey=True)
     names = ("selection + prefill", "vision + selection + prefill + decoding")
     for place, columns, name in zip(axes, (_PREFILL, _ANSWER), names, strict=True):
         known = [column for column in columns if column in points]
@@ -52,6 +56,7 @@ def draw(results: Results, model: str) -> Figure:
     axes[0].set_ylabel("relative average, % of unpruned")
     ring = Line2D([], [], ls="", marker="o", mfc="none", mec="black", ms=8, label="Pareto front")
     lines = [*handles(series, unpruned=False), _star(), ring]
+    below(figure, "", left)
     outside(figure, lines)
     return figure
 
@@ -79,6 +84,7 @@ def front(cost: Sequence[float], score: Sequence[float]) -> np.ndarray:
 
 
 def _panel(axes: Axes, points: Frame, series: Sequence[Series]) -> None:
+    draw_others(axes, others_of(points, series), "ms", "value")
     for one in series:
         own = rows_of(points, one).sort_values("tokens")
         axes.plot(

@@ -4,8 +4,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.parts import (
+    below,
     draw_line,
     draw_unpruned,
     handles,
@@ -34,7 +36,7 @@ def draw(results: Results, model: str) -> Figure:
     pruned = layered(scores)
     name, rows = next(iter(budget_names(pruned).items()))
     pruned = pruned[pruned["row"].isin(rows)]
-    series = series_of(pruned)
+    series, left = chosen(results, model, series_of(pruned))
     tasks = list(dict.fromkeys(scores["task"]))
     layers = sorted({int(layer) for layer in pruned["layer"]})
     figure, axes, free = panels(len(tasks), 4, WIDTH, 1.55)
@@ -47,7 +49,7 @@ def draw(results: Results, model: str) -> Figure:
         metrics = results.records.loc[results.records["task"] == task, "metric"]
         record = benchmark(task, list(dict.fromkeys(metrics)))
         title(place, record.column, record.metric_words)
-    figure.supxlabel(f"layer before which tokens are dropped; {name} kept")
+    below(figure, f"layer before which tokens are dropped; {name} kept", left)
     legend(figure, handles(series, bool(scores["method"].isna().any())), free)
     return figure
 

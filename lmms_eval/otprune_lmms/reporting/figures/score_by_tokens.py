@@ -3,8 +3,10 @@
 from matplotlib.figure import Figure
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.figures.choose import chosen
 from otprune_lmms.reporting.figures.data import NotDrawn, Results
 from otprune_lmms.reporting.figures.parts import (
+    below,
     dodge,
     draw_line,
     draw_unpruned,
@@ -12,6 +14,7 @@ from otprune_lmms.reporting.figures.parts import (
     handles,
     legend,
     of_all,
+    of_series,
     panels,
     rows_of,
     series_of,
@@ -38,7 +41,7 @@ def draw(results: Results, model: str) -> Figure:
     if not several_budgets(pruned):
         raise NotDrawn("every method has a single budget")
     tasks = list(dict.fromkeys(scores["task"]))
-    series = series_of(scores)
+    series, left = chosen(results, model, series_of(scores))
     figure, axes, free = panels(len(tasks), 4, WIDTH, 1.55)
     for place, task in zip(axes, tasks, strict=True):
         own = pruned[pruned["task"] == task]
@@ -47,11 +50,12 @@ def draw(results: Results, model: str) -> Figure:
         for number, one in enumerate(series):
             frame = rows_of(own, one).sort_values("tokens")
             draw_line(place, frame["tokens"] * dodge(number, len(series)), frame, one.look)
-        if len(own):
-            token_axis(place, list(own["tokens"]))
+        shown = of_series(own, series)
+        if len(shown):
+            token_axis(place, list(shown["tokens"]))
         metrics = results.records.loc[results.records["task"] == task, "metric"]
         record = benchmark(task, list(dict.fromkeys(metrics)))
         title(place, record.column, record.metric_words)
-    figure.supxlabel(f"{results.amount}{of_all(scores)}")
+    below(figure, f"{results.amount}{of_all(scores)}", left)
     legend(figure, handles(series, bool(scores["method"].isna().any())), free)
     return figure

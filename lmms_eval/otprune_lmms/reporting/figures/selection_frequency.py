@@ -8,7 +8,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from otprune_lmms.reporting.figures.data import NotDrawn, Results, budget_names
 from otprune_lmms.reporting.figures.kept_patches import rasters
 from otprune_lmms.reporting.figures.overlay import mask_of
-from otprune_lmms.reporting.figures.parts import series_of
+from otprune_lmms.reporting.figures.parts import below, panel_titles, series_of, unnamed
 from otprune_lmms.reporting.figures.style import WIDTH
 from otprune_lmms.results.frames import Frame
 
@@ -34,7 +34,8 @@ def draw(results: Results, model: str) -> Figure:
     grid = (kept[["height", "width"]].value_counts()).index[0]
     kept = kept[(kept["height"] == grid[0]) & (kept["width"] == grid[1])]
     budgets = list(budget_names(kept).items())[:_BUDGETS]
-    series = series_of(kept)[:_COLUMNS]
+    every = series_of(kept)
+    series = every[:_COLUMNS]
     side = (WIDTH - 0.9) / max(len(series), 4)
     size = (side * len(series) + 0.9, side * len(budgets) * grid[0] / grid[1] + 0.4)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0.02, wspace=0.02)
@@ -52,14 +53,14 @@ def draw(results: Results, model: str) -> Figure:
             place.set(xticks=[], yticks=[])
             place.grid(visible=False)
             place.spines[:].set_visible(False)
-    for place, one in zip(axes[0], series, strict=True):
-        place.set_title(one.label, color=one.look.colour)
+    panel_titles(list(axes[0]), series, side)
     if drawn is None:
         raise NotDrawn("no budget that a method was run at")
     bar = figure.colorbar(drawn, ax=axes, shrink=0.9, aspect=25, pad=0.015, ticks=[0, 0.5, 1, 2, 4])
     bar.ax.set_yticklabels(["never", "½", "chance", "2 ×", "≥ 4 ×"])
     bar.ax.spines["outline"].set_visible(False)
-    figure.supxlabel(f"{kept[['cluster', 'image']].drop_duplicates().shape[0]} images")
+    images = kept[["cluster", "image"]].drop_duplicates().shape[0]
+    below(figure, f"{images} images", unnamed(every, series))
     return figure
 
 

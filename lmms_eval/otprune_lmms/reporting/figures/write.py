@@ -97,7 +97,8 @@ def write_figures(
     """Write the figures that a results folder's data allow into its ``figures``.
 
     Which are left out, and why, goes to the log. An older file of a figure that the data no longer
-    allow is removed; one that only lacks the documents' images here stays.
+    allow, or of a model that the run does not have, is removed; one that only lacks the documents'
+    images here stays. An older file in another format is drawn anew.
 
     Args:
         folder: with ``records.csv``; what other parts wrote is used where it is there.
@@ -116,10 +117,16 @@ def write_figures(
             raise ValueError(f"format must be one of {', '.join(get_args(Format))}; got {one!r}")
     results = read_results(folder)
     results = Results(folder, results.records, images or default_images(results))
-    written = []
+    written, known = [], set()
     for kind in KINDS:
         for model, stem in stems(results, kind.name):
+            known.add(stem)
             written += _write(results, kind, model, folder / FOLDER / stem, formats)
+    for path in (folder / FOLDER).glob("*"):
+        kind = path.stem.partition("-")[0]
+        ours = kind in {one.name for one in KINDS} and path.suffix[1:] in get_args(Format)
+        if ours and path.stem not in known:
+            path.unlink()
     return written
 
 
@@ -151,20 +158,27 @@ def default_images(results: Results, tasks: Path | None = None) -> DataFileImage
 def _write(
     results: Results, kind: FigureKind, model: str, stem: Path, formats: Sequence[Format]
 ) -> list[Path]:
-    paths = [stem.with_name(f"{stem.name}.{one}") for one in formats]
+    every: list[Format] = [
+        one for one in get_args(Format) if one in formats or _file(stem, one).is_file()
+    ]
+    paths = [_file(stem, one) for one in every]
     try:
         with styled():
             figure = kind.draw(results, model)
-            contents = [render(figure, one) for one in formats]
+            contents = [render(figure, one) for one in every]
     except NotDrawn as reason:
         logger.info("%s: no figure %s: %s", results.folder, stem.name, reason)
         for one in get_args(Format) if not isinstance(reason, NoImages) else ():
-            stem.with_name(f"{stem.name}.{one}").unlink(missing_ok=True)
+            _file(stem, one).unlink(missing_ok=True)
         return []
     for path, content in zip(paths, contents, strict=True):
         with atomic_write(path) as place:
             place.write_bytes(content)
     return paths
+
+
+def _file(stem: Path, form: Format) -> Path:
+    return stem.with_name(f"{stem.name}.{form}")
 
 
 def render(figure: Figure, form: Format) -> bytes:

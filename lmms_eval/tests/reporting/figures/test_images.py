@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from otprune_lmms.cli.images import TaskImages, document_images
+from otprune_lmms.cli.images import NoDocuments, TaskImages, document_images
 from otprune_lmms.images import image_cluster, image_hash
 from otprune_lmms.reporting.figures.images import (
     TASK_FILES,
@@ -184,11 +184,11 @@ def test_commands_read_local_data_themselves_and_the_hub_s_through_lmms_eval(tmp
     assert isinstance(hub, TaskImages)
     assert not hub.first_frame
     own = folder_of(tmp_path / "d", "./mine", {"mine": 2})
-    assert document_images(own) is None
+    assert isinstance(document_images(own), NoDocuments)
     files = suite(tmp_path / "tasks", [{"image": stored(picture(1))}])
     assert isinstance(document_images(own, files), DataFileImages)
     (files / "mine.yaml").write_text("task: mine\ndataset_path: json\n")
     other = document_images(own, files)
     assert isinstance(other, TaskImages), "data in another format needs lmms-eval"
     assert other.folder == files
-    assert document_images(tmp_path) is None
+    assert isinstance(document_images(tmp_path), NoDocuments)

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 import results_folder
 from otprune_lmms.cli.app import app
+from otprune_lmms.cli.finish import finish
 from otprune_lmms.reporting.report.write import PER_TASK
 
 
@@ -33,6 +34,39 @@ def test_plot_draws_and_report_embeds(folder):
     text = (folder / "report.html").read_text()
     assert text.count("<figure>") == drawn
     assert "up to 2 documents" in text
+
+
+def test_table_and_plot_leave_no_report_of_other_tables_or_figures(folder):
+    report, figures = folder / "report.html", folder / "figures"
+    assert typed("table", folder).exit_code == typed("plot", folder).exit_code == 0
+    assert typed("report", folder, "--per-task", "1").exit_code == 0
+    # The same again: the report is of these.
+    for command in ("table", "plot"):
+        assert typed(command, folder).exit_code == 0
+        assert report.is_file()
+    (folder / "averages.csv").unlink()
+    done = typed("table", folder)
+    assert not report.exists()
+    assert "report.html removed" in done.output
+    assert "`otprune report` makes them again" in done.output
+    assert typed("report", folder, "--per-task", "1").exit_code == 0
+    done = typed("plot", folder)
+    assert not report.exists()
+    assert "report.html removed" in done.output
+    # A figure of a model that is not there any more goes, other files stay; other formats follow.
+    for name in ("radar-gone.png", "radar-gone.pdf", "mine.png", "radar.pdf"):
+        (figures / name).write_bytes(b"old")
+    assert typed("plot", folder).exit_code == 0
+    assert {path.name for path in figures.iterdir()} >= {"mine.png", "radar.png", "radar.pdf"}
+    assert not list(figures.glob("radar-gone*"))
+    assert (figures / "radar.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_that_there_are_no_images_is_said_once(folder, caplog):
+    with caplog.at_level("INFO", "otprune_lmms"):
+        finish(folder)
+    assert sum("no images" in record.getMessage() for record in caplog.records) == 1
+    assert typed("plot", folder).output.count("no images") == 1
 
 
 def test_mistakes_are_sentences_with_a_status(tmp_path):
