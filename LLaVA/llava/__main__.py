@@ -1,6 +1,8 @@
 """Ask a model from the command line: ``python -m llava MODEL QUESTION --image FILE``."""
 
+import io
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +11,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from llava.checkpoint import CheckpointError
+from llava.checkpoint.files import CheckpointFiles
 from llava.images import ImageError
+from llava.printing import PrintableFormatter, printable
 from otprune.checks import check_device
-from otprune.pruning import Trace, make_pruning
+from otprune.pruning import PAPER_RATIO, Trace, pruning_by_name
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,7 +27,11 @@ def main(
     image: Annotated[list[Path] | None, typer.Option(help="Image file; may be repeated.")] = None,
     method: Annotated[str | None, typer.Option(help="Pruning method, such as otprune.")] = None,
     keep_ratio: Annotated[
-        float | None, typer.Option(help="Share of visual tokens to keep.")
+        float | None,
+        typer.Option(
+            help=f"Share of visual tokens to keep (default: {PAPER_RATIO}; methods with a schedule "
+            "have their own)."
+        ),
     ] = None,
     k: Annotated[int | None, typer.Option("--k", help="Or how many of each image.")] = None,
     layer: Annotated[int, typer.Option(help="0: before the language model; L: inside.")] = 0,
@@ -35,8 +43,13 @@ def main(
     dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
 ) -> None:
     """Answer a question about images, with visual tokens pruned on request."""
-    logging.basicConfig(handlers=[RichHandler(show_path=False)], format="%(message)s")
-    console = Console()
+    for stream in (sys.stdout, sys.stderr):
+        # Rather a question mark than no answer, where the encoding lacks a character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    handler = RichHandler(console=Console(stderr=True, emoji=False), show_path=False)
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     if method is None and (keep_ratio is not None or k is not None or layer):
         raise typer.BadParameter("--keep-ratio, --k and --layer need --method")
     try:
@@ -44,7 +57,8 @@ def main(
             check_device(device, "--device")
         pruning = None
         if method is not None:
-            pruning = make_pruning(method, keep_ratio=keep_ratio, k=k, layer=layer)
+            pruning = pruning_by_name(method, keep_ratio=keep_ratio, k=k, layer=layer)
+        CheckpointFiles(model).need("config.json")
         # Imported late, since it takes seconds that a mistaken setting need not cost.
         from llava.chat import ask
         from llava.model.builder import load_pretrained_model
@@ -62,13 +76,13 @@ def main(
             trace=trace,
         )
     except (CheckpointError, ImageError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
-    console.print(answer, markup=False, highlight=False)
+        raise typer.BadParameter(printable(str(error))) from None
+    typer.echo(printable(answer))
     for at, kept in trace.kept.items():
         counts = ", ".join(
             f"{len(one)} of {total}" for one, total in zip(kept, trace.visual, strict=True)
         )
-        console.print(f"visual tokens kept at layer {at}: {counts}", style="dim", highlight=False)
+        typer.secho(f"visual tokens kept at layer {at}: {counts}", dim=True)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,12 @@ from llava.images import ImageProcessor, picture, process_images
 from llava.mm_utils import mark_images, tokenizer_image_token
 from llava.model.language_model.llava_llama import MODEL_PRUNING, LlavaLlamaForCausalLM
 from llava.tokenizer import LlavaTokenizer
-from otprune.pruning import Pruning, make_pruning
-from otprune.registry import LAYER_PRUNERS
+from otprune.pruning import Pruning, pruning_by_name
 
 Loaded = tuple[LlavaTokenizer, LlavaLlamaForCausalLM, ImageProcessor, int]
 
 OneImage = str | PathLike[str] | bytes | Image.Image | np.ndarray
 """A file's path, its bytes, a PIL image, or an array of uint8: [h w], [h w 3] or [h w 4]."""
-
-PAPER_RATIO = 0.098
-"""Share of visual tokens that a method keeps that is given by name alone: OTPrune's paper."""
 
 
 def make_prompt(question: str, images: int, template: str = "vicuna_v1", config: Any = None) -> str:
@@ -73,13 +69,13 @@ def ask(
         template: name of the conversation template.
         pruning: what to prune instead of the model's own: a pruning, a method's name, or None.
         keep_ratio: with a name, the share of visual tokens to keep; without ``keep_ratio`` and
-            ``k`` a layer pruner has its own schedule, any other method keeps `PAPER_RATIO`.
+            ``k`` a layer pruner has its own schedule, any other method keeps 0.098 of them.
         k: with a name, how many of each image to keep.
         layer: with a name, the decoder layer at whose input is pruned; 0 is before all of them.
         **generation: as `LlavaLlamaForCausalLM.generate`: ``max_new_tokens``, ``trace``, ...
 
     Raises:
-        ValueError: see `make_prompt`, `make_pruning` and `generate`; a budget without a method's
+        ValueError: see `make_prompt`, `pruning_by_name` and `generate`; a budget without a method's
             name; logits that are not finite numbers.
         ImageError: an image that cannot be read.
     """
@@ -114,9 +110,7 @@ def _pruning(pruning: Any, keep_ratio: float | None, k: int | None, layer: int) 
         if budgets or layer:
             raise ValueError("keep_ratio, k and layer go with a method's name as pruning")
         return pruning
-    if not budgets and pruning not in LAYER_PRUNERS:
-        keep_ratio = PAPER_RATIO
-    return make_pruning(pruning, keep_ratio=keep_ratio, k=k, layer=layer)
+    return pruning_by_name(pruning, keep_ratio=keep_ratio, k=k, layer=layer)
 
 
 @contextmanager

@@ -1,13 +1,20 @@
 """The page's ten lines, the helper behind them, and the command line."""
 
+import io
+import json
 import re
+import socket
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
+import llava.hub
 from helpers import PARITY, ROOT, V15, load, loaded
 from llava.__main__ import app
 from llava.chat import ask, make_prompt
@@ -156,7 +163,6 @@ def test_the_command_answers_and_says_what_it_kept():
         ([str(V15), "Q", "--keep-ratio", "0.1"], "need --method"),
         ([str(V15), "Q", "--device", "gpu"], "--device must be cpu, cuda, cuda:N or mps"),
         ([str(V15), "Q", "--device", "cuda:99"], "--device must be"),
-        ([str(V15), "Q", "--method", "otprune"], "exactly one of keep_ratio and k"),
         ([str(V15), "Q", "--method", "otprun", "--k", "3"], "unknown pruner 'otprun'"),
         ([str(V15), "Q", "--method", "otprune", "--keep-ratio", "9.8"], "must be in (0, 1]"),
         (
@@ -182,3 +188,93 @@ def test_the_command_answers_a_mistake_in_a_sentence(arguments, message, monkeyp
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(("method", "kept"), [("otprune", 56), ("pooling", 56), ("fastv", 288)])
+def test_without_a_budget_the_command_keeps_what_ask_keeps(method, kept):
+    trace = Trace()
+    llava_v15 = loaded("checkpoints/tiny-llava-v1.5")
+    answer = ask(llava_v15, QUESTION, PICTURE, pruning=method, trace=trace, max_new_tokens=4)
+    arguments = [str(V15), QUESTION, "--image", str(PICTURE), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*arguments, "--method", method, "--max-new-tokens", "4"])
+    assert done.exit_code == 0, done.output
+    ((layer, (numbers,)),) = trace.kept.items()
+    assert len(numbers) <= kept
+    said = f"{answer}\nvisual tokens kept at layer {layer}: {len(numbers)} of 576\n"
+    assert done.stdout == said
+
+
+EVIL = "[low] \x1b]0;title\x07\x1b[31mred\x9b5m :dog: \u202egnp\r \u2028end"
+SEEN = r"[low] \x1b]0;title\x07\x1b[31mred\x9b5m :dog: \u202egnp\r \u2028end"
+
+
+def test_neither_an_answer_nor_an_error_gives_the_terminal_orders(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("llava.chat.ask", lambda *_, **__: EVIL)
+    done = CliRunner().invoke(app, [str(V15), "Q", "--device", "cpu"], color=True)
+    assert (done.exit_code, done.stdout) == (0, f"{SEEN}\n")
+    monkeypatch.undo()
+    monkeypatch.setenv("COLUMNS", "300")
+    for arguments in ([str(V15), "Q", "--image", f"{EVIL}.jpg"], [f"./{EVIL}", "Q"]):
+        done = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+        assert done.exit_code == 2
+        assert SEEN in done.stderr
+
+
+def test_what_the_terminal_s_encoding_lacks_is_replaced(monkeypatch):
+    monkeypatch.setattr("llava.chat.ask", lambda *_, **__: "ein Bär – 熊")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    app([str(V15), "Q", "--device", "cpu"], standalone_mode=False)
+    sys.stdout.flush()
+    assert written.getvalue() == "ein Bär ? ?\n".encode("latin-1")
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """A hub at a port where nobody listens, and an empty cache."""
+    llava.hub._reason.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("COLUMNS", "300")
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+        yield free
+    llava.hub._reason.cache_clear()
+
+
+def test_a_hub_that_cannot_be_reached_is_a_sentence_at_once(no_hub, tmp_path):
+    began = time.monotonic()
+    done = CliRunner().invoke(app, ["someone/model", "Q", "--device", "cpu"])
+    assert done.exit_code == 2
+    assert (
+        "not in the cache and could not be fetched from the hub (Connection refused)" in done.stderr
+    )
+    assert time.monotonic() - began < 10
+
+
+def test_a_hub_that_never_answers_costs_its_patience_once(no_hub, monkeypatch):
+    monkeypatch.setattr(llava.hub, "PATIENCE", 0.2)
+    no_hub.listen()
+    began = time.monotonic()
+    for _ in range(5):
+        done = CliRunner().invoke(app, ["someone/model", "Q", "--device", "cpu"])
+        assert "could not be fetched from the hub (timed out)" in done.stderr
+    assert time.monotonic() - began < 10
+
+
+def test_a_tower_that_is_on_the_hub_alone_is_a_sentence_at_once_too(no_hub, tmp_path):
+    (tmp_path / "model").mkdir()
+    for file in V15.iterdir():
+        if file.name != "config.json":
+            (tmp_path / "model" / file.name).symlink_to(file)
+    config = json.loads((V15 / "config.json").read_text()) | {"mm_vision_tower": "someone/tower"}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    began = time.monotonic()
+    done = CliRunner().invoke(app, [str(tmp_path / "model"), "Q", "--device", "cpu"])
+    assert done.exit_code == 2
+    assert "someone/tower" in done.stderr
+    assert time.monotonic() - began < 10

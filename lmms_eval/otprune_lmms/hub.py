@@ -7,11 +7,7 @@ to use their cache alone. Nothing is asked where everything is local.
 
 import logging
 import re
-import ssl
 import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,18 +16,13 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
+from llava.hub import unreachable
 from otprune_lmms.benchmarks import GROUPS, benchmark
 from otprune_lmms.environment import data_caches
 from otprune_lmms.files import is_folder
 from otprune_lmms.yaml_files import LARGEST
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = 5.0
-"""Seconds within which the hub must answer."""
-
-_GATEWAYS = (502, 503, 504)
-"""Statuses of a proxy or a gateway that does not reach the hub."""
 
 _DATA = re.compile(r"""(?:^|[{,])\s*["']?dataset_path["']?\s*:\s*["']?([^\s"',#}]+)""", flags=re.M)
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -76,7 +67,7 @@ def check_reachable(needs: Sequence[HubNeed], instead: str = MINI) -> None:
 
     What may be in a cache is no reason to raise: then a warning says that the cache is used, and
     huggingface_hub and datasets are set offline for the rest of the process. Takes at most
-    `PATIENCE` seconds and the time of a name look-up, and nothing without needs.
+    `llava.hub.PATIENCE` seconds and one, and nothing without needs.
 
     Args:
         needs: from `model_needs` and `task_needs`.
@@ -97,35 +88,6 @@ def check_reachable(needs: Sequence[HubNeed], instead: str = MINI) -> None:
             f"{', '.join(shown)}; {instead}"
         )
     logger.warning("%s cannot be reached (%s): its cache on this machine is used", host, reason)
-
-
-def unreachable() -> str | None:
-    """Return why the hub does not answer; None if it does. Proxies are taken into account."""
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    found: list[str | None] = []
-    # A name look-up has no time limit of its own.
-    asking = threading.Thread(target=lambda: found.append(_asked()), daemon=True)
-    asking.start()
-    asking.join(PATIENCE + 1)
-    return found[0] if found else f"no answer within {PATIENCE:.0f} seconds"
-
-
-def _asked() -> str | None:
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE):
-            return None
-    except urllib.error.HTTPError as error:
-        return f"a gateway answers {error.code}" if error.code in _GATEWAYS else None
-    except urllib.error.URLError as error:
-        # Whoever has a certificate that is not accepted here has answered.
-        if isinstance(error.reason, ssl.SSLCertVerificationError):
-            return None
-        reason = getattr(error.reason, "strerror", None) or error.reason
-        return " ".join(str(reason).split())
-    except (OSError, ValueError) as error:
-        return " ".join(str(error).split())
 
 
 def _go_offline() -> None:

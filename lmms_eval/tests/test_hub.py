@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
+import llava.hub
 from helpers import PARITY, TINY, command
 from otprune_lmms import hub
 from otprune_lmms.benchmarks import OTPRUNE_11
@@ -26,6 +27,7 @@ DATA = HubNeed("the data of pope", "someone/Data", "dataset")
 @pytest.fixture(autouse=True)
 def caches(monkeypatch, tmp_path):
     """Empty caches, and a hub at a port where nobody listens."""
+    llava.hub._reason.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -113,7 +115,7 @@ def test_who_answers_at_all_is_reachable(error, reason, monkeypatch):
 
 
 def test_a_hub_that_never_answers_costs_its_patience(monkeypatch):
-    monkeypatch.setattr(hub, "PATIENCE", 0.1)
+    monkeypatch.setattr(llava.hub, "PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         began = time.monotonic()

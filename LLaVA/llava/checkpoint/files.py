@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 from llava.checkpoint.errors import CheckpointError
 from llava.checkpoint.json_files import read_object
 from llava.embedded import EMBEDDED, embedded_folder
+from llava.hub import unreachable
 
 __all__ = ["CheckpointError", "CheckpointFiles"]
 
@@ -77,9 +78,10 @@ class CheckpointFiles:
             return path
         if self.folder is not None:
             raise CheckpointError(f"{self.folder / file} does not exist")
+        reason = "not asked" if self.local_files_only else unreachable() or "it has no such file"
         raise CheckpointError(
-            f"{file} of {self.name} is not in the cache and could not be fetched from the hub; "
-            f"{self.name} is no folder here either"
+            f"{file} of {self.name} is not in the cache and could not be fetched from the hub "
+            f"({reason}); {self.name} is no folder here either"
         )
 
     def json(self, file: str) -> dict[str, Any] | None:
@@ -117,7 +119,8 @@ class CheckpointFiles:
                 file,
                 revision=self.revision,
                 cache_dir=self.cache_dir,
-                local_files_only=local_files_only,
+                # The library would ask again for a minute.
+                local_files_only=local_files_only or unreachable() is not None,
             )
         except GatedRepoError:
             raise CheckpointError(

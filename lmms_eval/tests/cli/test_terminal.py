@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from llava import printing
+from otprune_lmms import terminal_text
 from otprune_lmms.cli import status, table, terminal
 from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.terminal import Listing, say
@@ -40,6 +42,12 @@ def narrow(monkeypatch):
     monkeypatch.setattr(terminal, "console", console)
     monkeypatch.setattr(table, "console", console)
     return out
+
+
+def test_chat_and_harness_write_the_same_characters_out():
+    """Pages are made without llava, so the rule is written down twice."""
+    assert terminal_text._UNSEEN.pattern == printing.UNSEEN.pattern
+    assert printing.printable(EVIL) == printable(EVIL) == SEEN
 
 
 def test_a_line_is_printed_as_it_is_and_gives_no_orders(capsys):

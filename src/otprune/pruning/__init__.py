@@ -6,11 +6,19 @@ records what a call did. A model that prunes uses `choose`, `questions` and `ima
 """
 
 from otprune.pruning.image_tokens import ImageTokens
-from otprune.pruning.settings import Positions, Pruning, Stage, make_pruning
+from otprune.pruning.settings import (
+    PAPER_RATIO,
+    Positions,
+    Pruning,
+    Stage,
+    make_pruning,
+    pruning_by_name,
+)
 from otprune.pruning.target import Match, Target
 from otprune.pruning.trace import Trace, watched
 
 __all__ = [
+    "PAPER_RATIO",
     "ImageTokens",
     "Match",
     "Positions",
@@ -19,5 +27,6 @@ __all__ = [
     "Target",
     "Trace",
     "make_pruning",
+    "pruning_by_name",
     "watched",
 ]

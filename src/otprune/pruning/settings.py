@@ -9,12 +9,15 @@ from otprune.layer_pruner import LayerPruner
 from otprune.merger import Merger
 from otprune.method import Method
 from otprune.pruning.target import Match, Target
-from otprune.registry import make_pruner
+from otprune.registry import LAYER_PRUNERS, make_pruner
 from otprune.schedule import Point, solve, tokens_by_layer
 from otprune.selector import Selector
 from otprune.signals import TEXT_SIGNALS
 
 Positions = Literal["compact", "original"]
+
+PAPER_RATIO = 0.098
+"""Share of visual tokens that a method keeps that is given by name alone: OTPrune's paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,3 +289,18 @@ def _made(
     if not isinstance(method, Selector | Merger | LayerPruner):
         raise ValueError(f"method must be a Selector, Merger or LayerPruner, got {method!r}")
     return method
+
+
+def pruning_by_name(
+    method: str, *, keep_ratio: float | None = None, k: int | None = None, layer: int = 0
+) -> Pruning:
+    """Return `make_pruning` of a method's name, whose budget may be left out.
+
+    Then a layer pruner has its own schedule, and any other method keeps `PAPER_RATIO`.
+
+    Raises:
+        ValueError: see `make_pruning`.
+    """
+    if keep_ratio is None and k is None and method not in LAYER_PRUNERS:
+        keep_ratio = PAPER_RATIO
+    return make_pruning(method, keep_ratio=keep_ratio, k=k, layer=layer)
