@@ -6,6 +6,7 @@ tied to it by the kernel, and its temporary folder by a shell that waits for its
 
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,9 @@ _TIED = (
 
 _WAITING = 'read -r _; rm -rf -- "$1"'
 """A shell script: the end of the process that holds its input removes a folder."""
+
+LEAST_ADDRESS_SPACE = 2 << 30
+"""Bytes of address space below which no model is loaded; the smallest one takes 2.8 GiB."""
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -83,6 +87,22 @@ def tied(command: Sequence[str]) -> list[str]:
     some 30 ms a start. The process's id is that of the command.
     """
     return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+
+
+def check_address_space(least: int = LEAST_ADDRESS_SPACE) -> None:
+    """Raise ``RuntimeError`` where this process may map too little memory for models.
+
+    Some libraries do not fail there but wait for ever, while they are imported.
+
+    Args:
+        least: bytes that are needed.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit not in (-1, resource.RLIM_INFINITY) and limit < least:
+        raise RuntimeError(
+            f"this process may use {limit >> 20} MiB of address space (ulimit -v), and models with "
+            f"their libraries need {least >> 20} MiB at least"
+        )
 
 
 def end_with_parent() -> None:

@@ -116,7 +116,10 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda _: True)
             # `safe_open` returns no dictionary: it can only be iterated through `keys`.
             return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
     except (SafetensorError, *_DAMAGED) as error:
-        raise CheckpointError(f"{path} is damaged: {_reason(error)}") from None
+        reason = _reason(error)
+        # What the system refused, such as memory, says nothing about the file.
+        fault = "cannot be read" if "(os error " in reason else "is damaged"
+        raise CheckpointError(f"{path} {fault}: {reason}") from None
 
 
 def read_bin(path: Path) -> Weights:

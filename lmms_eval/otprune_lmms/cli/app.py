@@ -26,6 +26,8 @@ from otprune_lmms.cli.verify import verify
 from otprune_lmms.installation import MISSING
 from otprune_lmms.terminal_text import degrade_output
 
+_NO_MEMORY = "error: the memory that this process may use is not enough\n"
+
 
 class _App(typer.Typer):
     """A Typer whose output fits the terminal's encoding, messages about mistakes included."""
@@ -41,6 +43,10 @@ class _App(typer.Typer):
                 raise
             say(f"error: {MISSING}", stderr=True)
             sys.exit(2)
+        except MemoryError:
+            # Plainly: there may be no memory for more.
+            sys.stderr.write(_NO_MEMORY)
+            sys.exit(1)
 
 
 app = _App(

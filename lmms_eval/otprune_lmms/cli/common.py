@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from otprune_lmms.cli.terminal import say
+from otprune_lmms.processes import check_address_space
 from otprune_lmms.terminal_text import printable
 
 logger = logging.getLogger("otprune_lmms")
@@ -41,6 +42,14 @@ def fail(error: object, code: int) -> NoReturn:
     """Print an error on standard error, and exit with a code."""
     say(f"error: {error}", stderr=True)
     raise typer.Exit(code)
+
+
+def check_memory() -> None:
+    """Exit with code 1 where this process may use too little memory to import models."""
+    try:
+        check_address_space()
+    except RuntimeError as error:
+        fail(error, 1)
 
 
 def say_removed(folder: Path, removed: Sequence[str], again: str) -> None:

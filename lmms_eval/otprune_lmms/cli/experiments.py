@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otprune_lmms.cli.common import fail
+from otprune_lmms.cli.common import check_memory, fail
 from otprune_lmms.embedded import experiment_names
 from otprune_lmms.installation import check_installation
 from otprune_lmms.suggestions import did_you_mean
@@ -50,6 +50,7 @@ def read_sources(
         hub: whether models and data will be loaded.
     """
     contents = _read(paths)
+    check_memory()
     try:
         check_installation()
     except RuntimeError as error:

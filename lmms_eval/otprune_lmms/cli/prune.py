@@ -10,6 +10,7 @@ from otprune_lmms.cli.common import fail, log
 from otprune_lmms.cli.options import path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
+from otprune_lmms.processes import check_address_space
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,6 +82,7 @@ def prune(
         from otprune_lmms.hub import check_reachable, model_needs
 
         check_reachable(model_needs([model]), _INSTEAD)
+        check_address_space()
         measured = _measure(picture, typed, (model, family, device), (keep_ratio, k), exact)
     except (ValueError, RuntimeError, OSError) as error:
         fail(error, 2)

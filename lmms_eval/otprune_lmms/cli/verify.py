@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.common import check_memory, fail, log
 from otprune_lmms.cli.options import path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import say
@@ -37,6 +37,7 @@ def verify(
     tables made again and compared, and says that its answers were not.
     """
     log(quiet=False)
+    check_memory()
     from otprune_lmms.experiments.verify import Verdict, verify_answers
     from otprune_lmms.reporting.remake import changed_pages
     from otprune_lmms.results.samples import SAMPLES

@@ -49,6 +49,41 @@ for words in {calls!r}:
     assert done.returncode == 0, done.stderr
 
 
+LITTLE = """
+import resource, sys
+from otprune_lmms.cli.app import app
+resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))
+app(sys.argv[1:])
+"""
+
+
+def test_too_little_address_space_is_a_sentence_before_anything_heavy_waits_for_more(tmp_path):
+    path = tmp_path / "try.yaml"
+    path.write_text("name: try\nsuite: mini\n")
+    for words in (["run", path], ["prune", LAND, "--model", TINY], ["verify", tmp_path]):
+        done = subprocess.run(
+            [sys.executable, "-c", LITTLE, *map(str, words)],
+            **{"capture_output": True, "text": True, "check": False, "timeout": 60},
+        )
+        assert "1536 MiB of address space (ulimit -v), and models with their libraries need" in (
+            done.stderr
+        )
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.returncode == (2 if words[0] == "prune" else 1)
+
+
+def test_memory_that_ends_is_a_sentence(monkeypatch, capsys):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("otprune_lmms.cli.methods.say", full)
+    monkeypatch.setattr("otprune_lmms.cli.terminal.Listing.show", full)
+    with pytest.raises(SystemExit) as ended:
+        app(["methods"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: the memory that this process may use is not enough\n"
+
+
 def test_the_version_is_said():
     done = invoke("--version")
     assert done.exit_code == 0
