@@ -308,6 +308,6 @@ def test_two_processes_find_what_one_finds_and_leave_out_what_it_leaves_out(
     assert content["runs"][0]["counts"]["tiny"]["requests"] == 28
     assert outcome.counts["tiny"]["requests"] == 28
     assert len(list((tmp_path / "logs" / "answers").glob("part-*.jsonl"))) == 2
-    for words in ("otprune-0.25", "2 tasks; answers in", "pope: 1 of 4 documents cannot be used"):
+    for words in ("OTPrune 0.25", "2 tasks; answers in", "pope: 1 of 4 documents cannot be used"):
         assert first.count(words) == 1
         assert words not in second, "one process prints"
