@@ -30,13 +30,13 @@ def attack(draw: random.Random, inputs: int, folder: Path, tally: Tally) -> None
             tally.count("inputs")
             tally.count(f"inputs: {name}")
             tally.count("refused" if ended.status else "used, left out or made anew")
-            if kind := _fault(case, ended):
+            if kind := fault_of(case, ended):
                 text = f"{name} {number}: {case.what}\nstatus {ended.status}\n{ended.text}"
                 tally.fault(kind, text, place)
             shutil.rmtree(place)
 
 
-def _fault(case: Case, ended: Ended) -> str:
+def fault_of(case: Case, ended: Ended) -> str:
     """Return the kind of fault that a case's end is; "" for none."""
     if ended.hung:
         return "hang"

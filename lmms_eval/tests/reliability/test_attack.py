@@ -1,12 +1,18 @@
 """The attack finds nothing here, and finds faults where there are some."""
 
+import json
+import os
 import random
+import subprocess
 
 import pytest
-from attack import journal_kills
-from attack.children import Kill, run
+from attack import journal_kills, page
+from attack.bad_inputs import fault_of
+from attack.children import Ended, Kill, run
+from attack.doors.case import Case
 from attack.tally import Tally
 
+from helpers import ROOT
 from otprune_lmms.journal.writer import Writer
 
 
@@ -52,3 +58,37 @@ def test_a_child_that_hangs_or_fails_is_found(tally):
     assert (ended.status, ended.said) == (-9, ["here"])
     tally.kill(ended)
     assert len(tally.faults) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (2, "error: try.yaml: name must be a text", ""),
+        (2, "error: try.\n│ yaml is none", ""),
+        (2, "error: something is wrong", "unnamed"),
+        (0, "try.yaml", "accepted"),
+        (1, "Traceback (most recent call last):\nKeyError: try.yaml", "traceback"),
+        (-11, "try.yaml", "ended by SIGSEGV"),
+    ],
+)
+def test_a_bad_input_must_be_refused_in_words_that_name_it(status, text, kind):
+    case = Case("a fault", lambda say: None, ("try.yaml",))
+    assert fault_of(case, Ended([], status, text, None, False, 1.0)) == kind
+
+
+def test_the_page_has_the_figures_that_were_measured():
+    text = page.PAGE.read_text()
+    parts = page.read()
+    assert page.page(text, parts) == text, "python -m attack.page makes it again"
+    # Of all that the page claims to have found nothing of, nothing was found.
+    assert all(part["faults"] == [] for part in parts.values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", ["engine", "scoring", "results", "inputs"])
+def test_a_small_round_of_each_part_finds_nothing(part, tmp_path):
+    words = ["bash", "scripts/attack.sh", part, "--share", "0.03", "--output", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = json.loads((tmp_path / f"{part}.json").read_text())["counts"]
+    assert counts["inputs" if part == "inputs" else "kills"] >= 3
