@@ -165,6 +165,7 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         "chat_template",
         "device",
         "device_map",
+        "attn_implementation",
         "journal",
         "revision",
     ):

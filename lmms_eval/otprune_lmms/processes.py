@@ -7,6 +7,7 @@ tied to it by the kernel, and its temporary folder by a shell that waits for its
 import ctypes
 import os
 import resource
+import secrets
 import shutil
 import signal
 import subprocess
@@ -27,8 +28,14 @@ _TIED = (
     "os.execvp(sys.argv[2], sys.argv[2:])"
 )
 
-_WAITING = 'read -r _; rm -rf -- "$1"'
-"""A shell script: the end of the process that holds its input removes a folder."""
+_WAITING = """
+trap '' PIPE
+mkdir -m 700 -- "$1" || exit
+echo made
+read -r _
+rm -rf -- "$1"
+"""
+"""A shell script: makes a folder; the end of the process that holds its input removes it."""
 
 LEAST_ADDRESS_SPACE = 2 << 30
 """Bytes of address space below which no model is loaded; the smallest one takes 2.8 GiB."""
@@ -116,30 +123,36 @@ def scratch_folder() -> Iterator[Path]:
     """In this context temporary files are made in a folder that goes with this process.
 
     It is `tempfile`'s folder, so that files of libraries are in it too. It is removed at the end
-    of the context, or at the end of the process, whatever ends it: a shell waits for that. Where
-    there is no shell, kill -9 leaves the folder.
+    of the context, or at the end of the process, whatever ends it: a shell makes it and waits for
+    that, so that there is no moment at which nobody would remove it. Where there is no shell,
+    kill -9 leaves the folder.
     """
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="otprune-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            stack.enter_context(_removal(folder))
+        folder = Path(tempfile.gettempdir()) / f"otprune-{secrets.token_hex(8)}"
+        if not stack.enter_context(_made_and_removed(folder)):
+            folder = Path(tempfile.mkdtemp(prefix="otprune-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
         tempfile.tempdir = str(folder)
         yield folder
 
 
 @contextmanager
-def _removal(folder: Path) -> Iterator[None]:
-    """In this context a shell waits for the end of this process, to remove a folder."""
-    waiting = subprocess.Popen(
-        ["/bin/sh", "-c", _WAITING, "sh", str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a signal to our group must not end it before us
-    )
+def _made_and_removed(folder: Path) -> Iterator[bool]:
+    """In this context there is a folder that a shell has made and removes, unless it yields False.
+
+    The shell waits for the end of the context, or of this process.
+    """
     try:
-        yield
-    finally:
-        waiting.communicate()
+        waiting = subprocess.Popen(
+            ["/bin/sh", "-c", _WAITING, "sh", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a signal to our group must not end it before us
+        )
+    except FileNotFoundError:
+        yield False
+        return
+    with waiting:  # which closes its input at the end, and waits for it
+        yield waiting.stdout is not None and waiting.stdout.readline() == b"made\n"

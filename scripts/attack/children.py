@@ -210,6 +210,8 @@ def _live(work: Work, pipe: int, output: int) -> NoReturn:
     try:
         try:
             status = _work(work, pipe, output)
+        except KeyboardInterrupt:
+            status = 128 + signal.SIGINT
         finally:
             os._exit(status)
     finally:

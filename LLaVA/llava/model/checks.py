@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from llava.checkpoint.errors import CheckpointError
@@ -46,7 +47,14 @@ def usable(files: CheckpointFiles, key: str = "") -> Iterator[None]:
 
 
 def check_attention(name: str | None) -> None:
-    """Raise ``ValueError`` for an attention implementation whose package is not installed."""
+    """Raise ``ValueError`` for an attention implementation that transformers does not know.
+
+    And for one whose package is not installed. Names of kernels on the hub (``owner/name``) are
+    transformers' to check.
+    """
+    known = ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys())
+    if name is not None and name not in known and not {*name} & {*"/|"}:
+        raise ValueError(f"attn_implementation must be one of {', '.join(known)}; got {name!r}")
     package = _ATTENTION_PACKAGES.get(name or "")
     if package is not None and importlib.util.find_spec(package) is None:
         raise ValueError(

@@ -240,6 +240,12 @@ def test_attention_that_is_not_installed_is_said(name, monkeypatch):
         load(CLIP, attn_implementation=name)
 
 
+@pytest.mark.parametrize("name", ["nobody", ""])
+def test_attention_that_nobody_knows_is_said(name):
+    with pytest.raises(ValueError, match=f"attn_implementation must be one of .*got '{name}'"):
+        load(CLIP, attn_implementation=name)
+
+
 @pytest.mark.parametrize(
     ("raw", "said"),
     [

@@ -6,14 +6,13 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log, say_removed
-from otprune_lmms.cli.options import RESULTS, Quiet, path
+from otprune_lmms.cli.options import RESULTS, Quiet, experiment, path
 from otprune_lmms.cli.stopping import ends_in_words
-from otprune_lmms.embedded import experiment_file
 
 Configs = Annotated[
     list[Path],
     typer.Argument(
-        parser=experiment_file,
+        parser=experiment,
         metavar="CONFIG",
         help="experiment files whose results are there, or embedded ones by name, as mini",
     ),

@@ -6,16 +6,15 @@ from typing import Annotated, Literal
 import typer
 
 from otprune_lmms.cli.common import command_line, fail, log, say_removed
-from otprune_lmms.cli.options import RESULTS, Quiet, path
+from otprune_lmms.cli.options import RESULTS, Quiet, experiment, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
-from otprune_lmms.embedded import experiment_file
 from otprune_lmms.limits import LARGEST_BATCH
 
 Config = Annotated[
     Path,
     typer.Argument(
-        parser=experiment_file,
+        parser=experiment,
         metavar="CONFIG",
         help="an experiment file, or the name of an embedded one, as mini",
     ),

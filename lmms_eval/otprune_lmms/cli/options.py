@@ -22,10 +22,15 @@ def path(text: str | Path) -> Path:
     return Path(text)
 
 
+def experiment(text: str | Path) -> Path:
+    """Return the file of an experiment that an argument names, see `experiment_file`."""
+    return experiment_file(path(text))
+
+
 Configs = Annotated[
     list[Path],
     typer.Argument(
-        parser=experiment_file,
+        parser=experiment,
         metavar="CONFIG",
         help="experiment files, as my.yaml, or embedded ones by name, as mini, mini/gamma",
     ),

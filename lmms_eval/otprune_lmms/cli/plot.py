@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log, say_removed
+from otprune_lmms.cli.options import path
 from otprune_lmms.cli.stopping import ends_in_words
 
 logger = logging.getLogger("otprune_lmms")
 
-Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier runs")]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(parser=path, metavar="FOLDER", help="results folders of earlier runs"),
+]
 
 
 class Format(StrEnum):

@@ -22,7 +22,7 @@ EMBEDDED = "llava-mini"
 
 _INSTEAD = "without --model the embedded one is used, which needs no network"
 
-ImageFile = Annotated[Path, typer.Argument(help="an image file", metavar="IMAGE")]
+ImageFile = Annotated[Path, typer.Argument(parser=path, help="an image file", metavar="IMAGE")]
 Model = Annotated[str, typer.Option(help="folder or hub id of a checkpoint")]
 Family = Annotated[str | None, typer.Option(help="the model's family (default: llava)")]
 Methods = Annotated[

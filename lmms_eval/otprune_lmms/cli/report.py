@@ -12,7 +12,10 @@ from otprune_lmms.cli.stopping import ends_in_words
 
 logger = logging.getLogger("otprune_lmms")
 
-Folders = Annotated[list[Path], typer.Argument(help="results folders of earlier runs")]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(parser=path, metavar="FOLDER", help="results folders of earlier runs"),
+]
 PerTask = Annotated[int, typer.Option(min=1, help="samples of each task, at most")]
 Tasks = Annotated[
     Path | None,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.options import JOURNAL, Limit, path
+from otprune_lmms.cli.options import JOURNAL, Limit, experiment, path
 from otprune_lmms.cli.terminal import Listing, say
-from otprune_lmms.embedded import experiment_file
 
 if TYPE_CHECKING:
     from otprune_lmms.cluster.status import Status
@@ -23,7 +22,7 @@ _SHOWN = 10
 StatusConfigs = Annotated[
     list[Path] | None,
     typer.Argument(
-        parser=experiment_file,
+        parser=experiment,
         metavar="CONFIG",
         help="experiment files, or embedded ones by name; none: all that the journal has",
     ),

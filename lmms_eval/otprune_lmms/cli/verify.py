@@ -13,7 +13,10 @@ from otprune_lmms.cli.terminal import say
 
 @ends_in_words
 def verify(
-    folders: Annotated[list[Path], typer.Argument(help="results folders, as results/mini")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(parser=path, metavar="FOLDER", help="results folders, as results/mini"),
+    ],
     journal: Annotated[
         Path | None,
         typer.Option(

@@ -71,6 +71,7 @@ def prepare_command_line() -> None:
                 "of your own; journal=FOLDER among --model_args does"
             )
         if options.config is None:
+            arguments_of(options.gen_kwargs, "gen_kwargs")
             given = merged(renamed(arguments_of(options.model_args)), environment)
             # Before the arguments' values are checked, which imports the model's package.
             check_reachable(_needs(given, options), _INSTEAD)
@@ -136,8 +137,12 @@ def completed(text: str, environment: Environment) -> str:
     return ",".join([text, *added] if text.strip() else added)
 
 
-def arguments_of(text: str) -> dict[str, Any]:
+def arguments_of(text: str, name: str = "model_args") -> dict[str, Any]:
     """Return ``--model_args`` as lmms-eval reads them.
+
+    Args:
+        text: as typed.
+        name: of the option, for the message.
 
     Raises:
         SettingsError: an argument without a value.
@@ -145,7 +150,7 @@ def arguments_of(text: str) -> dict[str, Any]:
     try:
         return simple_parse_args_string(text)
     except ValueError:
-        raise SettingsError(f"model_args must be name=value,name=value,...; got {text!r}") from None
+        raise SettingsError(f"{name} must be name=value,name=value,...; got {text!r}") from None
 
 
 def _is_lmms_eval() -> bool:
@@ -163,6 +168,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--model")
     parser.add_argument("--model_args", default="")
+    parser.add_argument("--gen_kwargs", default="")
     parser.add_argument("--limit")
     parser.add_argument("--use_cache")
     parser.add_argument("--config")

@@ -220,6 +220,12 @@ def test_a_share_of_the_documents_is_refused(file, tmp_path, main, capsys):
     assert "Loading weights" not in "".join(capsys.readouterr())
 
 
+def test_generation_settings_without_a_value_are_refused(tmp_path, main):
+    words = command("pope", tmp_path, ARGUMENTS, "--gen_kwargs", "nothing")[3:]
+    with pytest.raises(SystemExit, match=r"gen_kwargs must be name=value,.*got 'nothing'"):
+        main(*words)
+
+
 @pytest.mark.parametrize("limit", ["1e99", "1000000001"])
 def test_more_documents_than_there_can_be_are_refused(limit, tmp_path, main):
     with pytest.raises(SystemExit, match="limit must be at most 1000000000 documents, got 1"):
@@ -231,6 +237,7 @@ def test_more_documents_than_there_can_be_are_refused(limit, tmp_path, main):
     [
         ("pretrained=./nothing", "./nothing is no folder and no hub id"),
         (f"pretrained={TINY},method=otprune,k=5,layer=99", "layer must be in 0..3"),
+        (f"pretrained={TINY},attn_implementation=5", "attn_implementation must be one of"),
     ],
 )
 def test_an_error_in_words_has_no_traceback(arguments, message, tasks, tmp_path, main, capsys):

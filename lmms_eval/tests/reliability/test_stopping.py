@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 import psutil
@@ -64,6 +65,49 @@ def test_kill_9_takes_children_workers_and_temporary_files_along():
         parent.kill()
     wait_until(lambda: gone(int(child)) and gone(int(worker)), 10)
     wait_until(lambda: not Path(made).parent.exists(), 10)
+
+
+AT_ONCE = textwrap.dedent(
+    """
+    import os, signal, subprocess
+    from otprune_lmms.processes import scratch_folder
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            if {before}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().__init__(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    subprocess.Popen = Popen
+    with scratch_folder():
+        pass
+    """
+)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_kill_9_while_the_temporary_folder_is_made_leaves_none(before, tmp_path):
+    words = [sys.executable, "-c", AT_ONCE.format(before=before)]
+    done = subprocess.run(words, env=environment(TMPDIR=str(tmp_path)), check=False)
+    assert done.returncode == -signal.SIGKILL
+    # The shell may be about to make it.
+    wait_until(lambda: not any(tmp_path.iterdir()), 10)
+    time.sleep(0.3)
+    wait_until(lambda: not any(tmp_path.iterdir()), 10)
+
+
+def test_without_a_shell_there_is_a_temporary_folder_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def missing(*_, **__):
+        raise FileNotFoundError("/bin/sh")
+
+    monkeypatch.setattr(subprocess, "Popen", missing)
+    with scratch_folder() as scratch:
+        assert scratch.is_dir()
+        assert scratch.parent == tmp_path
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

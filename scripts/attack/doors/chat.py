@@ -17,7 +17,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--template": ("nobody", ""),
     "--max-new-tokens": ("0", "-1", "x", "1000000000000"),
     "--device": ("gpu", "cuda:99", "", "tpu"),
-    "--dtype": ("float8", "", "int8", "half"),
+    "--dtype": ("float8", "", "int8"),
     "--nothing": ("1",),
 }
 """Impossible values, by option."""

@@ -1,5 +1,6 @@
 """Command lines: options of every command with values that they cannot have, and typing slips."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -85,7 +86,8 @@ def case(draw: Random, folder: Path) -> Case:
         option = draw.choice(known)
         value = draw.choice(WORDS[option.name])
         line = [name, *right, option.opts[0], value]
-        named: Sequence[str] = (option.opts[0], value or option.opts[0], option.name)
+        parts = [one for one in re.split("[:=,]", value) if len(one) > 1]
+        named: Sequence[str] = (option.opts[0], value or option.opts[0], option.name, *parts)
         # "nowhere" is made; a journal that is not there is empty; what prune is given is checked.
         # So may be what is at most, and more than there are.
         # Slurm's scripts name folders that are seen elsewhere.
@@ -93,7 +95,8 @@ def case(draw: Random, folder: Path) -> Case:
     elif way < 0.8 and arguments:
         value = draw.choice(PATHS)
         line = [name, *(["--shards", "2"] if name == "slurm" else []), value]
-        named, may_work = (value or "''", arguments[0].name, name), name == "prune"
+        named = (value or "got nothing", repr(value)[1:-1], arguments[0].name)
+        may_work = name == "prune"
     else:
         slip = draw.choice([*"ab"]) + draw.choice(["limt", "nothing", "out-dir"])
         line = draw.choice(

@@ -51,7 +51,7 @@ CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
             TOKENS[:0],
             TOKENS * float("nan"),
             TOKENS.long(),
-            TOKENS[None],
+            TOKENS[:2],
         ),
     ),
     "select(tokens, x)": (
