@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lmms_eval.utils import simple_parse_args_string
 from loguru import logger as eval_logger
 
@@ -32,6 +31,7 @@ from otprune_lmms.limits import MOST_DOCUMENTS
 from otprune_lmms.model_arguments import DEFAULT_CHECKPOINT, parse, renamed
 from otprune_lmms.processes import end_with_parent
 from otprune_lmms.terminal_text import degrade_output, printable
+from otprune_lmms.yaml_files import YamlError, read_yaml
 
 IDS = ("llava", "otprune_llava")
 """Ids of our model; the first replaces lmms-eval's own wrapper."""
@@ -76,8 +76,7 @@ def prepare_command_line() -> None:
             # Before the arguments' values are checked, which imports the model's package.
             check_reachable(_needs(given, options), _INSTEAD)
             sys.argv[1:] = translated(sys.argv[1:], environment)
-            named = arguments_of(_options(sys.argv[1:]).model_args).get("journal")
-            end_in_words(environment.rank, None if named is None else str(named))
+        end_in_words(environment.rank, _journals(_options(sys.argv[1:])))
         let_included_tasks_change_ours()
     except (SettingsError, RuntimeError) as error:
         raise SystemExit(printable(f"otprune_lmms: {error}")) from None
@@ -182,6 +181,21 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _journals(options: argparse.Namespace) -> list[str]:
+    """Return the folders of finished answers that the runs of our model name, each once."""
+    given = [run.get("model_args") for run in options.runs if run.get("model") in IDS]
+    found: dict[str, None] = {}
+    for one in given or [options.model_args]:
+        if isinstance(one, str):
+            try:
+                one = arguments_of(one)
+            except SettingsError:
+                continue  # lmms-eval reports this run itself.
+        if isinstance(one, dict) and one.get("journal") is not None:
+            found[str(one["journal"])] = None
+    return list(found)
+
+
 def _needs(given: Mapping[str, Any], options: argparse.Namespace) -> list[HubNeed]:
     """Return what lmms-eval's arguments need from the hub; ``given`` are those of the model."""
     named = [given.get("pretrained") or DEFAULT_CHECKPOINT, given.get("model_base")]
@@ -195,8 +209,8 @@ def _needs(given: Mapping[str, Any], options: argparse.Namespace) -> list[HubNee
 def _runs(config: Path) -> list[dict[str, Any]]:
     """Return the runs of a configuration file; none if it cannot be read."""
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        content = read_yaml(config)
+    except (OSError, YamlError):
         # lmms-eval reports this itself and ends with its own exit status.
         return []
     runs = content if isinstance(content, list) else [content]

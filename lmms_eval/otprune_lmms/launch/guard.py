@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -58,19 +59,19 @@ def _in_words(error: BaseException) -> bool:
     return type(error) is ValueError and raised_by.partition(".")[0] in _PACKAGES
 
 
-def end_in_words(rank: int | None, journal: str | None) -> None:
+def end_in_words(rank: int | None, journals: Sequence[str]) -> None:
     """From now on, SIGINT and SIGTERM end the process with a sentence.
 
     It ends by the signal itself, at once: code that lmms-eval calls catches every exception.
 
     Args:
         rank: number of this process; of several, the first one speaks.
-        journal: folder of finished answers, None without one.
+        journals: folders of finished answers.
     """
     kept = (
         "no answer is kept, since --model_args name no journal=FOLDER"
-        if journal is None
-        else f"finished answers are in {journal}, the same command goes on from there"
+        if not journals
+        else f"finished answers are in {', '.join(journals)}, the same command goes on from there"
     )
 
     def stop(number: int, _: FrameType | None) -> None:

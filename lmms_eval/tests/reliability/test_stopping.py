@@ -1,6 +1,7 @@
 """Whatever ends a process, nothing of it stays; where it can speak, it says how it goes on."""
 
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 from helpers import environment, wait_until
 from otprune_lmms.cli import run as module
-from otprune_lmms.launch import end_in_words
+from otprune_lmms.launch import end_in_words, prepare_command_line
 from otprune_lmms.processes import Stopped, scratch_folder, stoppable
 from otprune_lmms.scoring import shared_captions
 from runs import write_experiment
@@ -209,14 +210,15 @@ def test_of_several_processes_one_speaks(stopped, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rank", "journal", "said"),
+    ("rank", "journals", "said"),
     [
-        (None, "kept", "finished answers are in kept, the same command goes on from there"),
-        (0, None, "no answer is kept, since --model_args name no journal=FOLDER"),
-        (1, "kept", None),
+        (None, ["kept"], "finished answers are in kept, the same command goes on from there"),
+        (None, ["a", "b"], "finished answers are in a, b, the same command goes on from there"),
+        (0, [], "no answer is kept, since --model_args name no journal=FOLDER"),
+        (1, ["kept"], None),
     ],
 )
-def test_lmms_eval_s_command_line_ends_in_words_too(rank, journal, said, capsys, monkeypatch):
+def test_lmms_eval_s_command_line_ends_in_words_too(rank, journals, said, capsys, monkeypatch):
     ended: list[tuple[int, object]] = []
 
     def kill(_, number):
@@ -224,7 +226,7 @@ def test_lmms_eval_s_command_line_ends_in_words_too(rank, journal, said, capsys,
 
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        end_in_words(rank, journal)
+        end_in_words(rank, journals)
         monkeypatch.setattr(os, "kill", kill)
         signal.raise_signal(signal.SIGTERM)
     finally:
@@ -233,6 +235,34 @@ def test_lmms_eval_s_command_line_ends_in_words_too(rank, journal, said, capsys,
     assert ended == [(signal.SIGTERM, signal.SIG_DFL)], "by the signal itself"
     expected = "" if said is None else f"lmms_eval: stopped by SIGTERM: {said}\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("runs", "journals"),
+    [
+        ([{"model": "llava", "model_args": "pretrained=x,journal=a"}], ["a"]),
+        ([{"model": "llava", "model_args": {"journal": "a"}}] * 2, ["a"]),
+        (
+            [
+                {"model": "otprune_llava", "model_args": {"journal": name}, "tasks": "pope"}
+                for name in ("b", "a")
+            ],
+            ["b", "a"],
+        ),
+        ({"model": "llava", "model_args": "no value"}, []),
+        ([{"model": "llava"}, {"model": "other", "model_args": "journal=a"}], []),
+    ],
+)
+def test_runs_of_a_configuration_file_end_in_words(runs, journals, tmp_path, monkeypatch):
+    (tmp_path / "runs.yaml").write_text(json.dumps(runs))
+    said: list[list[str]] = []
+    module = "otprune_lmms.launch.command_line"
+    for name in ("guard_images", "end_on_failure", "let_included_tasks_change_ours"):
+        monkeypatch.setattr(f"{module}.{name}", lambda *_: None)
+    monkeypatch.setattr(f"{module}.end_in_words", lambda rank, given: said.append(given))
+    monkeypatch.setattr(sys, "argv", ["lmms-eval", "--config", str(tmp_path / "runs.yaml")])
+    prepare_command_line()
+    assert said == [journals]
 
 
 def test_a_meteor_may_outlive_the_context_that_has_made_it():
