@@ -83,6 +83,8 @@ def embed(
                 "disagree": disagree(own),
             }
         )
+    # What has patches to be seen comes first.
+    shown.sort(key=lambda sample: all(one is None for one in sample["kept"]))
     return {
         "models": [flat(model) for model in store.models],
         "settings": _settings(store, names),

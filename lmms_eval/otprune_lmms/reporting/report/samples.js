@@ -6,7 +6,8 @@
     return;
   }
   const data = JSON.parse(source.textContent);
-  const PAGE = 10;
+  const PAGE = 10; // cards at a time
+  const ANSWERS = 8; // answers of a card, until all are asked for
   const PADDING = "#7a7468"; // CLIP's mean colour, with which models make an image square
   const MODEL = 0, SETTING = 1, TEXT = 2, VALUE = 3, KEPT = 4, OF = 5;
   const byId = (id) => document.getElementById(id);
@@ -15,7 +16,8 @@
     setting: byId("f-setting"), disagree: byId("f-disagree"), text: byId("f-text"),
   };
   let found = [];
-  let shown = 0;
+  let start = 0; // the first card that is shown, among those found
+  let opened = null; // what folds the one card that shows all answers
 
   function make(tag, options, ...children) {
     const { text, ...attributes } = options || {};
@@ -236,6 +238,18 @@
     return make("dd", {}, make("ul", {}, ...items));
   }
 
+  // The answers that a card shows at first: unpruned, the chosen setting, then the first others.
+  function fewOf(answers) {
+    if (answers.length <= ANSWERS + 1) {
+      return answers;
+    }
+    const chosen = Number(control.setting.value);
+    const must = (a) => !data.settings[a[SETTING]].pruned || a[SETTING] === chosen;
+    const kept = answers.filter(must).slice(0, ANSWERS);
+    const rest = answers.filter((a) => !kept.includes(a)).slice(0, ANSWERS - kept.length);
+    return answers.filter((a) => kept.includes(a) || rest.includes(a));
+  }
+
   function cardOf(sample) {
     const name = `${data.tasks[sample.task].name}, document ${sample.doc}`;
     const card = make("article", { class: "sample", "aria-label": name });
@@ -253,27 +267,54 @@
       make("thead", {}, make("tr", {}, ...heads)), body);
     card.append(pictured(sample, name),
       make("div", {}, head, about, make("div", { class: "scroll" }, table)));
-    for (const answer of sample.answers.filter((a) => a[MODEL] === Number(control.model.value))) {
-      body.append(answerRow(card, sample, answer));
+    const answers = sample.answers.filter((a) => a[MODEL] === Number(control.model.value));
+    const few = fewOf(answers);
+    const rowsOf = (some) => some.map((answer) => answerRow(card, sample, answer));
+    body.append(...rowsOf(few));
+    if (few.length < answers.length) {
+      const press = make("button", { type: "button", class: "all", "aria-expanded": "false" });
+      const fold = (open) => {
+        show(card, sample, null, null);
+        body.replaceChildren(...rowsOf(open ? answers : few));
+        press.setAttribute("aria-expanded", String(open));
+        press.textContent = open ? `${few.length} answers` : `all ${answers.length} answers`;
+      };
+      fold(false);
+      press.addEventListener("click", () => {
+        const open = press.getAttribute("aria-expanded") === "false";
+        if (opened) {
+          opened(false); // one card at a time
+        }
+        fold(open);
+        opened = open ? fold : null;
+      });
+      table.parentElement.after(make("p", {}, press));
     }
     return card;
   }
 
-  function more() {
-    const next = found.slice(shown, shown + PAGE);
-    byId("list").append(...next.map(cardOf));
-    shown += next.length;
+  // Shows a page of cards instead of the one before.
+  function turn(to) {
+    start = to;
+    opened = null;
+    const some = found.slice(start, start + PAGE);
+    byId("list").replaceChildren(...some.map(cardOf));
+    const which = some.length ? `${start + 1} to ${start + some.length}` : "none";
     byId("count").textContent =
-      `${found.length} of ${data.samples.length} samples fit; ${shown} are shown.`;
-    byId("more").hidden = shown >= found.length;
+      `${found.length} of ${data.samples.length} samples fit; ${which} are shown.`;
+    byId("less").hidden = start === 0;
+    byId("more").hidden = start + PAGE >= found.length;
   }
 
   function filter() {
     found = data.samples.filter(matches);
-    shown = 0;
-    byId("list").replaceChildren();
     control.setting.disabled = control.outcome.value === "";
-    more();
+    turn(0);
+  }
+
+  function leaf(by) {
+    turn(start + by);
+    byId("filters").scrollIntoView();
   }
 
   function choices(select, names) {
@@ -294,6 +335,7 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", filter);
   form.addEventListener("reset", () => setTimeout(filter));
-  byId("more").addEventListener("click", more);
+  byId("more").addEventListener("click", () => leaf(PAGE));
+  byId("less").addEventListener("click", () => leaf(-PAGE));
   filter();
 })();

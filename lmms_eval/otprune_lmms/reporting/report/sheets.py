@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.escape import flat as shown
 from otprune_lmms.reporting.figures.data import Results
 from otprune_lmms.reporting.tables import ReferenceCheck
 from otprune_lmms.results.diagnostics import quantity
@@ -16,6 +17,9 @@ from otprune_lmms.results.frames import Frame
 _EMPTY = "–"
 _ALL = "all"
 _LEVEL = 0.05
+
+_ROWS, _FOLDED_ROWS = 40, 12
+"""Rows of a table, and of a folded one, that are part of the page from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Sheet:
         columns: headings; the first column names the row.
         rows: fields, as many as columns.
         folded: whether it is shown only when it is opened.
+        file: of the folder that has the rows too.
     """
 
     title: str
@@ -51,6 +56,17 @@ class Sheet:
     columns: tuple[str, ...]
     rows: tuple[tuple[Field, ...], ...]
     folded: bool = False
+    file: str = ""
+
+    @property
+    def paged(self) -> bool:
+        """Whether it has so many rows that a script shows some at a time."""
+        return len(self.rows) > (_FOLDED_ROWS if self.folded else _ROWS)
+
+    @property
+    def data(self) -> list[list[list[str]]]:
+        """Rows for the script: text, value and kind of each field."""
+        return [[[shown(one.text), one.value, one.kind] for one in row] for row in self.rows]
 
 
 SheetColumn = tuple[str, Callable[[Any], Field]]
@@ -117,6 +133,7 @@ def analysis_sheets(results: Results) -> list[Sheet]:
             [*_model(results), ("quantity", _quantity), ("kept", _budget(results)),
              ("subjects", _text("subjects")), ("methods", _number("methods", 0)),
              ("ρ", _number("value", 2)), ("95 % interval", _interval(2)), ("p", _p("p"))],
+            "analysis.csv",
         ),
         _sheet(
             "Agreement with the unpruned model's answers, %",
@@ -124,6 +141,7 @@ def analysis_sheets(results: Results) -> list[Sheet]:
             loyal,
             [*_model(results), ("setting", _name(results, "row")), ("%", _number("value", 1)),
              ("95 % interval", _interval(1))],
+            "analysis.csv",
         ),
     ]  # fmt: skip
     return [sheet for sheet in sheets if sheet.rows]
@@ -143,7 +161,7 @@ def cost_sheets(results: Results) -> list[Sheet]:
     tokens = [("tokens", _number("kept_tokens", 0))] if "kept_tokens" in found else []
     columns = [*_model(results), ("setting", _name(results, "row")), *batch, *tokens, *times]
     note = "Medians over repeats, mean over samples; a batch's time divided by its samples."
-    return [_sheet("Time of one answer", note, found, columns)]
+    return [_sheet("Time of one answer", note, found, columns, "cost.csv")]
 
 
 def _pairs(results: Results) -> Iterator[Sheet]:
@@ -169,15 +187,20 @@ def _pairs(results: Results) -> Iterator[Sheet]:
             "On the same documents. p (Holm) is corrected over the comparisons of its family; "
             "bold: below 5 %. The test of each line is named there."
         )
-        yield _sheet(title, note, own, columns, folded=task != _ALL)
+        yield _sheet(title, note, own, columns, "pairs.csv", folded=task != _ALL)
 
 
 def _sheet(
-    title: str, note: str, frame: Frame, columns: Sequence[SheetColumn], folded: bool = False
+    title: str,
+    note: str,
+    frame: Frame,
+    columns: Sequence[SheetColumn],
+    file: str,
+    folded: bool = False,
 ) -> Sheet:
     lines = frame.itertuples(index=False)
     rows = tuple(tuple(field(line) for _, field in columns) for line in lines)
-    return Sheet(title, note, tuple(name for name, _ in columns), rows, folded)
+    return Sheet(title, note, tuple(name for name, _ in columns), rows, folded, file)
 
 
 def _model(results: Results) -> list[SheetColumn]:

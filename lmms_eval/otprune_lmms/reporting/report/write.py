@@ -128,7 +128,9 @@ class _Page:
         manifest = read_manifest(folder)
         table = make_table(self.results.records, manifest, intervals=read_intervals(folder))
         checks = check_references(self.results.records, references_of(manifest))
-        script = "".join([tables_html.script(), _own("page.js"), _own("samples.js")])
+        script = "".join(
+            [tables_html.script(), _own("page.js"), _own("sheets.js"), _own("samples.js")]
+        )
         style = tables_html.style() + _own("page.css")
         return {
             "title": table.title,

@@ -2,15 +2,18 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 import results_folder
 from browser import CHROMIUM, Browser
+from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.report import write_report
 from otprune_lmms.results.names import Names
 
@@ -190,9 +193,15 @@ def test_the_filters_find_what_they_say(page, browser):
     data = data_of(page.read_text())
     assert choose(browser) == 12
     assert browser.run("document.querySelectorAll('.sample').length") == 10
+    assert browser.run("document.getElementById('less').hidden") is True
     browser.run("document.getElementById('more').click()")
-    assert browser.run("document.querySelectorAll('.sample').length") == 12
+    assert browser.run("document.querySelectorAll('.sample').length") == 2
     assert browser.run("document.getElementById('more').hidden") is True
+    assert "12 of 12 samples fit; 11 to 12 are shown" in browser.run(
+        "document.getElementById('count').textContent"
+    )
+    browser.run("document.getElementById('less').click()")
+    assert browser.run("document.querySelectorAll('.sample').length") == 10
     best = [task["best"] for task in data["tasks"]]
     base = 0
     for setting in (1, 5):
@@ -280,6 +289,7 @@ def test_what_models_say_runs_nowhere_and_is_shown_letter_by_letter(evil, browse
     answers = browser.run(
         "Array.from(document.querySelectorAll('.sample .answer div'), e => e.textContent)"
     )
+    # Of many settings a card shows some; pages hold ten cards.
     assert set(answers) == {one for one in data["texts"] if one.startswith(EVIL + "x")}
     assert choose(browser, text=EVIL) == len(data["samples"])
     assert browser.run("document.querySelectorAll('.sample script, .sample img').length") == 0
@@ -354,3 +364,101 @@ def test_figures_grow_and_shrink(page, browser):
         wide = "document.querySelector('figure').classList.contains('wide')"
         assert browser.run(wide) is pressed
         assert browser.run(f"{button}.getAttribute('aria-pressed')") == str(pressed).lower()
+
+
+METHODS = ("otprune", "divprune", "dpp", "herding", "kmedoids", "grid", "first_k", "last_k",
+           "fastervlm", "vispruner", "scope", "holov", "mmtok", "visionzip", "tome", "pooling",
+           "downsample", "fastv", "pyramiddrop", "transprune", "sparsevlm", "dart", "tops", "vtw",
+           "random", "uniform")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A page of 79 settings, three of them with kept patches, and 4875 paired differences."""
+    folder = tmp_path_factory.mktemp("many") / "results"
+    configs = [PruningConfig.make(name, ratio) for name in METHODS for ratio in (0.3, 0.4, 0.5)]
+    settings = [PruningConfig().columns(), *(one.columns() for one in configs)]
+    results_folder.write_folder(folder, settings, title="A title of one long word: " + "x" * 90)
+    rows = [one.row for one in configs]
+    pairs = [
+        {"model": "tiny", "budget": "0.3", "task": task, "a": a, "b": b, "difference": place,
+         "low": -1.0, "high": 2.0, "test": "bootstrap", "p": 0.5, "p_holm": 0.5, "documents": 8,
+         "discordant": 3}
+        for task in (*results_folder.METRICS, "all")
+        for place, (a, b) in enumerate(itertools.combinations(rows[::3], 2))
+    ]  # fmt: skip
+    pd.DataFrame(pairs).to_csv(folder / "pairs.csv", index=False)
+    kept = pd.read_parquet(folder / "diagnostics.parquet")
+    # The first image of each task has none.
+    kept = kept[kept["row"].isin(rows[:3]) & ~kept["cluster"].str.endswith(" 0")]
+    kept.to_parquet(folder / "diagnostics.parquet", index=False)
+    return write_report(folder, images=results_folder.images, per_task=6)
+
+
+def nodes(browser):
+    return browser.run("document.querySelectorAll('*').length")
+
+
+@opened
+@pytest.mark.parametrize("which", ["many", "page", "evil"])
+def test_a_phone_shows_all_of_its_width_and_no_more(which, request, browser, tmp_path):
+    opened_page = request.getfixturevalue(which)
+    phone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **phone)
+    try:
+        for path in (opened_page, opened_page.with_name("table.html")):
+            if path.is_file():
+                browser.open(path)
+                assert browser.run("innerWidth") == 375
+                assert browser.run("document.documentElement.scrollWidth") == 375
+        browser.open(opened_page)
+        card = "document.querySelector('.sample')"
+        assert browser.run(f"{card}.querySelector('svg, .says').getBoundingClientRect().top") < (
+            browser.run(f"{card}.querySelector('table').getBoundingClientRect().top")
+        )
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@opened
+def test_of_many_settings_a_page_builds_a_few_thousand_nodes_at_a_time(many, browser):
+    browser.open(many)
+    assert nodes(browser) < 4000
+    # The samples with patches come first.
+    data = data_of(many.read_text())
+    known = [any(one is not None for one in sample["kept"]) for sample in data["samples"]]
+    assert known == sorted(known, reverse=True)
+    assert 0 < sum(known) < len(known)
+    rows = "document.querySelectorAll('.sample tbody')[{}].rows.length"
+    button = "document.querySelectorAll('.sample button.all')[{}]"
+    assert browser.run(rows.format(0)) == 8
+    for place in (0, 1):
+        assert browser.run(f"{button.format(place)}.textContent") == "all 79 answers"
+        browser.run(f"{button.format(place)}.click()")
+        assert browser.run(rows.format(place)) == 79
+    assert browser.run(rows.format(0)) == 8, "the other is folded again"
+    browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    browser.run("new Promise(done => setTimeout(done, 100))")
+    assert nodes(browser) < 8000
+    sheet = "document.querySelector('#statistics .sheet')"
+    shown = f"Array.from({sheet}.querySelectorAll('tbody tr'), row => row.cells[3].textContent)"
+    pairs = len(METHODS) * (len(METHODS) - 1) // 2
+    said = f"{sheet}.querySelector('.turn span').textContent"
+    assert browser.run(said) == f"rows 1 to 25 of {pairs}"
+    browser.run(f"{sheet}.querySelectorAll('thead button')[3].click()")
+    assert [float(one) for one in browser.run(shown)] == list(range(pairs - 1, pairs - 26, -1))
+    browser.run(f"{sheet}.querySelectorAll('.turn button')[1].click()")
+    assert [float(one) for one in browser.run(shown)] == list(range(pairs - 26, pairs - 51, -1))
+    assert browser.run(said) == f"rows 26 to 50 of {pairs}"
+    assert browser.complaints() == []
+
+
+@opened
+def test_long_tables_say_where_their_rows_are_without_scripts(many, browser):
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(many)
+        said = browser.run("document.querySelector('#statistics noscript').textContent")
+        assert "325 rows of this table need JavaScript; pairs.csv has them too" in said
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -69,7 +69,7 @@ def style() -> str:
 
 
 def script() -> str:
-    """Return the script that sorts; it looks for ``table.scores`` when it is read."""
+    """Return the script that sorts: every ``table.scores`` that is not ``paged``."""
     return (_HERE / "sort.js").read_text(encoding="utf-8")
 
 

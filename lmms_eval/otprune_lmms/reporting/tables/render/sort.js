@@ -29,8 +29,8 @@ function sortTable(table, column, descending) {
   }
 }
 
-function makeSortable(table) {
-  const heads = Array.from(table.tHead.rows[0].cells);
+// Calls sort(column, descending) when the button of a heading is pressed.
+function onSort(heads, sort) {
   heads.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {
       const now = head.getAttribute("aria-sort");
@@ -41,11 +41,16 @@ function makeSortable(table) {
         one.removeAttribute("aria-sort");
       }
       head.setAttribute("aria-sort", next);
-      sortTable(table, column, next === "descending");
+      sort(column, next === "descending");
     });
   });
 }
 
+function makeSortable(table) {
+  const heads = Array.from(table.tHead.rows[0].cells);
+  onSort(heads, (column, descending) => sortTable(table, column, descending));
+}
+
 if (typeof document !== "undefined") {
-  document.querySelectorAll("table.scores").forEach(makeSortable);
+  document.querySelectorAll("table.scores:not(.paged)").forEach(makeSortable);
 }
