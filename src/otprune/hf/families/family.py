@@ -58,7 +58,7 @@ class EncodedImages:
     output: ModelOutput
     parts: Sequence[Float[Tensor, "n d"]]
     taken: frozenset[str]
-    signals: Sequence[Mapping[str, Tensor]] = ()
+    signals: Sequence[Mapping[str, Any]] = ()
 
     @property
     def sizes(self) -> list[int]:
@@ -309,14 +309,21 @@ class Family:
         signals = Signals(grid=grid, tiles=tiles)
         if encoded.signals:
             found = [encoded.signals[number] for number in parts]
-            # Those about a whole tile have one row a tile, which adds up on their first axis, too.
-            joined: dict[str, Any] = {
-                name: torch.cat([one[name] for one in found], TOKEN_AXIS.get(name, 0))
-                for name in found[0]
-            }
-            signals = replace(signals, **joined)
+            signals = replace(signals, **{name: self._joined(name, found) for name in found[0]})
         tokens = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         return ImageTokens(tokens, newline, signals)
+
+    def _joined(self, name: str, found: Sequence[Mapping[str, Any]]) -> Any:
+        """Return a signal of several pieces as one."""
+        values = [one[name] for one in found]
+        if len(values) == 1:
+            return values[0]
+        if not isinstance(values[0], Tensor):
+            raise UnsupportedModelError(
+                f"unit must be image for methods that need {name}, got 'sample' for several images"
+            )
+        # Those about a whole tile have one row a tile, which adds up on their first axis, too.
+        return torch.cat(values, TOKEN_AXIS.get(name, 0))
 
     def frames(self, part: int, n: int, inputs: Mapping[str, Any]) -> list[int] | None:
         """Return the tokens of each frame of a video of ``n``; None if they are not known."""

@@ -1,4 +1,4 @@
-"""Signals of a CLIP or SigLIP vision encoder, from two of its hidden states.
+"""Signals of a CLIP, SigLIP or DINOv2 vision encoder, from two of its hidden states.
 
 The projector's input is a hidden state of the encoder. Keys and attention come from the block that
 made it, ``final_*`` from the block after it. Hidden states are counted as transformers does: 0 is
@@ -19,18 +19,24 @@ _OF_BLOCK = frozenset({"cls_attention", "encoder_keys"})
 _OF_NEXT = frozenset({"final_cls_attention", "final_keys"})
 
 
+TOWERS = ("clip_vision_model", "dinov2", "siglip_vision_model")
+"""Types of encoders whose blocks `TowerSignals` knows."""
+
+
 class TowerSignals:
     """A vision encoder with one block after another, and what of it the projector takes.
 
     Args:
-        tower: a `CLIPVisionModel` or `SiglipVisionModel`.
+        tower: an encoder of one of the types in `TOWERS`.
         layer: number of the hidden state that the projector takes.
         skips_cls: whether the CLS token is left out of it.
     """
 
     def __init__(self, tower: Any, layer: int, skips_cls: bool) -> None:
-        self.tower, self.has_cls = tower, tower.config.model_type == "clip_vision_model"
-        self.blocks: Any = tower.encoder.layers
+        self.tower = tower
+        self.kind = str(tower.config.model_type)
+        self.has_cls = self.kind != "siglip_vision_model"
+        self.blocks: Any = tower.encoder.layer if self.kind == "dinov2" else tower.encoder.layers
         self.depth = layer if layer >= 0 else len(self.blocks) + 1 + layer
         self.patches = slice(1 if self.has_cls and skips_cls else 0, None)
 
@@ -95,9 +101,11 @@ class TowerSignals:
 
     def _attended(self, block: Any, states: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         """Return the keys of a block, and the first token's attention to each patch."""
-        normed = block.layer_norm1(states)
-        keys = block.self_attn.k_proj(normed)
-        query = block.self_attn.q_proj(normed[:, :1]).unflatten(-1, (heads, -1)).transpose(1, 2)
+        dino = self.kind == "dinov2"
+        attention = block.attention if dino else block.self_attn
+        normed = (block.norm1 if dino else block.layer_norm1)(states)
+        keys = attention.k_proj(normed)
+        query = attention.q_proj(normed[:, :1]).unflatten(-1, (heads, -1)).transpose(1, 2)
         split = keys.unflatten(-1, (heads, -1)).transpose(1, 2)
         scores = (query @ split.transpose(-1, -2))[:, :, 0] * split.shape[-1] ** -0.5
         seen = scores.float().softmax(-1).to(states.dtype)

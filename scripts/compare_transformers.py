@@ -1,0 +1,176 @@
+"""The embedded model as transformers' own LLaVA: does it answer as our LLaVA does?
+
+    .venv/bin/python scripts/compare_transformers.py results/transformers/llava-mini
+
+The first documents of every task of an experiment are answered under each of its pruning configs
+twice: by the `llava` package, and by transformers' `LlavaForConditionalGeneration` with the same
+weights inside `otprune.hf.pruned`. Answers and kept tokens are compared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+import typer
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.to_transformers import to_transformers
+from otprune_lmms.engine import Request
+from otprune_lmms.engine.prepare import RequestPreparer, image_number
+from otprune_lmms.experiments.config import load_experiment
+from otprune_lmms.experiments.cost.experiment import requests_for
+from otprune_lmms.experiments.plan import Source
+from otprune_lmms.models import load_model
+from otprune_lmms.models.generation import cut, padded, padding_id
+from otprune_lmms.models.protocol import Generation, ModelInput
+from otprune_lmms.provenance import origin
+from otprune_lmms.pruning_config import PruningConfig
+
+from bench_common import write_tables
+from otprune.hf import pruned
+from otprune.pruning import Pruning, Trace
+
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST = 16
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass
+class Batch:
+    """Prompts with one image each or several, for both models.
+
+    Attributes:
+        ids: of each prompt, with `IMAGE_TOKEN_INDEX` for an image.
+        pixels: of all images, as `VisionLanguageModel.preprocess` gives them.
+        numbers: of all images, for seeded methods.
+        images: how many each prompt has.
+    """
+
+    ids: list[torch.Tensor]
+    pixels: list[Any]
+    numbers: list[int]
+    images: list[int]
+
+
+def batch_of(model: Any, requests: Sequence[Request]) -> Batch:
+    """Return requests prepared as by the engine."""
+    preparer = RequestPreparer(model, "", "first_frame")
+    batch = Batch([], [], [], [])
+    for request in requests:
+        one = preparer.prepare(request)
+        batch.ids.append(model.token_ids(one.prompt))
+        pictures = preparer.images(request)
+        batch.pixels += [model.preprocess(image, one.prompt.image_view) for image in pictures]
+        batch.numbers += [image_number(digest) for digest in one.images]
+        batch.images.append(len(pictures))
+    return batch
+
+
+def ours(model: Any, batch: Batch, pruning: Pruning | None) -> tuple[list[str], Trace]:
+    """Return the answers of the `llava` package, and what it kept."""
+    needs = frozenset() if pruning is None else pruning.needs
+    visual, inputs, first = model.encode(batch.pixels, needs), [], 0
+    for ids, count in zip(batch.ids, batch.images, strict=True):
+        mine = slice(first, first + count)
+        inputs.append(ModelInput(ids, tuple(visual[mine]), tuple(batch.numbers[mine])))
+        first += count
+    trace = Trace()
+    written = model.generate(inputs, pruning, Generation(max_new_tokens=LONGEST), trace)
+    return [one.text for one in written], trace
+
+
+def theirs(
+    model: Any, twin: Any, batch: Batch, pruning: Pruning | None
+) -> tuple[list[str], Trace | None]:
+    """Return the answers of transformers' LLaVA, and what was kept of it."""
+    count = model.model.get_vision_tower().num_patches
+    image = torch.full((count,), twin.config.image_token_index)
+    rows = []
+    for ids in batch.ids:
+        parts = [image if one == IMAGE_TOKEN_INDEX else torch.tensor([one]) for one in ids.tolist()]
+        rows.append(torch.cat(parts))
+    padding = padding_id(model.tokenizer)
+    ids, mask = padded(rows, padding)
+    call = {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "pixel_values": torch.stack([one.values for one in batch.pixels]),
+        "max_new_tokens": LONGEST,
+        "do_sample": False,
+        "pad_token_id": padding,
+    }
+    if pruning is None:
+        output, trace = twin.generate(**call), None
+    else:
+        tokenizer = model.tokenizer
+        with pruned(twin, pruning, image_ids=batch.numbers, tokenizer=tokenizer) as trace:
+            output = twin.generate(**call)
+    texts = model.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+    return [cut(text, ()) for text in texts], trace
+
+
+def kept_of(trace: Trace | None) -> dict[int, list[list[int]]]:
+    """Return the kept tokens of a trace as plain lists."""
+    kept = {} if trace is None else trace.kept
+    return {layer: [one.tolist() for one in images] for layer, images in kept.items()}
+
+
+def compared(
+    model: Any, twin: Any, batches: Sequence[Batch], configs: Sequence[PruningConfig]
+) -> list[dict[str, Any]]:
+    """Return for each config how many answers and how many images differ."""
+    found = []
+    for config in configs:
+        row: dict[str, Any] = {"setting": config.name, "answers": 0, "differing answers": 0}
+        row |= {"images": 0, "images with other tokens": 0}
+        for batch in batches:
+            mine, trace = ours(model, batch, config.pruning)
+            other, told = theirs(model, twin, batch, config.pruning)
+            row["answers"] += len(mine)
+            row["differing answers"] += sum(a != b for a, b in zip(mine, other, strict=True))
+            row["images"] += len(batch.numbers)
+            if config.pruning is not None:
+                pairs = (kept_of(trace), kept_of(told))
+                row["images with other tokens"] += sum(
+                    any(pairs[0][layer][i] != pairs[1][layer][i] for layer in pairs[0])
+                    for i in range(len(batch.numbers))
+                )
+        found.append(row)
+    return found
+
+
+@app.command()
+@torch.inference_mode()
+def main(
+    out: Annotated[Path, typer.Argument(help="the table's path without its ending")],
+    experiment: Annotated[Path, typer.Option()] = ROOT / "configs" / "methods" / "mini.yaml",
+    samples: Annotated[int, typer.Option(help="documents of each task")] = 3,
+    batch_size: Annotated[int, typer.Option()] = 11,
+) -> None:
+    """Compare both models and write OUT.md and OUT.json."""
+    transformers.logging.set_verbosity_error()
+    source = Source(load_experiment(experiment), experiment.parent)
+    requests = requests_for(source, samples)
+    choice = source.experiment.models[0]
+    model: Any = load_model(choice.source(source.folder, "cpu"))
+    twin = to_transformers(model.model)
+    starts = range(0, len(requests), batch_size)
+    batches = [batch_of(model, requests[at : at + batch_size]) for at in starts]
+    rows = compared(model, twin, batches, source.experiment.pruning.configs())
+    total = {name: sum(row[name] for row in rows) for name in rows[0] if name != "setting"}
+    shown = experiment.resolve().relative_to(ROOT).as_posix()
+    command = f"python scripts/compare_transformers.py --samples {samples} --experiment {shown}"
+    notes = [
+        f"`{choice.name}` answers {len(requests)} questions, {samples} of each task of `{shown}`, "
+        "under each setting twice: by the `llava` package, and as transformers' "
+        "`LlavaForConditionalGeneration` with the same weights inside `otprune.hf.pruned`; float32."
+    ]
+    tables = {"All settings together": [total], "Each setting": rows}
+    write_tables(out, "Our LLaVA and transformers'", origin(command, "cpu"), tables, notes)
+
+
+if __name__ == "__main__":
+    app()
