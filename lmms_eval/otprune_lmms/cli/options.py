@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from otprune_lmms.embedded import experiment_file
+from otprune_lmms.files import is_folder
 from otprune_lmms.limits import LARGEST_BATCH
 
 JOURNAL = Path("logs") / "answers"
@@ -27,6 +28,20 @@ def experiment(text: str | Path) -> Path:
     return experiment_file(path(text))
 
 
+def existing_folder(text: str | Path) -> Path:
+    """Return a folder that an option or argument names, and that must be there."""
+    named = path(text)
+    if not is_folder(named):
+        raise typer.BadParameter(f"it must be a folder that is there, got {str(named)!r}")
+    return named
+
+
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=existing_folder, metavar="FOLDER", help="results folders of earlier runs"
+    ),
+]
 Configs = Annotated[
     list[Path],
     typer.Argument(

@@ -2,21 +2,15 @@
 
 import logging
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from otprune_lmms.cli.common import fail, log, say_removed
-from otprune_lmms.cli.options import path
+from otprune_lmms.cli.options import Folders
 from otprune_lmms.cli.stopping import ends_in_words
 
 logger = logging.getLogger("otprune_lmms")
-
-Folders = Annotated[
-    list[Path],
-    typer.Argument(parser=path, metavar="FOLDER", help="results folders of earlier runs"),
-]
 
 
 class Format(StrEnum):

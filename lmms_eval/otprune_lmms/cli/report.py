@@ -7,20 +7,16 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.options import path
+from otprune_lmms.cli.options import Folders, existing_folder
 from otprune_lmms.cli.stopping import ends_in_words
 
 logger = logging.getLogger("otprune_lmms")
 
-Folders = Annotated[
-    list[Path],
-    typer.Argument(parser=path, metavar="FOLDER", help="results folders of earlier runs"),
-]
 PerTask = Annotated[int, typer.Option(min=1, help="samples of each task, at most")]
 Tasks = Annotated[
     Path | None,
     typer.Option(
-        parser=path,
+        parser=existing_folder,
         metavar="FOLDER",
         help="folder of the task files, where the suite is one of the experiment's own",
     ),

@@ -1,22 +1,14 @@
 """``otprune table``: make tables anew; and how every command prints a table."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from otprune_lmms.cli.common import fail, log, say_removed
-from otprune_lmms.cli.options import path
+from otprune_lmms.cli.options import Folders
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import console, say
 
 if TYPE_CHECKING:
     from otprune_lmms.reporting.tables import ResultsTable
-
-Folders = Annotated[
-    list[Path],
-    typer.Argument(parser=path, metavar="FOLDER", help="results folders of earlier runs"),
-]
 
 
 @ends_in_words

@@ -6,17 +6,14 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import check_memory, fail, log
-from otprune_lmms.cli.options import path
+from otprune_lmms.cli.options import Folders, existing_folder, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import say
 
 
 @ends_in_words
 def verify(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(parser=path, metavar="FOLDER", help="results folders, as results/mini"),
-    ],
+    folders: Folders,
     journal: Annotated[
         Path | None,
         typer.Option(
@@ -28,7 +25,7 @@ def verify(
     config_dir: Annotated[
         Path | None,
         typer.Option(
-            parser=path,
+            parser=existing_folder,
             metavar="FOLDER",
             help="folder of the experiment's file, if it has own task files",
         ),

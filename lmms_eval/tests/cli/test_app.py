@@ -145,6 +145,13 @@ def test_no_text_of_help_is_read_as_markup(command):
         (("analyze", "far.yaml"), "far: device of tiny must be"),
         (("run", "key.yaml"), "key.yaml: limt: unknown key; did you mean 'limit'?"),
         (("run", "method.yaml"), "got 'fastvv'; did you mean 'fastv'?"),
+        *(
+            ((command, where), f"it must be a folder that is there, got '{where}'")
+            for command in ("table", "plot", "report", "verify")
+            for where in ("no/folder", "try.yaml")
+        ),
+        (("report", ".", "--tasks", "try.yaml"), "'--tasks': it must be a folder"),
+        (("verify", ".", "--config-dir", ""), "it must name a file or folder"),
         (("prune", LAND, "--device", "gpu"), "--device must be cpu, cuda, cuda:N or mps"),
         (("prune", LAND, "--device", "cuda:99"), "--device must be"),
         (("prune", LAND, "--method", "otprune:gamma=["), "got '[' for gamma"),
