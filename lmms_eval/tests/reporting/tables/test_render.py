@@ -339,7 +339,43 @@ def test_latex_escapes_hostile_names(evil):
     table, origin = evil
     body = check_latex(latex(table, origin))
     assert "<script>" not in body
-    assert body.count(r"\end{tabular}}") == len(table.parts) == 1
+    assert body.count(r"\end{tabular}") == len(table.parts) == 1
+
+
+def test_a_table_of_many_rows_is_several_floats_with_headings(made):
+    ratios = (0.1, 0.2, 0.3)
+    counts = {0.1: 3, 0.2: 40, 0.3: 20}
+    names = [f"m{n}-{ratio}" for ratio in ratios for n in range(counts[ratio])]
+    records = made.plain({"unpruned": (80, 90)} | dict.fromkeys(names, (50, 60)))
+    table = make_table(records, made.manifest)
+    text = latex(table, made.origin)
+    check_latex(text)
+    floats = text.split(r"\begin{table*}")[1:]
+    assert len(floats) == 3
+    for number, one in enumerate(floats, 1):
+        assert rf"\caption{{tiny: A try (part {number} of 3)}}" in one
+        assert one.count(r"\toprule") == one.count("Method & ") == 1
+        rows = [line for line in one.splitlines() if line.endswith(r" \\")]
+        assert 3 < len(rows) <= 1 + 32
+        assert (r"\begin{minipage}" in one) == (number == 3)
+        # Each row stands below the title of its block.
+        assert r"\multicolumn" in rows[1]
+    body = text.splitlines()
+    for name in names:
+        ours = [line for line in body if line.startswith(f"{name.split('-')[0]} & ")]
+        assert len(ours) == sum(int(name.split("-")[0][1:]) < count for count in counts.values())
+    # A narrow table would grow if it were scaled to the width of the text.
+    assert "resizebox" not in text
+    parts = tuple(
+        dataclasses.replace(part, blocks=tuple(
+            dataclasses.replace(block, rows=tuple(
+                dataclasses.replace(row, entries=2 * row.entries) for row in block.rows
+            )) for block in part.blocks
+        )) for part in table.parts
+    )  # fmt: skip
+    wide = latex(dataclasses.replace(table, columns=2 * table.columns, parts=parts), made.origin)
+    assert wide.count("resizebox") == 3
+    check_latex(wide)
 
 
 @quiet
