@@ -1,4 +1,4 @@
-"""Arithmetic in the precision that it asks for, whatever surrounds it."""
+"""Arithmetic in the precision and on the device that it asks for, whatever surrounds it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,9 +25,20 @@ def without_outer_settings() -> Iterator[None]:
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(new_tensors_on_cpu())
         if dtype != torch.float32:
             torch.set_default_dtype(torch.float32)
             stack.callback(torch.set_default_dtype, dtype)
+        yield
+
+
+@contextmanager
+def new_tensors_on_cpu() -> Iterator[None]:
+    """In this context new tensors without a device are on the CPU.
+
+    `torch.set_default_device` would put them elsewhere; indices are worked out on the CPU.
+    """
+    with ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield

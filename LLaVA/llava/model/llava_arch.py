@@ -27,6 +27,7 @@ from llava.model.released import greedy_select, prune_as_released
 from llava.model.splice import PromptTokens, Spliced, splice, split_prompts
 from llava.model.text import QuestionText, TextTools
 from otprune.hf.layers import LayerPlan, Side, decoder_shape
+from otprune.precision import new_tensors_on_cpu
 from otprune.pruning import ImageTokens, Positions, Pruning, Trace, watched
 from otprune.pruning.choose import budgets_of, choose_before
 from otprune.pruning.image_tokens import check_image_ids
@@ -96,6 +97,7 @@ class LlavaMetaForCausalLM:
         features = self.get_vision_tower().encode(images).features
         return project(self.get_model(), features)
 
+    @new_tensors_on_cpu()
     def encode_visual(
         self,
         images: Tensor | Sequence[Tensor],
@@ -122,6 +124,7 @@ class LlavaMetaForCausalLM:
         model, tools = self.get_model(), self.text_tools
         return encode_visual(model, images, image_sizes, signals, tools, aspects)
 
+    @new_tensors_on_cpu()
     def prepare(
         self,
         input_ids: Tensor,

@@ -95,10 +95,26 @@ def usual(setting):
 @pytest.mark.parametrize("setting", EVERY)
 def test_the_same_tokens_are_kept_whatever_is_set_around_the_model(setting):
     want = usual(setting)
-    with default_dtype(torch.float64), deterministic(), torch.inference_mode():
+    with (
+        default_dtype(torch.float64),
+        deterministic(),
+        torch.inference_mode(),
+        torch.device("meta"),
+    ):
         found = kept(setting)
     assert found[:2] == want[:2]
     assert torch.equal(found[2], want[2])
+
+
+@pytest.mark.parametrize("setting", ["otprune", "fastv"])
+def test_answers_do_not_depend_on_the_default_device(setting):
+    model, request = model_and_request()
+    given = {"inputs": request["input_ids"], **request}
+    del given["input_ids"]
+    ask = functools.partial(model.generate, **given, max_new_tokens=4, do_sample=False)
+    want = ask(pruning=pruning_of(setting))
+    with torch.device("meta"):
+        assert torch.equal(ask(pruning=pruning_of(setting)), want)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=str)

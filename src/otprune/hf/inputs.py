@@ -19,6 +19,7 @@ from otprune.hf.prompts import Prompts, PrunedRows
 from otprune.hf.question import Question
 from otprune.hf.visual import ENCODED, PIXELS, Units, modalities, units_of
 from otprune.merger import Merger
+from otprune.precision import new_tensors_on_cpu
 from otprune.pruning import Pruning, Trace, watched
 from otprune.pruning.choose import budgets_of, choose_before
 from otprune.pruning.image_tokens import check_image_ids
@@ -155,6 +156,7 @@ def check_pruning(family: Family, pruning: Pruning, unit: Unit | None = None) ->
             )
 
 
+@new_tensors_on_cpu()
 def prepare(
     family: Family,
     inputs: Mapping[str, Any],

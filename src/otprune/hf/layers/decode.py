@@ -11,6 +11,7 @@ from transformers import Cache
 
 from otprune.hf.layers.adapter import DecoderAdapter
 from otprune.hf.layers.rows import as_rows
+from otprune.precision import new_tensors_on_cpu
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class DecodeRun:
         new: positions of the call.
     """
 
+    @new_tensors_on_cpu()
     def __init__(
         self, adapter: DecoderAdapter, segments: Sequence[Segment], cache: Cache, new: int
     ) -> None:
@@ -51,6 +53,7 @@ class DecodeRun:
         self.replaced: dict[str, Any] = {}
         self.entered = 0
 
+    @new_tensors_on_cpu()
     def finish(self) -> None:
         """Check that the hooks of every segment ran.
 
@@ -63,6 +66,7 @@ class DecodeRun:
                 "(torch.compile?)"
             )
 
+    @new_tensors_on_cpu()
     def enter(
         self, layer: int, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:

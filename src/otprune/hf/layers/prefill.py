@@ -15,7 +15,7 @@ from otprune.hf.layers.probe import LayerInput
 from otprune.hf.layers.remaining import KeptPositions, RemainingTokens, StageInput
 from otprune.hf.layers.rows import as_rows, stacked, take_last_axis, take_positions
 from otprune.layer_pruner import LayerPruner
-from otprune.precision import without_outer_settings
+from otprune.precision import new_tensors_on_cpu, without_outer_settings
 from otprune.pruning.trace import watched
 
 
@@ -33,6 +33,7 @@ class PrefillRun:
             rotary embedding, where there is no one axis to renumber.
     """
 
+    @new_tensors_on_cpu()
     def __init__(
         self, adapter: DecoderAdapter, plan: LayerPlan, cache: Cache | None, new: int
     ) -> None:
@@ -65,6 +66,7 @@ class PrefillRun:
         self.segments: list[Segment] = []
         self.lengths: list[list[int]] = []
 
+    @new_tensors_on_cpu()
     def enter(
         self, layer: int, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
@@ -88,6 +90,7 @@ class PrefillRun:
             self.before = self._inputs(layer, hidden, kwargs)
         return hidden, self.replaced
 
+    @new_tensors_on_cpu()
     def leave_module(self, layer: int, module: Module, given: Tensor, output: Tensor) -> None:
         """Let the method observe the input and output of a layer's module."""
         repeats = len(given) // len(self.remaining.origin)
@@ -96,6 +99,7 @@ class PrefillRun:
             valid = self.remaining.valid & ~self.remaining.marked(self.plan.batch.answer)
             self.observed.add(layer, module, given[::repeats], output[::repeats], valid)
 
+    @new_tensors_on_cpu()
     def finish(self) -> None:
         """Complete the trace.
 
@@ -111,6 +115,7 @@ class PrefillRun:
         if self.plan.trace is not None:
             self.plan.trace.lengths[:] = self.lengths
 
+    @new_tensors_on_cpu()
     def labels(self, labels: Int64[Tensor, "b t"], ignore: int) -> Int64[Tensor, "b u"]:
         """Return the labels of the positions that remain after the last layer.
 
