@@ -36,6 +36,8 @@ def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> Non
     from otprune_lmms.files import exclusive
     from otprune_lmms.reporting.report import write_report
 
+    if tasks is not None and not tasks.is_dir():
+        fail(f"--tasks must be a folder of task files: no folder {tasks}", 2)
     for folder in folders:
         try:
             images = document_images(folder, tasks)

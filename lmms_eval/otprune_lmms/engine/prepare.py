@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Literal
+from math import isfinite
+from typing import Literal
 
 from PIL import Image
 
@@ -121,7 +122,8 @@ def generation_of(request: Request) -> Generation:
     """Return a request's generation settings with the defaults filled in.
 
     Raises:
-        ValueError: an ``until`` that is no text or list of texts.
+        ValueError: an ``until`` that is no text or list of texts, a length or number of beams that
+            is no whole number from 1 on, a ``temperature`` or ``top_p`` that is no number.
     """
     given = request.generation
     until = given.get("until") or ()
@@ -129,17 +131,23 @@ def generation_of(request: Request) -> Generation:
     if not isinstance(until, list | tuple) or not all(isinstance(one, str) for one in until):
         raise ValueError(f"until of {request.name} must be texts, got {until!r}")
     return Generation(
-        max_new_tokens=int(_or(given, "max_new_tokens", 1024)),
-        temperature=_or(given, "temperature", 0),
-        top_p=given.get("top_p"),
-        num_beams=int(_or(given, "num_beams", 1)),
+        max_new_tokens=int(_number(request, "max_new_tokens", 1024, whole=True)),
+        temperature=_number(request, "temperature", 0),
+        top_p=None if given.get("top_p") is None else _number(request, "top_p", 1),
+        num_beams=int(_number(request, "num_beams", 1, whole=True)),
         until=tuple(one for one in until if one),
     )
 
 
-def _or(given: Mapping[str, Any], name: str, default: Any) -> Any:
-    value = given.get(name)
-    return default if value is None else value
+def _number(request: Request, name: str, default: int, *, whole: bool = False) -> int | float:
+    value = request.generation.get(name)
+    if value is None:
+        return default
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if not usable or (whole and (value < 1 or value != int(value))):
+        rule = "a whole number >= 1" if whole else "a number"
+        raise ValueError(f"{name} of {request.name} must be {rule}, got {value!r}")
+    return value
 
 
 def image_number(digest: str) -> int:

@@ -47,6 +47,26 @@ def test_an_answer_is_cut_at_the_first_text_that_ends_it(text, until, want):
     assert cut(text, until) == want
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"max_new_tokens": "x"},
+            r"max_new_tokens of document 0 of task .* whole number >= 1.*'x'",
+        ),
+        ({"max_new_tokens": 0}, "max_new_tokens of .* got 0"),
+        ({"max_new_tokens": float("inf")}, "max_new_tokens of .* got inf"),
+        ({"num_beams": 1.5}, "num_beams of .* got 1.5"),
+        ({"num_beams": True}, "num_beams of .* got True"),
+        ({"temperature": "hot"}, "temperature of .* must be a number, got 'hot'"),
+        ({"top_p": float("nan")}, "top_p of .* must be a number, got nan"),
+    ],
+)
+def test_impossible_generation_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        generation_of(request(0, generation=settings))
+
+
 def test_until_ends_an_answer_early_in_its_own_row_only():
     def requests(until):
         settings = {"generation": {"max_new_tokens": 24, "until": until}}

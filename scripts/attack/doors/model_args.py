@@ -73,7 +73,10 @@ def case(draw: Random, folder: Path) -> Case:
     plain = f"pretrained={MINI}"
     if draw.random() < 0.25:
         option, value = draw.choice(OPTIONS)
-        line, named = words(plain, option, value), (option.lstrip("-"), value or option)
+        line, named = (
+            words(plain, option, value),
+            (option.lstrip("-"), value or option, value.partition("=")[0]),
+        )
         # lmms-eval's own options: some odd values mean something there.
         return Case(f"{option} {value}", lmms_eval(folder, *line), named, may_work=True)
     name = draw.choice(list(ARGUMENTS))
@@ -88,5 +91,5 @@ def case(draw: Random, folder: Path) -> Case:
     line = words(f"{head}{pruned},{given}")
     # Words that are no values are the same as leaving the argument out.
     may_work = value == "" or given in ("seed_video=True", "use_cache=2")
-    named = (name, value or name)
+    named = (name.replace("=", "unknown argument"), value or name)
     return Case(given, lmms_eval(folder, *line), named, may_work)

@@ -36,6 +36,15 @@ def test_plot_draws_and_report_embeds(folder):
     assert "up to 2 documents" in text
 
 
+def test_a_folder_of_task_files_that_is_none_is_refused(folder, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file", "nothing"):
+        done = typed("report", folder, "--tasks", tmp_path / name)
+        assert done.exit_code == 2
+        assert "--tasks must be a folder of task files: no folder" in " ".join(done.output.split())
+    assert not (folder / "report.html").exists()
+
+
 def test_table_and_plot_leave_no_report_of_other_tables_or_figures(folder):
     report, figures = folder / "report.html", folder / "figures"
     assert typed("table", folder).exit_code == typed("plot", folder).exit_code == 0
