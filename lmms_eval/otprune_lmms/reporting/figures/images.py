@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image, ImageOps
 
 import otprune_lmms
@@ -24,6 +23,7 @@ from otprune_lmms.images import guarded_images, image_cluster, image_hash
 from otprune_lmms.results.checked import Column, Kind, read_parquet
 from otprune_lmms.results.diagnostics import DIAGNOSTICS
 from otprune_lmms.results.samples import SAMPLES
+from otprune_lmms.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class DataFileImages:
         if task not in self._files:
             try:
                 self._files[task] = _DataFiles(task, parquet_files(task, self.task_files))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, pa.ArrowException) as error:
                 logger.warning("no images of %s: %s", task, error)
                 self._files[task] = None
         files = self._files[task]
@@ -240,13 +240,16 @@ def parquet_files(task: str, folder: Path) -> list[list[Path]]:
         ValueError: the folder has no such task, or its data is in no parquet files, or a file
             is missing.
     """
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(one for one in folder.glob("*.yaml") if one.is_file()):
         content = _task_file(path)
         if content.get("task") == task:
-            named = (content.get("dataset_kwargs") or {}).get("data_files") or {}
+            settings = content.get("dataset_kwargs")
+            named = settings.get("data_files") if isinstance(settings, dict) else None
+            if not isinstance(named, dict):
+                raise ValueError(f"{path} names no parquet files")
             splits = [
-                [folder / one for one in ([many] if isinstance(many, str) else many)]
-                for many in named.values()
+                [folder / one for one in _texts(many, path, f"data_files of {split}")]
+                for split, many in named.items()
             ]
             if content.get("dataset_path") != "parquet" or not splits:
                 raise ValueError(f"{path} names no parquet files")
@@ -257,23 +260,34 @@ def parquet_files(task: str, folder: Path) -> list[list[Path]]:
     raise ValueError(f"no task file for {task} in {folder}")
 
 
-class _TaskFileLoader(yaml.SafeLoader):
-    """Reads task files of lmms-eval; what they take from Python code is left out."""
+def _task_file(path: Path, outer: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a task file's content, with that of the files that it includes.
 
+    What it takes from Python code is left as its name.
 
-_TaskFileLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
-
-
-def _task_file(path: Path) -> Mapping[str, Any]:
-    """Return a task file's content, with that of the files that it includes."""
-    content = _TaskFileLoader(path.read_text(encoding="utf-8")).get_single_data()
-    if not isinstance(content, Mapping):
+    Raises:
+        ValueError: it cannot be read, or is no usable YAML; it includes itself.
+    """
+    if path in outer:
+        raise ValueError(f"{path} includes itself")
+    try:
+        content = read_yaml(path, tags=("!function",))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(content, dict):
         return {}
-    included = content.get("include") or []
     whole: dict[str, Any] = {}
-    for name in reversed([included] if isinstance(included, str) else included):
-        whole |= _task_file(path.parent / name)
-    return whole | dict(content)
+    for name in reversed(_texts(content.get("include") or [], path, "include")):
+        whole |= _task_file(path.parent / name, (*outer, path))
+    return whole | content
+
+
+def _texts(value: Any, path: Path, key: str) -> list[str]:
+    """Return a text, or a list of texts, as a list."""
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ValueError(f"{path}: {key} must be a text or a list of texts, got {value!r:.80}")
+    return found
 
 
 def task_file_folder(suite: str, tasks: Path | None = None) -> Path | None:

@@ -159,6 +159,28 @@ def test_a_suite_of_ones_own_must_be_named(tmp_path):
     assert task_file_folder("hub") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "is no YAML"),
+        ("include: mine.yaml\ntask: mine\n", "mine.yaml includes itself"),
+        ("include: 3\ntask: mine\n", "include must be a text or a list of texts, got 3"),
+        ("include: none.yaml\ntask: mine\n", "none.yaml cannot be read: No such file"),
+        ("task: mine\ndataset_path: parquet\ndataset_kwargs: 3\n", "names no parquet files"),
+        ("task: mine\ndataset_kwargs: {data_files: [a]}\n", "names no parquet files"),
+        ("task: mine\ndataset_kwargs: {data_files: {test: 3}}\n", "data_files of test must be"),
+        ("- a list", "no task file for mine"),
+        ("[" * 5000, "nested too deeply"),
+        ("task: !unknown x", "is no YAML"),
+    ],
+)
+def test_a_task_file_that_cannot_be_used_is_a_sentence(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "a folder.yaml").mkdir()
+    with pytest.raises(ValueError, match=message):
+        parquet_files("mine", tmp_path)
+
+
 def folder_of(path, suite_name, tasks, **content):
     own = {"experiment": "try", "suite": "mini", "model": "m", "metric": "accuracy", **SETTINGS[0]}
     lines = [own | {"task": task, "documents": n} for task, n in tasks.items()]
