@@ -100,12 +100,12 @@ EOF
 tried 0 "$bin/otprune" prune scene.png --method otprune --method divprune
 [ -s scene-kept.png ] || fail "no figure"
 tried 0 "$bin/python" -m llava llava-mini "Is there a circle in the image?" --image scene.png
-tried 0 "$bin/otprune" run mini --limit 2 --without-java
-says "OTPrune 0.4"
-grep -q '"commit": "installed version ' outputs/limit2/mini/manifest.json \
+tried 0 "$bin/otprune" run mini/table1 --limit 2 --without-java
+says "OTPrune 0.098"
+grep -q '"commit": "installed version ' outputs/limit2/mini-table1/manifest.json \
   || fail "the manifest does not say which version is installed"
-tried 0 "$bin/otprune" status mini --limit 2
-tried 0 "$bin/otprune" verify outputs/limit2/mini
+tried 0 "$bin/otprune" status mini/table1 --limit 2
+tried 0 "$bin/otprune" verify outputs/limit2/mini-table1
 tried 0 "$bin/python" -m lmms_eval --model llava --model_args pretrained=llava-mini,method=otprune,keep_ratio=0.1 \
   --include_path "$("$bin/python" -c 'from otprune_lmms.embedded import MINI_TASKS; print(MINI_TASKS)')" \
   --tasks pope --limit 2
