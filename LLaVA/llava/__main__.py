@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 
 from llava.checkpoint import CheckpointError
 from llava.checkpoint.files import CheckpointFiles
-from llava.images import ImageError
+from llava.images import ImageError, open_image
 from llava.printing import PrintableFormatter, printable
 from otprune.checks import check_device
 from otprune.pruning import PAPER_RATIO, Trace, pruning_by_name
@@ -20,11 +20,21 @@ from otprune.pruning import PAPER_RATIO, Trace, pruning_by_name
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+def _file(text: str | Path) -> Path:
+    """Return what an option names; "" would be the current folder."""
+    if isinstance(text, str) and not text.strip():
+        raise typer.BadParameter("it must name a file, got nothing")
+    return Path(text)
+
+
 @app.command()
 def main(
     model: Annotated[str, typer.Argument(help="Folder or hub id of a LLaVA checkpoint.")],
     question: Annotated[str, typer.Argument(help="Question about the images.")],
-    image: Annotated[list[Path] | None, typer.Option(help="Image file; may be repeated.")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(parser=_file, metavar="FILE", help="Image file; may be repeated."),
+    ] = None,
     method: Annotated[str | None, typer.Option(help="Pruning method, such as otprune.")] = None,
     keep_ratio: Annotated[
         float | None,
@@ -58,6 +68,7 @@ def main(
         pruning = None
         if method is not None:
             pruning = pruning_by_name(method, keep_ratio=keep_ratio, k=k, layer=layer)
+        pictures = [open_image(one) for one in image or ()]
         CheckpointFiles(model).need("config.json")
         # Imported late, since it takes seconds that a mistaken setting need not cost.
         from llava.chat import ask
@@ -70,7 +81,7 @@ def main(
         answer = ask(
             loaded,
             question,
-            image or [],
+            pictures,
             template=template,
             max_new_tokens=max_new_tokens,
             trace=trace,

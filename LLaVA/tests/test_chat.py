@@ -159,7 +159,8 @@ def test_the_command_answers_and_says_what_it_kept():
     ("arguments", "message"),
     [
         (["nowhere", "Q"], "nowhere is no folder and no hub id"),
-        ([str(V15), "Q", "--image", "no.jpg", "--device", "cpu"], "no.jpg cannot be read"),
+        (["nowhere", "Q", "--image", "no.jpg", "--device", "cpu"], "no.jpg cannot be read"),
+        (["nowhere", "Q", "--image", ""], "'--image': it must name a file, got nothing"),
         ([str(V15), "Q", "--keep-ratio", "0.1"], "need --method"),
         ([str(V15), "Q", "--device", "gpu"], "--device must be cpu, cuda, cuda:N or mps"),
         ([str(V15), "Q", "--device", "cuda:99"], "--device must be"),
