@@ -1,6 +1,16 @@
 """Marks, and a quiet start."""
 
+import hypothesis
 import pytest
+
+# Property tests run the same examples everywhere; a slow machine is no failure.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_configure(config):

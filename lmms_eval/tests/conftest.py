@@ -6,9 +6,19 @@ import logging
 import sys
 import warnings
 
+import hypothesis
 import pytest
 import yaml
 from loguru import logger as eval_logger
+
+# Property tests run the same examples everywhere; a slow machine is no failure.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_configure(config):
