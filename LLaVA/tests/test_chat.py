@@ -159,6 +159,7 @@ def test_the_command_answers_and_says_what_it_kept():
     ("arguments", "message"),
     [
         (["nowhere", "Q"], "nowhere is no folder and no hub id"),
+        (["", "Q"], "model must be a folder or a hub id, got ''"),
         (["nowhere", "Q", "--image", "no.jpg", "--device", "cpu"], "no.jpg cannot be read"),
         (["nowhere", "Q", "--image", ""], "'--image': it must name a file, got nothing"),
         ([str(V15), "Q", "--keep-ratio", "0.1"], "need --method"),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from otprune_lmms.files import is_file
+
 EXPERIMENTS = Path(__file__).parent / "configs"
 """Their files."""
 
@@ -22,4 +24,4 @@ def experiment_file(named: str | Path) -> Path:
     """
     path = Path(named)
     embedded = EXPERIMENTS / f"{path}.yaml"
-    return embedded if not path.is_file() and str(path) in experiment_names() else path
+    return embedded if not is_file(path) and str(path) in experiment_names() else path

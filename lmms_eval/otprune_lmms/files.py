@@ -144,6 +144,14 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there; a name that is too long for the disk is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def check_writable(folder: Path) -> None:
     """Raise `OutputError` where a folder can neither be written to nor be made; leaves nothing."""
     place = folder.absolute()

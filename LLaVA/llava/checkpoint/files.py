@@ -39,6 +39,15 @@ class CheckpointFiles:
     cache_dir: str | Path | None = None
     local_files_only: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a name that is none: as a path it would be the current folder.
+
+        Raises:
+            CheckpointError: the name is empty.
+        """
+        if not self.name.strip():
+            raise CheckpointError(f"model must be a folder or a hub id, got {self.name!r}")
+
     @property
     def folder(self) -> Path | None:
         """The folder, if this is one, or the name of an embedded checkpoint."""

@@ -3,6 +3,8 @@
 from pathlib import Path
 from random import Random
 
+from otprune_lmms.environment import VARIABLES
+
 from attack.commands import lmms_eval, otprune, write_experiment
 from attack.doors.case import Case
 from attack.doors.model_args import words
@@ -66,4 +68,6 @@ def case(draw: Random, folder: Path) -> Case:
     else:
         variables = draw.choice(OF_THE_TERMINAL)
         work = otprune(folder, "methods", variables=variables)
-    return Case(f"{variables!r:.100}", work, tuple(variables), kind == 4)
+    # What a variable sets is called as in YAML: LAYER_INDEX=99 is layer 99.
+    settings = [name for name, variable in VARIABLES.items() if variable in variables]
+    return Case(f"{variables!r:.100}", work, (*variables, *settings), kind == 4)
