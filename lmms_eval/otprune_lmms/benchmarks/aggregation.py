@@ -86,9 +86,25 @@ MEAN = Aggregation(mean_terms, plain_mean=True)
 """The mean of the shares of all documents that count."""
 
 
-def details(samples: Frame) -> list[dict[str, Any]]:
-    """Return the ``detail`` of each sample."""
-    return [json.loads(text) for text in samples["detail"]]
+def details(samples: Frame, *needed: str) -> list[dict[str, Any]]:
+    """Return the ``detail`` of each sample.
+
+    Args:
+        samples: with ``detail`` as JSON objects.
+        needed: keys that each must have.
+
+    Raises:
+        ValueError: a detail lacks one of them, as those of another version do.
+    """
+    found = [json.loads(text) for text in samples["detail"]]
+    for name in needed:
+        lacking = sum(name not in one for one in found)
+        if lacking:
+            raise ValueError(
+                f"the detail of {lacking} samples says no {name}, which their score is made of: "
+                "run the experiment again"
+            )
+    return found
 
 
 def divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:

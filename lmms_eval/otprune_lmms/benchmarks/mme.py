@@ -63,7 +63,7 @@ def category_terms(samples: Frame, scale: float) -> HeadlineTerms:
 def _pairs(samples: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the indices of the two questions of each image that counts, and its category."""
     places = np.flatnonzero(samples["value"].notna().to_numpy())
-    detail = details(samples.iloc[places])
+    detail = details(samples.iloc[places], "category", "question_id")
     names = [f"{one['category']} {one['question_id']}" for one in detail]
     _, number, many = np.unique(np.array(names, str), return_inverse=True, return_counts=True)
     wrong = np.flatnonzero(many[number] != 2)

@@ -159,4 +159,6 @@ def read_diagnostics(folder: Path) -> pd.DataFrame:
     most = found["kept"].map(lambda kept: max(kept, default=-1)).astype(int)
     if (most >= found["n"]).any():
         raise ValueError(f"{path}: kept must have positions below n")
+    if found.duplicated(["model", "setting", "task", "doc_id", "image"]).any():
+        raise ValueError(f"{path} has several lines of one image, document, setting and model")
     return found

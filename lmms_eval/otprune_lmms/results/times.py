@@ -75,4 +75,7 @@ def read_selection_seconds(folder: Path) -> pd.DataFrame | None:
     path = folder / SELECTION_SECONDS
     if not path.is_file():
         return None
-    return read_parquet(path, _SELECTIONS)
+    found = read_parquet(path, _SELECTIONS)
+    if found.duplicated(["model", "setting", "task", "doc_id", "image"]).any():
+        raise ValueError(f"{path} has several lines of one image, document, setting and model")
+    return found

@@ -13,7 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import results_folder
+from otprune_lmms.benchmarks.aggregation import details
 from otprune_lmms.cli.app import app
+from otprune_lmms.reporting.analysis.write import write_analysis
 from otprune_lmms.reporting.figures import write as figures
 from otprune_lmms.reporting.figures.data import read_results
 from otprune_lmms.reporting.tables.intervals import read_intervals
@@ -182,6 +184,29 @@ NOT_NEEDED = {
     | {f"{part}_ms" for part in ("vision", "select", "prefill", "decode")},
 }
 """Columns that readers can do without: they show what is there, or earlier versions lack them."""
+
+
+@pytest.mark.parametrize("name", [RECORDS, SAMPLES, DIAGNOSTICS, SELECTION_SECONDS])
+def test_lines_that_are_there_twice_are_refused(folder, whole, name):
+    good = frame_of(whole / name)
+    write_frame(pd.concat([good, good.head(1)]), folder / name)
+    with pytest.raises(ValueError, match=f"{name} has several lines of one"):
+        READERS[name](folder)
+
+
+def test_samples_of_other_tasks_than_those_of_the_records_have_no_analysis(folder):
+    lines = frame_of(folder / RECORDS)
+    kept = lines[lines["task"] != "gqa"]
+    write_frame(kept, folder / RECORDS)
+    with pytest.raises(ValueError, match=r"records.csv has no score of tiny on gqa, as the sampl"):
+        write_analysis(folder, draws=2)
+
+
+def test_a_detail_that_says_too_little_is_refused():
+    samples = pd.DataFrame({"detail": ['{"category": "a"}', "{}"]})
+    assert details(samples) == [{"category": "a"}, {}]
+    with pytest.raises(ValueError, match="the detail of 1 samples says no category, which their"):
+        details(samples, "category")
 
 
 @pytest.mark.parametrize(

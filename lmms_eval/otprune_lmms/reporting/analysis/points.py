@@ -12,6 +12,7 @@ from otprune_lmms.reporting.statistics.headlines import resampled, terms_of
 from otprune_lmms.results.columns import Budget, budget_of
 from otprune_lmms.results.diagnostics import QUANTITIES
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.records import RECORDS
 
 _DIGITS = 9
 """Decimals of what is ranked: equal scores must tie, whatever the order of their sums."""
@@ -100,6 +101,8 @@ def points(diagnostics: Frame, samples: Frame, records: Frame, draws: int) -> It
             (theirs["model"] == model) & (theirs["task"] == task) & (theirs["budget"] == size)
         ]
         images = images[images["cluster"].isin(some["cluster"])]
+        if task not in table.columns or model not in table.index.get_level_values("model"):
+            raise ValueError(f"{RECORDS} has no score of {model} on {task}, as the samples have")
         score = table.loc[model, task]
         rows = [
             row
