@@ -41,7 +41,10 @@ def many(folder, label=None, methods=METHODS):
     return Results(own, plain.records, results_folder.images)
 
 
-@pytest.fixture(scope="module", params=["our names", "long labels", "one long label"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("our names", marks=pytest.mark.long), "long labels", "one long label"],
+)
 def results(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("many") / "results"
     if request.param == "our names":
