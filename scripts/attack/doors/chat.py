@@ -41,7 +41,10 @@ def case(draw: Random, folder: Path) -> Case:
         pruned = ["--method", "otprune"] if option in ("--keep-ratio", "--k", "--layer") else []
         budget = ["--keep-ratio", "0.2"] if option == "--layer" else []
         line = [MINI, "What?", *usual, *pruned, *budget, option, value]
-        named, what = (option, repr(value), option.lstrip("-")), f"{option} {value!r}"
+        named, what = (
+            (option, repr(value), option.lstrip("-").replace("-", "_")),
+            f"{option} {value!r}",
+        )
     elif way < 0.8:
         model = draw.choice(MODELS)
         line, named, what = (
