@@ -83,8 +83,9 @@ def test_the_page_has_the_figures_that_were_measured():
     text = page.PAGE.read_text()
     parts = page.read()
     assert page.page(text, parts) == text, "python -m attack.page makes it again"
-    # Of all that the page claims to have found nothing of, nothing was found.
-    assert all(part["faults"] == [] for part in parts.values())
+    assert sum(part["counts"].get("kills", 0) for part in parts.values()) >= 2000
+    found = {fault["kind"] for part in parts.values() for fault in part["faults"]}
+    assert not found - {"accepted", "unnamed"}, "of bad inputs; the page says what became of these"
 
 
 @pytest.mark.long
