@@ -19,6 +19,7 @@ from otprune_lmms.reporting.analysis.write import write_analysis
 from otprune_lmms.reporting.figures import write as figures
 from otprune_lmms.reporting.figures.data import read_results
 from otprune_lmms.reporting.tables.intervals import read_intervals
+from otprune_lmms.reporting.statistics.averages import headline_scores
 from otprune_lmms.results.diagnostics import DIAGNOSTICS, read_diagnostics, write_diagnostics
 from otprune_lmms.results.kept_image import KEPT_IMAGE, KeptImage, read_kept_image, write_kept_image
 from otprune_lmms.results.manifest import MANIFEST, read_manifest
@@ -200,6 +201,14 @@ def test_samples_of_other_tasks_than_those_of_the_records_have_no_analysis(folde
     write_frame(kept, folder / RECORDS)
     with pytest.raises(ValueError, match=r"records.csv has no score of tiny on gqa, as the sampl"):
         write_analysis(folder, draws=2)
+
+
+def test_records_without_headline_metrics_have_no_scores(folder):
+    lines = frame_of(folder / RECORDS).assign(metric="another")
+    write_frame(lines[lines["task"] == "pope"], folder / RECORDS)
+    assert headline_scores(read_records(folder / RECORDS)).isna().all(axis=None)
+    done = CliRunner().invoke(app, ["table", str(folder)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
 
 
 def test_a_detail_that_says_too_little_is_refused():

@@ -30,7 +30,8 @@ def headline_scores(records: Frame) -> Frame:
         for task, some in records.groupby("task", sort=False)
     }
     chosen = records[records["metric"] == records["task"].map(lambda task: heads[task].metric)]
-    scale = chosen["task"].map(lambda task: heads[task].scale)
+    # As numbers, even where no line has a headline metric.
+    scale = chosen["task"].map(lambda task: heads[task].scale).astype(float)
     values = chosen.assign(value=chosen["value"] * scale)
     seeds = values.set_index(["model", "row", "setting", "task"])["value"].unstack("task")
     rows = pd.MultiIndex.from_frame(records[["model", "row"]].drop_duplicates())
