@@ -15,7 +15,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--k": ("0", "-1", "x", "1.5"),
     "--layer": ("-1", "99", "x", "99999999999999999999"),
     "--template": ("nobody", ""),
-    "--max-new-tokens": ("0", "-1", "x", "1000000000000"),
+    "--max-new-tokens": ("0", "-1", "x", "1.5"),
     "--device": ("gpu", "cuda:99", "", "tpu"),
     "--dtype": ("float8", "", "int8"),
     "--nothing": ("1",),
