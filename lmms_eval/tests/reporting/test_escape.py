@@ -168,7 +168,9 @@ def test_web_pages_show_names_and_have_only_our_tags(folder):
     for name in ("table.html", "report.html"):
         seen = Seen((folder / name).read_text(encoding="utf-8"))
         assert "<script>alert(1)</script>" not in seen.tags
-        assert seen.tags.count("script") == (1 if name == "table.html" else 2)
+        # Beside the page's own there are rows of long tables, as data.
+        scripts = seen.tags.count("script") - seen.attributes.count(("class", "rows"))
+        assert scripts == (1 if name == "table.html" else 2)
         assert not [key for key, _ in seen.attributes if key.startswith("on")]
         assert not [value for _, value in seen.attributes if str(value).startswith("javascript")]
         assert printable(EVIL).split("\n")[0] in seen.text or flat(EVIL) in seen.text
