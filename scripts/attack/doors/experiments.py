@@ -120,8 +120,9 @@ def case(draw: Random, folder: Path) -> Case:
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
     work = otprune(folder, command[0], "try.yaml", *command[1:])
     named = ("try.yaml", *(part[:40] for part in key.split(".") if len(part) > 1))
-    # Slurm's jobs run elsewhere, on what is installed there.
-    may_work = command[0] == "slurm" and key in ("models.0.attn_implementation", "models.0.device")
+    # These load no model here: Slurm's jobs run elsewhere, on what is installed there.
+    elsewhere = ("models.0.attn_implementation", "models.0.device")
+    may_work = command[0] in ("slurm", "status") and key in elsewhere
     return Case(f"{' '.join(command)}: {what}", work, (*named, "unknown task"), may_work)
 
 
