@@ -15,7 +15,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def data_revisions(wanted: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """In this context data sets of the hub are loaded in the wanted revisions.
 
-    That holds for all that `datasets` loads: tasks' own code loads data too (GQA's images).
+    That holds for all that `datasets` loads: tasks' own code loads data, too (images that lie
+    apart from the questions).
     A revision that the call itself names stays.
 
     Args:

@@ -73,7 +73,7 @@ def test_a_committed_command_can_be_run(command, monkeypatch):
         name, *words = words
         group.commands[name].make_context(name, list(words))  # raises where options are unknown
     else:
-        assert program == "python"
-    named = [word for word in words if "/" in word or word.endswith((".yaml", ".py"))]
+        assert program in ("python", "bash")
+    named = [word for word in words if "/" in word or word.endswith((".yaml", ".py", ".sh"))]
     assert named
     assert [word for word in named if not Path(word).exists()] == []
