@@ -58,7 +58,7 @@ def to_transformers(model: LlavaLlamaForCausalLM) -> LlavaForConditionalGenerati
         "projector_hidden_act": "gelu",
         "tie_word_embeddings": False,
     }
-    made = LlavaForConditionalGeneration._from_config(
+    made: Any = LlavaForConditionalGeneration._from_config(
         LlavaConfig(**settings), dtype=model.dtype, attn_implementation=_attention(model)
     )
     weights = {_name(name): weight.clone() for name, weight in model.state_dict().items()}
