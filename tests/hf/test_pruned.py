@@ -516,7 +516,7 @@ def test_signals_of_the_vision_encoder_are_its_own():
          "cls_features"}
     )  # fmt: skip
     family = family_of(model)
-    assert family.gives == wanted
+    assert family.gives == wanted | {"encode_at"}
     block = tower.encoder.layers[1]
     before = len(block._forward_hooks), len(block._forward_pre_hooks)
     encoded = family.encode(inputs, wanted)
