@@ -9,6 +9,7 @@ from otprune_lmms.models import llava
 from otprune_lmms.reporting.statistics.cut import cut_section
 from otprune_lmms.reporting.tables import make_table
 from otprune_lmms.results.manifest import read_manifest
+from otprune_lmms.results.names import names_of
 from otprune_lmms.results.records import COLUMNS, read_records
 from otprune_lmms.results.samples import SCHEMA, read_samples, write_samples
 from runs import written
@@ -32,11 +33,11 @@ def test_the_row_whose_prompts_were_cut_says_so(source, tmp_path, monkeypatch):
     section = (folder / "statistics.md").read_text().partition("## Prompts that were cut")[2]
     assert "- tiny unpruned, GQA: 2 of 2 prompts are longer than the model takes" in section
     assert section.count("- tiny") == 1
-    assert cut_section(records.assign(truncated=0)) == ""
+    assert cut_section(records.assign(truncated=0), names_of(records)) == ""
     records.loc[records["row"] == "unpruned", "truncated"] = 0
     records.loc[records["row"] != "unpruned", "truncated"] = 1
     notes = make_table(records, read_manifest(folder)).notes
-    assert "tiny GQA: of 2 prompts lost their ends: uniform-0.25 1" in notes
+    assert "tiny GQA: of 2 prompts lost their ends: Uniform stride 0.25: 1" in notes
 
 
 def test_records_of_before_cut_none(tmp_path):

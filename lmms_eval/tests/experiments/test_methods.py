@@ -11,6 +11,7 @@ from helpers import TINY
 from otprune import PRUNERS
 from otprune.registry import LAYER_PRUNERS
 from otprune_lmms.experiments.config import load_experiment
+from otprune_lmms.results.names import method_name
 from runs import source_of, written
 from suites import make_suite
 
@@ -61,7 +62,7 @@ def test_one_sweep_takes_all_methods_without_a_special_case(tmp_path):
             assert 270 <= kept <= 288, name
         assert found.loc[name, "visual_tokens"] == 576
     for name in PRUNERS:
-        assert f"| {name}-0.5" in table
+        assert f"| {method_name(name)} 0.5" in table
 
 
 def test_the_front_page_s_method_of_one_s_own_is_swept(tmp_path):
@@ -79,6 +80,7 @@ def test_the_front_page_s_method_of_one_s_own_is_swept(tmp_path):
     labels = [f"{name}-0.25", f"{name}-0.25-weight0.5"]
     found = records.drop_duplicates("setting").set_index("setting")
     assert list(found.loc[labels, "kept_tokens"]) == [144, 144]
-    assert all(f"| {label} |" in table for label in labels)
+    assert f"| {name} 0.25 |" in table
+    assert f"| {name} 0.25, weight = 0.5 |" in table
     with pytest.raises(ValueError, match=f"unknown|{name}"):
         load_experiment(tmp_path / "methods.yaml")
