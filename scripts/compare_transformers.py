@@ -8,7 +8,7 @@ weights inside `otprune.hf.pruned`. Answers and kept tokens are compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from otprune_lmms.pruning_config import PruningConfig
 
 from bench_common import write_tables
 from otprune.hf import pruned
+from otprune.hf.families import family_of
 from otprune.pruning import Pruning, Trace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,17 +43,23 @@ app = typer.Typer(add_completion=False)
 class Batch:
     """Prompts with one image each or several, for both models.
 
+    Images are encoded once for all settings, as far as these allow it.
+
     Attributes:
         ids: of each prompt, with `IMAGE_TOKEN_INDEX` for an image.
         pixels: of all images, as `VisionLanguageModel.preprocess` gives them.
         numbers: of all images, for seeded methods.
         images: how many each prompt has.
+        visual: by names of signals, the visual tokens that the `llava` package made of them.
+        encoded: what transformers' encoder made of them, for methods that read no signal of it.
     """
 
     ids: list[torch.Tensor]
     pixels: list[Any]
     numbers: list[int]
     images: list[int]
+    visual: dict[frozenset[str], list[Any]] = field(default_factory=dict)
+    encoded: Any = None
 
 
 def batch_of(model: Any, requests: Sequence[Request]) -> Batch:
@@ -72,7 +79,9 @@ def batch_of(model: Any, requests: Sequence[Request]) -> Batch:
 def ours(model: Any, batch: Batch, pruning: Pruning | None) -> tuple[list[str], Trace]:
     """Return the answers of the `llava` package, and what it kept."""
     needs = frozenset() if pruning is None else pruning.needs
-    visual, inputs, first = model.encode(batch.pixels, needs), [], 0
+    if needs not in batch.visual:
+        batch.visual[needs] = model.encode(batch.pixels, needs)
+    visual, inputs, first = batch.visual[needs], [], 0
     for ids, count in zip(batch.ids, batch.images, strict=True):
         mine = slice(first, first + count)
         inputs.append(ModelInput(ids, tuple(visual[mine]), tuple(batch.numbers[mine])))
@@ -94,10 +103,16 @@ def theirs(
         rows.append(torch.cat(parts))
     padding = padding_id(model.tokenizer)
     ids, mask = padded(rows, padding)
+    pixels = torch.stack([one.values for one in batch.pixels])
+    images: dict[str, Any] = {"pixel_values": pixels}
+    if pruning is not None and not pruning.needs & family_of(twin).gives:
+        if batch.encoded is None:
+            batch.encoded = twin.get_image_features(pixel_values=pixels, return_dict=True)
+        images = {"mm_encoder_outputs": {"image": batch.encoded}}
     call = {
+        **images,
         "input_ids": ids,
         "attention_mask": mask.long(),
-        "pixel_values": torch.stack([one.values for one in batch.pixels]),
         "max_new_tokens": LONGEST,
         "do_sample": False,
         "pad_token_id": padding,
@@ -139,6 +154,7 @@ def compared(
                     for i in range(len(batch.numbers))
                 )
         found.append(row)
+        print(*row.values(), flush=True)
     return found
 
 
