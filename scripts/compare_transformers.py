@@ -10,13 +10,16 @@ weights inside `otprune.hf.pruned`. Answers and kept tokens are compared.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import torch
 import transformers
 import typer
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.conversation import conv_templates
 from llava.model.to_transformers import to_transformers
+from otprune_lmms.cli.common import log
 from otprune_lmms.engine import Request
 from otprune_lmms.engine.prepare import RequestPreparer, image_number
 from otprune_lmms.experiments.config import load_experiment
@@ -60,6 +63,34 @@ class Batch:
     images: list[int]
     visual: dict[frozenset[str], list[Any]] = field(default_factory=dict)
     encoded: Any = None
+
+
+class ChatTokenizer:
+    """A LLaVA's tokenizer with its chat template, as transformers' tokenizers have theirs.
+
+    Args:
+        model: the LLaVA.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.tokenizer, self.chat_template = model.tokenizer, model.chat_template
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+        """Return a text's ids."""
+        return self.tokenizer(text, add_special_tokens=add_special_tokens)
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        """Return the text of ids."""
+        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        """Return the prompt of one question."""
+        conversation = conv_templates[self.chat_template].copy()
+        conversation.append_message(conversation.roles[0], messages[0]["content"])
+        conversation.append_message(conversation.roles[1], None)
+        return conversation.get_prompt()
 
 
 def batch_of(model: Any, requests: Sequence[Request]) -> Batch:
@@ -120,8 +151,9 @@ def theirs(
     if pruning is None:
         output, trace = twin.generate(**call), None
     else:
-        tokenizer = model.tokenizer
-        with pruned(twin, pruning, image_ids=batch.numbers, tokenizer=tokenizer) as trace:
+        # In a holder, as a processor holds its tokenizer.
+        processor = SimpleNamespace(tokenizer=ChatTokenizer(model))
+        with pruned(twin, pruning, image_ids=batch.numbers, tokenizer=processor) as trace:
             output = twin.generate(**call)
     texts = model.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
     return [cut(text, ()) for text in texts], trace
@@ -139,7 +171,7 @@ def compared(
     """Return for each config how many answers and how many images differ."""
     found = []
     for config in configs:
-        row: dict[str, Any] = {"setting": config.name, "answers": 0, "differing answers": 0}
+        row: dict[str, Any] = {"setting": config.label, "answers": 0, "differing answers": 0}
         row |= {"images": 0, "images with other tokens": 0}
         for batch in batches:
             mine, trace = ours(model, batch, config.pruning)
@@ -168,6 +200,7 @@ def main(
 ) -> None:
     """Compare both models and write OUT.md and OUT.json."""
     transformers.logging.set_verbosity_error()
+    log(quiet=True)
     source = Source(load_experiment(experiment), experiment.parent)
     requests = requests_for(source, samples)
     choice = source.experiment.models[0]
