@@ -8,3 +8,6 @@ MOST_DOCUMENTS = 10**9
 
 MOST_WORKERS = 256
 """Threads that read images."""
+
+MOST_TOKENS = 10**6
+"""Visual tokens that are kept of an image."""

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from otprune import PRUNERS, LayerPruner
 from otprune.budget import check_k, check_keep_ratio, check_layer
+from otprune_lmms.limits import MOST_TOKENS
 from otprune_lmms.pruning_config import PruningConfig, takes_text
 from otprune_lmms.results.names import LONGEST_LABEL, UNPRUNED_NAME, Names, method_name
 
@@ -40,7 +41,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Plain = str | int | float | bool | None
 Match = Literal["kept", "average", "flops"]
 KeepCounts = Annotated[
-    tuple[Annotated[int, AfterValidator(check_k)], ...],
+    tuple[Annotated[int, AfterValidator(check_k), Field(le=MOST_TOKENS)], ...],
     BeforeValidator(as_tuple),
     Field(min_length=1),
     once("keep_counts"),
