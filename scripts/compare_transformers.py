@@ -211,7 +211,8 @@ def main(
     rows = compared(model, twin, batches, source.experiment.pruning.configs())
     total = {name: sum(row[name] for row in rows) for name in rows[0] if name != "setting"}
     shown = experiment.resolve().relative_to(ROOT).as_posix()
-    command = f"python scripts/compare_transformers.py --samples {samples} --experiment {shown}"
+    options = f"--samples {samples} --experiment {shown}"
+    command = f"python scripts/compare_transformers.py {out} {options}"
     notes = [
         f"`{choice.name}` answers {len(requests)} questions, {samples} of each task of `{shown}`, "
         "under each setting twice: by the `llava` package, and as transformers' "
