@@ -1,6 +1,6 @@
 """The embedded model as transformers' own LLaVA: does it answer as our LLaVA does?
 
-    .venv/bin/python scripts/compare_transformers.py results/transformers/llava-mini
+    .venv/bin/python scripts/compare_transformers.py results/transformers/llava-mini.md
 
 The first documents of every task of an experiment are answered under each of its pruning configs
 twice: by the `llava` package, and by transformers' `LlavaForConditionalGeneration` with the same
@@ -193,7 +193,7 @@ def compared(
 @app.command()
 @torch.inference_mode()
 def main(
-    out: Annotated[Path, typer.Argument(help="the table's path without its ending")],
+    out: Annotated[Path, typer.Argument(help="the table; a .json file is written beside it")],
     experiment: Annotated[Path, typer.Option()] = ROOT / "configs" / "methods" / "mini.yaml",
     samples: Annotated[int, typer.Option(help="documents of each task")] = 3,
     batch_size: Annotated[int, typer.Option()] = 11,
