@@ -532,9 +532,8 @@ def clone(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in inputs.items()}
 
 
-@cache
-def tiny(name: str) -> Tiny:
-    """Return a family's model with two prompts, padded on the left; the first has more images."""
+def made(name: str) -> tuple[Any, dict[str, Tensor]]:
+    """Return a family's model, the same at each call, and what it takes beside the prompt's ids."""
     torch.manual_seed(0)
     model, pixels = FAMILIES[name]()
     model.eval().requires_grad_(False)
@@ -545,6 +544,13 @@ def tiny(name: str) -> Tiny:
     model.generation_config.eos_token_id = None
     # Tests say how many tokens they want.
     model.generation_config.max_length = None
+    return model, pixels
+
+
+@cache
+def tiny(name: str) -> Tiny:
+    """Return a family's model with two prompts, padded on the left; the first has more images."""
+    model, pixels = made(name)
     images = _counts(model, pixels)
     first = images[:-1]
     if name == "internvl":
