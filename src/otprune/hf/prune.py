@@ -7,51 +7,26 @@ Inside the block `forward` and `generate` of this one model object are wrapped, 
 something is pruned inside it; afterwards the model is as it was. The model's code is not touched.
 """
 
-import functools
-import inspect
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
+from torch import Tensor
 
 from otprune.hf.families import Family, Unit, UnsupportedModelError, family_of
 from otprune.hf.inputs import ImageOptions, PrunedInputs, check_pruning, prepare
-from otprune.hf.layers import (
-    DecoderAdapter,
-    LayerPlan,
-    PrefillRun,
-    install_hooks,
-    layer_run,
-)
+from otprune.hf.inside import Call, PrunedDecoder, calling, current_call
 from otprune.hf.visual import modalities
+from otprune.hf.wrapping import bound, replaced
 from otprune.method import Method
 from otprune.pruning import Match, Positions, Pruning, Trace, make_pruning
 
 _LENGTHS = ("max_length", "min_length")
 """Settings of `generate` that count the prompt."""
 
-
-@dataclass(slots=True)
-class _Call:
-    """A call of a pruned model that is under way in this thread.
-
-    Attributes:
-        plan: what is to be pruned inside the decoder.
-        run: the decoder's last step, where that was pruned.
-    """
-
-    plan: LayerPlan | None
-    run: PrefillRun | None = None
-
-
-_CALL: ContextVar[_Call | None] = ContextVar("otprune_hf_call", default=None)
 
 _LOCK = threading.Lock()
 _OPEN: "weakref.WeakKeyDictionary[Any, list[_PrunedModel]]" = weakref.WeakKeyDictionary()
@@ -182,20 +157,17 @@ class _PrunedModel:
     ) -> None:
         self.family, self.pruning, self.options, self.trace = family, pruning, options, trace
         self.model = family.model
-        self.adapter: DecoderAdapter | None = family.adapter() if pruning.inside else None
+        self.decoder = PrunedDecoder(family) if pruning.inside else None
         self.thread = threading.get_ident()
         self._installed = ExitStack()
 
     def install(self) -> None:
         """Wrap the model's functions, and the decoder's if something is pruned inside it."""
         with ExitStack() as stack:
-            stack.enter_context(_replaced(self.model, "generate", self._generate))
-            stack.enter_context(_replaced(self.model, "forward", self._forward))
-            if self.adapter is not None:
-                for handle in install_hooks(self.adapter):
-                    stack.callback(handle.remove)
-                decoder = self.family.decoder
-                stack.enter_context(_replaced(decoder, "forward", self._decode))
+            stack.enter_context(replaced(self.model, "generate", self._generate))
+            stack.enter_context(replaced(self.model, "forward", self._forward))
+            if self.decoder is not None:
+                stack.enter_context(self.decoder.installed())
             self._installed = stack.pop_all()
 
     def remove(self) -> None:
@@ -203,11 +175,11 @@ class _PrunedModel:
         self._installed.close()
 
     def _generate(self, generate: Any, *args: Any, **kwargs: Any) -> Any:
-        call = _bound(generate, args, kwargs)
-        if _CALL.get() is not None:
+        call = bound(generate, args, kwargs)
+        if current_call() is not None:
             return generate(*args, **kwargs)
         if not modalities(call):
-            with _calling(_Call(None)):
+            with calling(Call(None)):
                 return generate(*args, **kwargs)
         first = call.pop("inputs", None)
         if first is not None:
@@ -223,28 +195,28 @@ class _PrunedModel:
             )
         prompt: Tensor = call["input_ids"]
         _shorten(self.model, new, prompt.shape[1] - new["input_ids"].shape[1])
-        with _calling(_Call(found.plan)):
+        with calling(Call(found.plan)):
             result = generate(**new)
         return _with_prompt(result, prompt, new["input_ids"].shape[1])
 
     def _forward(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
-        if _CALL.get() is not None:
+        if current_call() is not None:
             return forward(*args, **kwargs)
-        call = _bound(forward, args, kwargs)
+        call = bound(forward, args, kwargs)
         if not modalities(call):
-            with _calling(_Call(None)):
+            with calling(Call(None)):
                 return forward(*args, **kwargs)
         found = self._prepared(call)
-        state = _Call(found.plan)
+        state = Call(found.plan)
         if found.plan is None or found.inputs.get("labels") is None:
-            with _calling(state):
+            with calling(state):
                 return forward(**found.inputs)
         return self._with_loss(forward, found.inputs, state)
 
-    def _with_loss(self, forward: Any, call: dict[str, Any], state: "_Call") -> Any:
+    def _with_loss(self, forward: Any, call: dict[str, Any], state: Call) -> Any:
         """Run a call that is pruned inside; only afterwards is it known which labels remain."""
         labels, as_object = call.pop("labels"), call.pop("return_dict", None)
-        with _calling(state):
+        with calling(state):
             output = forward(**call, return_dict=True)
         if state.run is None:
             raise RuntimeError("the decoder was not run by the model's forward")
@@ -259,69 +231,6 @@ class _PrunedModel:
 
     def _prepared(self, call: Mapping[str, Any]) -> PrunedInputs:
         return prepare(self.family, call, self.pruning, self.options, self.trace)
-
-    def _decode(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run the decoder, pruned inside at the first step of a call and afterwards decoding."""
-        adapter, state = self.adapter, _CALL.get()
-        if adapter is None or state is None:
-            return forward(*args, **kwargs)
-        call = _bound(forward, args, kwargs)
-        entering = call.get("inputs_embeds")
-        if entering is None:
-            entering = call["input_ids"]
-        cache = call.get("past_key_values")
-        plan = state.plan if cache is None or cache.get_seq_length() == 0 else None
-        use_cache = call.get("use_cache")
-        if use_cache is None:
-            use_cache = getattr(adapter.decoder.config, "use_cache", True)
-        if plan is not None and cache is None and use_cache:
-            # What decoding needs is stored on the cache, so it must exist beforehand.
-            cache = call["past_key_values"] = DynamicCache(config=adapter.decoder.config)
-        with layer_run(adapter, plan, cache, entering.shape[1]) as run:
-            state.run = run if isinstance(run, PrefillRun) else None
-            return forward(**call)
-
-
-@contextmanager
-def _calling(call: _Call) -> Iterator[None]:
-    token = _CALL.set(call)
-    try:
-        yield
-    finally:
-        _CALL.reset(token)
-
-
-@contextmanager
-def _replaced(module: nn.Module, name: str, wrapper: Any) -> Iterator[None]:
-    """Put ``wrapper(original, ...)`` in the place of a module's function.
-
-    The signature stays readable, which `generate` and accelerate rely on.
-    """
-    own = vars(module).get(name)
-    original = getattr(module, name)
-
-    @functools.wraps(original)
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return wrapper(original, *args, **kwargs)
-
-    setattr(module, name, function)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(module, name)
-        else:
-            setattr(module, name, own)
-
-
-def _bound(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name."""
-    signature = inspect.signature(function)
-    call = dict(signature.bind_partial(*args, **kwargs).arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            call.update(call.pop(name, {}))
-    return call
 
 
 def _setting(model: Any, call: Mapping[str, Any], name: str) -> Any:
