@@ -163,15 +163,27 @@ def prepare(
     pruning: Pruning,
     options: ImageOptions,
     trace: Trace | None = None,
+    encoded: Units | None = None,
 ) -> PrunedInputs:
-    """Return the pruned arguments of a call that brings images or videos; see `prune_inputs`."""
+    """Return the pruned arguments of a call that brings images or videos; see `prune_inputs`.
+
+    Args:
+        family: the model.
+        inputs: arguments of the call.
+        pruning: what to prune.
+        options: how images are told apart.
+        trace: filled if given.
+        encoded: images that were encoded before; the call brings no pixels then.
+    """
     _check_inputs(inputs)
     ids = inputs["input_ids"]
     mask = _mask(inputs, ids)
     side = _side(mask)
-    unit = options.unit or family.units[0]
-    wanted = pruning.needs & family.gives
-    found = [units_of(family, inputs, one, unit, wanted) for one in modalities(inputs)]
+    found = [encoded] if encoded is not None else []
+    if encoded is None:
+        unit = options.unit or family.units[0]
+        wanted = pruning.needs & family.gives
+        found = [units_of(family, inputs, one, unit, wanted) for one in modalities(inputs)]
     images = [image for units in found for image in units.images]
     places = [place for units in found for place in units.places]
     labels = inputs.get("labels")
@@ -234,6 +246,30 @@ def prepare(
         lengths = rows.valid.sum(1).tolist()
         trace.lengths[:] = [list(lengths) for _ in range(0 if plan is not None else shape.layers)]
     return PrunedInputs(new, plan, ragged)
+
+
+def unpruned(
+    family: Family, inputs: Mapping[str, Any], encoded: Units, trace: Trace | None = None
+) -> PrunedInputs:
+    """Return the arguments of a call about images that were encoded before, all tokens kept.
+
+    Args:
+        family: the model.
+        inputs: arguments of the call, without pixels.
+        encoded: the images.
+        trace: filled if given.
+    """
+    _check_inputs(inputs)
+    mask = _mask(inputs, inputs["input_ids"])
+    new = _rest(inputs, [encoded])
+    new[ENCODED] = {encoded.modality: encoded.encoded.output}
+    if family.multimodal_positions:
+        new["position_ids"] = _with_text(family.positions(inputs, mask), mask)
+    if trace is not None:
+        trace.begin([len(image) for image in encoded.images], [0] * len(mask), None)
+        layers = decoder_shape(family.model.config.get_text_config()).layers
+        trace.lengths[:] = [mask.sum(1).tolist() for _ in range(layers)]
+    return PrunedInputs(new, None, False)
 
 
 def _check_inputs(inputs: Mapping[str, Any]) -> None:
@@ -310,12 +346,15 @@ def _positions(
 ) -> Tensor | None:
     """Return the rotary positions of the pruned batch; None where the model's own are right."""
     if family.multimodal_positions:
-        axes = take_last_axis(family.positions(inputs, mask), rows.index)
-        # The first row is for masks and the answer's positions in text, the others are rotary.
-        return torch.cat([_compact(rows.valid).to(axes)[None], axes])
+        return _with_text(take_last_axis(family.positions(inputs, mask), rows.index), rows.valid)
     if pruning.positions_at(0) == "compact":
         return None
     return take_last_axis(family.positions(inputs, mask), rows.index)
+
+
+def _with_text(axes: Int64[Tensor, "m b t"], valid: Bool[Tensor, "b t"]) -> Tensor:
+    """Return positions of several axes behind a row for masks and the answer's positions."""
+    return torch.cat([_compact(valid).to(axes)[None], axes])
 
 
 def _compact(valid: Bool[Tensor, "b t"]) -> Int64[Tensor, "b t"]:

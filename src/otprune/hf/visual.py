@@ -78,13 +78,7 @@ def units_of(
         ValueError: not one placeholder for each token; one image's placeholders in two prompts.
     """
     encoded = family.encode(inputs, wanted, modality)
-    placeholder = family.placeholder(modality)
-    rows, columns = (inputs["input_ids"] == placeholder).cpu().nonzero().unbind(1)
-    if len(rows) != sum(encoded.sizes):
-        raise ValueError(
-            f"input_ids must have one placeholder (id {placeholder}) for each of the "
-            f"{sum(encoded.sizes)} visual tokens of the {modality}s, got {len(rows)}"
-        )
+    rows, columns = _placeholders(family, inputs, modality, sum(encoded.sizes))
     pieces: Unit = family.parts_are if modality == "image" else "image"
     _check_rows(rows, encoded.sizes, pieces)
     if unit == "frame" and modality == "video":
@@ -94,12 +88,53 @@ def units_of(
             family.image(encoded, parts, inputs) if modality == "image" else _clip(encoded, parts)
             for parts in _grouped(rows, columns, encoded.sizes, unit, pieces)
         ]
+    return Units(modality, encoded, images, _places(rows, columns, images))
+
+
+def units_from(
+    family: Family,
+    inputs: Mapping[str, Any],
+    encoded: EncodedImages,
+    images: Sequence[ImageTokens],
+) -> Units:
+    """Return images that were encoded before, each with a budget of its own.
+
+    Args:
+        family: the model.
+        inputs: arguments of the call.
+        encoded: all images.
+        images: each of them, in the order of their placeholders.
+
+    Raises:
+        ValueError: not one placeholder for each token; one image's placeholders in two prompts.
+    """
     sizes = [len(image) for image in images]
-    places = [
-        (int(row[0]), column)
-        for row, column in zip(rows.split(sizes), columns.split(sizes), strict=True)
-    ]
-    return Units(modality, encoded, images, places)
+    rows, columns = _placeholders(family, inputs, "image", sum(sizes))
+    _check_rows(rows, sizes, "image")
+    return Units("image", encoded, list(images), _places(rows, columns, images))
+
+
+def _placeholders(
+    family: Family, inputs: Mapping[str, Any], modality: Modality, tokens: int
+) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Return row and column of each placeholder."""
+    placeholder = family.placeholder(modality)
+    rows, columns = (inputs["input_ids"] == placeholder).cpu().nonzero().unbind(1)
+    if len(rows) != tokens:
+        raise ValueError(
+            f"input_ids must have one placeholder (id {placeholder}) for each of the {tokens} "
+            f"visual tokens of the {modality}s, got {len(rows)}"
+        )
+    return rows, columns
+
+
+def _places(
+    rows: Int64[Tensor, " n"], columns: Int64[Tensor, " n"], images: Sequence[ImageTokens]
+) -> list[tuple[int, Int64[Tensor, " n"]]]:
+    """Return for each unit the row and the columns of its placeholders."""
+    sizes = [len(image) for image in images]
+    parts = zip(rows.split(sizes), columns.split(sizes), strict=True)
+    return [(int(row[0]), column) for row, column in parts]
 
 
 def _grouped(

@@ -75,6 +75,7 @@ class Family:
     Attributes:
         units: what a budget may be for; the first is the default.
         parts_are: what the pieces are in which the encoder gives its tokens.
+        features_in: the field of the encoder's output that has the tokens.
 
     Raises:
         UnsupportedModelError: no `get_image_features`, no ``mm_encoder_outputs``, or no id of an
@@ -83,6 +84,7 @@ class Family:
 
     units: tuple[Unit, ...] = ("image", "frame", "sample")
     parts_are: Unit = "image"
+    features_in: str = "pooler_output"
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -180,6 +182,14 @@ class Family:
         found, _ = self.base.get_rope_index(input_ids=ids, attention_mask=mask.to(ids), **others)
         return found
 
+    @property
+    def geometry(self) -> frozenset[str]:
+        """Names of the arguments that rotary positions follow from beside the ids."""
+        if not self.multimodal_positions:
+            return frozenset()
+        known = inspect.signature(self.base.get_rope_index).parameters
+        return frozenset(name for name in known if name.startswith("image_"))
+
     def encode(
         self,
         inputs: Mapping[str, Any],
@@ -230,7 +240,7 @@ class Family:
         return [one.reshape(-1, one.shape[-1]) for one in found]
 
     def _features(self, output: ModelOutput) -> Any:
-        return output["pooler_output"]
+        return output[self.features_in]
 
     def with_tokens(
         self, output: ModelOutput, tokens: Sequence[Float[Tensor, "k d"]]
@@ -249,7 +259,30 @@ class Family:
         return self._replaced(output, made)
 
     def _replaced(self, output: ModelOutput, features: Any) -> ModelOutput:
-        return type(output)(**{**output, "pooler_output": features})
+        return type(output)(**{**output, self.features_in: features})
+
+    def template(self, output: ModelOutput) -> ModelOutput:
+        """Return an encoder's output without content, for `with_tokens`.
+
+        Only whether the tokens are one tensor is kept.
+        """
+        stacked = isinstance(self._features(output), Tensor)
+        return type(output)(**{self.features_in: torch.empty(0) if stacked else []})
+
+    def beside(self, output: ModelOutput) -> tuple[Float[Tensor, "n d"], ...]:
+        """Return what goes beside the tokens of all pieces, row for row; none in most families."""
+        return ()
+
+    def with_beside(
+        self, output: ModelOutput, rows: Sequence[Sequence[Float[Tensor, "n d"]]]
+    ) -> ModelOutput:
+        """Return the output with other rows beside its tokens.
+
+        Args:
+            output: with the tokens already.
+            rows: for each entry of `beside` the rows of each image; none in most families.
+        """
+        return output
 
     def take(
         self, output: ModelOutput, sizes: Sequence[int], kept: Sequence[Int64[Tensor, " k"]]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from otprune.hf.families.llava import SquareFamily
@@ -12,13 +11,10 @@ from otprune.hf.families.llava import SquareFamily
 class Llama4(SquareFamily):
     """Llama 4, which projects the encoder's last hidden state in its own `forward`."""
 
-    def _features(self, output: ModelOutput) -> Any:
-        hidden: Tensor = output["last_hidden_state"]
-        return hidden
+    features_in = "last_hidden_state"
 
     def _replaced(self, output: ModelOutput, features: Any) -> ModelOutput:
-        flat = features.reshape(-1, features.shape[-1])
-        return type(output)(**{**output, "last_hidden_state": flat})
+        return super()._replaced(output, features.reshape(-1, features.shape[-1]))
 
 
 class VideoLlava(SquareFamily):

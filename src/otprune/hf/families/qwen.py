@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
@@ -65,7 +65,18 @@ class Qwen3VL(QwenVL):
     ) -> ModelOutput:
         """Return the output with the kept rows of the deepstack features of each unit."""
         layers = []
-        for layer in output["deepstack_features"]:
-            pairs = zip(torch.cat(list(layer)).split(list(sizes)), kept, strict=True)
+        for layer in self.beside(output):
+            pairs = zip(layer.split(list(sizes)), kept, strict=True)
             layers.append([rows[index.to(rows.device)] for rows, index in pairs])
+        return self.with_beside(output, layers)
+
+    def beside(self, output: ModelOutput) -> tuple[Float[Tensor, "n d"], ...]:
+        """Return the deepstack features of each layer that has some."""
+        return tuple(torch.cat(list(layer)) for layer in output["deepstack_features"])
+
+    def with_beside(
+        self, output: ModelOutput, rows: Sequence[Sequence[Float[Tensor, "n d"]]]
+    ) -> ModelOutput:
+        """Return the output with other deepstack features."""
+        layers = [list(layer) for layer in rows]
         return type(output)(**{**output, "deepstack_features": layers})
