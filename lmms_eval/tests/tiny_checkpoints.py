@@ -67,12 +67,12 @@ _CLIP_PIXELS = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
 _HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-_PATCHES = {
-    "patch_size": 14,
-    "merge_size": 2,
-    "temporal_patch_size": 2,
-    "size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 64 * 28 * 28},
-}
+
+
+def _patches(side: int) -> Settings:
+    area = (2 * side) ** 2
+    sizes = {"shortest_edge": 4 * area, "longest_edge": 64 * area}
+    return {"patch_size": side, "merge_size": 2, "temporal_patch_size": 2, "size": sizes}
 
 
 _CLIP_TOKENS = {
@@ -120,11 +120,11 @@ def _llava_onevision() -> _Layout:
     )
 
 
-def _qwen(processor: str, video_processor: str) -> _Layout:
+def _qwen(processor: str, video_processor: str, side: int = 14) -> _Layout:
     return _Layout(
         processor=(processor, {}),
-        image_processor=("Qwen2VLImageProcessor", _PATCHES),
-        video_processor=(video_processor, _PATCHES),
+        image_processor=("Qwen2VLImageProcessor", _patches(side)),
+        video_processor=(video_processor, _patches(side)),
         image="<|vision_start|><|image_pad|><|vision_end|>",
         turn=_CHATML,
         special=_CHATML_ENDS
@@ -148,7 +148,7 @@ def _qwen2_5_vl() -> _Layout:
 
 
 def _qwen3_vl() -> _Layout:
-    return _qwen("Qwen3VLProcessor", "Qwen3VLVideoProcessor")
+    return _qwen("Qwen3VLProcessor", "Qwen3VLVideoProcessor", 16)
 
 
 def _internvl() -> _Layout:

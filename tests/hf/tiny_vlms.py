@@ -74,7 +74,7 @@ QWEN_TOWER = {
     "spatial_merge_size": 2,
     "out_hidden_size": 64,
 }
-QWEN3_TOWER = QWEN_TOWER | {"num_position_embeddings": 256}
+QWEN3_TOWER = QWEN_TOWER | {"patch_size": 16, "num_position_embeddings": 256}
 QWEN_IDS = {
     "image_token_id": PLACEHOLDER,
     "video_token_id": 501,
@@ -123,6 +123,7 @@ def _grids(width: int, *, flat: bool = True) -> dict[str, Tensor]:
 
 
 QWEN_PATCH = 3 * 2 * 14 * 14
+QWEN3_PATCH = 3 * 2 * 16 * 16
 FLAT_PATCH = 3 * 14 * 14
 
 
@@ -213,7 +214,7 @@ def qwen3_vl():
         vision_config=QWEN3_TOWER | {"depth": 4, "deepstack_visual_indexes": [0, 1]},
         text_config=TEXT | SECTIONS | {"head_dim": 16}, **QWEN_IDS,
     )  # fmt: skip
-    return model, _grids(QWEN_PATCH)
+    return model, _grids(QWEN3_PATCH)
 
 
 def qwen3_vl_moe():
@@ -222,7 +223,7 @@ def qwen3_vl_moe():
         vision_config=QWEN3_TOWER | {"depth": 4, "deepstack_visual_indexes": [0, 1]},
         text_config=TEXT | SECTIONS | EXPERTS | {"head_dim": 16}, **QWEN_IDS,
     )  # fmt: skip
-    return model, _grids(QWEN_PATCH)
+    return model, _grids(QWEN3_PATCH)
 
 
 HYBRID = {
@@ -241,7 +242,7 @@ def qwen3_5():
         "Qwen3_5ForConditionalGeneration", "Qwen3_5Config", vision_config=QWEN3_TOWER,
         text_config=TEXT | HYBRID, **QWEN_IDS,
     )  # fmt: skip
-    return model, _grids(QWEN_PATCH)
+    return model, _grids(QWEN3_PATCH)
 
 
 GLM_TOWER = QWEN_TOWER | {"image_size": 112, "attention_bias": False}
@@ -602,7 +603,9 @@ def filmed(name: str) -> Tiny:
         grids = torch.tensor([[2, 4, 6], [3, 6, 4]])
         tokens = (grids.prod(1) // 4).tolist()
         clips = {
-            "pixel_values_videos": _noise(int(grids.prod(1).sum()), QWEN_PATCH),
+            "pixel_values_videos": _noise(
+                int(grids.prod(1).sum()), pictures["pixel_values"].shape[1]
+            ),
             "video_grid_thw": grids,
         }
         pixels = int(GRIDS[-1].prod())
