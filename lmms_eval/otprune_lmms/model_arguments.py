@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from otprune import PRUNERS
 from otprune.checks import check_device_name
-from otprune_lmms.environment import SettingsError, method_named, yes_or_no
+from otprune_lmms.environment import SettingsError, yes_or_no
 from otprune_lmms.limits import LARGEST_BATCH, MOST_WORKERS
 from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
-from otprune_lmms.pruning_config import FIELDS, PruningConfig, with_texts
-from otprune_lmms.suggestions import did_you_mean
+from otprune_lmms.pruning_arguments import ALIASES, pruning_of, without_aliases
+from otprune_lmms.pruning_config import PruningConfig
 
-_ALIASES = {
-    "subset_ratio": "keep_ratio",
-    "layer_index": "layer",
+_ALIASES = ALIASES | {
     "torch_dtype": "dtype",
     "conversation": "chat_template",
     "conv_template": "chat_template",
@@ -124,18 +121,8 @@ class Arguments:
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments with aliases replaced: ``subset_ratio`` becomes ``keep_ratio``.
-
-    Raises:
-        SettingsError: one argument under two names with two values.
-    """
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        first = _ALIASES.get(name, name)
-        if found.get(first) is not None and found[first] != value:
-            raise SettingsError(f"{first} is given twice: {found[first]!r} and {value!r}")
-        found[first] = value
-    return found
+    """Return arguments with aliases replaced; see `without_aliases`."""
+    return without_aliases(given, _ALIASES)
 
 
 def parse(given: Mapping[str, Any]) -> Arguments:
@@ -171,35 +158,7 @@ def parse(given: Mapping[str, Any]) -> Arguments:
     ):
         if name in plain:
             plain[name] = str(plain[name])
-    return Arguments(**plain, config=_config(left))
-
-
-def _config(given: Mapping[str, Any]) -> PruningConfig:
-    method = given.get("method")
-    name = "none" if method is None else method_named(method, "method")
-    settings = [n for n in given if n not in FIELDS]
-    known = _settings(name)
-    for unknown in settings:
-        if unknown not in known:
-            names = sorted({f.name for f in dataclasses.fields(Arguments)} - {"config"} | {*FIELDS})
-            raise SettingsError(
-                f"unknown argument {unknown!r} in model_args; known: {', '.join(names)}"
-                + (f"; settings of {name}: {', '.join(known)}" if known else "")
-                + did_you_mean(unknown, [*names, *known])
-            )
-    try:
-        return PruningConfig.make(
-            **{**with_texts(name, given), "method": None if name == "none" else name}
-        )
-    except (ValueError, TypeError) as error:
-        raise SettingsError(str(error)) from error
-
-
-def _settings(method: str) -> list[str]:
-    if method == "none":
-        return []
-    fields = dataclasses.fields(PRUNERS[method])
-    return ["preset", *(field.name for field in fields)]
+    return Arguments(**plain, config=pruning_of(left, own))
 
 
 def _batch_size(given: Mapping[str, Any]) -> dict[str, int]:
