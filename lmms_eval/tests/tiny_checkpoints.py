@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from string import ascii_lowercase
+from string import ascii_letters, ascii_lowercase
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -254,17 +254,16 @@ def _write(file: Path, content: Settings) -> None:
 
 
 def _tokenizer(layout: _Layout) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of bytes and pairs of letters, with the family's special tokens."""
+    """Return a tokenizer of ASCII and pairs of letters, with the family's special tokens.
+
+    Any tokens of it are a text that can be told from that of others.
+    """
     special = dict(layout.special)
-    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vowels, space = "aeiou", "\u0120"
-    pairs = [*product(space, ascii_lowercase), *product(vowels, ascii_lowercase)]
-    pairs += [pair for pair in product(ascii_lowercase, vowels) if pair not in pairs]
-    tokens = iter([*bytes_, *map("".join, pairs)])
-    names = [
-        special.get(number) or next(tokens, f"<unused{number}>")
-        for number in range(TEXT["vocab_size"])
-    ]
+    space, newline = "\u0120", "\u010a"  # as a byte-level tokenizer writes them
+    characters = [space, newline, *map(chr, range(33, 127))]
+    pairs = [*product(space, ascii_letters), *product(ascii_lowercase, repeat=2)]
+    tokens = iter([*characters, *map("".join, pairs)])
+    names = [special.get(number) or next(tokens) for number in range(TEXT["vocab_size"])]
     vocabulary = {name: number for number, name in enumerate(names)}
     merges = [pair for pair in pairs if "".join(pair) in vocabulary]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))

@@ -30,6 +30,8 @@ from otprune_lmms.launch.task_files import let_included_tasks_change_ours
 from otprune_lmms.limits import MOST_DOCUMENTS
 from otprune_lmms.model_arguments import DEFAULT_CHECKPOINT, parse, renamed
 from otprune_lmms.processes import end_with_parent
+from otprune_lmms.pruning_arguments import without_aliases
+from otprune_lmms.stock_wrappers import STOCK_IDS, refusal
 from otprune_lmms.terminal_text import degrade_output, printable
 from otprune_lmms.yaml_files import YamlError, read_yaml
 
@@ -55,7 +57,9 @@ def prepare_command_line() -> None:
         return
     try:
         options = _options(sys.argv[1:])
-        if options.model not in IDS:
+        _check_names(options)
+        stock = options.model in STOCK_IDS
+        if options.model not in IDS and not stock:
             return
         degrade_output()
         environment = read_environment()
@@ -63,23 +67,42 @@ def prepare_command_line() -> None:
             end_with_parent()
         end_on_failure(environment.rank)
         check_installation()
-        guard_images()
         check_limits(options)
         if options.use_cache is not None and not environment.rank:
             eval_logger.warning(
                 "lmms-eval's --use_cache does not notice changed code of otprune, llava or methods "
-                "of your own; journal=FOLDER among --model_args does"
+                "of your own" + ("" if stock else "; journal=FOLDER among --model_args does")
             )
         if options.config is None:
-            arguments_of(options.gen_kwargs, "gen_kwargs")
-            given = merged(renamed(arguments_of(options.model_args)), environment)
-            # Before the arguments' values are checked, which imports the model's package.
-            check_reachable(_needs(given, options), _INSTEAD)
-            sys.argv[1:] = translated(sys.argv[1:], environment)
-        end_in_words(environment.rank, _journals(_options(sys.argv[1:])))
+            _complete_arguments(options, environment, stock=stock)
+        if not stock:
+            guard_images()
+            end_in_words(environment.rank, _journals(_options(sys.argv[1:])))
         let_included_tasks_change_ours()
     except (SettingsError, RuntimeError) as error:
         raise SystemExit(printable(f"otprune_lmms: {error}")) from None
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    """Raise `SettingsError` for a wrapper of lmms-eval that is not pruned."""
+    for name in (options.model, *(run.get("model") for run in options.runs)):
+        reason = refusal(name) if isinstance(name, str) else None
+        if reason is not None:
+            raise SettingsError(reason)
+
+
+def _complete_arguments(
+    options: argparse.Namespace, environment: Environment, *, stock: bool
+) -> None:
+    """Add the environment's settings to ``--model_args``."""
+    arguments_of(options.gen_kwargs, "gen_kwargs")
+    given = merged(_named(options.model_args, stock=stock), environment)
+    # Before the arguments' values are checked, which imports the model's package.
+    if stock:
+        check_reachable(_needs(given, options, None))
+    else:
+        check_reachable(_needs(given, options, DEFAULT_CHECKPOINT), _INSTEAD)
+    sys.argv[1:] = translated(sys.argv[1:], environment, stock=stock)
 
 
 def check_limits(options: argparse.Namespace) -> None:
@@ -104,14 +127,14 @@ def check_limits(options: argparse.Namespace) -> None:
             raise SettingsError(f"limit must be at most {MOST_DOCUMENTS} documents, got {limit}")
 
 
-def translated(argv: Sequence[str], environment: Environment) -> list[str]:
+def translated(argv: Sequence[str], environment: Environment, *, stock: bool = False) -> list[str]:
     """Return lmms-eval's arguments with the environment's settings in ``--model_args``.
 
     Raises:
-        SettingsError: see `merged` and `parse`.
+        SettingsError: see `completed`.
     """
     text = _options(argv).model_args
-    complete = completed(text, environment)
+    complete = completed(text, environment, stock=stock)
     if complete == text:
         return list(argv)
     if not environment.rank:
@@ -120,15 +143,23 @@ def translated(argv: Sequence[str], environment: Environment) -> list[str]:
     return [*argv, "--model_args", complete]
 
 
-def completed(text: str, environment: Environment) -> str:
+def completed(text: str, environment: Environment, *, stock: bool = False) -> str:
     """Return the text of ``--model_args`` with the environment's settings appended.
+
+    Args:
+        text: as typed.
+        environment: what the environment sets.
+        stock: of a wrapper of lmms-eval's, which checks its arguments itself.
 
     Raises:
         SettingsError: an unknown argument, an impossible value, a conflict.
     """
-    given = renamed(arguments_of(text))
+    given = _named(text, stock=stock)
     whole = merged(given, environment)
-    parse(whole)
+    if not stock:
+        parse(whole)
+    elif environment.eval_time:
+        eval_logger.warning("EVAL_TIME has no effect: lmms-eval's wrapper takes no times by phase")
     if environment.method is None and environment.settings() and "method" not in whole:
         names = " and ".join(VARIABLES[name] for name in environment.settings())
         eval_logger.warning("BASELINE is not set: nothing is pruned, {} have no effect", names)
@@ -150,6 +181,12 @@ def arguments_of(text: str, name: str = "model_args") -> dict[str, Any]:
         return simple_parse_args_string(text)
     except ValueError:
         raise SettingsError(f"{name} must be name=value,name=value,...; got {text!r}") from None
+
+
+def _named(text: str, *, stock: bool) -> dict[str, Any]:
+    """Return ``--model_args`` by their first names."""
+    given = arguments_of(text)
+    return without_aliases(given) if stock else renamed(given)
 
 
 def _is_lmms_eval() -> bool:
@@ -177,7 +214,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     options.runs = [] if options.config is None else _runs(Path(options.config))
     if options.model is None:
         models = [run.get("model") for run in options.runs]
-        options.model = next((model for model in models if model in IDS), None)
+        ours = (*IDS, *STOCK_IDS)
+        options.model = next((model for model in models if model in ours), None)
     return options
 
 
@@ -196,9 +234,17 @@ def _journals(options: argparse.Namespace) -> list[str]:
     return list(found)
 
 
-def _needs(given: Mapping[str, Any], options: argparse.Namespace) -> list[HubNeed]:
-    """Return what lmms-eval's arguments need from the hub; ``given`` are those of the model."""
-    named = [given.get("pretrained") or DEFAULT_CHECKPOINT, given.get("model_base")]
+def _needs(
+    given: Mapping[str, Any], options: argparse.Namespace, usual: str | None
+) -> list[HubNeed]:
+    """Return what lmms-eval's arguments need from the hub.
+
+    Args:
+        given: arguments of the model.
+        options: of lmms-eval.
+        usual: the checkpoint of a model without ``pretrained``; None if that is not known.
+    """
+    named = [given.get("pretrained") or usual, given.get("model_base")]
     needs = model_needs(one for one in named if isinstance(one, str))
     if Path(options.tasks).is_dir():
         return needs
