@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import ClassVar, Literal, SupportsIndex
 
@@ -57,6 +58,13 @@ class Merger(Method, ABC):
     )
     space: ClassVar[Literal["tokens", "features"]] = "tokens"
 
+    def mixes(self, gives: AbstractSet[str]) -> Literal["tokens", "features"]:
+        """Return what is mixed, of a model that gives some signals.
+
+        Tokens where the method does without ``features``, as some do where there is no CLS token.
+        """
+        return self.space if "features" in self.wanted(gives) else "tokens"
+
     def merge(
         self,
         tokens: Tensor,
@@ -79,7 +87,7 @@ class Merger(Method, ABC):
         """
         check_tokens(tokens)
         signals.check_size(len(tokens), "tokens")
-        missing = sorted(need for need in self.needs if getattr(signals, need) is None)
+        missing = sorted(self.wanted(signals.names) - signals.names)
         if missing:
             wanted = ", ".join(f"signals.{need}" for need in missing)
             raise ValueError(f"{type(self).__name__} needs {wanted}")

@@ -1,5 +1,6 @@
 """What selectors, mergers and layer pruners have in common."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import Field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -17,6 +18,8 @@ class Method:
     Class attributes:
         needs: names of the `Signals` fields that the method cannot work without. A property where
             they depend on the settings.
+        needs_without_cls: those that it works with where the vision encoder has no CLS token, as
+            its authors do; None where nothing of theirs says how.
         presets: named settings, for `make_pruner(name, preset=...)`.
     """
 
@@ -24,10 +27,22 @@ class Method:
     # Set by the dataclass decorator on every subclass; declared for type checkers.
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     needs: ClassVar[frozenset[str]] = frozenset()
+    needs_without_cls: ClassVar[frozenset[str] | None] = None
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     # What a method of this kind is called, and how it is used, for error messages.
     _kind: ClassVar[str] = "method"
     _use: ClassVar[str] = "it must be a Selector, Merger or LayerPruner"
+
+    def wanted(self, gives: AbstractSet[str]) -> frozenset[str]:
+        """Return the names of the signals to work with, of a model that gives some.
+
+        Those of ``needs``, all given or not; those of ``needs_without_cls`` where there is no CLS
+        attention but the attention that tokens receive.
+        """
+        without = "received_attention" in gives and "cls_attention" not in gives
+        if self.needs_without_cls is None or not without:
+            return self.needs
+        return self.needs_without_cls
 
     # Hidden from type checkers, which would take any attribute for given.
     if not TYPE_CHECKING:

@@ -149,7 +149,7 @@ class Selector(Method, ABC):
                 raise ValueError(f"signals of image {i} must be Signals, got {signal!r}")
             check_tokens(image, name)
             signal.check_size(len(image), name)
-            missing = sorted(need for need in self.needs if getattr(signal, need) is None)
+            missing = sorted(self.wanted(signal.names) - signal.names)
             if missing:
                 wanted = ", ".join(f"signals.{need}" for need in missing)
                 raise ValueError(f"{type(self).__name__} needs {wanted} for image {i}")

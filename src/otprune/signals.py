@@ -11,6 +11,7 @@ from otprune.checks import check_count
 
 TOKEN_AXIS = {
     "cls_attention": 1,
+    "received_attention": 1,
     "encoder_keys": 0,
     "final_cls_attention": 0,
     "final_keys": 0,
@@ -39,7 +40,8 @@ def signal_shape(name: str, n: int, c: int) -> tuple[int, ...]:
 class Signals:
     """Side information about one image; a model computes only what the method's ``needs`` name.
 
-    Signals with a value for each token are 0 at newline tokens, which end a row of patches.
+    Signals with a value for each token are 0 at newline tokens, which end a row of patches. Where
+    a model merges patches into a token, they are means over the token's patches.
 
     Attributes:
         grid: rows and columns of the token grid, in raster order; rows * columns = n.
@@ -51,7 +53,10 @@ class Signals:
             wherever it is known, whether a method needs it or not.
         cls_attention: attention of the CLS token to each visual token, per head, in the block of
             the vision encoder whose output the projector takes (the CLS token is in the softmax).
-        encoder_keys: attention keys of that block for each visual token, heads concatenated.
+        received_attention: of a vision encoder without a CLS token, the attention that each visual
+            token receives in that block, per head: mean over all patches of its tile as queries.
+        encoder_keys: attention keys of that block for each visual token, heads concatenated; with
+            their rotary angles where the encoder has any.
         final_cls_attention: attention of the CLS token to each visual token in the vision encoder's
             next block, all channels as one head, softmax over CLS and patches of a tile.
         final_keys: attention keys of that next block.
@@ -71,6 +76,7 @@ class Signals:
     tiles: Int64[Tensor, " n"] | None = None
     padding: Bool[Tensor, " n"] | None = None
     cls_attention: Float[Tensor, "h n"] | None = None
+    received_attention: Float[Tensor, "h n"] | None = None
     encoder_keys: Float[Tensor, "n c"] | None = None
     final_cls_attention: Float[Tensor, " n"] | None = None
     final_keys: Float[Tensor, "n c"] | None = None
@@ -92,6 +98,11 @@ class Signals:
                 check_count(name, size, least=1)
         if self.image_id is not None:
             check_count("image_id", self.image_id)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the signals that are given."""
+        return frozenset(one.name for one in fields(self) if getattr(self, one.name) is not None)
 
     def given(self, name: str) -> Tensor:
         """Return a signal that is a tensor.

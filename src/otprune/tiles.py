@@ -1,5 +1,6 @@
 """Images of several tiles: which token belongs to which tile, and how a budget is divided."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -47,6 +48,37 @@ def tile_groups(signals: Signals, n: int) -> list[Int64[Tensor, " m"]]:
         return [torch.arange(n)]
     tiles = signals.tiles.cpu()
     return [(tiles == tile).nonzero()[:, 0] for tile in tiles.unique().tolist() if tile >= 0]
+
+
+def tile_rasters(signals: Signals, n: int) -> list[Int64[Tensor, "rows columns"]]:
+    """Return the positions of each tile's tokens as a raster, tile after tile, on the CPU.
+
+    One raster if the image is one tile. Otherwise the tokens of each tile must be in raster order;
+    tiles may follow each other, or their rows may alternate. A tile whose padding was cut off is a
+    smaller rectangle, recognised by the other tokens between its rows.
+
+    Raises:
+        ValueError: neither ``signals.grid`` nor ``signals.tiles`` is known; a tile is no rectangle.
+    """
+    if signals.tiles is None:
+        if signals.grid is None:
+            raise ValueError("signals.grid must be given for an image of one tile, got None")
+        return [torch.arange(n).view(signals.grid)]
+    rasters = []
+    for number, group in enumerate(tile_groups(signals, n)):
+        # The first row ends where the tile's next token is not the next of the image.
+        breaks = (group.diff() != 1).nonzero()[:, 0]
+        columns = int(breaks[0]) + 1 if len(breaks) else math.isqrt(len(group))
+        rows = len(group) // columns
+        whole = rows * columns == len(group)
+        expected = torch.arange(1, rows) * columns - 1
+        if not whole or (len(breaks) and not torch.equal(breaks, expected)):
+            raise ValueError(
+                f"signals.tiles must make each tile a raster in row order, a square if its rows "
+                f"follow each other; got {len(group)} tokens of tile {number}, which are no raster"
+            )
+        rasters.append(group.view(rows, columns))
+    return rasters
 
 
 def patches(signals: Signals, n: int) -> Int64[Tensor, " m"]:

@@ -68,7 +68,7 @@ def batch_of(name, wanted=frozenset()):
 def compare(name, method, **settings):
     model, inputs, _ = tiny(name)
     unit = "sample" if name in TILES else None
-    calls, batch = batch_of(name)
+    calls, batch = batch_of(name, make_pruning(method, **settings).needs)
     with pruned(model, method, unit=unit, **settings) as expected:
         tokens, scores = written(model, clone(inputs))
         kept, lengths = expected.kept, expected.lengths
@@ -177,3 +177,11 @@ def test_bytes_count_what_goes_beside_the_tokens():
     assert image.beside
     rows = sum(one.nbytes for one in image.beside)
     assert image.nbytes == image.tokens.nbytes + rows
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("llava_next", "fastervlm"), ("gemma3", "holov"), ("qwen2_5_vl", "visionzip")],
+)
+def test_signals_of_the_vision_encoder_are_kept_with_the_image(name, method):
+    compare(name, method, k=5)

@@ -580,7 +580,7 @@ def test_methods_that_read_the_question():
     [
         ("qwen3_vl", "fastervlm", {"k": 3}, "FasterVLM needs cls_attention, which qwen3_vl does n"),
         ("llava", "cdpruner", {"k": 3}, "CDPruner needs clip_patches, clip_text"),
-        ("gemma3", "prumerge", {"k": 3}, "PruMerge needs features, .*, which gemma3 does n"),
+        ("gemma3", "prumerge", {"k": 3}, "PruMerge needs .*, which gemma3 does n"),
         ("qwen3_vl", "pooling", {"k": 3}, "deepstack features"),
         ("qwen3_vl", "pyramiddrop", {"schedule": "2:0.5"}, "give positions='original'"),
         ("qwen3_vl", "otprune", {"k": 3, "layer": 1}, "at least 2 for qwen3_vl.*got 1"),

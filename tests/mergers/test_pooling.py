@@ -10,7 +10,8 @@ from otprune import Signals, make_pruner
 from otprune.merger import mixed
 from otprune.mergers.downsample import Downsample
 from otprune.mergers.pooling import Pooling
-from otprune.mergers.rasters import coarse_shape, tile_rasters
+from otprune.mergers.rasters import coarse_shape
+from otprune.tiles import tile_rasters
 
 
 def tokens_of(n: int, d: int = 3) -> torch.Tensor:

@@ -86,6 +86,10 @@ def _encode_group(
     for name in images[0].values:
         joined = torch.cat([one.values[name] for one in images]).to(device)
         inputs[name] = joined.to(dtype) if joined.is_floating_point() else joined
+    if "cls_attention" in wanted:
+        # What some methods take in its place, see `Method.needs_without_cls`; given by no family
+        # that gives the other.
+        wanted = wanted | {"received_attention"}
     encoded = family.encode(inputs, wanted & family.gives)
     beside = family.beside(encoded.output)
     template, first, row, found = family.template(encoded.output), 0, 0, []

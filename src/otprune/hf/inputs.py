@@ -126,17 +126,18 @@ def check_pruning(family: Family, pruning: Pruning, unit: Unit | None = None) ->
             f"positions must be original for {family.name}, whose positions have several axes; "
             "got 'compact', give positions='original'"
         )
-    missing = sorted(pruning.needs - TEXT_SIGNALS - GIVEN_SIGNALS - family.gives)
+    wanted = pruning.wanted(family.gives)
+    missing = sorted(wanted - TEXT_SIGNALS - GIVEN_SIGNALS - family.gives)
     missing += sorted(pruning.needs & {"clip_text"})
-    methods = [type(stage.method).__name__ for stage in pruning.stages]
-    methods += [] if pruning.pruner is None else [type(pruning.pruner).__name__]
     if missing:
+        methods = [one for one in pruning.methods if one.wanted(family.gives) & set(missing)]
         raise UnsupportedModelError(
-            f"{', '.join(methods)} needs {', '.join(missing)}, which {family.name} does not give"
+            f"{', '.join(type(one).__name__ for one in methods)} needs {', '.join(missing)}, which "
+            f"{family.name} does not give{family.why_not(missing)}"
         )
     before = pruning.before
     if isinstance(before, Merger):
-        if before.space != "tokens" and not family.projects:
+        if before.mixes(family.gives) != "tokens" and not family.projects:
             raise UnsupportedModelError(
                 f"{type(before).__name__} mixes the projector's inputs, which {family.name} does "
                 "not give"
@@ -182,7 +183,7 @@ def prepare(
     found = [encoded] if encoded is not None else []
     if encoded is None:
         unit = options.unit or family.units[0]
-        wanted = pruning.needs & family.gives
+        wanted = pruning.wanted(family.gives) & family.gives
         found = [units_of(family, inputs, one, unit, wanted) for one in modalities(inputs)]
     images = [image for units in found for image in units.images]
     places = [place for units in found for place in units.places]

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 
 from otprune.merger import Merger, Mixture
-from otprune.mergers.rasters import bin_centres, coarse_shape, tile_rasters
+from otprune.mergers.rasters import bin_centres, coarse_shape
 from otprune.signals import Signals
+from otprune.tiles import tile_rasters
 from otprune.types import VisualTokens
 
 

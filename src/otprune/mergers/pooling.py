@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from otprune.merger import Merger, Mixture
-from otprune.mergers.rasters import bin_centres, coarse_shape, tile_rasters
+from otprune.mergers.rasters import bin_centres, coarse_shape
 from otprune.signals import Signals
-from otprune.tiles import share_out
+from otprune.tiles import share_out, tile_rasters
 from otprune.types import VisualTokens
 
 

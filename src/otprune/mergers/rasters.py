@@ -1,46 +1,10 @@
-"""Rasters of patches: that of each tile, and coarser ones of at most k bins."""
-
-import math
+"""Coarser rasters of at most k bins."""
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from otprune.signals import Signals
-from otprune.tiles import tile_groups
-
 _MOST_STRETCHED = 1.5
-
-
-def tile_rasters(signals: Signals, n: int) -> list[Int64[Tensor, "rows columns"]]:
-    """Return the positions of each tile's tokens as a raster, tile after tile, on the CPU.
-
-    One raster if the image is one tile. Otherwise the tokens of each tile must be in raster order;
-    tiles may follow each other, or their rows may alternate. A tile whose padding was cut off is a
-    smaller rectangle, recognised by the other tokens between its rows.
-
-    Raises:
-        ValueError: neither ``signals.grid`` nor ``signals.tiles`` is known; a tile is no rectangle.
-    """
-    if signals.tiles is None:
-        if signals.grid is None:
-            raise ValueError("signals.grid must be given for an image of one tile, got None")
-        return [torch.arange(n).view(signals.grid)]
-    rasters = []
-    for number, group in enumerate(tile_groups(signals, n)):
-        # The first row ends where the tile's next token is not the next of the image.
-        breaks = (group.diff() != 1).nonzero()[:, 0]
-        columns = int(breaks[0]) + 1 if len(breaks) else math.isqrt(len(group))
-        rows = len(group) // columns
-        whole = rows * columns == len(group)
-        expected = torch.arange(1, rows) * columns - 1
-        if not whole or (len(breaks) and not torch.equal(breaks, expected)):
-            raise ValueError(
-                f"signals.tiles must make each tile a raster in row order, a square if its rows "
-                f"follow each other; got {len(group)} tokens of tile {number}, which are no raster"
-            )
-        rasters.append(group.view(rows, columns))
-    return rasters
 
 
 def coarse_shape(k: int, rows: int, columns: int) -> tuple[int, int]:

@@ -52,13 +52,19 @@ class ToMe(Merger):
         heads = {"cls_attention"} if self.heads == "mean" else set()
         return frozenset({"encoder_keys", "features"} | heads)
 
+    @property
+    # As above.
+    def needs_without_cls(self) -> frozenset[str]:  # type: ignore[override]
+        """Signals; attention is used only for its number of heads."""
+        heads = {"received_attention"} if self.heads == "mean" else set()
+        return frozenset({"encoder_keys", "features"} | heads)
+
     def _merge_image(self, tokens: VisualTokens, k: int, signals: Signals) -> Mixture:
-        keys = signals.encoder_keys
-        if keys is None or (self.heads == "mean" and signals.cls_attention is None):
-            raise ValueError("signals.encoder_keys and cls_attention must be given")
-        keys = keys.float()
-        if self.heads == "mean" and signals.cls_attention is not None:
-            keys = keys.unflatten(1, (len(signals.cls_attention), -1)).mean(1)
+        keys = signals.given("encoder_keys").float()
+        if self.heads == "mean":
+            attention = signals.cls_attention
+            count = len(signals.given("received_attention") if attention is None else attention)
+            keys = keys.unflatten(1, (count, -1)).mean(1)
         n = len(tokens)
         groups = [group.to(tokens.device) for group in tile_groups(signals, n)]
         sizes = [len(group) for group in groups]

@@ -36,6 +36,10 @@ class VisionZip(Merger):
     - C = 0 fails in the code and works here; C is reduced to k - 1 if it is larger.
     - The code rebuilds LLaVA-1.6's sequence without its newline tokens; so does this class.
 
+    Without a CLS token the attention is that which each token receives from all patches, mean over
+    queries, all dominant tokens are patches, and the projected tokens are mixed: so the released
+    code for Qwen2.5-VL, with attention and keys of the encoder's last block.
+
     Tiles are merged separately, with k divided evenly. Order: CLS, dominant ascending, contextual;
     of several tiles first those of the first tile, then of all others the dominant tokens in the
     order of the sequence, the CLS tokens, the contextual tokens. Newline tokens are left out, so an
@@ -49,6 +53,9 @@ class VisionZip(Merger):
 
     needs: ClassVar[frozenset[str]] = frozenset(
         {"cls_attention", "encoder_keys", "features", "cls_features"}
+    )
+    needs_without_cls: ClassVar[frozenset[str] | None] = frozenset(
+        {"received_attention", "encoder_keys"}
     )
     space: ClassVar[Literal["tokens", "features"]] = "features"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"released": {"contextual": 30}}
@@ -66,7 +73,7 @@ class VisionZip(Merger):
         check_choice("contextual_mean", self.contextual_mean, ("code", "average"))
 
     def split(self, k: int) -> tuple[int, int]:
-        """Return how many of a tile's ``k`` tokens are dominant, CLS among them, and contextual."""
+        """Return how many of a tile's ``k`` tokens are dominant, CLS included, and contextual."""
         count = round(k * self.contextual_share) if self.contextual < 0 else self.contextual
         count = min(count, k - 1)
         return k - count, count
@@ -83,10 +90,11 @@ class VisionZip(Merger):
                 continue
             tile = 0 if signals.tiles is None else int(signals.tiles[group[0]])
             group = group.to(tokens.device)
-            top, targets, rows = self._tile(attention[group], keys[group], share)
-            own = as_weights([len(tokens) + tile], columns).to(tokens.device)
+            with_cls = columns > len(tokens)
+            top, targets, rows = self._tile(attention[group], keys[group], share, with_cls)
+            own = as_weights([len(tokens) + tile] if with_cls else [], columns).to(tokens.device)
             spread = rows.new_zeros(len(rows), columns).index_copy_(1, group, rows)
-            cls.append((group.new_full((1,), -1), own))
+            cls.append((group.new_full((len(own),), -1), own))
             dominant.append((group[top], as_weights(group[top], columns)))
             contextual.append((group[targets], spread))
         first = [cls[0], dominant[0], contextual[0]]
@@ -98,13 +106,14 @@ class VisionZip(Merger):
         return Mixture(*_joined([*first, raster, *cls[1:], *contextual[1:]]))
 
     def _tile(
-        self, attention: Float[Tensor, " n"], keys: Float[Tensor, "n c"], k: int
+        self, attention: Float[Tensor, " n"], keys: Float[Tensor, "n c"], k: int, with_cls: bool
     ) -> tuple[Int64[Tensor, " d"], Int64[Tensor, " c"], Float[Tensor, "c n"]]:
         """Return dominant patches, ascending, targets, and weights of the contextual tokens."""
         dominant_count, count = self.split(k)
+        dominant_count -= with_cls
         order = attention.argsort(descending=True, stable=True)
-        dominant = order[: dominant_count - 1].sort().values
-        rest = order[dominant_count - 1 :].sort().values
+        dominant = order[:dominant_count].sort().values
+        rest = order[dominant_count:].sort().values
         step = max(1, len(rest) // max(1, count))
         is_target = torch.zeros(len(rest), dtype=torch.bool, device=rest.device)
         is_target[: step * count : step] = True
@@ -128,12 +137,19 @@ def _joined(parts: Sequence[_Part]) -> _Part:
 
 
 def _read(signals: Signals, n: int) -> tuple[Tensor, Tensor, int]:
-    """Return attention and keys over all heads, and the number of columns of the weights."""
-    attention, keys, cls = signals.cls_attention, signals.encoder_keys, signals.cls_features
-    if attention is None or keys is None or cls is None:
-        raise ValueError("signals.cls_attention, encoder_keys and cls_features must be given")
+    """Return attention and keys over all heads, and the number of columns of the weights.
+
+    There are more columns than tokens where there are CLS tokens.
+    """
+    attention = signals.cls_attention
+    with_cls = attention is not None
+    if attention is None:
+        attention = signals.given("received_attention")
+    keys = signals.given("encoder_keys").float().unflatten(1, (len(attention), -1)).mean(1)
+    if not with_cls:
+        return attention.float().sum(0), keys, n
+    cls = signals.given("cls_features")
     tiles = 1 if signals.tiles is None else int(signals.tiles.max()) + 1
     if len(cls) < tiles:
         raise ValueError(f"signals.cls_features must have a row for {tiles} tiles, got {len(cls)}")
-    heads = keys.float().unflatten(1, (len(attention), -1))
-    return attention.float().sum(0), heads.mean(1), n + len(cls)
+    return attention.float().sum(0), keys, n + len(cls)

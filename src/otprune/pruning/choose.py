@@ -154,7 +154,7 @@ def merge(
     mixture = method.merge(tokens, min(one.budget, len(candidates)), signals=signals)
     if mixture.tokens is not None:
         new = mixture.tokens
-    elif method.space == "tokens":
+    elif method.mixes(signals.names) == "tokens":
         new = mixed(mixture, tokens)
     else:
         parts = [signals.features]

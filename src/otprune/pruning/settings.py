@@ -1,5 +1,6 @@
 """What to prune, where, and how much."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,10 +155,22 @@ class Pruning:
     @property
     def needs(self) -> frozenset[str]:
         """Names of the signals without which some method cannot work."""
+        return frozenset().union(*(method.needs for method in self.methods))
+
+    @property
+    def methods(self) -> list[Method]:
+        """All methods, a layer pruner's stage before the language model included."""
         methods: list[Method] = [stage.method for stage in self.stages]
         if self.pruner is not None:
             methods += [one for one in (self.pruner, self.pruner.first) if one is not None]
-        return frozenset().union(*(method.needs for method in methods))
+        return methods
+
+    def wanted(self, gives: AbstractSet[str]) -> frozenset[str]:
+        """Return the names of the signals to work with, of a model that gives some.
+
+        See `Method.wanted`.
+        """
+        return frozenset().union(*(method.wanted(gives) for method in self.methods))
 
     def method_at(self, layer: int) -> Selector | LayerPruner | None:
         """Return what may prune at the input of a layer inside the language model."""

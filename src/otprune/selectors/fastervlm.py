@@ -36,8 +36,12 @@ class FasterVLM(Selector):
 
 
 def mean_attention(signals: Signals) -> Tensor:
-    """Return the CLS token's attention to each token, mean over heads, float32; [n]."""
+    """Return the CLS token's attention to each token, mean over heads, float32; [n].
+
+    Of an encoder without a CLS token it is the attention that each token receives; methods that do
+    not know it do not get as far.
+    """
     attention = signals.cls_attention
     if attention is None:
-        raise ValueError("signals.cls_attention must be given")
+        attention = signals.given("received_attention")
     return attention.float().mean(0)

@@ -42,12 +42,18 @@ class HoloV(Selector):
     Budgets are not nested. Cost O(n log n + n²d / chunks); memory O(nd). Ties go to the lower
     index, of chunks and of tokens.
 
+    Without a CLS token the attention is that which each token receives from all patches, as in the
+    released code for Qwen2.5-VL, which takes the encoder's last block, mean over heads, over
+    queries and over the patches of a token. (There it is left in the order of the windows, while
+    tokens are put back in raster order; and the number of chunks depends on the budget.)
+
     Attributes:
         chunks: how many; at most one for each token.
         context: weight of the variances.
     """
 
     needs = frozenset({"cls_attention"})
+    needs_without_cls = frozenset({"received_attention"})
 
     chunks: int = 16
     context: float = 0.09

@@ -37,6 +37,9 @@ class VisPruner(Selector):
     differ in a fifth to a half of the kept tokens on about half of all inputs. Here ties go by
     index, so that the result does not depend on the sorting algorithm.
 
+    Without a CLS token the attention is that which each token receives from all patches, and
+    cosines are of the tokens: so the author for Qwen2.5-VL, in issue 1 of the code's repository.
+
     Budgets are not nested. Cost O(n²c) for cosines of c channels and O(n²) a round, (n - k) / 8
     rounds; memory O(n²) in float64. Of equal scores the lower index stays.
 
@@ -45,6 +48,7 @@ class VisPruner(Selector):
     """
 
     needs = frozenset({"cls_attention", "features"})
+    needs_without_cls = frozenset({"received_attention"})
     # The settings on the authors' page; the first is the default.
     presets: ClassVar = {
         "128_tokens": {"important_ratio": 0.5},
@@ -68,7 +72,7 @@ class VisPruner(Selector):
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         attention = mean_attention(signals).to(tokens.device)
-        features = signals.given("features")
+        features = tokens if signals.cls_attention is None else signals.given("features")
 
         def pick(index: Tensor, count: int) -> Tensor:
             order = attention[index].argsort(descending=True, stable=True)

@@ -6,6 +6,8 @@ serve most of transformers.
 
 from typing import Any
 
+from otprune.hf.families.cohere import AyaVision, Cohere2Vision
+from otprune.hf.families.deepseek import DeepseekVL
 from otprune.hf.families.family import (
     EncodedImages,
     Family,
@@ -13,10 +15,11 @@ from otprune.hf.families.family import (
     Unit,
     UnsupportedModelError,
 )
+from otprune.hf.families.gemma import Gemma3, PaliGemma
 from otprune.hf.families.idefics import Idefics3
 from otprune.hf.families.internvl import InternVL
 from otprune.hf.families.llava import Llava, SquareFamily
-from otprune.hf.families.llava_next import LlavaNext
+from otprune.hf.families.llava_next import LlavaNext, LlavaOneVision
 from otprune.hf.families.others import Llama4, VideoLlava
 from otprune.hf.families.pixtral import Pixtral
 from otprune.hf.families.qwen import Qwen3VL, QwenVL
@@ -32,11 +35,11 @@ __all__ = [
 ]
 
 FAMILIES: dict[str, type[Family]] = {
-    "aya_vision": SquareFamily,
-    "cohere2_vision": SquareFamily,
-    "deepseek_vl": SquareFamily,
+    "aya_vision": AyaVision,
+    "cohere2_vision": Cohere2Vision,
+    "deepseek_vl": DeepseekVL,
     "deepseek_vl_hybrid": SquareFamily,
-    "gemma3": SquareFamily,
+    "gemma3": Gemma3,
     "glm46v": QwenVL,
     "glm4v": QwenVL,
     "glm4v_moe": QwenVL,
@@ -49,11 +52,11 @@ FAMILIES: dict[str, type[Family]] = {
     "llava": Llava,
     "llava_next": LlavaNext,
     "llava_next_video": LlavaNext,
-    "llava_onevision": LlavaNext,
+    "llava_onevision": LlavaOneVision,
     "mistral3": Pixtral,
     "ovis2": SquareFamily,
     "paddleocr_vl": QwenVL,
-    "paligemma": SquareFamily,
+    "paligemma": PaliGemma,
     "qwen2_5_vl": QwenVL,
     "qwen2_vl": QwenVL,
     "qwen3_5": QwenVL,

@@ -306,6 +306,10 @@ class Family:
         """Names of the signals that the vision encoder gives."""
         return frozenset()
 
+    def why_not(self, names: Sequence[str]) -> str:
+        """Return why signals are not given, to be put behind the sentence that says so."""
+        return ""
+
     @property
     def projects(self) -> bool:
         """Whether `project` can be used."""
@@ -339,12 +343,21 @@ class Family:
         if len(parts) > 1:
             numbers = torch.arange(len(parts))
             tiles = numbers.repeat_interleave(torch.tensor([len(one) for one in pieces]))
-        signals = Signals(grid=grid, tiles=tiles)
+        signals = Signals(grid=grid, tiles=tiles, padding=self._padding(parts, pieces, inputs))
         if encoded.signals:
             found = [encoded.signals[number] for number in parts]
             signals = replace(signals, **{name: self._joined(name, found) for name in found[0]})
         tokens = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         return ImageTokens(tokens, newline, signals)
+
+    def _padding(
+        self, parts: range, pieces: Sequence[Tensor], inputs: Mapping[str, Any]
+    ) -> Bool[Tensor, " n"] | None:
+        found = [
+            self.padding(part, len(one), inputs) for part, one in zip(parts, pieces, strict=True)
+        ]
+        known = [one for one in found if one is not None]
+        return torch.cat(known) if len(known) == len(found) else None
 
     def _joined(self, name: str, found: Sequence[Mapping[str, Any]]) -> Any:
         """Return a signal of several pieces as one."""
@@ -369,6 +382,14 @@ class Family:
     def newline(self, tokens: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Return which tokens end a row of patches and show nothing; on the CPU."""
         return torch.zeros(len(tokens), dtype=torch.bool)
+
+    def padding(self, part: int, n: int, inputs: Mapping[str, Any]) -> Bool[Tensor, " n"] | None:
+        """Return which tokens of a piece show nothing but padding, on the CPU; None if not known.
+
+        Processors of most families resize or cut images, so that there is none. Whether a LLaVA-1.5
+        image was padded to a square the model's inputs do not say.
+        """
+        return None
 
     def grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
         """Return rows and columns of a piece of ``n`` tokens if these are one raster, else None."""

@@ -13,11 +13,34 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from otprune.hf.families.family import Family
+from otprune.hf.families.packed import QwenTower
+from otprune.hf.families.tower import Tower
+from otprune.hf.families.towered import TowerFamily
+
+_TOWERS = frozenset(
+    ("glm4v_vision", "qwen2_vl_vision", "qwen2_5_vl_vision")
+    + ("qwen3_vl_vision", "qwen3_vl_moe_vision", "qwen3_5_vision")
+)
+"""Types of encoders whose last block `QwenTower` computes as they do."""
 
 
-class QwenVL(Family):
+class QwenVL(TowerFamily):
     """Families whose processor gives ``image_grid_thw``."""
+
+    def _tower(self) -> Tower | None:
+        tower = getattr(self.base, "visual", None)
+        known = tower is not None and tower.config.model_type in _TOWERS
+        return QwenTower(tower) if known else None
+
+    @property
+    def merges(self) -> bool:
+        """Whether a token is made of several patches: 2 x 2 in all releases."""
+        return True
+
+    def patches_of(self, part: int, n: int, inputs: Mapping[str, Any]) -> Int64[Tensor, "n u"]:
+        """Return the patches of each token, which follow each other in these encoders."""
+        unit = int(self.base.visual.spatial_merge_size) ** 2
+        return torch.arange(n * unit).view(n, unit)
 
     def grid(self, part: int, n: int, inputs: Mapping[str, Any]) -> tuple[int, int] | None:
         """Return rows and columns of the merged patches of an image."""
