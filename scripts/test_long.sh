@@ -7,4 +7,5 @@ export PATH="$PWD/.venv/bin:$PATH" PYTHONHASHSEED=0
 for package in LLaVA lmms_eval; do
   (cd "$package" && python -m pytest -q -m long "$@")
 done
+bash scripts/test_wrappers.sh
 bash scripts/check_wheels.sh

@@ -162,7 +162,8 @@ class Done:
         (path,) = self.folder.rglob(f"*_samples_{task}.jsonl")
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert len({line["doc_id"] for line in lines}) == len(lines)
-        return {line["doc_id"]: line["filtered_resps"][0] for line in lines}
+        found = {line["doc_id"]: line["filtered_resps"] for line in lines}
+        return {n: one if isinstance(one, str) else one[0] for n, one in found.items()}
 
 
 def environment(**variables: str) -> dict[str, str]:

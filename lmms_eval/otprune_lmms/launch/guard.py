@@ -34,8 +34,8 @@ def end_on_failure(rank: int | None = None) -> None:
     """
     name = "lmms_eval" if rank is None else f"lmms_eval, rank {rank}"
     eval_logger.configure(patcher=partial(_listen, name))
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    program = sys.modules.get("__main__" if spec is not None and spec.name == _MAIN else _MAIN)
+    # `python -m lmms_eval` imports its module a second time, by name, and runs that one.
+    program = sys.modules.get(_MAIN)
     if program is not None:
         vars(program)["traceback"] = SimpleNamespace(print_exc=_print_unexpected)
 
