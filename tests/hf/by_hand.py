@@ -115,13 +115,23 @@ class Unpruned:
         steps = torch.arange(1, len(answer))
         own = self.axes[..., row, at]
         axes = torch.cat([own, own[..., -1:] + steps], -1).unsqueeze(-2)
-        angles = self.decoder.rotary_emb(hidden, axes)
+        config = self.decoder.config
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * 99
         length = hidden.shape[1]
         new = torch.ones(len(steps), dtype=torch.bool)
         causal, alone = torch.ones(length, length).tril().bool(), torch.eye(length).bool()
+        away = torch.arange(length)[:, None] - torch.arange(length)
+        if "token_type_ids" in self.inputs:
+            # The tokens of an image see each other; text stands between two images.
+            visual = torch.cat([self.is_image[row, at], ~new])
+            block = (visual.long().diff(prepend=torch.tensor([0])) > 0).cumsum(0) * visual
+            causal = causal | (block[:, None] == block) & visual
         for number, layer in enumerate(self.decoder.layers):
             left = torch.cat([remaining[number][at], new])
-            sees = causal & left | alone
+            near = away < config.sliding_window if "slid" in kinds[number] else away < length
+            sees = causal & left & near | alone
+            told = (kinds[number],) if config.model_type == "gemma3_text" else ()
+            angles = self.decoder.rotary_emb(hidden, axes, *told)
             bias = torch.zeros(1, 1, length, length).masked_fill(~sees, -1e30)
             hidden = layer(hidden, attention_mask=bias, position_embeddings=angles)
             if self.deepstack is not None and number < len(self.deepstack):

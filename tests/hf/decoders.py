@@ -6,13 +6,23 @@ from functools import cache
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
+from transformers import DynamicCache
+from transformers.models.glm4v.configuration_glm4v import Glm4vTextConfig
+from transformers.models.glm4v.modeling_glm4v import Glm4vTextModel
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
 from otprune import Signals
-from otprune.hf.layers import BatchLayout, DecoderAdapter, LayerPlan, install_hooks, layer_run
+from otprune.hf.layers import (
+    ADAPTERS,
+    BatchLayout,
+    DecoderAdapter,
+    LayerPlan,
+    install_hooks,
+    layer_run,
+)
 from otprune.pruning import ImageTokens, Pruning, Trace
 from otprune.pruning.choose import budgets_of
 
@@ -44,15 +54,48 @@ class Family:
     axes: int = 1
 
 
+def _text(name: str, **settings: Any) -> Family:
+    """A decoder of transformers by its name."""
+
+    def make() -> Any:
+        config = getattr(transformers, f"{name}Config")(**SIZES | settings)
+        return getattr(transformers, f"{name}Model")(config)
+
+    return Family(make)
+
+
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+TURNS = ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"]
+WINDOWS = {"sliding_window": 9, "layer_types": TURNS}
+"""A window that is shorter than every prompt."""
+PARTIAL = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+
 FAMILIES = {
-    "llama": Family(lambda: LlamaModel(LlamaConfig(**SIZES))),
-    "qwen3": Family(lambda: Qwen3Model(Qwen3Config(**SIZES, head_dim=24))),
+    "llama": _text("Llama"),
+    "qwen3": _text("Qwen3", head_dim=24),
     "qwen2.5-vl": Family(
         lambda: Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**SIZES, rope_parameters=SECTIONS)), 3
     ),
     "qwen2.5-vl, text positions": Family(
         lambda: Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**SIZES, rope_parameters=SECTIONS)), 4
     ),
+    "glm4v": Family(
+        lambda: Glm4vTextModel(
+            Glm4vTextConfig(**SIZES, rope_parameters=PARTIAL | {"mrope_section": [1, 1, 2]})
+        ),
+        4,
+    ),
+    "mistral, windows": _text("Mistral", head_dim=16, sliding_window=9),
+    "qwen2, windows": _text("Qwen2", use_sliding_window=True, **WINDOWS),
+    "cohere": _text("Cohere", use_qk_norm=True),
+    "cohere2": _text("Cohere2", **WINDOWS),
+    "gemma2": _text("Gemma2", head_dim=16, query_pre_attn_scalar=24, **WINDOWS),
+    "gemma3_text": _text("Gemma3Text", head_dim=16, query_pre_attn_scalar=24, **WINDOWS),
+    "glm": _text("Glm", head_dim=16, rope_parameters=PARTIAL),
+    "glm4": _text("Glm4", head_dim=16, rope_parameters=PARTIAL),
+    "qwen2_moe": _text("Qwen2Moe", **EXPERTS, shared_expert_intermediate_size=32),
+    "qwen3_moe": _text("Qwen3Moe", head_dim=24, **EXPERTS),
+    "smollm3": _text("SmolLM3", no_rope_layer_interval=2, use_sliding_window=True, **WINDOWS),
 }
 
 
@@ -65,22 +108,25 @@ class Tiny:
     adapter: DecoderAdapter
 
     def attend(self, implementation: str) -> "Tiny":
-        self.decoder.set_attn_implementation(implementation)
+        # Gemma 2 has eager attention alone.
+        self.decoder.set_attn_implementation(
+            implementation if self.decoder._supports_sdpa else "eager"
+        )
         return self
 
 
 @cache
-def tiny(name: str) -> Tiny:
+def tiny(family: str) -> Tiny:
     torch.manual_seed(0)
-    decoder = FAMILIES[name].make().eval().requires_grad_(False)
-    for parameter in decoder.parameters():
-        if parameter.ndim == 2:
+    decoder = FAMILIES[family].make().eval().requires_grad_(False)
+    for name, parameter in decoder.named_parameters():
+        if parameter.ndim > 1 and "norm" not in name:
             parameter.mul_(6)
         else:
             # Norms of equal weights would hide that the adapter left one out.
             parameter.uniform_(0.5, 1.5)
     head = nn.Linear(SIZES["hidden_size"], WORDS, bias=False).requires_grad_(False)
-    adapter = DecoderAdapter(decoder)
+    adapter = ADAPTERS[decoder.config.model_type](decoder)
     install_hooks(adapter)
     return Tiny(decoder, head, adapter)
 
@@ -272,6 +318,10 @@ class Masked:
         decoder = self.model.decoder
         hidden = torch.cat([self.embeds, decoder.embed_tokens(torch.tensor([new]).long())], 1)
         t = hidden.shape[1]
+        kinds = getattr(decoder.config, "layer_types", None)
+        if kinds is None and decoder.config.model_type == "mistral":
+            kinds = ["sliding_attention"] * LAYERS
+        near = torch.arange(t)[:, None] - torch.arange(t) < 9
         for number, layer in enumerate(decoder.layers):
             positions = self.positions[number]
             grid = positions[-3:] if positions.ndim == 3 else positions
@@ -279,7 +329,10 @@ class Masked:
             grid = torch.cat([grid, more.expand(*grid.shape[:-1], -1)], -1)
             seen = torch.cat([self.seen[number], torch.ones(len(new), dtype=torch.bool)])
             see = torch.ones(t, t, dtype=torch.bool).tril() & seen | torch.eye(t, dtype=torch.bool)
+            if kinds and kinds[number] == "sliding_attention":
+                see = see & near
             bias = torch.zeros(1, 1, t, t).masked_fill(~see, torch.finfo(torch.float32).min)
-            angles = decoder.rotary_emb(hidden, grid)
+            told = (kinds[number],) if decoder.config.model_type == "gemma3_text" else ()
+            angles = decoder.rotary_emb(hidden, grid, *told)
             hidden = layer(hidden, attention_mask=bias, position_embeddings=angles)
         return self.model.head(decoder.norm(hidden)[0, -1])

@@ -305,9 +305,11 @@ def test_attention_for_methods_is_the_model_s_own(name):
     model.set_attn_implementation("sdpa")
     hidden = given["hidden"]
     angles = tuple(one.expand(len(hidden), -1, -1) for one in given["position_embeddings"])
-    layer = LayerInput(adapter, number, hidden, angles)
+    mask = adapter.beyond_causal(number, given["attention_mask"])
+    layer = LayerInput(adapter, number, hidden, angles, mask)
     for row, mask in enumerate(inputs["attention_mask"].bool()):
         places = mask.nonzero()[:, 0]
+        # The last position, and one of an image.
         last = torch.tensor([len(places) - 1, len(places) // 2])
         ours = layer.attention(row, places, last)
         theirs = seen[row][:, places][:, :, places][:, last]
@@ -585,8 +587,8 @@ def test_methods_that_read_the_question():
         ("qwen3_vl", "pyramiddrop", {"schedule": "2:0.5"}, "give positions='original'"),
         ("qwen3_vl", "otprune", {"k": 3, "layer": 1}, "at least 2 for qwen3_vl.*got 1"),
         ("qwen2_vl", "otprune", {"k": 3, "positions": "compact"}, "several axes"),
-        ("gemma3", "fastv", {}, "gemma3 cannot be pruned inside.*gemma3_text"),
-        ("glm4v", "fastv", {}, "glm4v cannot be pruned inside.*glm4v_text"),
+        ("qwen3_5", "fastv", {}, "qwen3_5 cannot be pruned inside.*qwen3_5_text"),
+        ("llama4", "fastv", {}, "llama4 cannot be pruned inside.*llama4_text"),
         ("llava", "otprune", {"k": 3, "layer": 9}, "layer must be in 0..3"),
         ("llava", "otprune", {"k": 3, "unit": "tile"}, "unit must be one of image, frame, sample"),
         ("llava", "nothing", {"k": 3}, "unknown pruner 'nothing'"),

@@ -28,6 +28,8 @@ TEXT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+WINDOWS = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+"""Layers in turn with a window, which is shorter than a prompt, and without."""
 TOWER = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -278,7 +280,7 @@ def internvl():
 def gemma3():
     model = _new(
         "Gemma3ForConditionalGeneration", "Gemma3Config", vision_config=SIGLIP,
-        text_config=TEXT | {"head_dim": 16, "sliding_window": 64, "num_hidden_layers": 6},
+        text_config=TEXT | {"head_dim": 16, "sliding_window": 20, "layer_types": WINDOWS},
         image_token_index=PLACEHOLDER, boi_token_index=504, eoi_token_index=505,
         mm_tokens_per_image=16,
     )  # fmt: skip
@@ -339,8 +341,8 @@ def lighton_ocr():
 
 COHERE = TEXT | {
     "model_type": "cohere2",
-    "sliding_window": 4096,
-    "layer_types": ["full_attention"] * 4,
+    "sliding_window": 20,
+    "layer_types": WINDOWS,
 }
 
 
@@ -516,7 +518,8 @@ FULL = tuple(FAMILIES)[:9]
 
 INSIDE = (
     "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm",
-    "mistral3", "lighton_ocr", "qwen2_vl", "qwen3_vl_moe",
+    "mistral3", "lighton_ocr", "qwen2_vl", "qwen3_vl_moe", "gemma3", "aria", "aya_vision",
+    "cohere2_vision", "glm4v", "paddleocr_vl",
 )  # fmt: skip
 """Families that are tested with pruning inside the language model; every decoder is among them."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from otprune.hf.layers import DecoderAdapter
+from otprune.hf.layers import ADAPTERS, DecoderAdapter
 from otprune.pruning import ImageTokens
 from otprune.signals import TOKEN_AXIS, Signals
 
@@ -33,11 +33,8 @@ TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "labels"})
 """Arguments that `get_image_features` may also name, but that the language model needs."""
 
 
-DECODERS = frozenset(
-    ("llama", "mistral")
-    + ("qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_moe_text", "qwen3_vl_text")
-)
-"""Types of decoders whose attention, norms and angles `DecoderAdapter` computes as they do."""
+DECODERS = frozenset(ADAPTERS)
+"""Types of decoders that can be pruned inside."""
 
 
 class UnsupportedModelError(ValueError):
@@ -146,7 +143,7 @@ class Family:
                 "prunes before it"
             )
         try:
-            return DecoderAdapter(decoder)
+            return ADAPTERS[kind](decoder)
         except ValueError as error:
             raise UnsupportedModelError(
                 f"{self.name} cannot be pruned inside its language model: {error}; layer 0 prunes "

@@ -10,12 +10,14 @@
 """
 
 from otprune.hf.layers.adapter import DecoderAdapter, decoder_shape
+from otprune.hf.layers.decoders import ADAPTERS
 from otprune.hf.layers.hooks import install_hooks, layer_run
 from otprune.hf.layers.plan import BatchLayout, LayerPlan
 from otprune.hf.layers.prefill import PrefillRun
 from otprune.hf.layers.rows import Side
 
 __all__ = [
+    "ADAPTERS",
     "BatchLayout",
     "DecoderAdapter",
     "LayerPlan",

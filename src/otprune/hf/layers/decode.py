@@ -20,6 +20,8 @@ class Segment:
 
     Attributes:
         layer: first layer.
+        source: which position of the whole prompt each cached one was, any at padding; [b t].
+        entered: positions of the whole prompt, padding included.
         valid: which cached positions of the prompt are no padding, [b t]; None if all are.
         length: cached positions of the prompt.
         shift: by how much compact positions are below the unpruned ones, [b 1]; None where
@@ -27,6 +29,8 @@ class Segment:
     """
 
     layer: int
+    source: Int64[Tensor, "b t"]
+    entered: int
     valid: Bool[Tensor, "b t"] | None
     length: int
     shift: Int64[Tensor, "b 1"] | None
@@ -50,7 +54,8 @@ class DecodeRun:
         self.segments = {segment.layer: segment for segment in segments}
         self.cache = cache
         self.new = new
-        self.replaced: dict[str, Any] = {}
+        self.segment: Segment | None = None
+        self.replaced: dict[str, dict[str, Any]] = {}
         self.entered = 0
 
     @new_tensors_on_cpu()
@@ -71,25 +76,35 @@ class DecodeRun:
         self, layer: int, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Return the hidden states and the replaced arguments of a layer."""
-        segment = self.segments.get(layer)
-        if segment is not None:
+        begun = self.segments.get(layer)
+        if begun is not None:
             self.entered += 1
-            self.replaced = self._arguments(segment, hidden, kwargs)
-        return hidden, self.replaced
+            self.segment, self.replaced = begun, {}
+        if self.segment is None:
+            return hidden, {}
+        kind = self.adapter.kind(layer)
+        if kind not in self.replaced:
+            self.replaced[kind] = self._arguments(layer, self.segment, hidden, kwargs)
+        return hidden, self.replaced[kind]
 
     def _arguments(
-        self, segment: Segment, hidden: Tensor, kwargs: dict[str, Any]
+        self, layer: int, segment: Segment, hidden: Tensor, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
+        more = self.cache.get_seq_length(layer) - segment.length + self.new
+        source = segment.source.to(hidden.device)
+        added = torch.arange(more, device=source.device) + segment.entered
+        source = torch.cat([source, added.expand(len(source), -1)], dim=1)
         valid = None
         if segment.valid is not None:
-            decoded = self.cache.get_seq_length(segment.layer) - segment.length
             prompt = segment.valid.to(hidden.device)
-            valid = torch.cat([prompt, prompt.new_ones(len(prompt), decoded + self.new)], dim=1)
-        mask = self.adapter.causal_mask(segment.layer, hidden, valid, self.cache)
+            valid = torch.cat([prompt, prompt.new_ones(len(prompt), more)], dim=1)
+        mask = self.adapter.mask_of_decoding(
+            layer, hidden, kwargs.get("attention_mask"), source, valid, self.cache
+        )
         replaced: dict[str, Any] = {"attention_mask": mask}
         if segment.shift is not None:
             positions = as_rows(kwargs["position_ids"], len(hidden)).to(hidden.device)
             positions = positions - segment.shift.to(hidden.device)
             replaced["position_ids"] = positions
-            replaced["position_embeddings"] = self.adapter.rotary_angles(hidden, positions)
+            replaced["position_embeddings"] = self.adapter.rotary_angles(layer, hidden, positions)
         return replaced

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from otprune.hf.layers.adapter import DecoderAdapter
 from otprune.hf.layers.decode import DecodeRun, Segment
@@ -31,6 +31,7 @@ from otprune.hf.layers.prefill import PrefillRun
 
 _RUN: ContextVar[PrefillRun | DecodeRun | None] = ContextVar("otprune_layer_run", default=None)
 _STATE = "_otprune_segments"
+_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 def install_hooks(adapter: DecoderAdapter) -> list[RemovableHandle]:
@@ -130,7 +131,7 @@ def layer_run(
 def _check_cache(cache: Cache | None) -> None:
     if cache is None:
         return
-    plain = type(cache) is DynamicCache and all(type(one) is DynamicLayer for one in cache.layers)
+    plain = type(cache) is DynamicCache and all(type(one) in _LAYERS for one in cache.layers)
     if not plain:
         raise ValueError(
             "pruning inside the language model needs a DynamicCache, which grows layer by layer; "

@@ -59,7 +59,9 @@ class PrefillRun:
         self.looks_back = pruner is not None and pruner.looks_back
         self.remaining = RemainingTokens.at_first(plan.batch)
         self.last_position = self.remaining.positions.amax(-1, keepdim=True)
-        self.replaced: dict[str, Any] = {}
+        self.source: Int64[Tensor, "b u"] | None = None
+        self.renumbered = False
+        self.replaced: dict[str, dict[str, Any]] = {}
         self.observed = Observed(pruner)
         self.started: dict[int, Any] = {}
         self.before: LayerInput | None = None
@@ -88,7 +90,7 @@ class PrefillRun:
         self.lengths.append(self.remaining.lengths)
         if self.looks_back and layer + 1 in self.at:
             self.before = self._inputs(layer, hidden, kwargs)
-        return hidden, self.replaced
+        return hidden, self._replaced(layer, hidden, kwargs)
 
     @new_tensors_on_cpu()
     def leave_module(self, layer: int, module: Module, given: Tensor, output: Tensor) -> None:
@@ -97,7 +99,8 @@ class PrefillRun:
         with watched(self.plan.trace):
             # Nothing may be chosen by a given answer.
             valid = self.remaining.valid & ~self.remaining.marked(self.plan.batch.answer)
-            self.observed.add(layer, module, given[::repeats], output[::repeats], valid)
+            added = self.adapter.added(layer, module, output[::repeats])
+            self.observed.add(layer, module, given[::repeats], added, valid)
 
     @new_tensors_on_cpu()
     def finish(self) -> None:
@@ -127,9 +130,40 @@ class PrefillRun:
         return labels.gather(1, origin.clamp(min=0)).masked_fill(origin < 0, ignore)
 
     def _inputs(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> LayerInput:
-        cos, sin = self.replaced.get("position_embeddings", kwargs["position_embeddings"])
+        seen = {**kwargs, **self._replaced(layer, hidden, kwargs)}
+        cos, sin = seen["position_embeddings"]
         angles = (as_rows(cos, len(hidden)), as_rows(sin, len(hidden)))
-        return LayerInput(self.adapter, layer, hidden, angles)
+        mask = self.adapter.beyond_causal(layer, seen.get("attention_mask"))
+        return LayerInput(self.adapter, layer, hidden, angles, mask)
+
+    def _replaced(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments that are others since a stage; layers of a kind have the same."""
+        if self.source is None:
+            return {}
+        kind = self.adapter.kind(layer)
+        if kind not in self.replaced:
+            self.replaced[kind] = self._arguments(layer, hidden, kwargs, self.source)
+        return self.replaced[kind]
+
+    def _arguments(
+        self, layer: int, hidden: Tensor, kwargs: dict[str, Any], source: Int64[Tensor, "b u"]
+    ) -> dict[str, Any]:
+        repeats = len(hidden) // len(source)
+        source = source.repeat_interleave(repeats, 0).to(hidden.device)
+        valid = self.segments[-1].valid
+        given = kwargs.get("attention_mask")
+        mask = self.adapter.mask_of_kept(layer, hidden, given, source, valid, self.cache)
+        replaced: dict[str, Any] = {"attention_mask": mask}
+        if self.renumbered:
+            positions = self.remaining.positions.repeat_interleave(repeats, 0).to(hidden.device)
+            angles = self.adapter.rotary_angles(layer, hidden, positions)
+            return {**replaced, "position_ids": positions, "position_embeddings": angles}
+        # What is kept has the positions and angles that it had before.
+        if kwargs.get("position_ids") is not None:
+            replaced["position_ids"] = take_last_axis(kwargs["position_ids"], source)
+        whole = (as_rows(one, len(hidden)) for one in kwargs["position_embeddings"])
+        replaced["position_embeddings"] = tuple(take_positions(one, source) for one in whole)
+        return replaced
 
     def _start(self, pruner: LayerPruner, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         stage = StageInput(self.plan, self.remaining, self._inputs(0, hidden, kwargs))
@@ -160,44 +194,36 @@ class PrefillRun:
             positions = take_last_axis(self.remaining.positions, source)
         self.remaining = self.remaining.gather(index, valid, kept, positions)
         self.observed.gather(index, valid, hidden.shape[1])
-        index, source, valid = (one.repeat_interleave(repeats, 0) for one in (index, source, valid))
+        self.source = source if self.source is None else self.source.gather(1, source)
+        shift = self._shift(positions, kwargs) if compact else None
+        index, of_all, valid, *shifts = (
+            one.repeat_interleave(repeats, 0)
+            for one in (index, self.source, valid, *([] if shift is None else [shift]))
+        )
         hidden = take_positions(hidden, index)
-        shift = None
-        if compact:
-            shift = self._renumber(hidden, positions, repeats, kwargs)
-        else:
-            self._gather_positions(inputs, source, kwargs)
-        mask_of_kept = None if bool(valid.all()) else valid.to(hidden.device)
-        mask = self.adapter.causal_mask(layer, hidden, mask_of_kept, self.cache)
-        self.replaced["attention_mask"] = mask
-        self.segments.append(Segment(layer, mask_of_kept, index.shape[1], shift))
+        self.replaced = {}
+        self.segments.append(
+            Segment(
+                layer=layer,
+                source=of_all.to(hidden.device),
+                entered=self.plan.batch.image_of.shape[1],
+                valid=None if bool(valid.all()) else valid.to(hidden.device),
+                length=index.shape[1],
+                shift=shifts[0].to(hidden.device) if shifts else None,
+            )
+        )
         self._record(layer, kept)
         return hidden
 
-    def _renumber(
-        self, hidden: Tensor, positions: Tensor, repeats: int, kwargs: dict[str, Any]
-    ) -> Int64[Tensor, "b 1"]:
-        """Give the layers compact positions; return by how much these are below the unpruned."""
+    def _shift(self, positions: Tensor, kwargs: dict[str, Any]) -> Int64[Tensor, "b 1"]:
+        """Return by how much compact positions are below the unpruned ones."""
         if kwargs.get("position_ids") is None:
             raise ValueError(
                 "positions must be 'original' for a decoder whose layers are not given rotary "
                 "positions, got 'compact'"
             )
-        repeated = positions.repeat_interleave(repeats, 0).to(hidden.device)
-        self.replaced["position_ids"] = repeated
-        self.replaced["position_embeddings"] = self.adapter.rotary_angles(hidden, repeated)
-        shift = self.last_position - positions.amax(1, keepdim=True)
-        return shift.repeat_interleave(repeats, 0).to(hidden.device)
-
-    def _gather_positions(
-        self, inputs: LayerInput, source: Int64[Tensor, "b t"], kwargs: dict[str, Any]
-    ) -> None:
-        """Give the layers the positions and angles that the kept tokens had before."""
-        given = self.replaced.get("position_ids", kwargs.get("position_ids"))
-        if given is not None:
-            self.replaced["position_ids"] = take_last_axis(given, source)
-        angles = tuple(take_positions(one, source) for one in inputs.angles)
-        self.replaced["position_embeddings"] = angles
+        self.renumbered = True
+        return self.last_position - positions.amax(1, keepdim=True)
 
     def _record(self, layer: int, kept: KeptPositions) -> None:
         if self.plan.trace is None:

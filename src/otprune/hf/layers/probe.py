@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from otprune.hf.layers.adapter import Angles, DecoderAdapter
+from otprune.hf.layers.masks import visible
 
 
 class LayerInput:
@@ -17,13 +18,19 @@ class LayerInput:
         number: of the layer.
         hidden: its input, [b t d].
         angles: rotary angles of the positions, [b t c] each.
+        mask: who sees whom, [b 1 t t] in either form; None for causal attention.
     """
 
     def __init__(
-        self, adapter: DecoderAdapter, number: int, hidden: Float[Tensor, "b t d"], angles: Angles
+        self,
+        adapter: DecoderAdapter,
+        number: int,
+        hidden: Float[Tensor, "b t d"],
+        angles: Angles,
+        mask: Tensor | None = None,
     ) -> None:
         self.adapter, self.number = adapter, number
-        self.hidden, self.angles = hidden, angles
+        self.hidden, self.angles, self.mask = hidden, angles, mask
 
     @cached_property
     def normed(self) -> Float[Tensor, "b t d"]:
@@ -38,7 +45,7 @@ class LayerInput:
     def attention(
         self, row: int, places: Int64[Tensor, " t"], queries: Int64[Tensor, " r"]
     ) -> Float[Tensor, "h r t"]:
-        """Return the causal attention of some positions of a prompt, as probabilities in float32.
+        """Return the attention of some positions of a prompt, as probabilities in float32.
 
         Args:
             row: number of the prompt's row in the batch.
@@ -50,8 +57,12 @@ class LayerInput:
         cos, sin = (one[row, attending] for one in self.angles)
         query = self.adapter.queries(self.number, self.normed[row, attending], (cos, sin))
         scores = self.adapter.attention_scores(self.number, query, self.keys[row][:, places])
-        later = torch.arange(len(places), device=queries.device) > queries[:, None]
-        return scores.masked_fill(later, -torch.inf).softmax(-1)
+        if self.mask is None:
+            seen = torch.arange(len(places), device=queries.device) <= queries[:, None]
+        else:
+            own = self.mask[row if len(self.mask) > 1 else 0, 0].to(queries.device)
+            seen = visible(own[attending][:, places])
+        return scores.masked_fill(~seen, -torch.inf).softmax(-1)
 
 
 class PromptProbe:
@@ -82,7 +93,8 @@ class PromptProbe:
 
     def rotary(self, layer: int) -> tuple[Float[Tensor, "t c"], Float[Tensor, "t c"]]:
         """Cosines and sines of the rotary angles."""
-        cos, sin = self._of(layer).angles
+        inputs = self._of(layer)
+        cos, sin = inputs.adapter.channel_angles(layer, inputs.angles)
         places = self._places.to(cos.device)
         return cos[self._row, places], sin[self._row, places]
 
