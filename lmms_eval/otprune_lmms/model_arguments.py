@@ -9,7 +9,7 @@ from typing import Any, Literal
 from otprune.checks import check_device_name
 from otprune_lmms.environment import SettingsError, yes_or_no
 from otprune_lmms.limits import LARGEST_BATCH, MOST_WORKERS
-from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
+from otprune_lmms.models import ModelSource, check_source
 from otprune_lmms.pruning_arguments import ALIASES, pruning_of, without_aliases
 from otprune_lmms.pruning_config import PruningConfig
 
@@ -35,7 +35,7 @@ class Arguments:
 
     Attributes:
         pretrained: folder or hub id of a checkpoint.
-        family: a name of `models.FAMILIES`.
+        family: a name of `models.FAMILIES`; None for that of the checkpoint's configuration.
         model_base: language model below a projector-only checkpoint or a LoRA adapter.
         chat_template: name of the model's chat template; None for its usual one.
         device: "cuda", "cuda:1", "cpu"; None for the device that the launcher assigns.
@@ -52,6 +52,9 @@ class Arguments:
         load_8bit: 8-bit weights.
         use_cache: keep keys and values while decoding.
         revision: branch, tag or commit on the hub.
+        min_pixels: smallest area that images are resized to, in families that take images of any
+            size; None for that of lmms-eval's own wrapper.
+        max_pixels: the largest one.
         eval_time: take each answer's times by phase; not part of ``repr``, since no answer depends
             on it.
         config: the pruning config.
@@ -61,7 +64,7 @@ class Arguments:
     """
 
     pretrained: str = DEFAULT_CHECKPOINT
-    family: str = DEFAULT_FAMILY
+    family: str | None = None
     model_base: str | None = None
     chat_template: str | None = None
     device: str | None = None
@@ -77,6 +80,8 @@ class Arguments:
     load_8bit: bool = False
     use_cache: bool = True
     revision: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
     eval_time: bool = field(default=False, repr=False, compare=False)
     config: PruningConfig = PruningConfig()
 
@@ -117,6 +122,8 @@ class Arguments:
             load_4bit=self.load_4bit,
             load_8bit=self.load_8bit,
             use_cache=self.use_cache,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
         )
 
 

@@ -24,7 +24,9 @@ _INSTEAD = "without --model the embedded one is used, which needs no network"
 
 ImageFile = Annotated[Path, typer.Argument(parser=path, help="an image file", metavar="IMAGE")]
 Model = Annotated[str, typer.Option(help="folder or hub id of a checkpoint")]
-Family = Annotated[str | None, typer.Option(help="the model's family (default: llava)")]
+Family = Annotated[
+    str | None, typer.Option(help="the model's family (default: by its configuration)")
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
@@ -152,7 +154,7 @@ def _measure(
         exact: whether the exact distance is computed.
     """
     from otprune.checks import check_device
-    from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source, load_model
+    from otprune_lmms.models import ModelSource, check_source, load_model
     from otprune_lmms.pruning_config import PruningConfig, with_texts
 
     name, family, device = model
@@ -162,7 +164,7 @@ def _measure(
         PruningConfig.make(one, keep_ratio=budget[0], k=budget[1], **with_texts(one, settings))
         for one, settings in typed
     ]
-    source = ModelSource(name, family=family or DEFAULT_FAMILY, device=device)
+    source = ModelSource(name, family=family, device=device)
     check_source(source)
     import transformers
 

@@ -17,7 +17,12 @@ from otprune_lmms.documents import BROKEN, reason_of
 from otprune_lmms.engine.memory import is_out_of_memory
 from otprune_lmms.engine.requests import DocumentError, Request, RequestError
 from otprune_lmms.images import as_rgb, image_hash
-from otprune_lmms.models.protocol import Generation, Prompt, VisionLanguageModel
+from otprune_lmms.models.protocol import (
+    LONGEST_ANSWER,
+    Generation,
+    Prompt,
+    VisionLanguageModel,
+)
 
 SeedVideo = Literal["first_frame", "all_frames"]
 """How a video's frames are shown: the first alone, or all of them."""
@@ -79,7 +84,7 @@ class RequestPreparer:
             prompt = self.model.render(request.context, len(images), request.generation)
         except ValueError as error:
             raise DocumentError(request.failure(str(error))) from error
-        generation = generation_of(request)
+        generation = generation_of(request, self.model.max_new_tokens)
         model = f"{self.fingerprint} {self.source}"
         digest = request_hash(request, prompt, images, generation, model)
         return PreparedRequest(request, digest, images, prompt, generation)
@@ -118,8 +123,12 @@ def document_errors(request: Request) -> Iterator[None]:
         raise DocumentError(request.failure("its images do not fit into memory")) from error
 
 
-def generation_of(request: Request) -> Generation:
+def generation_of(request: Request, longest: int = LONGEST_ANSWER) -> Generation:
     """Return a request's generation settings with the defaults filled in.
+
+    Args:
+        request: the request.
+        longest: longest answer where the task does not say.
 
     Raises:
         ValueError: an ``until`` that is no text or list of texts, a length or number of beams that
@@ -131,7 +140,7 @@ def generation_of(request: Request) -> Generation:
     if not isinstance(until, list | tuple) or not all(isinstance(one, str) for one in until):
         raise ValueError(f"until of {request.name} must be texts, got {until!r}")
     return Generation(
-        max_new_tokens=int(_number(request, "max_new_tokens", 1024, whole=True)),
+        max_new_tokens=int(_number(request, "max_new_tokens", longest, whole=True)),
         temperature=_number(request, "temperature", 0),
         top_p=None if given.get("top_p") is None else _number(request, "top_p", 1),
         num_beams=int(_number(request, "num_beams", 1, whole=True)),

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,6 +36,9 @@ class _NotFiniteError(ValueError):
         self.one = one
 
 
+_PROMPTS = 1024
+"""Tokenised prompts held."""
+
 Respond = Callable[[Sequence[PreparedRequest]], list[Answer]]
 
 
@@ -50,8 +52,7 @@ class Responder:
 
     def __init__(self, model: VisionLanguageModel, timer: PhaseTimer | None = None) -> None:
         self.model, self.timer = model, timer
-        # Cached: a prompt is tokenised once for all configs.
-        self._ids: Callable[[Prompt], Tensor] = lru_cache(maxsize=1024)(model.token_ids)
+        self._ids: dict[tuple[Prompt, tuple[ImageKey, ...]], Tensor] = {}
 
     def bind(
         self, pruning: Pruning | None, visual: Mapping[ImageKey, ImageTokens], setting: str
@@ -69,8 +70,8 @@ class Responder:
 
         def respond(requests: Sequence[PreparedRequest]) -> list[Answer]:
             begin = time.perf_counter()
-            inputs = [self.model_input(one, visual) for one in requests]
             try:
+                inputs = [self.model_input(one, visual) for one in requests]
                 if self.timer is None:
                     answers = self._respond(requests, inputs, pruning, Trace())
                 else:
@@ -88,15 +89,15 @@ class Responder:
         self, one: PreparedRequest, visual: Mapping[ImageKey, ImageTokens]
     ) -> ModelInput:
         """Return a request as the language model takes it."""
-        ids = self._ids(one.prompt)
+        ids = self._token_ids(one.prompt, one, visual)
         answer = 0
         if one.request.kind == "loglikelihood":
             request = one.request
             whole = self.model.render(
                 request.context, len(one.images), request.generation, request.continuation
             )
-            begin, ids = len(ids), self._ids(whole)
-            answer = len(ids) - begin
+            asked, ids = ids, self._token_ids(whole, one, visual)
+            answer = len(ids) - shared_beginning(asked, ids)
         return ModelInput(
             ids=ids,
             visual=tuple(visual[key] for key in keys_of(one)),
@@ -104,6 +105,17 @@ class Responder:
             seed=int(one.digest[:15], 16),
             answer=answer,
         )
+
+    def _token_ids(
+        self, prompt: Prompt, one: PreparedRequest, visual: Mapping[ImageKey, ImageTokens]
+    ) -> Tensor:
+        """Return a prompt's ids; a prompt is tokenised once for all configs."""
+        keys = tuple(keys_of(one))
+        if (prompt, keys) not in self._ids:
+            if len(self._ids) >= _PROMPTS:
+                del self._ids[next(iter(self._ids))]
+            self._ids[prompt, keys] = self.model.token_ids(prompt, [visual[key] for key in keys])
+        return self._ids[prompt, keys]
 
     def _timed(
         self,
@@ -148,6 +160,16 @@ class Responder:
             Answer(one.text, kept=kept, candidates=every, new_tokens=one.tokens, truncated=cut)
             for one, (kept, every), cut in counts
         ]
+
+
+def shared_beginning(one: Tensor, other: Tensor) -> int:
+    """Return how many ids two prompts [t] have in common before the first that differs.
+
+    A continuation begins there: its first letters and the last of the prompt may be one token.
+    """
+    length = min(len(one), len(other))
+    different = (one[:length] != other[:length]).nonzero()
+    return int(different[0]) if len(different) else length
 
 
 def _check_finite(

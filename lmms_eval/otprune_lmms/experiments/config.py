@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,7 +24,7 @@ from otprune_lmms.experiments.pruning_choices import (
 )
 from otprune_lmms.files import is_folder
 from otprune_lmms.limits import LARGEST_BATCH, MOST_DOCUMENTS, MOST_WORKERS
-from otprune_lmms.models import DEFAULT_FAMILY, ModelSource, check_source
+from otprune_lmms.models import ModelSource, check_source
 from otprune_lmms.suggestions import did_you_mean
 from otprune_lmms.yaml_files import YamlError, read_yaml
 
@@ -57,7 +58,7 @@ class ModelChoice(ConfigSection):
     Attributes:
         name: its name in tables.
         pretrained: a hub id, or a folder; "./" and "../" are relative to the experiment's file.
-        family: a name of `models.FAMILIES`.
+        family: a name of `models.FAMILIES`; None for that of the checkpoint's configuration.
         dtype: of the weights; None for float32 on a CPU, float16 on a GPU.
         chat_template: name of the model's chat template; None for its usual one.
         batch_size: requests in one call of the language model; halved where memory runs out.
@@ -65,11 +66,14 @@ class ModelChoice(ConfigSection):
         attn_implementation: as in transformers; None for its choice.
         device: "cuda", "cuda:1", "cpu"; None for a GPU where there is one.
         revision: branch, tag or commit on the hub; None for the newest.
+        min_pixels: smallest area that images are resized to, in families that take images of any
+            size; None for that of lmms-eval's own wrapper.
+        max_pixels: the largest one.
     """
 
     name: Annotated[str, _NAME]
     pretrained: Annotated[str, _TEXT]
-    family: str = DEFAULT_FAMILY
+    family: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     chat_template: str | None = None
     batch_size: Annotated[int, Field(ge=1, le=LARGEST_BATCH)] = 1
@@ -77,15 +81,32 @@ class ModelChoice(ConfigSection):
     attn_implementation: str | None = None
     device: str | None = None
     revision: Annotated[str, _REVISION] | None = None
+    min_pixels: Annotated[int, Field(ge=1)] | None = None
+    max_pixels: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.device is not None:
             check_device_name(self.device)
-        check_source(
-            ModelSource(self.pretrained, family=self.family, chat_template=self.chat_template)
-        )
+        # A relative folder starts at the experiment's file, which is not known here.
+        relative = self.pretrained.startswith(".")
+        if self.family is not None or not relative:
+            check_source(self._source(self.pretrained))
         return self
+
+    def _source(self, pretrained: str) -> ModelSource:
+        return ModelSource(
+            pretrained,
+            family=self.family,
+            model_base=self.model_base,
+            chat_template=self.chat_template,
+            device=self.device,
+            dtype=self.dtype,
+            attn_implementation=self.attn_implementation,
+            revision=self.revision,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+        )
 
     def source(self, folder: Path, device: str | None = None) -> ModelSource:
         """Return which model to load, with everything that decides its answers.
@@ -94,16 +115,7 @@ class ModelChoice(ConfigSection):
             folder: of the experiment's file; relative checkpoint folders start there.
             device: device of the model if the experiment gives none.
         """
-        return ModelSource(
-            checkpoint(self, folder),
-            family=self.family,
-            model_base=self.model_base,
-            chat_template=self.chat_template,
-            device=self.device or device,
-            dtype=self.dtype,
-            attn_implementation=self.attn_implementation,
-            revision=self.revision,
-        )
+        return replace(self._source(checkpoint(self, folder)), device=self.device or device)
 
 
 class TaskChoice(ConfigSection):

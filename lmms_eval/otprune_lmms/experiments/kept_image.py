@@ -86,7 +86,7 @@ def kept_image(
     if len(views) > 1 or visual.grid is None:
         raise ValueError("a figure of kept patches needs an image of a single tile")
     row = ModelInput(
-        model.token_ids(prepared.prompt), (visual,), (image_number(prepared.images[0]),)
+        model.token_ids(prepared.prompt, [visual]), (visual,), (image_number(prepared.images[0]),)
     )
     masks = []
     for pruning in prunings:

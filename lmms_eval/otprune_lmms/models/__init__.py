@@ -8,9 +8,13 @@ from types import ModuleType
 
 from otprune.checks import check_device
 from otprune.pruning import Pruning
-from otprune_lmms.models.protocol import DEFAULT_FAMILY, ModelSource, VisionLanguageModel
+from otprune_lmms.models.checkpoints import LLAVA, TRANSFORMERS, family_of_checkpoint
+from otprune_lmms.models.protocol import ModelSource, VisionLanguageModel
 
-FAMILIES: dict[str, str] = {"llava": "otprune_lmms.models.llava"}
+FAMILIES: dict[str, str] = {
+    LLAVA: "otprune_lmms.models.llava",
+    TRANSFORMERS: "otprune_lmms.models.transformers",
+}
 """Modules by family; each has ``check_source`` and ``load``."""
 
 
@@ -26,7 +30,10 @@ def check_source(source: ModelSource, prunings: tuple[Pruning | None, ...] = ())
         ValueError: an unknown family or chat template, no checkpoint, a layer that the model does
             not have.
     """
-    _family(source.family).check_source(source, prunings)
+    layers = any(stage.layer for one in prunings if one is not None for stage in one.stages)
+    family = _family(source, ask=layers)
+    if family is not None:
+        family.check_source(source, prunings)
 
 
 def load_model(source: ModelSource) -> VisionLanguageModel:
@@ -38,17 +45,31 @@ def load_model(source: ModelSource) -> VisionLanguageModel:
     """
     if source.device is not None:
         check_device(source.device)
-    return _family(source.family).load(source)
+    family = _family(source, ask=True)
+    if family is None:
+        raise ValueError(f"the configuration of {source.pretrained} cannot be read")
+    return family.load(source)
 
 
-def _family(name: str) -> ModuleType:
-    if name not in FAMILIES:
+def _family(source: ModelSource, *, ask: bool) -> ModuleType | None:
+    """Return the module of a source's family; None where only the hub could tell it.
+
+    Args:
+        source: which model.
+        ask: whether the hub is asked.
+    """
+    name = source.family
+    if name is None:
+        if source.model_base is not None:
+            name = LLAVA
+        else:
+            name = family_of_checkpoint(source.pretrained, source.revision, ask=ask)
+    elif name not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {name!r}")
-    return import_module(FAMILIES[name])
+    return None if name is None else import_module(FAMILIES[name])
 
 
 __all__ = [
-    "DEFAULT_FAMILY",
     "FAMILIES",
     "ModelSource",
     "VisionLanguageModel",

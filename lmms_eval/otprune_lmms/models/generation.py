@@ -19,10 +19,15 @@ class StopAt(StoppingCriteria):
     """Ends a row once it contains one of some texts.
 
     Only the last tokens are decoded: a text that has just become complete is at the end.
+
+    Args:
+        texts: the texts.
+        tokenizer: decodes the ids.
+        begin: number of ids in front that are the prompt, in which no text counts.
     """
 
-    def __init__(self, texts: Sequence[str], tokenizer: Any) -> None:
-        self.texts = texts
+    def __init__(self, texts: Sequence[str], tokenizer: Any, begin: int = 0) -> None:
+        self.texts, self.begin = texts, begin
         self.tokenizer = tokenizer
         # A token is at least a byte; 4 more for tokens that overlap the text's ends.
         self.last = max(len(text.encode()) for text in texts) + 4
@@ -32,7 +37,8 @@ class StopAt(StoppingCriteria):
         self, output_ids: Tensor, scores: Tensor, **kwargs: object
     ) -> Tensor:
         """Return for each row whether it has ended, [b]."""
-        ends = self.tokenizer.batch_decode(output_ids[:, -self.last :], skip_special_tokens=True)
+        first = max(self.begin, output_ids.shape[1] - self.last)
+        ends = self.tokenizer.batch_decode(output_ids[:, first:], skip_special_tokens=True)
         done = [any(text in end for text in self.texts) for end in ends]
         return torch.tensor(done, device=output_ids.device)
 
@@ -124,3 +130,19 @@ def kept_counts(inputs: Sequence[ModelInput], trace: Trace) -> list[KeptCounts]:
         found.append((tuple(left[first:last]), tuple(len(image) for image in one.visual)))
         first = last
     return found
+
+
+def extend_trace(trace: Trace, call: Trace) -> None:
+    """Append a call's trace to that of earlier calls."""
+    before = len(trace.visual)
+    trace.visual += call.visual
+    trace.truncated += call.truncated
+    for layer, kept in call.kept.items():
+        own = trace.kept.setdefault(layer, [])
+        # Earlier images that were not pruned at this layer kept all tokens.
+        own += [torch.arange(n) for n in trace.visual[len(own) : before]]
+        own += kept
+    trace.lengths[:] = [
+        [*own, *more]
+        for own, more in zip(trace.lengths or [[] for _ in call.lengths], call.lengths, strict=True)
+    ]

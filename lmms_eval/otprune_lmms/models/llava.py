@@ -29,6 +29,7 @@ from otprune_lmms.models.generation import (
     FiniteLogits,
     StopAt,
     cut,
+    extend_trace,
     padded,
     padding_id,
     written_tokens,
@@ -55,6 +56,11 @@ CHAT_TEMPLATE = "vicuna_v1"
 def check_source(source: ModelSource, prunings: Sequence[Pruning | None] = ()) -> None:
     """Check a source before it is loaded; see `models.check_source`."""
     _template(source)
+    if source.min_pixels is not None or source.max_pixels is not None:
+        raise ValueError(
+            "min_pixels and max_pixels are for families that take images of any size, got "
+            f"{source.min_pixels} and {source.max_pixels} for LLaVA"
+        )
     layers = [stage.layer for one in prunings if one is not None for stage in one.stages]
     if not any(layers):
         return
@@ -191,10 +197,11 @@ class Llava(VisionLanguageModel):
         aspect = None if own_aspect else generation.get("image_aspect_ratio")
         return Prompt(conversation.get_prompt(), aspect)
 
-    def token_ids(self, prompt: Prompt) -> Tensor:
+    def token_ids(self, prompt: Prompt, visual: Sequence[ImageTokens] = ()) -> Tensor:
         """Return the ids of a prompt, [t], with `IMAGE_TOKEN_INDEX` for each image.
 
-        Of a prompt that is longer than the model takes only the beginning, see `PromptBound`.
+        What the images are does not count. Of a prompt that is longer than the model takes only the
+        beginning, see `PromptBound`.
         """
         ids = tokenizer_image_token(self.bound.text(prompt.text), self.tokenizer)
         return self.bound.ids(torch.as_tensor(ids, dtype=torch.long))
@@ -274,7 +281,7 @@ class Llava(VisionLanguageModel):
         each = Trace(watch=trace.watch)
         for one in inputs:
             found.append(self._likelihood(one, pruning, each))
-            _extend(trace, each)
+            extend_trace(trace, each)
         return found
 
     def _likelihood(self, one: ModelInput, pruning: Pruning | None, trace: Trace) -> Likelihood:
@@ -387,22 +394,6 @@ class Llava(VisionLanguageModel):
             "visual": [image for one in inputs for image in one.visual],
             "image_ids": [number for one in inputs for number in one.image_ids],
         }
-
-
-def _extend(trace: Trace, call: Trace) -> None:
-    """Append a call's trace to that of earlier calls."""
-    before = len(trace.visual)
-    trace.visual += call.visual
-    trace.truncated += call.truncated
-    for layer, kept in call.kept.items():
-        own = trace.kept.setdefault(layer, [])
-        # Earlier images that were not pruned at this layer kept all tokens.
-        own += [torch.arange(n) for n in trace.visual[len(own) : before]]
-        own += kept
-    trace.lengths[:] = [
-        [*own, *more]
-        for own, more in zip(trace.lengths or [[] for _ in call.lengths], call.lengths, strict=True)
-    ]
 
 
 def _raster(tiles: np.ndarray, high: int, wide: int) -> np.ndarray:

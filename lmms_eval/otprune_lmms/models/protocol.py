@@ -21,9 +21,6 @@ from otprune.cost import DecoderShape
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
 
-DEFAULT_FAMILY = "llava"
-"""The family of a model of which nothing else is said."""
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -31,22 +28,25 @@ class ModelSource:
 
     Attributes:
         pretrained: folder or hub id of a checkpoint.
-        family: a name of `models.FAMILIES`.
+        family: a name of `models.FAMILIES`; None for that of the checkpoint's configuration.
         model_base: language model below a projector-only checkpoint or a LoRA adapter.
         chat_template: name of the family's chat template; None for its usual one.
         device: "cuda", "cuda:1", "cpu"; None for a GPU where there is one.
         device_map: "auto" spreads the model over the GPUs.
-        dtype: of the weights: float32, float16, bfloat16; None for float16 on a GPU and float32 on
-            a CPU.
+        dtype: of the weights: float32, float16, bfloat16; None for float32 on a CPU, and on a GPU
+            for float16 (LLaVA) or the checkpoint's own (transformers).
         attn_implementation: eager, sdpa, flash_attention_2; None for transformers' choice.
         revision: branch, tag or commit on the hub.
         load_4bit: 4-bit weights.
         load_8bit: 8-bit weights.
         use_cache: keep keys and values while decoding.
+        min_pixels: smallest area that images are resized to, in families that take images of any
+            size; None for that of lmms-eval's own wrapper.
+        max_pixels: the largest one.
     """
 
     pretrained: str
-    family: str = DEFAULT_FAMILY
+    family: str | None = None
     model_base: str | None = None
     chat_template: str | None = None
     device: str | None = None
@@ -57,6 +57,12 @@ class ModelSource:
     load_4bit: bool = False
     load_8bit: bool = False
     use_cache: bool = True
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+
+LONGEST_ANSWER = 1024
+"""Tokens of an answer where neither a task nor a family says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class Generation:
         until: texts that end an answer, left out of it.
     """
 
-    max_new_tokens: int = 1024
+    max_new_tokens: int = LONGEST_ANSWER
     temperature: float = 0
     top_p: float | None = None
     num_beams: int = 1
@@ -194,6 +200,7 @@ class VisionLanguageModel(ABC):
         dtype: dtype of the weights.
         attention: name of the attention implementation.
         hub: commits of the repositories on the hub that it came from; none for a folder.
+        max_new_tokens: longest answer where a task does not say.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
@@ -202,6 +209,7 @@ class VisionLanguageModel(ABC):
     dtype: torch.dtype
     attention: str
     hub: Mapping[str, str] = MappingProxyType({})
+    max_new_tokens: int = LONGEST_ANSWER
 
     @property
     @abstractmethod
@@ -237,8 +245,17 @@ class VisionLanguageModel(ABC):
         """
 
     @abstractmethod
-    def token_ids(self, prompt: Prompt) -> Tensor:
-        """Return the ids of a prompt with a placeholder for each image, [t] on the CPU."""
+    def token_ids(self, prompt: Prompt, visual: Sequence[ImageTokens] = ()) -> Tensor:
+        """Return the ids of a prompt with its placeholders of images, [t] on the CPU.
+
+        Args:
+            prompt: the prompt.
+            visual: its images as `encode` returned them, where ids depend on these; without them an
+                image has one placeholder.
+
+        Raises:
+            ValueError: images that would be cut with the end of a prompt that is too long.
+        """
 
     @abstractmethod
     def text_tokens(self, prompt: Prompt) -> int:
