@@ -64,6 +64,8 @@ def _family(source: ModelSource, *, ask: bool) -> ModuleType | None:
             name = LLAVA
         else:
             name = family_of_checkpoint(source.pretrained, source.revision, ask=ask)
+            # Only LLaVA has templates by name.
+            name = name or (None if source.chat_template is None else LLAVA)
     elif name not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {name!r}")
     return None if name is None else import_module(FAMILIES[name])
