@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
@@ -62,6 +63,7 @@ class ChatProcessor:
         self.tokenizer, self.image_processor = processor.tokenizer, processor.image_processor
         self.rules: WrapperRules = rules_of(model_type)
         self.image_token = str(getattr(processor, "image_token", "<image>"))
+        self._shows_parts: dict[str | None, bool] = {}
 
     def __repr__(self) -> str:
         """Return all that decides ids and pixels beside the vocabulary."""
@@ -96,12 +98,12 @@ class ChatProcessor:
             raise ValueError(
                 f"the checkpoint must have a chat template, got none for {self.model_type}"
             )
-        text = self._vicuna(parts, answer)
-        if self.template is not None:
+        if self.template is None:
+            text = self._vicuna(parts, answer)
+        elif self._takes_parts:
             text = self._rendered([dict(part) for part in parts], answer)
-            if text.count(self.image_token) < images:
-                # A template for texts shows a list of parts as it is written in Python, or not.
-                text = self._rendered(self._as_text(parts), answer)
+        else:
+            text = self._rendered(self._as_text(parts), answer)
         if text.count(self.image_token) != images:
             raise ValueError(
                 f"the prompt must show {images} images, got {text.count(self.image_token)} times "
@@ -109,6 +111,26 @@ class ChatProcessor:
                 "image"
             )
         return text
+
+    @property
+    def _takes_parts(self) -> bool:
+        """Whether the chat template shows images among a turn's parts.
+
+        Others show a list of parts as it is written in Python, or fail, or leave images out.
+        """
+        template = self.template
+        if template not in self._shows_parts:
+            turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
+            try:
+                text = str(
+                    self.tokenizer.apply_chat_template(
+                        turn, chat_template=template, tokenize=False, add_generation_prompt=True
+                    )
+                )
+            except (TemplateError, TypeError):
+                text = ""
+            self._shows_parts[template] = self.image_token in text and "'type'" not in text
+        return self._shows_parts[template]
 
     def _parts(self, context: str, images: int) -> list[dict[str, str]]:
         """Return a user's turn in parts: images, and texts."""

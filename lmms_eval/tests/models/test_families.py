@@ -41,7 +41,7 @@ def test_an_experiment_names_it(source, loaded, tmp_path):
 
 def test_model_args_name_it(loaded):
     assert parse({"pretrained": str(TINY), "family": "other"}).source().family == "other"
-    assert parse({"pretrained": str(TINY)}).source().family == "llava"
+    assert parse({"pretrained": str(TINY)}).source().family is None
 
 
 def test_prune_names_it(loaded, tmp_path, monkeypatch):
@@ -56,7 +56,7 @@ def test_prune_names_it(loaded, tmp_path, monkeypatch):
 
 
 def test_an_unknown_one_is_refused_with_the_known_ones(source):
-    message = "family must be one of llava; got 'lava'"
+    message = "family must be one of llava, transformers; got 'lava'"
     with pytest.raises(ConfigError, match=message):
         source(models=[{"name": "tiny", "pretrained": str(TINY), "family": "lava"}])
     with pytest.raises(SettingsError, match=message):

@@ -281,10 +281,10 @@ def test_the_area_of_images_is_the_wrappers_within_the_checkpoints_own(folder):
         size = load_processor(path, config, None, given).image_processor.size
         return size["shortest_edge"], size["longest_edge"]
 
-    assert limits((None, None)) == (50176, 50176)
-    assert limits((3136, None)) == (3136, 50176)
-    assert limits((3136, 12544)) == (3136, 12544)
-    with pytest.raises(ValueError, match="min_pixels must be at most max_pixels, got 50176 and 99"):
+    assert limits((None, None)) == (65536, 65536)
+    assert limits((4096, None)) == (4096, 65536)
+    assert limits((4096, 16384)) == (4096, 16384)
+    with pytest.raises(ValueError, match="min_pixels must be at most max_pixels, got 65536 and 99"):
         limits((None, 99))
     llava = str(folder("llava"))
     with pytest.raises(ValueError, match="for families that take images of any size"):
