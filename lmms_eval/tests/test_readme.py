@@ -12,13 +12,14 @@ from suites import make_suite
 PAGE = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def block(language, number=0):
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.S)[number]
+def block(language, with_text=""):
+    blocks = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.S)
+    return next(one for one in blocks if with_text in one)
 
 
 def test_the_example_experiment_is_one(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(block("yaml"))
+    path.write_text(block("yaml", "suite:"))
     experiment = load_experiment(path)
     assert experiment.task_limits() == {"pope": None, "gqa": 2000}
     labels = [config.label for config in experiment.pruning.configs()]
@@ -57,4 +58,11 @@ def test_its_model_arguments_are_those_that_are_read():
 
 
 def test_the_yaml_of_the_page_is_yaml():
-    assert yaml.safe_load(block("yaml"))["suite"] == "hub"
+    assert yaml.safe_load(block("yaml", "suite:"))["suite"] == "hub"
+
+
+def test_the_models_of_the_page_are_entries_of_an_experiment():
+    from otprune_lmms.experiments.config import ModelChoice
+
+    models = yaml.safe_load(block("yaml", "qwen3-vl"))["models"]
+    assert [ModelChoice(**one).name for one in models] == ["qwen3-vl-4b", "llava-mini"]
