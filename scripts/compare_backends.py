@@ -74,6 +74,9 @@ def main(
     total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in list(rows[0])[1:-1]}
     last = "largest difference of a loss"
     total[last] = max(row[last] for row in rows)
+    if not total["losses"]:
+        for row in (total, *rows):
+            del row["losses"], row[last]
     shown = experiment.resolve().relative_to(ROOT).as_posix()
     options = f"--samples {samples} --experiment {shown}"
     notes = [
