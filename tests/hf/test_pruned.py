@@ -62,6 +62,28 @@ def test_with_all_tokens_kept_not_a_bit_changes(name):
     assert trace.visual == images
 
 
+def test_numbers_of_images_may_be_asked_for_at_each_call():
+    model, inputs, images = tiny("llava")
+    asked = []
+
+    def numbers(count):
+        asked.append(count)
+        return range(7, 7 + count)
+
+    with pruned(model, *RAGGED[:1], **RAGGED[1], image_ids=numbers) as trace:
+        model(**clone(inputs))
+        kept = trace.kept[0].copy()
+        model(**clone(inputs))
+    assert asked == [len(images)] * 2
+    with pruned(model, *RAGGED[:1], **RAGGED[1], image_ids=[7, 8, 9]) as trace:
+        model(**clone(inputs))
+    assert all(map(torch.equal, kept, trace.kept[0]))
+    assert not torch.equal(kept[0], kept[1])
+    short = pruned(model, *RAGGED[:1], **RAGGED[1], image_ids=lambda _: [1])
+    with pytest.raises(ValueError, match="one entry for each of 3 images, got 1"), short:
+        model(**clone(inputs))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_answers_are_those_of_prompts_that_were_shortened_by_hand(name):
     model, inputs, images = tiny(name)

@@ -1,8 +1,9 @@
 """Calls of a pruned model: what they kept, and errors that no wrapper may answer with ""."""
 
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -65,8 +66,34 @@ class CallCounts:
         return kept / max(self.images, 1)
 
 
+class ImageNumbers:
+    """Numbers by which seeded methods tell the images of a call apart: of their pixels.
+
+    Questions about one image get one number. In a batch it is also that of the others in it.
+    """
+
+    def __init__(self) -> None:
+        self._first = 0
+
+    def begin(self, call: Mapping[str, Any]) -> None:
+        """Take in the arguments of a call."""
+        digest = hashlib.sha256()
+        for name in sorted(call):
+            value = call[name]
+            if name.startswith("pixel_values") and isinstance(value, Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(value.contiguous().view(torch.uint8).cpu().numpy().tobytes())
+        self._first = int(digest.hexdigest()[:12], 16)
+
+    def __call__(self, count: int) -> list[int]:
+        """Return so many numbers."""
+        return list(range(self._first, self._first + count))
+
+
 @contextmanager
-def watched(model: Any, function: Function, trace: Trace, counts: CallCounts) -> Iterator[None]:
+def watched(
+    model: Any, function: Function, trace: Trace, counts: CallCounts, numbers: ImageNumbers
+) -> Iterator[None]:
     """Count the calls of a pruned model's function while a block runs.
 
     Logits of `forward` get the length of the caller's prompt again, see `_lengthened`.
@@ -77,6 +104,7 @@ def watched(model: Any, function: Function, trace: Trace, counts: CallCounts) ->
 
     def call(original: Any, *args: Any, **kwargs: Any) -> Any:
         trace.begin([], [], None)
+        numbers.begin(kwargs)
         begun = time.perf_counter()
         try:
             result = original(*args, **kwargs)

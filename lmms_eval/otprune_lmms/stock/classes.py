@@ -15,7 +15,7 @@ from otprune_lmms.environment import SettingsError, read_environment
 from otprune_lmms.launch import forward_messages
 from otprune_lmms.launch.command_line import arguments_of, completed
 from otprune_lmms.stock.arguments import parameters_of, parse
-from otprune_lmms.stock.calls import CallCounts, Function, PrunedCallError, watched
+from otprune_lmms.stock.calls import CallCounts, Function, ImageNumbers, PrunedCallError, watched
 from otprune_lmms.stock_wrappers import WRAPPERS
 
 logger = logging.getLogger(__name__)
@@ -132,10 +132,13 @@ def _check_model(lm: Any) -> None:
         raise SettingsError(str(error)) from error
 
 
-def _block(lm: Any, pruning: Pruning) -> AbstractContextManager[Trace]:
+def _block(
+    lm: Any, pruning: Pruning, numbers: ImageNumbers | None = None
+) -> AbstractContextManager[Trace]:
     """Return the block in which a wrapper's model is pruned."""
     processor = getattr(lm, "processor", None) or lm.tokenizer
-    return pruned(lm.model, pruning, unit=lm.pruning_arguments.unit, tokenizer=processor)
+    unit = lm.pruning_arguments.unit
+    return pruned(lm.model, pruning, unit=unit, tokenizer=processor, image_ids=numbers)
 
 
 def _answered(lm: Any, function: Function, answer: Answer, requests: Sequence[Instance]) -> Any:
@@ -147,10 +150,14 @@ def _answered(lm: Any, function: Function, answer: Answer, requests: Sequence[In
     pruning = lm.pruning_arguments.config.pruning
     if pruning is None:
         return answer(requests)
-    counts = lm.call_counts = CallCounts()
+    counts, numbers = CallCounts(), ImageNumbers()
+    lm.call_counts = counts
     records = len(get_logged_metrics_history())
     try:
-        with _block(lm, pruning) as trace, watched(lm.model, function, trace, counts):
+        with (
+            _block(lm, pruning, numbers) as trace,
+            watched(lm.model, function, trace, counts, numbers),
+        ):
             answers = answer(requests)
     except PrunedCallError as error:
         raise (error.__cause__ or error) from None

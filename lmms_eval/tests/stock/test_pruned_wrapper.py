@@ -14,7 +14,7 @@ from fake_wrapper import FakeStock
 from helpers import PICTURES, picture
 from otprune.hf import UnsupportedModelError, pruned
 from otprune_lmms.environment import SettingsError
-from otprune_lmms.stock.calls import PrunedCallError
+from otprune_lmms.stock.calls import CallCounts, PrunedCallError
 from otprune_lmms.stock.classes import subclass
 from tiny_checkpoints import write_checkpoint
 
@@ -137,6 +137,25 @@ def test_methods_that_read_the_question_get_the_processor(make, monkeypatch):
     ours = make(Pruned, method="divprune", keep_ratio=0.25)
     ours.generate_until(asked())
     assert given == [ours.processor, ours.processor]
+
+
+def test_seeded_methods_tell_images_apart_by_their_pixels(make, monkeypatch):
+    drawn = []
+
+    def listening(self, trace):
+        drawn.append([keep.tolist() for keep in trace.kept.get(0, ())])
+
+    monkeypatch.setattr(CallCounts, "add", listening)
+    ours = make(Pruned, method="random", k=9)
+    ours.generate_until(asked())
+    first = drawn.copy()
+    drawn.clear()
+    ours.generate_until(asked()[::-1])
+    assert drawn[::-1] == first
+    *alone, both, none = first
+    assert none == []
+    draws = [tuple(keep) for one in [*alone, both] for keep in one]
+    assert len(set(draws)) == len(draws) == 6
 
 
 def test_what_was_kept_is_in_the_log_and_in_lmms_eval_s_results(make, caplog):

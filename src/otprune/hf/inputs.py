@@ -4,7 +4,7 @@ Everything happens before the language model: images are encoded, tokens are cho
 positions and features are gathered. `otprune.hf.pruned` does this inside `forward` and `generate`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ GIVEN_SIGNALS = frozenset({"grid", "tiles", "padding", "image_id"})
 """Signals that need no look into the vision encoder."""
 
 
+ImageIds = Sequence[int | None] | Callable[[int], Sequence[int | None]]
+"""Numbers of images, or a function that is asked for so many of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
     """How the images of a call are told apart.
@@ -45,7 +49,7 @@ class ImageOptions:
 
     unit: Unit | None = None
     tokenizer: Any = None
-    image_ids: Sequence[int | None] | None = None
+    image_ids: ImageIds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def prune_inputs(
     *,
     unit: Unit | None = None,
     tokenizer: Any = None,
-    image_ids: Sequence[int | None] | None = None,
+    image_ids: ImageIds | None = None,
     trace: Trace | None = None,
 ) -> dict[str, Any]:
     """Return a processor's output with fewer image placeholders and the tokens that are kept.
@@ -189,7 +193,8 @@ def prepare(
     places = [place for units in found for place in units.places]
     labels = inputs.get("labels")
     prompts = Prompts(ids.cpu(), mask.cpu(), places, None if labels is None else labels.cpu())
-    image_ids = check_image_ids(options.image_ids, len(images))
+    named = options.image_ids
+    image_ids = check_image_ids(named(len(images)) if callable(named) else named, len(images))
     tokenizer = getattr(options.tokenizer, "tokenizer", options.tokenizer)
     embed = family.model.get_input_embeddings()
     questions = [Question(embed, prompts.question(row), tokenizer) for row in range(len(ids))]

@@ -9,7 +9,7 @@ something is pruned inside it; afterwards the model is as it was. The model's co
 
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from otprune.hf.families import Family, Unit, UnsupportedModelError, family_of
-from otprune.hf.inputs import ImageOptions, PrunedInputs, check_pruning, prepare
+from otprune.hf.inputs import ImageIds, ImageOptions, PrunedInputs, check_pruning, prepare
 from otprune.hf.inside import Call, PrunedDecoder, calling, current_call
 from otprune.hf.visual import modalities
 from otprune.hf.wrapping import bound, replaced
@@ -47,7 +47,7 @@ def pruned(
     preset: str | None = None,
     unit: Unit | None = None,
     tokenizer: Any = None,
-    image_ids: Sequence[int | None] | None = None,
+    image_ids: ImageIds | None = None,
     **settings: Any,
 ) -> Iterator[Trace]:
     """Prune the images of every `forward` and `generate` of a model inside the block.
@@ -74,7 +74,8 @@ def pruned(
             Default: the image; the tile in Idefics3 and SmolVLM, whose prompts do not say which
             tiles are one image.
         tokenizer: the model's tokenizer or processor, for methods that read the question as text.
-        image_ids: a number for each unit of a call, by which seeded methods tell images apart.
+        image_ids: a number for each unit of a call, by which seeded methods tell images apart; or
+            a function that takes how many there are and returns them, asked at each call.
         **settings: of the method.
 
     Yields:
