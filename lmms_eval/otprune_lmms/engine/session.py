@@ -5,9 +5,11 @@ import logging
 import os
 import pkgutil
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from socket import gethostname
+from typing import Any
 
 import torch
 
@@ -33,21 +35,29 @@ def describe(journal: Journal, name: str, model: VisionLanguageModel, source: st
         source: `source_of` the model. Answers of other source are not reused; a warning is logged
             if there are such answers.
     """
-    earlier = {one.get("source") for one in journal.sessions} - {source, None}
-    if earlier:
+    earlier = {_source_before(one, model.fingerprint) for one in journal.sessions}
+    if earlier - {source, None}:
         logger.warning(
             "%s holds answers of other source code (of otprune, llava or the engine); they are not "
             "reused",
             journal.folder,
         )
     journal.header.setdefault("models", {})[model.fingerprint] = name
+    journal.header.setdefault("sources", {})[model.fingerprint] = source
     journal.header |= {
-        "source": source,
         "versions": versions(),
         "device": _device_name(model.devices[0]),
         "dtype": str(model.dtype),
         "process": {"host": gethostname(), "pid": os.getpid(), "begun": round(time.time(), 1)},
     }
+
+
+def _source_before(session: Mapping[str, Any], fingerprint: str) -> str | None:
+    """Return the source that answered for a model in an earlier session; None if it did not."""
+    if "sources" in session:
+        return dict(session["sources"]).get(fingerprint)
+    # Sessions of earlier versions have one source, of one family.
+    return session.get("source") if fingerprint in session.get("models", {}) else None
 
 
 @cache

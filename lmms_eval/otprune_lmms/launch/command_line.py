@@ -35,8 +35,8 @@ from otprune_lmms.stock_wrappers import STOCK_IDS, refusal
 from otprune_lmms.terminal_text import degrade_output, printable
 from otprune_lmms.yaml_files import YamlError, read_yaml
 
-IDS = ("llava", "otprune_llava")
-"""Ids of our model; the first replaces lmms-eval's own wrapper."""
+IDS = ("llava", "otprune", "otprune_llava")
+"""Ids of our model, which is of any family; the first replaces lmms-eval's own wrapper."""
 
 _INSTEAD = (
     "without a network run the embedded ones: --model_args pretrained=llava-mini "

@@ -131,7 +131,8 @@ def test_a_journal_says_what_wrote_it_and_that_the_code_has_changed(tmp_path, mo
     assert header["versions"]["torch"] == torch.__version__
     assert (header["device"], header["dtype"]) == ("cpu", "torch.float32")
     with Journal(tmp_path, readonly=True) as journal:
-        assert [one["source"] for one in journal.sessions] == ["one", "two"]
+        sources = [list(one["sources"].values()) for one in journal.sessions]
+        assert sources == [["one"], ["two"]]
 
 
 def test_another_model_template_or_video_rule_takes_nothing_from_the_journal(tmp_path):
