@@ -20,11 +20,16 @@ class Kinds(NamedTuple):
 
 
 WRAPPERS = {
+    "gemma3": Kinds(simple=True, chat=False),
+    "glm4v": Kinds(simple=True, chat=False),
+    "idefics2": Kinds(simple=True, chat=False),
     "internvl_hf": Kinds(simple=False, chat=True),
     "llava_hf": Kinds(simple=True, chat=True),
+    "mistral3_vl": Kinds(simple=True, chat=False),
     "qwen2_vl": Kinds(simple=True, chat=False),
     "qwen2_5_vl": Kinds(simple=True, chat=True),
     "qwen3_vl": Kinds(simple=True, chat=True),
+    "qwen3_5": Kinds(simple=True, chat=True),
 }
 """Wrappers that call `generate` of a model of transformers, by lmms-eval's ids; all are tested."""
 

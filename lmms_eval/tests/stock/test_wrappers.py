@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lmms_eval.tasks
+import numpy as np
 import pytest
+import torch
 from lmms_eval.models import MODEL_REGISTRY_V2
 from transformers import GenerationMixin
+from transformers.image_utils import load_image
 
 from helpers import Done, command, pope_rows, run, write_task
 from otprune.hf import pruned
@@ -49,18 +52,39 @@ class Case(NamedTuple):
 
 SIZES = "device_map=cpu,min_pixels=4096,max_pixels=65536"
 CASES = [
+    Case("gemma3", "gemma3", simple=True),
+    Case("glm4v", "glm4v", simple=True),
+    Case("idefics2", "idefics2", "device_map=cpu,dtype=float32", simple=True),
     Case("internvl_hf", "internvl"),
     Case("llava_hf", "llava"),
     Case("llava_hf", "llava_next"),
     Case("llava_hf", "llava_onevision"),
     Case("llava_hf", "llava", simple=True),
+    Case("mistral3_vl", "mistral3", simple=True),
     Case("qwen2_vl", "qwen2_vl", SIZES, simple=True),
     Case("qwen2_5_vl", "qwen2_5_vl", SIZES),
     Case("qwen2_5_vl", "qwen2_5_vl", SIZES, simple=True),
     Case("qwen3_vl", "qwen3_vl", SIZES),
     Case("qwen3_vl", "qwen3_vl", SIZES, simple=True),
+    Case("qwen3_5", "qwen3_5", f"{SIZES},enable_thinking=False"),
+    Case("qwen3_5", "qwen3_5", f"{SIZES},enable_thinking=False", simple=True),
 ]
+QWEN = next(case for case in CASES if case.wrapper == "qwen2_5_vl")
+DEAF = ("idefics2", "qwen3_5")
+"""Families whose tiny model says the same whatever it sees; their prompts still get shorter."""
+
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _images_are_read_without_torchvision_s_codecs(monkeypatch):
+    """They cannot be loaded beside a CPU build of torch; they read what PIL reads."""
+
+    def load(image, **_):
+        pixels = np.array(load_image(image).convert("RGB"))
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    monkeypatch.setattr("transformers.image_processing_backends.load_image_as_tensor", load)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +94,9 @@ def checkpoint(tmp_path_factory):
 
     @functools.cache
     def checkpoint(family):
-        write_checkpoint(folder / family, family)
-        return folder / family
+        # lmms-eval's glm4v takes a model without "Flash" in its name for a mixture of experts.
+        write_checkpoint(folder / family / "Flash", family)
+        return folder / family / "Flash"
 
     return checkpoint
 
@@ -85,6 +110,7 @@ def tasks(tmp_path_factory):
     (folder / "pope.yaml").unlink()
     stock = Path(lmms_eval.tasks.__file__).parent / "pope" / "pope.yaml"
     data = {"test": str(folder / "pope.parquet")}
+    content["generation_kwargs"]["temperature"] = 0
     content |= {"include": str(stock), "task": TASK, "dataset_kwargs": {"data_files": data}}
     (folder / f"{TASK}.yaml").write_text(json.dumps(content))
     return TASK, "--include_path", str(folder)
@@ -92,13 +118,13 @@ def tasks(tmp_path_factory):
 
 @pytest.fixture
 def lengths(monkeypatch):
-    """Ids of each prompt that entered the language model."""
+    """Ids of each prompt that entered the language model, without padding."""
     found = []
     generate = GenerationMixin.generate
 
     @functools.wraps(generate)
     def counted(self, *args, **kwargs):
-        found.append(kwargs["input_ids"].shape[1])
+        found.append(int(kwargs["attention_mask"].sum()))
         return generate(self, *args, **kwargs)
 
     monkeypatch.setattr(GenerationMixin, "generate", counted)
@@ -167,7 +193,7 @@ def test_pruned_answers_are_the_stock_wrapper_s_inside_a_block(case, answered, m
     _, want, lengths = answered(case.wrapper, case)
     assert answers == want
     assert short == lengths
-    assert answers != whole
+    assert answers != whole or case.family in DEAF
 
 
 def test_each_wrapper_is_tested_in_each_of_its_kinds():
@@ -179,7 +205,7 @@ def test_each_wrapper_is_tested_in_each_of_its_kinds():
 def test_the_cache_never_gives_another_setting_s_answers(answered, tmp_path, monkeypatch):
     # The cache also knows answers by the commit of the repository that it is installed in.
     monkeypatch.setattr("lmms_eval.utils.get_git_commit_hash", lambda: "one")
-    case, cache = CASES[6], ("--use_cache", str(tmp_path / "cache"))
+    case, cache = QWEN, ("--use_cache", str(tmp_path / "cache"))
     settings = ["", QUARTER, "method=divprune,keep_ratio=0.5", "method=random,keep_ratio=0.25"]
     found = []
     for one in settings:
@@ -193,7 +219,7 @@ def test_the_cache_never_gives_another_setting_s_answers(answered, tmp_path, mon
 
 
 def test_the_command_line_as_it_is_typed(checkpoint, tasks, answered, tmp_path):
-    case = CASES[6]
+    case = QWEN
     given = f"pretrained={checkpoint(case.family)},{case.arguments}"
     task, *where = tasks
     given_all = f"{given},{QUARTER}"
