@@ -79,6 +79,8 @@ bin=$work/without/bin
 tried 0 "$bin/otprune" --help
 tried 0 "$bin/otprune" --version
 says "lmms_eval not installed"
+tried 0 "$bin/otprune" models --family qwen3_vl
+says "FasterVLM needs cls_attention"
 tried 0 "$bin/python" -m otprune_lmms --help
 tried 2 "$bin/otprune" run mini
 says "pip install --no-deps lmms_eval=="

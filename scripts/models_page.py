@@ -4,9 +4,10 @@
 
 Every method is given to a tiny random model of every family of `tests/hf/tiny_vlms.py`; a method
 counts where a call goes through and keeps what it should. Methods with the same answer in every
-family share a column.
+family share a column. What was found is also written as data, which `otprune models` reads.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "vtw": {"schedule": "3:0"},
 }
 YES, ORIGINAL = "yes", "original"
+DATA = Path(__file__).resolve().parents[1] / "src" / "otprune" / "hf" / "capabilities.json"
 
 app = typer.Typer(add_completion=False)
 
@@ -100,9 +102,41 @@ def _kind(reason: str) -> str:
     return re.sub(r"its decoder is .*?; layer", "its decoder is not supported; layer", reason)
 
 
-def page(found: Mapping[str, Mapping[str, str]], families: Iterable[str]) -> str:
+def data(found: Mapping[str, Mapping[str, str]], transformers_version: str) -> dict[str, Any]:
+    """Return what was found with its reasons, each once, as JSON can hold it."""
+    methods: dict[str, Any] = {}
+    for method, answers in found.items():
+        one: dict[str, Any] = {"kind": _kind_of(method), YES: [], ORIGINAL: [], "no": {}}
+        for family, answer in answers.items():
+            if answer in (YES, ORIGINAL):
+                one[answer].append(family)
+            else:
+                one["no"].setdefault(answer, []).append(family)
+        methods[method] = one
+    families = list(dict.fromkeys(family for answers in found.values() for family in answers))
+    return {"transformers": transformers_version, "families": families, "methods": methods}
+
+
+def found_in(data: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return what `data` was made of."""
+    found = {}
+    for method, one in data["methods"].items():
+        answers = {family: how for how in (YES, ORIGINAL) for family in one[how]}
+        answers |= {family: reason for reason, families in one["no"].items() for family in families}
+        found[method] = {family: answers[family] for family in data["families"]}
+    return found
+
+
+def _kind_of(method: str) -> str:
+    if method in LAYER_PRUNERS:
+        return "layer pruner"
+    return "merger" if method in MERGERS else "selector"
+
+
+def page(data: Mapping[str, Any]) -> str:
     """Return the page."""
-    groups = columns(found)
+    families = data["families"]
+    groups = columns(found_in(data))
     reasons: list[str] = []
     for _, answers in groups:
         reasons += [one for one in answers if one not in (YES, ORIGINAL)]
@@ -113,8 +147,9 @@ def page(found: Mapping[str, Mapping[str, str]], families: Iterable[str]) -> str
         "",
         "Which methods prune in which vision-language models of transformers through "
         "`otprune.hf.pruned`. Made by `scripts/models_page.py`, which runs every method in a tiny "
-        f"random model of every family (transformers {version('transformers')}); edit the script, "
-        "not the page. That what runs is right is for the tests: with all tokens kept not a bit "
+        f"random model of every family (transformers {data['transformers']}); edit the script, "
+        "not the page. `otprune models` prints it, `otprune models --family NAME` with the reasons "
+        "of each method. That what runs is right is for the tests: with all tokens kept not a bit "
         "changes, pruned answers are those of prompts shortened by hand, and dropping inside the "
         "language model is masking (`tests/hf/test_pruned.py`).",
         "",
@@ -166,12 +201,16 @@ def run(families: Iterable[str], methods: Iterable[str]) -> dict[str, dict[str, 
 
 
 @app.command()
-def main(out: Annotated[Path, typer.Argument(help="the page to write")]) -> None:
-    """Run every method in every family and write the page."""
+def main(
+    out: Annotated[Path, typer.Argument(help="the page to write")],
+    capabilities: Annotated[Path, typer.Option(help="the same as data")] = DATA,
+) -> None:
+    """Run every method in every family and write the page, and what it says as data."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    found = run(tiny_vlms.FAMILIES, sorted(BUILT_IN))
-    out.write_text(page(found, tiny_vlms.FAMILIES), encoding="utf-8")
+    made = data(run(tiny_vlms.FAMILIES, sorted(BUILT_IN)), version("transformers"))
+    capabilities.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    out.write_text(page(made), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""docs/models.md says what running says."""
+"""docs/models.md and the data of `otprune models` say what running says."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -16,29 +17,21 @@ def script():
     return module
 
 
-def table(text: str) -> tuple[dict[str, list[str]], list[str], list[str]]:
-    """Rows by family, methods by column, and reasons."""
-    lines = text.splitlines()
-    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
-    columns = [line.split(": ", 1)[1] for line in lines if line.startswith("- **")]
-    reasons = [line.split(". ", 1)[1] for line in lines if line[:1].isdigit()]
-    return {row[0]: row[1:] for row in rows[1:]}, columns, reasons
+@pytest.fixture(scope="module")
+def data(script):
+    return json.loads(script.DATA.read_text())
+
+
+def test_page_and_data_are_of_one_run(script, data):
+    assert (ROOT / "docs" / "models.md").read_text() == script.page(data)
+    assert data["families"] == list(script.tiny_vlms.FAMILIES)
+    assert list(data["methods"]) == sorted(script.BUILT_IN)
+    assert script.data(script.found_in(data), data["transformers"]) == data
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen3_vl", "internvl"])
-def test_the_page_has_what_every_method_does_in_a_family(family, script):
-    rows, columns, reasons = table((ROOT / "docs" / "models.md").read_text())
-    assert list(rows) == list(script.tiny_vlms.FAMILIES)
+def test_what_is_said_of_a_family_is_what_every_method_does(family, script, data):
     found = script.run([family], sorted(script.BUILT_IN))
-    shown = {}
-    for column, cell in zip(columns, rows[family], strict=True):
-        for one in column.split(", "):
-            shown[one.split(" (")[0]] = cell
-    assert sorted(shown) == sorted(script.BUILT_IN)
+    said = script.found_in(data)
     for method, answers in found.items():
-        said, told = shown[method], answers[family]
-        if told not in (script.YES, script.ORIGINAL):
-            assert said.startswith("no (")
-            assert reasons[int(said[4:-1]) - 1] == f"{script._kind(told)}."
-        else:
-            assert said == told
+        assert answers[family] == said[method][family], method

@@ -14,6 +14,7 @@ import typer
 from otprune_lmms.cli.analyze import analyze
 from otprune_lmms.cli.bench import bench
 from otprune_lmms.cli.methods import methods
+from otprune_lmms.cli.models import models
 from otprune_lmms.cli.plot import plot
 from otprune_lmms.cli.prune import prune
 from otprune_lmms.cli.report import report
@@ -59,7 +60,21 @@ app = _App(
     ),
 )
 _COMMANDS = (
-    *(run, sweep, status, table, plot, report, analyze, bench, prune, methods, verify, slurm),
+    *(
+        run,
+        sweep,
+        status,
+        table,
+        plot,
+        report,
+        analyze,
+        bench,
+        prune,
+        methods,
+        models,
+        verify,
+        slurm,
+    ),
 )
 for _command in _COMMANDS:
     app.command()(_command)

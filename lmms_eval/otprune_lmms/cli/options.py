@@ -91,3 +91,4 @@ ShardOption = Annotated[
 ShardBy = Annotated[
     Literal["documents", "configs"], typer.Option(help="what the parts are made of")
 ]
+Json = Annotated[bool, typer.Option("--json", help="everything as JSON on standard output")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otprune_lmms.cli.common import fail, log
-from otprune_lmms.cli.options import JOURNAL, Limit, experiment, path
+from otprune_lmms.cli.options import JOURNAL, Json, Limit, experiment, path
 from otprune_lmms.cli.terminal import Listing, say
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ StatusJournal = Annotated[
         parser=path, metavar="FOLDER", help=f"folder of finished answers; default {JOURNAL}"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="everything as JSON on standard output")]
 
 
 def status(

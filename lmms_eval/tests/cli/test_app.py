@@ -1,13 +1,17 @@
 """The command ``otprune`` as a whole: what it offers, what it imports, what it refuses at once."""
 
+import dataclasses
+import importlib.metadata
+import json
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
+import tiny_vlms
 from helpers import PARITY, TINY
-from otprune import PRUNERS
+from otprune import BUILT_IN, PRUNERS, Selector
 from otprune_lmms.cli.app import app
 from otprune_lmms.suggestions import did_you_mean
 
@@ -32,6 +36,7 @@ def test_help_version_completion_and_slips_import_nothing_heavy(tmp_path):
     calls += [["run", str(broken)], ["slurm", "nowhere.yaml", "--shards", "2"]]
     calls += [["prune", "nowhere.png"], ["prune", str(LAND), "--model", "./nowhere"]]
     calls += [["prune", str(LAND), "--model", str(TINY), "--method", "otprune:gamma=["]]
+    calls += [["models", "--family", "nothing"], ["models", "--family", "llava", "--json"]]
     code = f"""
 import sys
 from typer.testing import CliRunner
@@ -101,15 +106,93 @@ def test_all_methods_are_listed():
     assert "merger" in listed["tome"]
     assert "layer pruner" in listed["fastv"]
 
+    assert "arXiv 1207.6083" in listed["dpp"]
+    assert "Gonzalez 1985" in listed["farthest_point"]
+    kinds = [one["kind"] for one in json.loads(invoke("methods", "--json").stdout)]
+    assert kinds == sorted(kinds, key=["selector", "merger", "layer pruner"].index)
+
+
+def test_methods_of_other_packages_are_listed_and_described(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Mine(Selector):
+        """Keep mine.
+
+        Source: Somebody 2026, in a talk.
+        """
+
+        weight: float
+        parts: tuple[str, ...] = ("a", "b")
+
+    Mine.__module__ = "my_package.mine"
+    monkeypatch.setattr(Mine, "__abstractmethods__", frozenset())
+    monkeypatch.setitem(PRUNERS, "mine", Mine)
+    line = next(one for one in invoke("methods").output.splitlines() if one.startswith("mine "))
+    assert " ".join(line.split()) == "mine selector Somebody 2026 my_package Keep mine"
+    said = invoke("methods", "--describe", "mine").output
+    assert "  weight: float, required" in said
+    assert '  parts: tuple[str, ...], default ["a", "b"]' in said
+    assert "Models of transformers: not run, since the method is of another package" in said
+    assert "they may depend on settings that have no default" in said
+
 
 def test_a_method_is_described():
     done = invoke("methods", "--describe", "FastV")
     assert "arXiv 2403.06764" in done.output
-    assert '  schedule: "2:0.5"' in done.output
+    assert '  schedule: str, default "2:0.5"' in done.output
     assert "  preset k3: schedule " in done.output
+    done = invoke("methods", "--describe", "otprune")
+    assert '  variant: "code" or "paper", default "code"' in done.output
+    assert "with these defaults: none" in done.output
+    done = invoke("methods", "--describe", "tome")
+    assert "with these defaults: cls_attention, encoder_keys, features\n" in done.output
+    assert "no CLS token: encoder_keys, features, received_attention\n" in done.output
+    # What its stage before the language model needs.
+    done = invoke("methods", "--describe", "tops")
+    assert "with these defaults: cls_attention\n" in done.output
+    assert "  refused in " in done.output
+    described = json.loads(invoke("methods", "--describe", "tops", "--json").stdout)
+    assert set(described["families"]["no"].popitem()[1]) < set(tiny_vlms.FAMILIES)
     done = invoke("methods", "--describe", "fastvv")
     assert done.exit_code == 2
     assert "did you mean 'fastv'?" in done.stderr
+
+
+def test_models_are_listed_with_what_runs_in_them():
+    done = invoke("models")
+    assert done.exit_code == 0
+    columns = {}
+    for line in done.output.splitlines():
+        if line[1:3] == ": ":
+            columns |= dict.fromkeys(
+                line[3:].split(", "), "ABCDEFGHIJKLMNOPQRSTUVWXYZ".index(line[0])
+            )
+    rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if line}
+    found = json.loads(invoke("models", "--json").stdout)["families"]
+    assert list(found) == list(tiny_vlms.FAMILIES)
+    for family, answers in found.items():
+        assert list(answers) == sorted(BUILT_IN)
+        for method, answer in answers.items():
+            assert rows[family][columns[method]] == answer["answer"]
+            assert ("why" in answer) == (answer["answer"] == "no")
+
+
+def test_one_family_or_method_is_told_with_reasons(monkeypatch):
+    said = invoke("models", "--family", "QWEN2_5_VL").output
+    assert "fastervlm selector no (" in " ".join(said.split())
+    assert "FasterVLM needs cls_attention, which the family does not give: its vision" in said
+    assert 'original: with positions="original"' in said
+    said = invoke("models", "--method", "fastv", "--family", "llava").output
+    assert [line.split() for line in said.splitlines() if line.startswith("llava")] == [
+        ["llava", "fastv", "layer", "pruner", "yes"]
+    ]
+    assert "original" not in said
+    other = importlib.metadata.EntryPoint("mine", "my_package:Mine", "otprune.methods")
+    monkeypatch.setattr("otprune_lmms.cli.models.entry_points", lambda group: [other])
+    done = invoke("models", "--method", "mine")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: --method mine is of another package, whose methods were not run\n"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -147,6 +230,9 @@ def test_no_text_of_help_is_read_as_markup(command):
         (("bench", "far.yaml"), "far: device of tiny must be"),
         (("analyze", "far.yaml"), "far: device of tiny must be"),
         (("run", "key.yaml"), "key.yaml: limt: unknown key; did you mean 'limit'?"),
+        (("models", "--family", "qwen25_vl"), "got 'qwen25_vl'; did you mean 'qwen2_5_vl'?"),
+        (("models", "--method", "fastvv"), "got 'fastvv'; did you mean 'fastv'?"),
+        (("methods", "--describe", "fastvv", "--json"), "did you mean 'fastv'?"),
         (("run", "method.yaml"), "got 'fastvv'; did you mean 'fastv'?"),
         *(
             ((command, where), f"it must be a folder that is there, got '{where}'")
