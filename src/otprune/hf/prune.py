@@ -24,6 +24,9 @@ from otprune.hf.wrapping import bound, replaced
 from otprune.method import Method
 from otprune.pruning import Match, Positions, Pruning, Trace, make_pruning
 
+# Choosing tokens is no code to compile, in a model whose own forward is compiled.
+_prepare: Any = torch.compiler.disable(prepare)
+
 _LENGTHS = ("max_length", "min_length")
 """Settings of `generate` that count the prompt."""
 
@@ -231,7 +234,7 @@ class _PrunedModel:
         return output.to_tuple() if as_object is False else output
 
     def _prepared(self, call: Mapping[str, Any]) -> PrunedInputs:
-        return prepare(self.family, call, self.pruning, self.options, self.trace)
+        return _prepare(self.family, call, self.pruning, self.options, self.trace)
 
 
 def _setting(model: Any, call: Mapping[str, Any], name: str) -> Any:

@@ -70,8 +70,10 @@ class Question:
         return self._embedded(torch.tensor(ids, dtype=torch.long))
 
     def _embedded(self, ids: Int64[Tensor, " t"]) -> Float[Tensor, "t d"]:
+        weight = self.embed.weight
         with torch.no_grad():
-            return self.embed(ids.to(self.embed.weight.device))
+            # Offloaded embeddings are brought back by their module, which moves the ids as well.
+            return self.embed(ids if weight.is_meta else ids.to(weight.device))
 
     @property
     def _given(self) -> Any:

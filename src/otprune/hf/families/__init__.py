@@ -77,5 +77,10 @@ def family_of(model: Any) -> Family:
     Raises:
         UnsupportedModelError: visual tokens of the model cannot be pruned; the message says why.
     """
+    if hasattr(model, "_orig_mod"):
+        raise UnsupportedModelError(
+            "model must be a model of transformers itself, got what torch.compile(model) returned; "
+            "model.compile() compiles in place"
+        )
     kind = getattr(getattr(model, "config", None), "model_type", None)
     return FAMILIES.get(str(kind), Family)(model)

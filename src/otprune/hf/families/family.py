@@ -213,6 +213,12 @@ class Family:
         taken = {there: name for there, name in given.items() if inputs.get(there) is not None}
         output = (inputs.get("mm_encoder_outputs") or {}).get(modality)
         if output is None:
+            away = [n for n, one in self.base.named_parameters(recurse=False) if one.is_meta]
+            if away:
+                raise UnsupportedModelError(
+                    f"{', '.join(away)} of {self.name} must not be offloaded: images are encoded "
+                    "outside of the module's forward, as generate() does without pruning"
+                )
             values = {name: inputs[there] for there, name in taken.items()}
             with torch.no_grad():
                 output = encoder(**values, return_dict=True)

@@ -157,6 +157,11 @@ class TowerFamily(Family):
         """
         if self.tower is None:
             raise UnsupportedModelError(f"the vision encoder of {self.name} is not known")
+        if any(one.is_meta for one in self.tower.tower.parameters()):
+            raise UnsupportedModelError(
+                f"the vision encoder of {self.name} must not be offloaded for methods that encode "
+                "an image again at another size: position embeddings are read outside of modules"
+            )
         patch = int(self.model.config.vision_config.patch_size)
         small = torch.nn.functional.interpolate(
             pixels.float(), (rows * patch, columns * patch), mode="bicubic", antialias=True,
