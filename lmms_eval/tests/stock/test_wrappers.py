@@ -118,7 +118,7 @@ def tasks(tmp_path_factory):
 
 @pytest.fixture
 def lengths(monkeypatch):
-    """Ids of each prompt that entered the language model, without padding."""
+    """Ids of the prompts of each call that entered the language model, without padding."""
     found = []
     generate = GenerationMixin.generate
 
@@ -156,6 +156,18 @@ def stock_class(case):
         return MODEL_REGISTRY_V2.get_model_class(case.wrapper, case.simple)
 
 
+def prune_by_hand(case, monkeypatch):
+    """From now on a stock wrapper answers inside a block."""
+    stock = stock_class(case)
+    answer = stock.generate_until
+
+    def by_hand(self, requests):
+        with pruned(self.model, "divprune", keep_ratio=0.25):
+            return answer(self, requests)
+
+    monkeypatch.setattr(stock, "generate_until", by_hand)
+
+
 @all_cases
 def test_without_a_method_answers_and_prompts_are_the_stock_wrapper_s(case, answered):
     stock, want, lengths = answered(case.wrapper, case)
@@ -182,18 +194,23 @@ def test_pruned_answers_are_the_stock_wrapper_s_inside_a_block(case, answered, m
     assert f"divprune-0.25: kept {kept:.1f} of {visual:.1f} visual tokens an image" in done.text
     assert f"the mean over {DOCUMENTS} images in {DOCUMENTS} calls" in done.text
 
-    stock = stock_class(case)
-    answer = stock.generate_until
-
-    def by_hand(self, requests):
-        with pruned(self.model, "divprune", keep_ratio=0.25):
-            return answer(self, requests)
-
-    monkeypatch.setattr(stock, "generate_until", by_hand)
+    prune_by_hand(case, monkeypatch)
     _, want, lengths = answered(case.wrapper, case)
     assert answers == want
     assert short == lengths
     assert answers != whole or case.family in DEAF
+
+
+def test_batches_of_images_of_different_sizes(answered, monkeypatch):
+    three = ("--batch_size", "3")
+    _, want, lengths = answered("qwen2_5_vl", QWEN, "", *three)
+    assert answered("otprune_qwen2_5_vl", QWEN, "", *three)[1:] == (want, lengths)
+    done, answers, short = answered("otprune_qwen2_5_vl", QWEN, QUARTER, *three)
+    assert sum(short) < sum(lengths)
+    assert "the mean over 4 images in 2 calls" in done.text
+    prune_by_hand(QWEN, monkeypatch)
+    assert answered("qwen2_5_vl", QWEN, "", *three)[1:] == (answers, short)
+    assert answers != want
 
 
 def test_each_wrapper_is_tested_in_each_of_its_kinds():
