@@ -1,6 +1,6 @@
 """For families that use transformers' `generate`: stop texts, padding, finite logits, counts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from otprune.pruning import Trace
-from otprune_lmms.models.protocol import ModelInput
+from otprune_lmms.models.protocol import Likelihood, ModelInput
 
 KeptCounts = tuple[tuple[int, ...], tuple[int, ...]]
 """Numbers of visual tokens of a prompt's images: after the last pruning, and before any."""
@@ -146,3 +146,59 @@ def extend_trace(trace: Trace, call: Trace) -> None:
         [*own, *more]
         for own, more in zip(trace.lengths or [[] for _ in call.lengths], call.lengths, strict=True)
     ]
+
+
+def each_likelihood(
+    inputs: Sequence[ModelInput],
+    trace: Trace,
+    positions: int,
+    one_likelihood: Callable[[ModelInput, Trace], Likelihood],
+) -> list[Likelihood]:
+    """Return the likelihood of each prompt's continuation, one call for each prompt.
+
+    Args:
+        inputs: the prompts.
+        trace: extended by the trace of each call.
+        positions: the most that the model takes.
+        one_likelihood: makes one call, whose trace it fills.
+
+    Raises:
+        ValueError: a continuation without tokens, or at the end of a prompt that is too long.
+    """
+    found = []
+    each = Trace(watch=trace.watch)
+    for one in inputs:
+        if len(one.ids) > positions:
+            raise ValueError(
+                f"the prompt has more tokens than the {positions} positions that the model takes, "
+                "and the continuation at its end is cut"
+            )
+        if one.answer < 1:
+            raise ValueError("a continuation must have at least one token, got none")
+        found.append(one_likelihood(one, each))
+        extend_trace(trace, each)
+    return found
+
+
+def likelihood_of(predicted: Tensor, one: ModelInput) -> Likelihood:
+    """Return the likelihood of a prompt's continuation.
+
+    Args:
+        predicted: logits that predict each of its ids, [n v].
+        one: the prompt.
+    """
+    predicted = predicted.float()
+    wanted = one.ids[-one.answer :].to(predicted.device)
+    loss = torch.nn.functional.cross_entropy(predicted, wanted)
+    greedy = bool((predicted.argmax(dim=1) == wanted).all())
+    return Likelihood(float(loss), greedy, one.answer, bool(predicted.isfinite().all()))
+
+
+@contextmanager
+def after_each_forward(model: Any, called: Callable[[], None]) -> Iterator[None]:
+    """Call a function after each forward call of a model in this context."""
+    hook = model.register_forward_hook(lambda *_: called())
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -108,8 +108,8 @@ def _of_layout(
         ImageView("whole image, one tile", seen[0], tile_tokens[0]),
         ImageView(
             f"{high} x {wide} tiles",
-            _raster(seen[1:], high, wide),
-            _raster(tile_tokens[1:], high, wide),
+            raster(seen[1:], high, wide),
+            raster(tile_tokens[1:], high, wide),
         ),
     ]
 
@@ -131,7 +131,7 @@ def _grid(family: Family, size: Tensor, side: int) -> tuple[int, int]:
     return int(high), int(wide)
 
 
-def _raster(tiles: np.ndarray, high: int, wide: int) -> np.ndarray:
+def raster(tiles: np.ndarray, high: int, wide: int) -> np.ndarray:
     """Return tiles [high * wide, rows, columns, ...] as one raster."""
     rows = [np.concatenate(list(tiles[y * wide : (y + 1) * wide]), axis=1) for y in range(high)]
     return np.concatenate(rows, axis=0)

@@ -1,8 +1,8 @@
 """LLaVA-1.5 and 1.6 through our own `llava` package: the only file that imports it."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,12 +28,15 @@ from otprune_lmms.models.fingerprint import model_fingerprint
 from otprune_lmms.models.generation import (
     FiniteLogits,
     StopAt,
+    after_each_forward,
     cut,
-    extend_trace,
+    each_likelihood,
+    likelihood_of,
     padded,
     padding_id,
     written_tokens,
 )
+from otprune_lmms.models.image_views import AS_SEEN, raster
 from otprune_lmms.models.long_prompts import PromptBound
 from otprune_lmms.models.protocol import (
     Generation,
@@ -277,21 +280,14 @@ class Llava(VisionLanguageModel):
         The continuation is found from the end of the sequence: images and pruning only change
         positions before it.
         """
-        found = []
-        each = Trace(watch=trace.watch)
-        for one in inputs:
-            found.append(self._likelihood(one, pruning, each))
-            extend_trace(trace, each)
-        return found
+        return each_likelihood(
+            inputs,
+            trace,
+            self.bound.positions,
+            lambda one, own: self._likelihood(one, pruning, own),
+        )
 
     def _likelihood(self, one: ModelInput, pruning: Pruning | None, trace: Trace) -> Likelihood:
-        if len(one.ids) > self.bound.positions:
-            raise ValueError(
-                f"the prompt has more tokens than the {self.bound.positions} positions that the "
-                "model takes, and the continuation at its end is cut"
-            )
-        if one.answer < 1:
-            raise ValueError("a continuation must have at least one token, got none")
         logits = self.model(
             input_ids=one.ids[None].to(self.model.device),
             visual=list(one.visual),
@@ -307,11 +303,7 @@ class Llava(VisionLanguageModel):
                 f"the prompt is {trace.truncated[0]} positions longer than the model takes, and "
                 "the continuation at its end is cut"
             )
-        wanted = one.ids[-one.answer :].to(logits.device)
-        predicted = logits[:-1].float()
-        loss = torch.nn.functional.cross_entropy(predicted, wanted)
-        greedy = bool((predicted.argmax(dim=1) == wanted).all())
-        return Likelihood(float(loss), greedy, one.answer, bool(predicted.isfinite().all()))
+        return likelihood_of(logits[:-1], one)
 
     def prefill(self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace) -> int:
         """Run one prefill of a batch; return the bytes of its cache, padding included."""
@@ -325,14 +317,9 @@ class Llava(VisionLanguageModel):
         layers = output.past_key_values.layers
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
-    @contextmanager
-    def on_call(self, called: Callable[[], None]) -> Iterator[None]:
+    def on_call(self, called: Callable[[], None]) -> AbstractContextManager[None]:
         """Call a function after each forward call of the model in this context."""
-        hook = self.model.register_forward_hook(lambda *_: called())
-        try:
-            yield
-        finally:
-            hook.remove()
+        return after_each_forward(self.model, called)
 
     def image_views(self, pixels: Pixels) -> list[ImageView]:
         """Return one view of a single tile; under anyres the whole image, and its tiles.
@@ -357,14 +344,14 @@ class Llava(VisionLanguageModel):
         patches = numbers.reshape(tiles, per_tile)[:, extra:].reshape(tiles, side, side)
         seen = self._colours(values.reshape(tiles, *values.shape[-3:]), side)
         if tiles == 1:
-            return [ImageView("as the model sees it", seen[0], patches[0])]
+            return [ImageView(AS_SEEN, seen[0], patches[0])]
         wide, high = self._grid(pixels.size, tiles - 1)
         return [
             ImageView("whole image, one tile", seen[0], patches[0]),
             ImageView(
                 f"{high} x {wide} tiles",
-                _raster(seen[1:], high, wide),
-                _raster(patches[1:], high, wide),
+                raster(seen[1:], high, wide),
+                raster(patches[1:], high, wide),
             ),
         ]
 
@@ -394,9 +381,3 @@ class Llava(VisionLanguageModel):
             "visual": [image for one in inputs for image in one.visual],
             "image_ids": [number for one in inputs for number in one.image_ids],
         }
-
-
-def _raster(tiles: np.ndarray, high: int, wide: int) -> np.ndarray:
-    """Return tiles [high * wide, rows, columns, ...] as one raster."""
-    rows = [np.concatenate(list(tiles[y * wide : (y + 1) * wide]), axis=1) for y in range(high)]
-    return np.concatenate(rows, axis=0)

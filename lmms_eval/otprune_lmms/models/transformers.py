@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,10 @@ from otprune_lmms.models.fingerprint import model_fingerprint
 from otprune_lmms.models.generation import (
     FiniteLogits,
     StopAt,
+    after_each_forward,
     cut,
-    extend_trace,
+    each_likelihood,
+    likelihood_of,
     padded,
     padding_id,
     written_tokens,
@@ -352,30 +354,16 @@ class TransformersModel(VisionLanguageModel):
         self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace
     ) -> list[Likelihood]:
         """Return the likelihood of each prompt's continuation, one call for each prompt."""
-        found = []
-        each = Trace(watch=trace.watch)
-        for one in inputs:
-            found.append(self._likelihood(one, pruning, each))
-            extend_trace(trace, each)
-        return found
+        return each_likelihood(
+            inputs, trace, self.positions, lambda one, own: self._likelihood(one, pruning, own)
+        )
 
     @torch.no_grad()
     def _likelihood(self, one: ModelInput, pruning: Pruning | None, trace: Trace) -> Likelihood:
-        if len(one.ids) > self.positions:
-            raise ValueError(
-                f"the prompt has more tokens than the {self.positions} positions that the model "
-                "takes, and the continuation at its end is cut"
-            )
-        if one.answer < 1:
-            raise ValueError("a continuation must have at least one token, got none")
         kept = {"logits_to_keep": one.answer + 1} if self._keeps_logits else {}
         with self._call([one], pruning, trace, likelihood=True) as arguments:
             logits = self.model(**arguments, **kept, use_cache=False).logits[0]
-        predicted = logits[-one.answer - 1 : -1].float()
-        wanted = one.ids[-one.answer :].to(logits.device)
-        loss = torch.nn.functional.cross_entropy(predicted, wanted)
-        greedy = bool((predicted.argmax(dim=1) == wanted).all())
-        return Likelihood(float(loss), greedy, one.answer, bool(predicted.isfinite().all()))
+        return likelihood_of(logits[-one.answer - 1 : -1], one)
 
     @torch.no_grad()
     def prefill(self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace) -> int:
@@ -386,14 +374,9 @@ class TransformersModel(VisionLanguageModel):
         held = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
         return sum(one.nbytes for one in held if isinstance(one, Tensor))
 
-    @contextmanager
-    def on_call(self, called: Callable[[], None]) -> Iterator[None]:
+    def on_call(self, called: Callable[[], None]) -> AbstractContextManager[None]:
         """Call a function after each forward call of the model in this context."""
-        hook = self.model.register_forward_hook(lambda *_: called())
-        try:
-            yield
-        finally:
-            hook.remove()
+        return after_each_forward(self.model, called)
 
     def image_views(self, pixels: Pixels) -> list[ImageView]:
         """Return what the model sees of an image; see `image_views.views_of`."""
