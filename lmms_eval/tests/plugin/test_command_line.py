@@ -3,15 +3,18 @@
 import json
 import re
 import socket
-from types import SimpleNamespace
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from loguru import logger as eval_logger
 from tenacity import RetryError, Retrying, stop_after_attempt
 
 from helpers import TINY, Done, command, mme_rows, pope_rows, run, seed_rows, write_task
-from otprune_lmms.launch.guard import _listen
+from otprune_lmms.launch.guard import _listen, _print_unexpected, end_on_failure
 
 PRUNED = {"BASELINE": "OURS", "LAYER_INDEX": "0", "SUBSET_RATIO": "0.098"}
 SHORT = ("--gen_kwargs", "max_new_tokens=5", "--batch_size", "3")
@@ -244,6 +247,18 @@ def test_an_error_in_words_has_no_traceback(arguments, message, tasks, tmp_path,
     with pytest.raises(SystemExit, match=f"lmms_eval: .*{message}"):
         main(*command(tasks, tmp_path / "out", arguments)[3:])
     assert not re.search(PRINTED, "".join(capsys.readouterr()))
+
+
+def test_so_it_is_with_python_m_which_runs_a_second_module_of_that_name(monkeypatch):
+    from lmms_eval import __main__ as program
+
+    monkeypatch.setattr(program, "traceback", program.traceback)
+    first = ModuleType("__main__")
+    first.__spec__ = ModuleSpec("lmms_eval.__main__", None)
+    monkeypatch.setitem(sys.modules, "__main__", first)
+    end_on_failure()
+    eval_logger.configure(patcher=lambda record: None)
+    assert program.traceback.print_exc is _print_unexpected
 
 
 def test_an_error_that_nobody_expected_comes_with_one(tasks, tmp_path, main, capsys, monkeypatch):
