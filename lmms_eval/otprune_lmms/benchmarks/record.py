@@ -1,6 +1,7 @@
 """The record of a benchmark: everything that the harness knows of it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from otprune_lmms.benchmarks.aggregation import MEAN, Aggregation
 from otprune_lmms.benchmarks.groups import DocumentGroups
-from otprune_lmms.benchmarks.shares import ShareRule, metric_shares
+from otprune_lmms.benchmarks.shares import Noted, ShareRule, TaskAggregation, metric_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class Benchmark:
         metric_words: name of the metric for readers, with its unit.
         kind: "question", or "caption", which has no single right answer.
         shares: computes each document's share of the score.
+        notes: given the task's aggregation, a context in which the values that it finds for groups
+            of documents are noted; None where it is called again for each group.
         reference: returns a document's reference, and None for one that no answer can equal; None
             for the task's own target. Documents without a reference are left out.
         groups: documents that are scored as one; None where each is scored alone.
@@ -101,6 +104,7 @@ class Benchmark:
     metric_words: str = "accuracy, %"
     kind: Literal["question", "caption"] = "question"
     shares: ShareRule = metric_shares
+    notes: Callable[[TaskAggregation], AbstractContextManager[Noted]] | None = None
     reference: Callable[[Mapping[str, Any]], Any] | None = None
     groups: DocumentGroups | None = None
     aggregation: Aggregation = MEAN

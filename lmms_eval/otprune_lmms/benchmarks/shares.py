@@ -9,6 +9,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+Noted = Mapping[Hashable, float]
+"""A metric's value for single groups of documents, by the group's name."""
+
 ResultsByDocument = Mapping[int, Mapping[str, Any]]
 """Return value of a task's ``process_results`` for each document."""
 
@@ -42,6 +45,8 @@ class DocumentResults:
             (`DocumentGroups.of`).
         aggregate: the task's aggregation of the metric; without it values other than numbers have
             no share.
+        noted: what the aggregation of all documents found about groups, so that it need not be
+            called for each of them; empty where the benchmark's record notes nothing.
         caption_scores: CIDEr of each image by the image's id; empty unless captions were scored.
     """
 
@@ -49,6 +54,7 @@ class DocumentResults:
     results: ResultsByDocument
     groups: Mapping[int, Hashable] = field(default_factory=dict)
     aggregate: TaskAggregation | None = None
+    noted: Noted = field(default_factory=dict)
     caption_scores: Mapping[Any, float] = field(default_factory=dict)
 
     @property
@@ -64,7 +70,8 @@ ShareRule = Callable[[DocumentResults], dict[int, Share]]
 def metric_shares(given: DocumentResults) -> dict[int, Share]:
     """Return the documents' values if these are numbers, otherwise the task's aggregation of each.
 
-    The aggregation is called with the values of one document or of one group. The share of a group
+    The aggregation is called with the values of one document or of one group, unless the value of
+    the group was noted when all documents were aggregated. The share of a group
     belongs to its first document; its other documents have None.
     """
     values = given.values
@@ -74,6 +81,10 @@ def metric_shares(given: DocumentResults) -> dict[int, Share]:
     if given.aggregate is None:
         return found
     for members in _together(values, given.groups):
+        noted = given.noted.get(given.groups.get(members[0]))
+        if noted is not None:
+            found[members[0]] = Share(noted)
+            continue
         # Copies: a task's aggregation may change what it is given (MMBench's does).
         share = given.aggregate([_copy(values[doc_id]) for doc_id in members])
         found[members[0]] = Share(float(share))

@@ -15,7 +15,13 @@ import random
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+)
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import SimpleNamespace
@@ -29,7 +35,7 @@ from otprune_lmms.benchmarks import (
     benchmark,
     with_group_members,
 )
-from otprune_lmms.benchmarks.shares import ResultsByDocument, TaskAggregation
+from otprune_lmms.benchmarks.shares import Noted, ResultsByDocument, TaskAggregation
 from otprune_lmms.documents import BROKEN, build_requests, reason_of
 from otprune_lmms.scoring.captions import CaptionTools, java, one_line
 from otprune_lmms.scoring.references import process_results, unusable_references
@@ -165,6 +171,7 @@ class TaskScorer:
         """SHA-256, as hex, over the code that scores: the task's own, the record's, and ours."""
         record, config = self.benchmark, self.task.config
         functions = [record.shares, record.aggregation.terms]
+        functions += [] if record.notes is None else [record.notes]
         functions += [] if record.groups is None else [record.groups.key]
         modules = [__name__, java.__module__, type(record).__module__, *modules_of(functions)]
         packages = {one.partition(".")[0] for one in modules}
@@ -215,8 +222,9 @@ class TaskScorer:
             if without_java and self.needs_java:
                 missing = {metric: "needs Java" for metric in self.task.aggregation()}
             else:
-                self._aggregate(output)
-                samples = self._with_shares(samples, results, tools)
+                with self._noting() as noted:
+                    self._aggregate(output)
+                samples = self._with_shares(samples, results, noted, tools)
         return TaskScore(self.name, len(scored), self._metrics(output), tuple(samples), missing)
 
     def left_out(self, documents: Collection[int] = ()) -> frozenset[int]:
@@ -226,16 +234,32 @@ class TaskScorer:
         """
         return with_group_members(self._groups, {*documents, *self.failed})
 
+    @property
+    def _headline(self) -> str:
+        """The headline metric without the name of a filter behind it."""
+        return self.benchmark.metric.partition(",")[0]
+
+    def _noting(self) -> AbstractContextManager[Noted]:
+        """Return a context in which the aggregation's values of single groups are noted."""
+        aggregation = self._aggregation(self._headline)
+        if self.benchmark.notes is None or aggregation is None:
+            return nullcontext({})
+        return self.benchmark.notes(aggregation)
+
     def _with_shares(
-        self, samples: Sequence[Sample], results: ResultsByDocument, tools: CaptionTools | None
+        self,
+        samples: Sequence[Sample],
+        results: ResultsByDocument,
+        noted: Noted,
+        tools: CaptionTools | None,
     ) -> list[Sample]:
         """Return samples with their shares of the headline metric."""
-        metric = self.benchmark.metric.partition(",")[0]  # a filter's name behind it
         given = DocumentResults(
-            metric,
+            self._headline,
             results,
             self._groups,
-            self._aggregation(metric),
+            self._aggregation(self._headline),
+            noted,
             {} if tools is None else tools.cider,
         )
         found = self.benchmark.shares(given)

@@ -104,3 +104,57 @@ def test_other_tasks_have_their_numbers_as_shares():
     assert [found[i].value for i in range(3)] == [1.0, 0.25, None]
     assert not any(math.isnan(one.value) for one in found.values() if one.value is not None)
     assert metric_shares(DocumentResults("acc", {0: {"acc": "text"}}))[0].value is None
+
+
+@pytest.fixture
+def turned():
+    """MMBench's values for three questions, the first with its options turned twice."""
+    right_ones = {0: "A", 1: "B", 2: "B", 3: "C", 4: "A"}
+    said = {0: "A", 1: "B", 2: "A", 3: "C", 4: "no letter"}
+    indices = {0: 7, 1: 1_000_007, 2: 2_000_007, 3: 8, 4: 9}
+    return {
+        place: {
+            "gpt_eval_score": {
+                "index": index, "question": "q", "answer": right_ones[place],
+                "prediction": said[place], "hint": "nan", "source": "s", "split": "dev",
+                "category": "c", "L2-category": "l", "A": "one", "B": "two", "C": "three",
+                "D": "nan", "E": "nan",
+            }
+        }
+        for place, index in indices.items()
+    }  # fmt: skip
+
+
+def test_what_mmbench_s_evaluator_finds_is_noted_and_the_same_as_one_by_one(turned, tasks):
+    name = "mmbench_en_dev_static"
+    record = benchmark(name)
+    aggregate = TaskScorer(tasks[name], name)._aggregation("gpt_eval_score")
+    groups = record.groups.of((i, one["gpt_eval_score"]) for i, one in turned.items())
+    calls = []
+
+    def counted(values):
+        calls.append(len(values))
+        return aggregate(values)
+
+    given = {"metric": "gpt_eval_score", "results": turned, "groups": groups}
+    one_by_one = metric_shares(DocumentResults(**given, aggregate=counted))
+    assert calls == [3, 1, 1]
+    with record.notes(aggregate) as noted:
+        whole = aggregate([dict(one["gpt_eval_score"]) for one in turned.values()])
+    found = metric_shares(DocumentResults(**given, aggregate=counted, noted=noted))
+    assert calls == [3, 1, 1]
+    assert found == one_by_one
+    assert [share.value for share in found.values()] == [0, None, None, 100, 0]
+    assert whole == pytest.approx(100 / 3)
+
+
+def test_mmbench_s_evaluator_is_left_as_it_was(turned, tasks):
+    name = "mmbench_en_dev_static"
+    aggregate = TaskScorer(tasks[name], name)._aggregation("gpt_eval_score")
+    evaluator = aggregate.func.__globals__["mmbench_evaluator"]
+    before = dict(vars(evaluator))
+    with pytest.raises(RuntimeError, match="stop"), benchmark(name).notes(aggregate):
+        raise RuntimeError("stop")
+    assert vars(evaluator) == before
+    with benchmark(name).notes(len) as noted:
+        assert noted == {}
