@@ -169,6 +169,46 @@ def test_beams_and_several_answers():
         assert largest(total / 3 - out.sequences_scores[beam::2]) <= 1e-5
 
 
+@pytest.mark.parametrize("method", ["otprune", "fastv"])
+def test_beams_of_several_images_are_refused_in_glm(method):
+    model, inputs, _ = tiny("glm4v")
+    settings = {"k": 3} if method == "otprune" else {"schedule": "2:0.5"}
+    with (
+        pruned(model, method, **settings),
+        pytest.raises(UnsupportedModelError, match=r"glm4v mixes up .* got 2: .* one image"),
+    ):
+        model.generate(**clone(inputs), max_new_tokens=2, num_beams=2)
+    count = int(inputs["image_grid_thw"][-1].prod())
+    ids = inputs["input_ids"][1][inputs["attention_mask"][1].bool()][None]
+    one = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == PLACEHOLDER).int(),
+        "pixel_values": inputs["pixel_values"][-count:],
+        "image_grid_thw": inputs["image_grid_thw"][-1:],
+    }
+    with pruned(model, method, **settings):
+        assert len(model.generate(**one, max_new_tokens=2, num_beams=2)) == 1
+
+
+@pytest.mark.parametrize("name", ["gemma3", "aya_vision"])
+def test_beams_share_what_is_dropped_inside_under_windows(name):
+    model, inputs, images = tiny(name)
+    by_hand = Unpruned(tiny(name))
+    with pruned(model, "pyramiddrop", schedule="2:0.5/3:0.25", positions="original") as trace:
+        out = model.generate(
+            **clone(inputs), max_new_tokens=3, num_beams=2, do_sample=False, output_scores=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+    first = by_hand.keeps(images, trace.kept[2])
+    later = first & by_hand.keeps(images, trace.kept[3])
+    for row, answer in enumerate(out.sequences[:, inputs["input_ids"].shape[1] :]):
+        layers = [by_hand.valid[row]] * 2 + [first[row], later[row]]
+        chances = by_hand.masked(row, layers, answer).log_softmax(-1)
+        total = chances.gather(1, answer[:, None]).sum()
+        assert largest(total / 3 - out.sequences_scores[row]) <= 1e-5
+
+
 def test_beams_of_images_with_unequal_counts_are_refused_where_they_would_be_mixed_up():
     model, inputs, _ = tiny("internvl")
     with pruned(model, "otprune", keep_ratio=0.3):

@@ -94,9 +94,8 @@ class EncodedCalls:
         found = self._prepared(batch, pruning, trace)
         if found.ragged_beams and repeats > 1:
             raise UnsupportedModelError(
-                f"{self.family.name} mixes up images that keep different numbers of tokens where a "
-                f"prompt has several beams or answers, got {repeats}; take k= instead of "
-                "keep_ratio=, or one answer"
+                f"{self.family.name} mixes up images where a prompt has several beams or answers, "
+                f"got {repeats}: {self.family.beams_need}, or ask for one answer"
             )
         # Whatever the ids are for besides (a loss), the answer was only to be hidden.
         found.inputs.pop("labels", None)

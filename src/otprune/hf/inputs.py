@@ -225,8 +225,8 @@ def prepare(
         output = units.encoded.output
         if not everything:
             output = units.output(family, tokens[mine], kept[mine])
-            unequal = len({len(keep) for keep in kept[mine]}) > 1
-            ragged |= unequal and family.ragged_beams(output)
+        counts = None if everything else [len(keep) for keep in kept[mine]]
+        ragged |= family.ragged_beams(output, counts, [row for row, _ in units.places])
         new[ENCODED][units.modality] = output
         first = mine.stop
     positions = _positions(family, inputs, mask, rows, pruning)

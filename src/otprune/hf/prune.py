@@ -193,9 +193,8 @@ class _PrunedModel:
         repeats = _repeats(self.model, call)
         if found.ragged_beams and repeats > 1:
             raise UnsupportedModelError(
-                f"{self.family.name} mixes up images that keep different numbers of tokens where a "
-                f"prompt has several beams or answers, got {repeats}; take k= instead of "
-                "keep_ratio=, or one answer"
+                f"{self.family.name} mixes up images where a prompt has several beams or answers, "
+                f"got {repeats}: {self.family.beams_need}, or ask for one answer"
             )
         prompt: Tensor = call["input_ids"]
         _shorten(self.model, new, prompt.shape[1] - new["input_ids"].shape[1])

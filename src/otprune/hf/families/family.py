@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from transformers import GenerationMixin
 from transformers.utils.generic import ModelOutput
 
 from otprune.hf.layers import ADAPTERS, DecoderAdapter
@@ -326,9 +327,38 @@ class Family:
         """
         raise UnsupportedModelError(f"features of {self.name} before its projector are not given")
 
-    def ragged_beams(self, output: ModelOutput) -> bool:
-        """Return whether beams would mix up images of unequal counts, given a pruned output."""
-        return isinstance(self._features(output), Tensor)
+    @property
+    def beams_need(self) -> str:
+        """What `generate` asks of a call in which a prompt has several beams or answers."""
+        if self._expands_itself:
+            return "in transformers a prompt must then have one image"
+        return "images must keep equal numbers of tokens, so take k= instead of keep_ratio="
+
+    @property
+    def _expands_itself(self) -> bool:
+        """Whether the model has its own way of repeating images for beams.
+
+        GLM-4V and its relatives do, and repeat image by image where whole prompts are to be
+        repeated: with two images in a prompt even what is not pruned is then mixed up.
+        """
+        name = "_expand_multimodal_outputs"
+        own = getattr(type(self.model), name, None)
+        return own is not None and own is not getattr(GenerationMixin, name, None)
+
+    def ragged_beams(
+        self, output: ModelOutput, counts: Sequence[int] | None, prompts: Sequence[int]
+    ) -> bool:
+        """Return whether several beams or answers of a prompt would mix up images.
+
+        Args:
+            output: the encoder's, with kept tokens only.
+            counts: kept tokens of each unit; None if all are kept.
+            prompts: row of each unit.
+        """
+        if self._expands_itself:
+            return len(self._features(output)) > len(set(prompts))
+        unequal = counts is not None and len(set(counts)) > 1
+        return unequal and isinstance(self._features(output), Tensor)
 
     def image(self, encoded: EncodedImages, parts: range, inputs: Mapping[str, Any]) -> ImageTokens:
         """Return the tokens of an image, or of several pieces, with the signals at hand.
