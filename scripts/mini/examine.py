@@ -1,15 +1,17 @@
 """Examine a checkpoint on scenes that training never showed: right answers by kind of question.
 
     python scripts/mini/examine.py LLaVA/checkpoints/llava-mini --out results/llava-mini/cpu
+    python scripts/mini/examine.py lmms_eval/checkpoints/qwen-mini --out results/qwen-mini/cpu
 
 Answers are generated, greedily, one question to a prompt, as a benchmark would. Captions are scored
 with CIDEr against the five references of their scene, and against those of another scene.
 """
 
+import json
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +26,7 @@ from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from pycocoevalcap.cider.cider import Cider
 from questions import FAMILIES
+from qwen_answers import QwenReader
 from rich.console import Console
 from scenes import Scene, make_scene
 
@@ -34,6 +37,8 @@ from bench_common import markdown, write_tables
 
 FIRST = 20_000
 """Scenes of the split "check" from here on: the training log looks at the first few hundred."""
+
+Answers = Callable[[Scene, Sequence[Turn]], list[str]]
 
 console = Console()
 GROUPS = {
@@ -84,6 +89,15 @@ def answers(loaded: Loaded, scene: Scene, turns: Sequence[Turn]) -> list[str]:
     return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
 
 
+def reader(checkpoint: Path) -> Answers:
+    """Return what answers questions about a scene with a checkpoint, LLaVA's or Qwen3-VL's."""
+    if json.loads((checkpoint / "config.json").read_text())["model_type"] == "qwen3_vl":
+        qwen = QwenReader(checkpoint)
+        return lambda scene, turns: qwen.answers(picture(scene), turns)
+    loaded = load_pretrained_model(str(checkpoint), device="cpu")
+    return lambda scene, turns: answers(loaded, scene, turns)
+
+
 def cider(said: dict[int, str], references: dict[int, list[str]]) -> float:
     """Return the mean CIDEr of captions; lower case, split at spaces and full stops."""
     plain = {i: [" ".join(t.lower().replace(".", "").replace(",", " ,").split()) for t in r]
@@ -99,14 +113,14 @@ def main(
     scenes: Annotated[int, typer.Option(help="scenes to ask about")] = 400,
 ) -> None:
     """Print, and write if asked to, the share of right answers by kind of question."""
-    loaded = load_pretrained_model(str(checkpoint), device="cpu")
+    answer = reader(checkpoint)
     right: dict[str, list[bool]] = defaultdict(list)
     said: dict[int, str] = {}
     references: dict[int, list[str]] = {}
     for number in range(FIRST, FIRST + scenes):
         scene = make_scene("check", number)
         asked = turns_of(scene, np.random.default_rng([3, number]))
-        replies = answers(loaded, scene, [turn for _, turn in asked])
+        replies = answer(scene, [turn for _, turn in asked])
         for (group, turn), reply in zip(asked, replies, strict=True):
             if group == "caption":
                 said[number], references[number] = reply, captions(scene)
@@ -128,7 +142,7 @@ def main(
     if out is not None:
         words = ["python", "scripts/mini/examine.py", str(checkpoint), "--scenes", str(scenes)]
         command = shlex.join(words)
-        title = "Examination of llava-mini on scenes it never saw,"
+        title = f"Examination of {checkpoint.name} on scenes it never saw,"
         write_tables(
             out, title, provenance.origin(command, "cpu"), tables, ["float32, greedy, unpruned."]
         )

@@ -11,10 +11,10 @@ from functools import cache
 import numpy as np
 import torch
 from drawings import COLOURS, GROUNDS, KINDS
-from llava.tokenizer import LlavaTokenizer
 from scenes import Scene
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 SIDES = ("left", "right", "top", "bottom")
 INSIDE, OUTSIDE = 0.75, 1.2
@@ -28,15 +28,20 @@ def _centres(grid: int) -> np.ndarray:
     return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
 
 
-def word_ids(tokenizer: LlavaTokenizer) -> dict[str, int]:
-    """Return the piece of each kind, colour and ground.
+def word_ids(tokenizer: PreTrainedTokenizerBase, space: str = "") -> dict[str, int]:
+    """Return the piece of each kind, colour and ground, as it stands within a sentence.
+
+    Args:
+        tokenizer: the model's.
+        space: what has to stand before a word; nothing, if the tokenizer itself begins a text with
+            a space.
 
     Raises:
         ValueError: a word that is not one piece.
     """
     ids = {}
     for word in (*KINDS, *COLOURS, *GROUNDS):
-        pieces = tokenizer(word, add_special_tokens=False)["input_ids"]
+        pieces = tokenizer(space + word, add_special_tokens=False)["input_ids"]
         if len(pieces) != 1:
             raise ValueError(f"every word must be one piece, {word!r} is {len(pieces)}")
         ids[word] = pieces[0]
@@ -72,13 +77,13 @@ def naming_loss(projected: Tensor, words: Tensor, embedding: Tensor) -> Tensor:
     return (losses[ground].mean() + losses[~ground].mean()) / 2
 
 
-def side_ids(tokenizer: LlavaTokenizer) -> tuple[int, int, int, int]:
-    """Return the pieces of left, right, top and bottom.
+def side_ids(tokenizer: PreTrainedTokenizerBase, space: str = "") -> tuple[int, int, int, int]:
+    """Return the pieces of left, right, top and bottom; ``space`` as in `word_ids`.
 
     Raises:
         ValueError: a word that is not one piece.
     """
-    found = [tokenizer(w, add_special_tokens=False)["input_ids"] for w in SIDES]
+    found = [tokenizer(space + w, add_special_tokens=False)["input_ids"] for w in SIDES]
     if any(len(pieces) != 1 for pieces in found):
         raise ValueError(f"each of {', '.join(SIDES)} must be one piece, got {found}")
     left, right, top, bottom = (pieces[0] for pieces in found)

@@ -94,6 +94,18 @@ class Learner(nn.Module):
         for layer in self.language.model.layers[1:6]:
             look_for_the_like(layer.self_attn)
 
+    @property
+    def head(self) -> Tensor:
+        """The output embedding, [v d]."""
+        return self.language.lm_head.weight
+
+    def compiled(self) -> Decoder:
+        """Return the decoder, compiled.
+
+        Of a fixed shape: what is dynamic is compiled for minutes, and again and again.
+        """
+        return torch.compile(self.language.model, dynamic=False)
+
     def projected(self, features: Tensor) -> Tensor:
         """Return the visual tokens of features [b n 384], [b n d]."""
         return self.projector((features - self.mean) / self.deviation)
@@ -128,13 +140,12 @@ class Learner(nn.Module):
         total = F.cross_entropy(*self._read(visual, batch, decoder))
         total = total + patches.naming * self.named(visual, patches.words)
         if patches.placing:
-            head = self.language.lm_head.weight
-            total = total + patches.placing * placing_loss(visual, patches.sides, head)
+            total = total + patches.placing * placing_loss(visual, patches.sides, self.head)
         return total
 
     def named(self, visual: Tensor, words: Tensor) -> Tensor:
         """Return the loss of naming what the patches show."""
-        return naming_loss(visual, words, self.language.lm_head.weight)
+        return naming_loss(visual, words, self.head)
 
     def projector_weights(self) -> dict[str, Tensor]:
         """Return the projector's weights for features as the tower gives them."""

@@ -26,7 +26,7 @@ class Packed:
     Attributes:
         ids: text tokens, [b t]; 0 where a visual token or padding stands.
         labels: what comes next, [b t]; `IGNORED` wherever nothing is taught.
-        positions: rotary positions, [b t].
+        positions: rotary positions, [b t]; [3 b t] where they have a time, a row and a column.
         mask: what a position may look at, [b 1 t t].
         visual: the columns of the visual tokens.
         families: family of each turn, and the columns that predict its answer, by row.
@@ -60,6 +60,7 @@ class Packer:
         grid = rows[:, None] * full_side + rows[None]
         self.head = np.concatenate([np.arange(len(self.prefix)), len(self.prefix) + grid.ravel()])
         self.start = len(self.prefix) + full
+        self.after: list[int] = []
         self._seen: dict[str, list[int]] = {}
 
     def _prompt(self, text: str) -> list[int]:
@@ -72,13 +73,21 @@ class Packer:
         """Return a turn's tokens and how many of them are the answer with its end."""
         asked = self._seen.get(turn.prompt)
         if asked is None:
-            prompt = self._prompt(turn.prompt)
-            asked = prompt[prompt.index(IMAGE_TOKEN_INDEX) + 1 :]
+            asked = self._asked(turn.prompt)
             if len(self._seen) < 200_000:
                 self._seen[turn.prompt] = asked
-        answer = self.tokenizer(turn.answer, add_special_tokens=False)["input_ids"]
-        end = self.tokenizer.eos_token_id
-        return [*asked, *answer, end], len(answer) + 1
+        answer = self._answered(turn.answer)
+        return [*asked, *answer], len(answer)
+
+    def _asked(self, prompt: str) -> list[int]:
+        """Return the tokens from the image to the answer."""
+        tokens = self._prompt(prompt)
+        return tokens[tokens.index(IMAGE_TOKEN_INDEX) + 1 :]
+
+    def _answered(self, answer: str) -> list[int]:
+        """Return the tokens of an answer and its end."""
+        tokens = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return [*tokens, self.tokenizer.eos_token_id]
 
     def _fitting(self, turns: list[Turn], text: int) -> list[Turn]:
         lengths = np.cumsum([len(self._turn(turn)[0]) for turn in turns])
@@ -103,6 +112,7 @@ class Packer:
         causal = np.tri(length, dtype=bool)
         mask[:, :head, :head] = causal[:head, :head]
         ids[:, : len(self.prefix)] = self.prefix
+        ids[:, head - len(self.after) : head] = self.after
         positions[:, :head] = self.head
         families: list[list[tuple[str, slice]]] = []
         for i, row in enumerate(rows):
@@ -124,6 +134,6 @@ class Packer:
             torch.from_numpy(labels),
             torch.from_numpy(positions),
             torch.from_numpy(mask)[:, None],
-            slice(len(self.prefix), head),
+            slice(len(self.prefix), head - len(self.after)),
             families,
         )

@@ -6,18 +6,19 @@ import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from features import Features
 from formats import Turn, lesson
-from llava.tokenizer import LlavaTokenizer
 from naming import naming_accuracy, patch_words, side_ids, word_ids
 from network import Learner, Patches
 from optimisers import Optimisers
 from packing import Packer
 from scenes import make_scene
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 FULL = 256
 """Visual tokens of an image at 224 pixels, the size that is evaluated."""
@@ -46,6 +47,7 @@ class Stage:
         others: learning rate of embeddings, norms and biases, relative to that of the matrices.
         focus: how often a family of questions is asked where that is not the default (`lesson`).
         placing: weight of teaching on which sides of the image a patch is.
+        tower: folder of the features, in that of all features.
     """
 
     name: str
@@ -64,23 +66,43 @@ class Stage:
     others: float
     focus: dict[str, float] = field(default_factory=dict)
     placing: float = 0.0
+    tower: str = "."
 
 
 class Trainer:
-    """Trains a learner in stages and writes what is needed to go on after each fifty steps."""
+    """Trains a learner in stages and writes what is needed to go on after each fifty steps.
 
-    def __init__(self, tokenizer: LlavaTokenizer, features: Path, out: Path, seed: int) -> None:
+    Args:
+        tokenizer: the model's.
+        features: folder of the features.
+        out: folder of the state and the log.
+        seed: of the weights and of every step's questions.
+        space: what stands before a word within a sentence; see `naming.word_ids`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        features: Path,
+        out: Path,
+        seed: int,
+        space: str = "",
+    ) -> None:
         self.tokenizer, self.folder, self.out, self.seed = tokenizer, features, out, seed
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
-        sample = Features(features / "check224.npy").rows(np.arange(200)).flatten(0, 1)
-        self.model = Learner(len(tokenizer.get_vocab()), sample.mean(0), sample.std(0))
+        self.model = self._learner()
         self.optimisers = Optimisers(self.model)
-        self.words = word_ids(tokenizer)
-        self.sides = side_ids(tokenizer)
+        self.words = word_ids(tokenizer, space)
+        self.sides = side_ids(tokenizer, space)
         self.step = 0
         self.spent = 0.0
         self.started = time.perf_counter()
+
+    def _learner(self) -> Any:
+        """Return the learner as it begins."""
+        sample = Features(self.folder / "check224.npy").rows(np.arange(200)).flatten(0, 1)
+        return Learner(len(self.tokenizer.get_vocab()), sample.mean(0), sample.std(0))
 
     def resume(self, file: Path) -> None:
         """Go on from a state that `save` wrote."""
@@ -124,10 +146,10 @@ class Trainer:
 
     def run(self, stage: Stage, first: int) -> None:
         """Train until the stage, which begins at step ``first``, has had all its steps."""
-        tables = {side: Features(self.folder / f"train{side}.npy") for side in stage.sides}
+        folder = self.folder / stage.tower
+        tables = {side: Features(folder / f"train{side}.npy") for side in stage.sides}
         packers = {side: self._packer(tables[side], stage) for side in stage.sides}
-        # Of a fixed shape: what is dynamic is compiled for minutes, and again and again.
-        decoder = torch.compile(self.model.language.model, dynamic=False)
+        decoder = self.model.compiled()
         losses: list[float] = []
         while self.step < first + stage.steps:
             side = stage.sides[
@@ -168,23 +190,25 @@ class Trainer:
             "stage": stage.name,
             "minutes": round(self._seconds() / 60, 1),
             "loss": round(float(np.mean(losses)), 4),
-            "check": self.check(packers[side], side),
+            "check": self.check(packers[side], side, stage.tower),
         }
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 
     @torch.no_grad()
-    def check(self, packer: Packer, side: int, scenes: int = 200) -> dict[str, float]:
+    def check(
+        self, packer: Packer, side: int, tower: str = ".", scenes: int = 200
+    ) -> dict[str, float]:
         """Return the share of right answers by family on scenes that training never shows.
 
         An answer is right when each of its tokens is the likeliest after those before it, which is
         when greedy decoding gives it.
         """
-        table = Features(self.folder / f"check{side}.npy")
+        table = Features(self.folder / tower / f"check{side}.npy")
         named = naming_accuracy(
             self.model.projected(table.rows(np.arange(50))),
             self._words(np.arange(50), table),
-            self.model.language.lm_head.weight,
+            self.model.head,
         )
         rng = np.random.default_rng(7)
         right: dict[str, list[bool]] = defaultdict(list)
