@@ -8,15 +8,12 @@ import numpy as np
 import torch
 from features import picture
 from numpy.lib.format import open_memmap
-from qwen_tower import CHANNELS, DEEPSTACK, PATCH, pixels
+from qwen_tower import CHANNELS, PATCH, STATES, pixels
 from scenes import SIDE, make_scene
 from torch import Tensor
 
 MOST = 6
 """Objects in a scene, at most."""
-
-KEPT = (*DEEPSTACK, 8)
-"""Blocks after which the hidden states are kept: those of deepstack and the last."""
 
 Tower = Callable[[Tensor], list[Tensor]]
 """Pixel values [b 3 14h 14w] to the patches after each block, [b n 384] each."""
@@ -55,7 +52,7 @@ def keep_states(
         file.parent.mkdir(parents=True, exist_ok=True)
         meta = {"split": pictures.stem, "side": side, "most": MOST, "scenes": scenes}
         file.with_suffix(".json").write_text(json.dumps(meta))
-        shape = (scenes, grid**2, len(KEPT), CHANNELS)
+        shape = (scenes, grid**2, len(STATES), CHANNELS)
         open_memmap(file, mode="w+", dtype=np.float16, shape=shape).flush()
         ready.write_text("0")
     kept = open_memmap(file, mode="r+")
@@ -64,5 +61,5 @@ def keep_states(
         # Half the time of float32; the difference is a hundredth of what training has to learn.
         with torch.autocast("cpu", torch.bfloat16):
             states = tower(pixels(table[first:last], grid, grid))
-        kept[first:last] = torch.stack([states[block] for block in KEPT], 2).half().numpy()
+        kept[first:last] = torch.stack([states[block] for block in STATES], 2).half().numpy()
         ready.write_text(str(last))

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tower import tower_config
@@ -40,8 +41,12 @@ TABLE = 24
 DEEPSTACK = (2, 5)
 """Blocks whose outputs go into the first two layers of the language model."""
 
+TEMPORAL = 2
+"""Frames in a patch; an image is its own second frame."""
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STATES = (*DEEPSTACK, BLOCKS - 1)
+"""Blocks whose outputs the mergers read."""
 
 
 def vision_config(out: int) -> Qwen3VLVisionConfig:
@@ -54,7 +59,7 @@ def vision_config(out: int) -> Qwen3VLVisionConfig:
         num_heads=HEADS,
         patch_size=PATCH,
         spatial_merge_size=1,
-        temporal_patch_size=2,
+        temporal_patch_size=TEMPORAL,
         out_hidden_size=out,
         num_position_embeddings=TABLE**2,
         deepstack_visual_indexes=list(DEEPSTACK),
@@ -63,13 +68,11 @@ def vision_config(out: int) -> Qwen3VLVisionConfig:
 
 def read_teacher(checkpoint: Path) -> Dinov2Model:
     """Return the tower of llava-mini, out of its checkpoint, in float32."""
-    from safetensors import safe_open  # noqa: PLC0415  with the file, not with every import
-
     prefix = "model.vision_tower.vision_tower."
     with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
         state = {
             name.removeprefix(prefix): file.get_tensor(name).float()
-            for name in file.keys()  # noqa: SIM118  not a mapping
+            for name in file.keys()  # noqa: SIM118  its handle is no mapping
             if name.startswith(prefix)
         }
     teacher = Dinov2Model(tower_config())
@@ -191,7 +194,7 @@ class Student(nn.Module):
         tower, embeddings = self.tower, teacher.embeddings
         patches = embeddings.patch_embeddings.projection
         tower.patch_embed.proj.weight.copy_(
-            patches.weight[:, :, None].expand(-1, -1, 2, -1, -1) / 2
+            patches.weight[:, :, None].expand(-1, -1, TEMPORAL, -1, -1) / TEMPORAL
         )
         tower.patch_embed.proj.bias.copy_(patches.bias)
         states = embeddings(sample)
@@ -205,10 +208,9 @@ class Student(nn.Module):
             weights, biases = [], []
             for head in torch.arange(CHANNELS).view(HEADS, -1):
                 maps = reordering(query(normed)[:, head], key(normed)[:, head])
-                pairs = zip(maps, (query, key), strict=True)
-                weights.append([turn @ part.weight[head] for turn, part in pairs])
-                pairs = zip(maps, (query, key), strict=True)
-                biases.append([turn @ part.bias[head] for turn, part in pairs])
+                pairs = list(zip(maps, (query, key), strict=True))
+                weights.append([change @ part.weight[head] for change, part in pairs])
+                biases.append([change @ part.bias[head] for change, part in pairs])
             for kind in (0, 1):
                 rows = slice(kind * CHANNELS, (kind + 1) * CHANNELS)
                 block.attn.qkv.weight[rows] = torch.cat([w[kind] for w in weights])
@@ -266,7 +268,8 @@ class Stretch:
     """A stretch of the adaptation.
 
     Attributes:
-        grids: rows and columns of patches, one pair drawn for each step; none: any up to 256.
+        grids: rows and columns of patches, one pair drawn for each step; of a pair of zeros, any
+            that make 256 patches or fewer.
         steps: optimiser steps.
         tokens: patches in a step, at most.
         first_rate: learning rate at the first step.
@@ -281,10 +284,9 @@ class Stretch:
 
 
 def _grid(stretch: Stretch, rng: np.random.Generator) -> tuple[int, int]:
-    if stretch.grids:
-        height, width = stretch.grids[int(rng.integers(len(stretch.grids)))]
-        if height:
-            return height, width
+    height, width = stretch.grids[int(rng.integers(len(stretch.grids)))]
+    if height:
+        return height, width
     height = int(rng.integers(6, 25))
     return height, int(rng.integers(6, min(24, GRID**2 // height) + 1))
 
