@@ -58,6 +58,7 @@ def package(learner: QwenLearner, tower: dict[str, Tensor], tokenizer: Path, out
         if name != "lm_head.weight"
     }
     save_file(kept, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)
     preprocessor = {
         "do_convert_rgb": True,
         "image_mean": list(MEAN),
