@@ -120,6 +120,38 @@ def test_pruned_it_answers_as_a_user_of_transformers_gets(model, family, method)
     assert all(map(torch.equal, trace.kept[0], expected.kept[0]))
 
 
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("llava", "cdpruner"), ("llava_next", "holov"), ("llava_onevision", "visionzip"),
+        ("qwen2_5_vl", "visionzip"), ("qwen3_vl", "vispruner"), ("internvl", "fastervlm"),
+        ("gemma3", "mmtok"), ("idefics3", "holov"),
+    ],
+)  # fmt: skip
+def test_signals_of_images_encoded_apart_choose_the_same_tokens(model, family, method):
+    tiny = model(family)
+    pruning = make_pruning(method, k=6)
+    if "clip_text" in pruning.needs:
+        with pytest.raises(ValueError, match="clip_text"):
+            tiny.check(pruning)
+        return
+    tiny.check(pruning)
+    inputs = plain_inputs(tiny)
+    unit = "sample" if family == "idefics3" else None
+    processor = tiny.processor.tokenizer
+    with pruned(tiny.model, pruning, unit=unit, tokenizer=processor, image_ids=[0]) as expected:
+        told = plainly(tiny, inputs)
+    prompt = tiny.render(QUESTION, 1, {})
+    pixels = [tiny.preprocess(one) for one in images_of(0, 1)]
+    # Beside another image of the same shape, as in a batch.
+    visual, _ = tiny.encode([*pixels, *pixels], pruning.needs)
+    own = ModelInput(tiny.token_ids(prompt, [visual]), (visual,), (0,))
+    trace = Trace()
+    (written,) = tiny.generate([own], pruning, SHORT, trace)
+    assert written.text == told
+    assert all(map(torch.equal, trace.kept[0], expected.kept[0]))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_answers_as_its_rows(model, family):
     tiny = model(family)
