@@ -513,6 +513,15 @@ def test_signals_that_a_tower_cannot_give_are_named_before_anything_runs(
         raise AssertionError("the block must not be entered")
 
 
+def test_paligemma_is_pruned_before_its_language_model_only():
+    model, _ = model_of("paligemma")
+    with (
+        pytest.raises(UnsupportedModelError, match="paligemma cannot be pruned inside"),
+        pruned(model, "fastv"),
+    ):
+        raise AssertionError("the block must not be entered")
+
+
 def test_a_tower_whose_last_block_sees_windows_gives_no_attention():
     model = tiny("qwen2_5_vl").model
     visual = model.model.visual
