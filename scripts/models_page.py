@@ -39,6 +39,8 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "vtw": {"schedule": "3:0"},
 }
 YES, ORIGINAL = "yes", "original"
+VERSIONS = ("5.18.0", "5.23.0", "5.24.0")
+"""Of transformers, with which all tests of otprune.hf have passed."""
 DATA = Path(__file__).resolve().parents[1] / "src" / "otprune" / "hf" / "capabilities.json"
 
 app = typer.Typer(add_completion=False)
@@ -157,6 +159,12 @@ def page(data: Mapping[str, Any]) -> str:
         "says which. Videos are pruned like images in families that take them; tested are "
         f"{', '.join(tiny_vlms.VIDEOS)}.",
         "",
+        f"The tests of `otprune.hf` have passed with transformers {', '.join(VERSIONS)} "
+        "(`scripts/test_transformers_versions.sh`; the harness and the `llava` package want 5.23). "
+        f"Left out are families in versions in which they do not work: {_left_out()}. Beams and "
+        "several answers to a prompt with several images are refused in 5.18, whose `generate` "
+        "mixes the images up.",
+        "",
     ]
     for name, (methods, _) in zip(names, groups, strict=True):
         lines.append(f"- **{name}**: {', '.join(f'{one} ({_how(one)})' for one in methods)}")
@@ -183,6 +191,15 @@ def page(data: Mapping[str, Any]) -> str:
         f"their own: {', '.join(sorted(FAMILIES))}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _left_out() -> str:
+    """Return which families do not work in which versions, and why."""
+    said = []
+    for name, (first, until, why) in tiny_vlms.UNSUPPORTED.items():
+        when = f"before {until}" if first is None else f"from {first}"
+        said.append(f"{name} {when} ({why})")
+    return "; ".join(said)
 
 
 def _how(method: str) -> str:

@@ -8,4 +8,5 @@ for package in LLaVA lmms_eval; do
   (cd "$package" && python -m pytest -q -m long "$@")
 done
 bash scripts/test_wrappers.sh
+bash scripts/test_transformers_versions.sh
 bash scripts/check_wheels.sh

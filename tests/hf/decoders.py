@@ -23,6 +23,7 @@ from otprune.hf.layers import (
     install_hooks,
     layer_run,
 )
+from otprune.hf.versions import CACHE
 from otprune.pruning import ImageTokens, Pruning, Trace
 from otprune.pruning.choose import budgets_of
 
@@ -273,7 +274,7 @@ def answer(model: Tiny, batch: Batch, pruning: Pruning | None, trace: Trace, ste
         last = torch.cat([last[:1], last[1:].amax(0, keepdim=True).expand(3, -1, -1)])
     while len(tokens) < steps:
         with layer_run(model.adapter, plan, cache, arguments["inputs_embeds"].shape[1]):
-            found = model.decoder(**arguments, past_key_values=cache, use_cache=True)
+            found = model.decoder(**arguments, **{CACHE: cache}, use_cache=True)
         plan = None
         logits.append(model.head(found.last_hidden_state[:, -1]))
         tokens.append(logits[-1].argmax(-1))

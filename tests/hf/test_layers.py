@@ -24,6 +24,7 @@ from hf.decoders import (
 )
 from otprune import Kept, LayerPruner, Signals
 from otprune.hf.layers import DecoderAdapter, decoder_shape, install_hooks, layer_run
+from otprune.hf.versions import CACHE
 from otprune.pruning import Pruning, Trace, make_pruning
 
 PRUNINGS = {
@@ -129,6 +130,8 @@ class Notes(LayerPruner):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_and_keys_of_the_probe_are_those_of_eager_attention(family, side):
     model, pruner = tiny(family), Notes()
+    if family == "gemma2" and model.decoder._supports_sdpa:
+        pytest.skip("sdpa leaves out Gemma 2's soft cap before transformers 5.22")
     batch = batch_of(ROWS, FAMILIES[family].axes, side)
     plan = plan_of(model, batch, Pruning((), pruner=pruner))
     with torch.no_grad(), layer_run(model.adapter, plan, None, batch.embeds.shape[1]):
@@ -137,7 +140,7 @@ def test_attention_and_keys_of_the_probe_are_those_of_eager_attention(family, si
     try:
         with torch.no_grad():
             plain = model.attend("eager").decoder(
-                **batch.arguments, past_key_values=cache, output_attentions=True
+                **batch.arguments, **{CACHE: cache}, output_attentions=True
             )
     finally:
         model.attend("sdpa")

@@ -5,12 +5,14 @@ times as large as usual, or a random model would repeat one token; there is no e
 every answer has its full length.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 import transformers
+from packaging.version import Version
 from torch import Tensor
 
 PLACEHOLDER, FRAMES = 500, 501
@@ -94,6 +96,27 @@ GLM_IDS = {
 GRIDS = torch.tensor([[1, 8, 12], [1, 6, 6], [1, 10, 4]])
 PINPOINTS = [[112, 224], [224, 112], [224, 224]]
 SIZES = torch.tensor([[112, 84], [56, 112]])
+
+
+UNSUPPORTED = {
+    "aria": (None, "5.20", "its vision encoder cannot be made from a configuration"),
+    "paddleocr_vl": (None, "5.21", "its forward takes no mm_encoder_outputs"),
+    "smolvlm": (None, "5.21", "it cuts image tokens into pieces of one size"),
+    "llama4": ("5.24", None, "its forward reads a field that its own output lacks"),
+}
+"""Families that do not work in some versions of transformers.
+
+From the first version, if any, until before the second; and why.
+"""
+
+
+def unsupported(name: str) -> str:
+    """Return why a family does not work in the installed version of transformers; "" if it does."""
+    first, until, why = UNSUPPORTED.get(name, (None, "0", ""))
+    here = Version(transformers.__version__)
+    if first is not None and here < Version(first) or until is not None and here >= Version(until):
+        return ""
+    return f"{name} in transformers {transformers.__version__}: {why}"
 
 
 class Tiny(NamedTuple):
@@ -420,7 +443,10 @@ def video_llava():
         text_config=TEXT | {"model_type": "llama"}, image_token_index=PLACEHOLDER,
         video_token_index=501, vision_feature_layer=-2, vision_feature_select_strategy="default",
     )  # fmt: skip
-    return model, {"pixel_values_images": _square(3)["pixel_values"]}
+    name = "pixel_values"
+    if name not in inspect.signature(model.forward).parameters:
+        name = "pixel_values_images"
+    return model, {name: _square(3)["pixel_values"]}
 
 
 def got_ocr2():
@@ -582,8 +608,6 @@ def tiny(name: str) -> Tiny:
 def _counts(model: Any, pixels: dict[str, Tensor]) -> list[int]:
     """Return the visual tokens of each image, as the model gives them."""
     given = dict(pixels)
-    if "pixel_values_images" in given:
-        given["pixel_values"] = given.pop("pixel_values_images")
     base = base_of(model)
     output = base.get_image_features(**given, return_dict=True)
     found = output.pooler_output if output.pooler_output is not None else output.last_hidden_state

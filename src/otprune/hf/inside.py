@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from otprune.hf.families import Family
 from otprune.hf.layers import LayerPlan, PrefillRun, install_hooks, layer_run
+from otprune.hf.versions import cache_argument
 from otprune.hf.wrapping import bound, replaced
 
 
@@ -76,14 +77,15 @@ class PrunedDecoder:
         entering = call.get("inputs_embeds")
         if entering is None:
             entering = call["input_ids"]
-        cache = call.get("past_key_values")
+        name = cache_argument(call)
+        cache = call.get(name)
         plan = state.plan if cache is None or cache.get_seq_length() == 0 else None
         use_cache = call.get("use_cache")
         if use_cache is None:
             use_cache = getattr(adapter.decoder.config, "use_cache", True)
         if plan is not None and cache is None and use_cache:
             # What decoding needs is stored on the cache, so it must exist beforehand.
-            cache = call["past_key_values"] = DynamicCache(config=adapter.decoder.config)
+            cache = call[name] = DynamicCache(config=adapter.decoder.config)
         with layer_run(adapter, plan, cache, entering.shape[1]) as run:
             state.run = run if isinstance(run, PrefillRun) else None
             return forward(**call)

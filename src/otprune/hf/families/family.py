@@ -17,6 +17,7 @@ from transformers import GenerationMixin
 from transformers.utils.generic import ModelOutput
 
 from otprune.hf.layers import ADAPTERS, DecoderAdapter
+from otprune.hf.versions import BEAMS_MIX_IMAGES
 from otprune.pruning import ImageTokens
 from otprune.signals import TOKEN_AXIS, Signals
 
@@ -210,7 +211,8 @@ class Family:
         if encoder is None:
             raise UnsupportedModelError(f"{self.name} has no get_{modality}_features")
         known = set(inspect.signature(encoder).parameters) - {"self", "kwargs"}
-        given = {self._argument(name, inputs): name for name in known}
+        # Of two names for the same, as Video-LLaVA has them, the shorter is the newer: it wins.
+        given = {self._argument(name, inputs): name for name in sorted(known, reverse=True)}
         taken = {there: name for there, name in given.items() if inputs.get(there) is not None}
         output = (inputs.get("mm_encoder_outputs") or {}).get(modality)
         if output is None:
@@ -339,11 +341,13 @@ class Family:
         """Whether the model has its own way of repeating images for beams.
 
         GLM-4V and its relatives do, and repeat image by image where whole prompts are to be
-        repeated: with two images in a prompt even what is not pruned is then mixed up.
+        repeated: with two images in a prompt even what is not pruned is then mixed up. In
+        transformers 5.18 all do.
         """
         name = "_expand_multimodal_outputs"
         own = getattr(type(self.model), name, None)
-        return own is not None and own is not getattr(GenerationMixin, name, None)
+        other = own is not None and own is not getattr(GenerationMixin, name, None)
+        return other or BEAMS_MIX_IMAGES
 
     def ragged_beams(
         self, output: ModelOutput, counts: Sequence[int] | None, prompts: Sequence[int]
@@ -355,8 +359,8 @@ class Family:
             counts: kept tokens of each unit; None if all are kept.
             prompts: row of each unit.
         """
-        if self._expands_itself:
-            return len(self._features(output)) > len(set(prompts))
+        if self._expands_itself and len(self._features(output)) > len(set(prompts)):
+            return True
         unequal = counts is not None and len(set(counts)) > 1
         return unequal and isinstance(self._features(output), Tensor)
 

@@ -18,7 +18,9 @@ class Llama4(SquareFamily):
 
 
 class VideoLlava(SquareFamily):
-    """Video-LLaVA, whose `forward` calls the pixels of images otherwise than its encoder does."""
+    """Video-LLaVA; its `forward` and its encoder have either name for the pixels of images."""
 
     def _argument(self, name: str, inputs: Mapping[str, Any]) -> str:
-        return "pixel_values_images" if name == "pixel_values" else name
+        names = ("pixel_values_images", "pixel_values")
+        given = [one for one in names if inputs.get(one) is not None]
+        return given[0] if name in names and given else name

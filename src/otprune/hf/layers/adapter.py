@@ -12,6 +12,7 @@ from transformers.masking_utils import create_causal_mask
 from otprune.cost import DecoderShape
 from otprune.hf.layers.masks import dropped_mask, window_mask
 from otprune.hf.layers.observed import Module
+from otprune.hf.versions import CACHE
 
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _KINDS = ("full_attention", "sliding_attention")
@@ -179,14 +180,15 @@ class DecoderAdapter:
             valid: which positions, cached ones included, are no padding; None if all are.
             cache: keys and values of the call.
         """
+        by_name: dict[str, Any] = {CACHE: cache}
         return create_causal_mask(
             config=self.decoder.config,
             inputs_embeds=hidden,
             attention_mask=valid,
-            past_key_values=cache,
             # Left out: the gaps that pruning leaves would be taken for packed sequences.
             position_ids=None,
             layer_idx=layer,
+            **by_name,
         )
 
     def beyond_causal(self, layer: int, mask: Any) -> Tensor | None:
