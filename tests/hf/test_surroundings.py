@@ -87,6 +87,7 @@ def test_a_model_dispatched_by_accelerate(name, method, settings):
         assert torch.equal(written(dispatched, inputs), wanted)
 
 
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")  # transformers 5.18
 def test_offloaded_weights_come_back_or_are_named():
     accelerate = pytest.importorskip("accelerate")
     for name, method, settings in (WAYS[0], WAYS[3], WAYS[5], WAYS[6]):
