@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the three wheels, install them away from the repository, and use them there.
+# Build the four wheels, install them away from the repository, and use them there.
 #   bash scripts/check_wheels.sh            other packages are those of .venv: some minutes
 #   bash scripts/check_wheels.sh --index    other packages come from the package index: much longer
 set -euo pipefail
@@ -30,14 +30,14 @@ says() { grep -q -- "$1" "$work/said" || fail "it does not say: $1"; }
 # From a copy: a folder build/ in the repository may hold files of earlier versions.
 mkdir "$work/source" "$work/wheels" "$work/elsewhere"
 cp -R pyproject.toml README.md LICENSE src LLaVA lmms_eval configs constraints.txt "$work/source"
-rm -rf "$work"/source/build "$work"/source/*/build
-for package in . LLaVA lmms_eval; do
+rm -rf "$work"/source/build "$work"/source/*/build "$work"/source/src/*/build
+for package in . LLaVA lmms_eval src/otprune-vllm; do
   "$python" -m pip wheel --quiet --no-deps --no-build-isolation --disable-pip-version-check \
     --wheel-dir "$work/wheels" "$work/source/$package"
 done
 rm -rf "$work/source"
 wheels=("$work"/wheels/*.whl)
-[ "${#wheels[@]}" = 3 ] || fail "three wheels, got ${wheels[*]}"
+[ "${#wheels[@]}" = 4 ] || fail "four wheels, got ${wheels[*]}"
 for wheel in "${wheels[@]}"; do
   "$python" -m zipfile -l "$wheel" > "$work/said"
   says dist-info/licenses/LICENSE
@@ -88,8 +88,8 @@ says "pip install --no-deps lmms_eval=="
 
 (cd "$root" && environment with)
 bin=$work/with/bin
-tried 0 "$bin/python" -c 'import otprune, llava, otprune_lmms
-for one in (otprune, llava, otprune_lmms): print(one.__file__)'
+tried 0 "$bin/python" -c 'import otprune, llava, otprune_lmms, otprune_vllm
+for one in (otprune, llava, otprune_lmms, otprune_vllm): print(one.__file__)'
 if grep -qv "^$work/with/lib" "$work/said"; then fail "a package is not the wheel's"; fi
 "$bin/python" - << 'EOF'
 from pathlib import Path
@@ -111,4 +111,4 @@ tried 0 "$bin/otprune" verify outputs/limit2/mini-table1
 tried 0 "$bin/python" -m lmms_eval --model llava --model_args pretrained=llava-mini,method=otprune,keep_ratio=0.1 \
   --include_path "$("$bin/python" -c 'from otprune_lmms.embedded import MINI_TASKS; print(MINI_TASKS)')" \
   --tasks pope --limit 2
-echo "check_wheels: three wheels work away from the repository" >&2
+echo "check_wheels: four wheels work away from the repository" >&2

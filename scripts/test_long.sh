@@ -10,3 +10,4 @@ done
 bash scripts/test_wrappers.sh
 bash scripts/test_transformers_versions.sh
 bash scripts/check_wheels.sh
+bash scripts/test_serving.sh

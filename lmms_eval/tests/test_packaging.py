@@ -1,4 +1,4 @@
-"""What the three wheels hold, by their settings; scripts/check_wheels.sh builds and uses them."""
+"""What the four wheels hold, by their settings; scripts/check_wheels.sh builds and uses them."""
 
 import ast
 import subprocess
@@ -18,7 +18,12 @@ from otprune_lmms.embedded import EXPERIMENTS, MINI_TASKS, experiment_file, expe
 from otprune_lmms.experiments.config import load_experiment
 from otprune_lmms.scoring.tasks import data_files
 
-PACKAGES = {".": "src/otprune", "LLaVA": "llava", "lmms_eval": "otprune_lmms"}
+PACKAGES = {
+    ".": "src/otprune",
+    "LLaVA": "llava",
+    "lmms_eval": "otprune_lmms",
+    "src/otprune-vllm": "otprune_vllm",
+}
 """The package's folder by the folder of its settings."""
 
 

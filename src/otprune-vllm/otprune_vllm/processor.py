@@ -1,0 +1,131 @@
+"""A model's processor in vLLM, with as many placeholders for an image as tokens of it are kept."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from vllm.multimodal.inputs import MultiModalFieldConfig
+
+import otprune
+from otprune.budget import check_keep_ratio
+from otprune.serving import CONFIG_KEY, KEEP_RATIO, ServedPruning
+from otprune_vllm.placeholders import ratio_field, shortened
+
+RATIO_FIELD = "otprune_ratio_bits"
+"""The field that takes an image's ratio from the processor to the model."""
+
+
+def pruning_of(config: Any) -> ServedPruning:
+    """Return what a model's configuration says about pruning.
+
+    Raises:
+        ValueError: as `ServedPruning`.
+    """
+    return ServedPruning.read(getattr(config, CONFIG_KEY, None))
+
+
+class ImagesOnly:
+    """Before a model's processing information: images are all that a request may have."""
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Return the model's limit of images, and 0 of everything else: a video is refused."""
+        own: Any = super()
+        limits = own.get_supported_mm_limits()
+        return {name: limit if name == "image" else 0 for name, limit in limits.items()}
+
+
+class PrunedProcessor:
+    """Before a model's own processor in the order of resolution.
+
+    The ratio of a request is taken out of its keyword arguments wherever they go on to the
+    processor of transformers. Whatever decides which tokens are kept is in the images' hashes,
+    which are the keys of the processor's cache, the encoder's cache and cached prefixes.
+    """
+
+    info: Any
+
+    @staticmethod
+    def unit_of(config: Any) -> int | None:
+        """Return what the model's class says, see `PrunedModel.unit_of`."""
+        return None
+
+    def _pruning(self) -> ServedPruning:
+        return pruning_of(self.info.get_hf_config())
+
+    def _ratio(self, kwargs: Mapping[str, Any]) -> float:
+        """Return a request's ratio.
+
+        Raises:
+            ValueError: not in (0, 1].
+        """
+        if KEEP_RATIO not in kwargs:
+            return self._pruning().keep_ratio
+        return check_keep_ratio(kwargs[KEEP_RATIO], KEEP_RATIO)
+
+    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """Return inputs by which memory and caches are sized: unpruned ones.
+
+        A request may ask for a larger ratio than the default.
+        """
+        own: Any = super()
+        dummy = own.get_dummy_inputs(*args, **kwargs)
+        given = {**dummy.hf_processor_mm_kwargs, KEEP_RATIO: 1.0}
+        return dataclasses.replace(dummy, hf_processor_mm_kwargs=given)
+
+    def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, Any]) -> Any:
+        own: Any = super()
+        ratio = self._ratio(hf_kwargs)
+        processed = own._apply_hf_processor_main(mm_items, _without_ratio(hf_kwargs))
+        images = mm_items.get_all_counts().get("image", 0)
+        if images:
+            processed[RATIO_FIELD] = ratio_field(ratio, images)
+        return processed
+
+    def _get_mm_fields_config(
+        self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        own: Any = super()
+        fields = own._get_mm_fields_config(hf_inputs, _without_ratio(hf_processor_mm_kwargs))
+        return {**fields, RATIO_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any
+    ) -> Any:
+        own: Any = super()
+        kwargs = _without_ratio(hf_processor_mm_kwargs)
+        return own._get_prompt_updates(mm_items, kwargs, out_mm_kwargs)
+
+    def _get_mm_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any
+    ) -> Any:
+        own: Any = super()
+        updates = own._get_mm_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+        ratio = self._ratio(hf_processor_mm_kwargs)
+        if ratio == 1 or "image" not in updates:
+            return updates
+        images = [
+            [dataclasses.replace(one, content=self._shorter(one.content, ratio)) for one in image]
+            for image in updates["image"]
+        ]
+        return {**updates, "image": images}
+
+    def _shorter(self, content: Any, ratio: float) -> Any:
+        """Return what stands for an image in a prompt, with the placeholders that stay."""
+        ids = list(content.full)
+        embedded = [True] * len(ids)
+        if content.is_embed is not None:
+            embedded = torch.as_tensor(content.is_embed(ids)).tolist()
+        unit = self.unit_of(self.info.get_hf_config())
+        return dataclasses.replace(content, full=shortened(ids, embedded, ratio, unit))
+
+    def _get_mm_hashes(self, inputs: Any) -> Any:
+        own: Any = super()
+        given = inputs.hf_processor_mm_kwargs
+        identity = self._pruning().identity(self._ratio(given), otprune.__version__)
+        marked = {**_without_ratio(given), CONFIG_KEY: identity}
+        return own._get_mm_hashes(dataclasses.replace(inputs, hf_processor_mm_kwargs=marked))
+
+
+def _without_ratio(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != KEEP_RATIO}

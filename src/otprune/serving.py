@@ -1,0 +1,139 @@
+"""What a server is told so that it prunes, and what it can do: for vLLM by `otprune_vllm`.
+
+This module imports no server: settings are checked here before a model is loaded, by whoever
+writes the command (``otprune serve``) and by the server itself.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from otprune.budget import check_keep_ratio
+from otprune.layer_pruner import LayerPruner
+from otprune.merger import Merger
+from otprune.pruning import PAPER_RATIO
+from otprune.registry import make_pruner
+from otprune.selector import Selector
+from otprune.signals import TEXT_SIGNALS
+
+ARCHITECTURES: Mapping[str, str] = MappingProxyType(
+    {
+        "LlavaForConditionalGeneration": "llava",
+        "LlavaNextForConditionalGeneration": "llava_next",
+        "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+        "Qwen3VLForConditionalGeneration": "qwen3_vl",
+        "LlavaOnevisionForConditionalGeneration": "llava_onevision",
+        "InternVLForConditionalGeneration": "internvl",
+        "Idefics3ForConditionalGeneration": "idefics3",
+        "SmolVLMForConditionalGeneration": "idefics3",
+    }
+)
+"""Architectures that are served pruned, by the name in a checkpoint's ``config.json``, and the
+module of `otprune_vllm.families` that has each."""
+
+PREFIX = "OTPrune"
+"""What precedes an architecture's name to have it pruned."""
+
+KEEP_RATIO = "otprune_keep_ratio"
+"""The key of a request's own ratio in ``mm_processor_kwargs``."""
+
+CONFIG_KEY = "otprune"
+"""The field of the model's configuration that holds the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPruning:
+    """A method and the share of tokens that it keeps where a request does not say.
+
+    Attributes:
+        method: name of a selector that looks at the image alone.
+        keep_ratio: share of each image's tokens, in (0, 1].
+        settings: of the method; ``preset`` may be among them.
+
+    Raises:
+        ValueError: no method of this name, a setting or ratio that it cannot have, a method that
+            a server cannot run; one sentence.
+    """
+
+    method: str = "otprune"
+    keep_ratio: float = PAPER_RATIO
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        object.__setattr__(self, "keep_ratio", check_keep_ratio(self.keep_ratio))
+        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+        self.selector()
+
+    @classmethod
+    def read(cls, given: object) -> "ServedPruning":
+        """Return what a configuration's field ``otprune`` says; its defaults for None.
+
+        Raises:
+            ValueError: no mapping with names as keys, or as the class.
+        """
+        if given is None:
+            return cls()
+        if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+            raise ValueError(f"otprune must be settings by their names, got {given!r}")
+        settings = {str(key): value for key, value in given.items()}
+        own = {name: settings.pop(name) for name in ("method", "keep_ratio") if name in settings}
+        return cls(**own, settings=settings)
+
+    def selector(self) -> Selector:
+        """Return the method.
+
+        Raises:
+            ValueError: a server cannot run it; the message says why.
+        """
+        method = make_pruner(self.method, **self.settings)
+        if isinstance(method, LayerPruner):
+            raise ValueError(
+                f"method must be a selector to be served; {self.method} drops tokens inside the "
+                "language model, whose layers a server runs itself"
+            )
+        if isinstance(method, Merger):
+            raise ValueError(
+                f"method must be a selector to be served; {self.method} makes new tokens out of "
+                "those of an image"
+            )
+        asked = sorted(method.needs & TEXT_SIGNALS)
+        if asked:
+            raise ValueError(
+                f"method must look at the image alone to be served; {self.method} reads the "
+                f"question ({', '.join(asked)}), but a server encodes an image once for all "
+                "questions"
+            )
+        if method.needs:
+            raise ValueError(
+                f"method must work with the tokens alone to be served; {self.method} needs "
+                f"{', '.join(sorted(method.needs))}, which a server's vision encoder does not give"
+            )
+        return method
+
+    def identity(self, keep_ratio: float, version: str) -> str:
+        """Return a text that differs wherever kept tokens may: for the keys of caches.
+
+        Args:
+            keep_ratio: of the request.
+            version: of this package.
+        """
+        parts = [version, self.method, dict(self.settings), keep_ratio]
+        return json.dumps(parts, sort_keys=True, default=repr)
+
+    def overrides(self, architecture: str) -> dict[str, Any]:
+        """Return what vLLM's ``hf_overrides`` must be.
+
+        Args:
+            architecture: the model's own, a key of `ARCHITECTURES`.
+
+        Raises:
+            ValueError: another architecture.
+        """
+        if architecture not in ARCHITECTURES:
+            known = ", ".join(sorted(ARCHITECTURES))
+            raise ValueError(f"architecture must be one of {known}; got {architecture!r}")
+        given = {"method": self.method, "keep_ratio": self.keep_ratio, **self.settings}
+        return {"architectures": [PREFIX + architecture], CONFIG_KEY: given}

@@ -1,0 +1,100 @@
+"""What a server can be told, without a server."""
+
+import json
+
+import pytest
+
+from otprune import PRUNERS, Selector
+from otprune.pruning import PAPER_RATIO
+from otprune.serving import ARCHITECTURES, ServedPruning
+
+ALONE = {
+    name for name, method in PRUNERS.items() if issubclass(method, Selector) and not method().needs
+}
+
+
+@pytest.mark.parametrize("name", sorted(PRUNERS))
+def test_every_selector_of_the_image_s_tokens_alone_is_served_and_no_other_method(name):
+    if name in ALONE:
+        assert ServedPruning(name).selector() == PRUNERS[name]()
+        return
+    with pytest.raises(ValueError, match=rf"^method must [^\n]* to be served; {name} [^\n]*$"):
+        ServedPruning(name)
+
+
+def test_there_are_selectors_that_are_served_and_such_that_are_not():
+    assert {"otprune", "divprune", "random", "grid"} <= ALONE
+    assert not ALONE & {"cdpruner", "mmtok", "fastervlm", "holov"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cdpruner", "reads the question"),
+        ("mmtok", "reads the question"),
+        ("fastervlm", "needs cls_attention, which a server's vision encoder does not give"),
+        ("tome", "makes new tokens"),
+        ("fastv", "drops tokens inside the language model"),
+    ],
+)
+def test_a_refusal_says_why(name, reason):
+    with pytest.raises(ValueError, match=reason):
+        ServedPruning(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "best"}, "unknown pruner 'best'"),
+        ({"keep_ratio": 9.8}, r"keep_ratio must be in \(0, 1\], got 9.8"),
+        ({"keep_ratio": "0.2"}, r"keep_ratio must be in \(0, 1\], got '0.2'"),
+        ({"layer": 2}, "unknown setting 'layer' of pruner otprune"),
+        ({"k": 64}, "unknown setting 'k' of pruner otprune"),
+        (["otprune"], "otprune must be settings by their names"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        ServedPruning.read(given)
+
+
+def test_without_settings_the_paper_s_hold():
+    assert ServedPruning.read(None) == ServedPruning("otprune", PAPER_RATIO)
+
+
+def test_overrides_are_read_back():
+    pruning = ServedPruning("otprune", 0.2, {"gamma": 0.05})
+    told = json.loads(json.dumps(pruning.overrides("LlavaForConditionalGeneration")))
+    assert told["architectures"] == ["OTPruneLlavaForConditionalGeneration"]
+    assert ServedPruning.read(told["otprune"]) == pruning
+
+
+def test_an_architecture_that_is_not_served_is_refused():
+    with pytest.raises(ValueError, match="got 'FuyuForCausalLM'"):
+        ServedPruning().overrides("FuyuForCausalLM")
+
+
+def test_no_two_settings_have_one_identity():
+    settings = [
+        ServedPruning("otprune", 0.2),
+        ServedPruning("otprune", 0.2, {"gamma": 0.05}),
+        ServedPruning("divprune", 0.2),
+        ServedPruning("random", 0.2, {"seed": 1}),
+        ServedPruning("random", 0.2, {"seed": 2}),
+    ]
+    found = [one.identity(ratio, "1") for one in settings for ratio in (0.2, 0.1)]
+    found.append(settings[0].identity(0.2, "2"))
+    assert len(set(found)) == len(found)
+
+
+def test_every_architecture_has_a_file():
+    from pathlib import Path
+
+    import otprune_vllm
+
+    folder = Path(otprune_vllm.__file__).parent / "families"
+    for architecture, module in ARCHITECTURES.items():
+        text = (folder / f"{module}.py").read_text()
+        assert f"class OTPrune{architecture}(" in text
+    named = {f"{module}.py" for module in ARCHITECTURES.values()} | {"__init__.py"}
+    assert {file.name for file in folder.glob("*.py")} == named
