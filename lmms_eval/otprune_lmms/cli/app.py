@@ -19,6 +19,7 @@ from otprune_lmms.cli.plot import plot
 from otprune_lmms.cli.prune import prune
 from otprune_lmms.cli.report import report
 from otprune_lmms.cli.run import run, sweep
+from otprune_lmms.cli.serve import serve
 from otprune_lmms.cli.slurm import slurm
 from otprune_lmms.cli.status import status
 from otprune_lmms.cli.table import table
@@ -78,6 +79,8 @@ _COMMANDS = (
 )
 for _command in _COMMANDS:
     app.command()(_command)
+# What follows -- is another program's.
+app.command(context_settings={"allow_extra_args": True})(serve)
 
 
 def _show_version(wanted: bool) -> None:

@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -71,3 +71,33 @@ def say_removed(folder: Path, removed: Sequence[str], again: str) -> None:
 def command_line() -> str:
     """Return the command line, quoted for a shell."""
     return shlex.join(["otprune", *sys.argv[1:]])
+
+
+def check_folder(model: str) -> None:
+    """Raise ``ValueError`` for a path, which no hub id is, without a folder there."""
+    looks_like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1
+    if looks_like_a_path and not Path(model).expanduser().is_dir():
+        raise ValueError(f"--model must be a folder or a hub id: no folder {model}")
+
+
+def method_parts(text: str) -> tuple[str, dict[str, Any]]:
+    """Return a method as it was typed, ``name`` or ``name:setting=value,...``, in its parts."""
+    import yaml
+
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"--method must be name:setting=value, got {text!r}")
+        try:
+            # YAML takes a schedule like 2:32 for a number.
+            settings[key.strip()] = value if ":" in value else yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            raise ValueError(
+                f"--method must be name:setting=value with a plain value, got {value!r} for "
+                f"{key.strip()}"
+            ) from None
+    if name in ("", "none"):
+        raise ValueError("--method must name a pruning method")
+    return name, settings

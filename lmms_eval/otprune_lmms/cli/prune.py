@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otprune_lmms.cli.common import fail, log
+from otprune_lmms.cli.common import check_folder, fail, log, method_parts
 from otprune_lmms.cli.options import path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
@@ -79,8 +79,8 @@ def prune(
     try:
         # What needs no torch comes first: a slip is answered at once.
         picture = _opened(image)
-        _check_folder(model)
-        typed = [_parts(text) for text in method or ["otprune"]]
+        check_folder(model)
+        typed = [method_parts(text) for text in method or ["otprune"]]
         from otprune_lmms.hub import check_reachable, model_needs
 
         check_reachable(model_needs([model]), _INSTEAD)
@@ -107,36 +107,6 @@ def _opened(image: Path) -> "Image.Image":
     return open_image(image)
 
 
-def _check_folder(model: str) -> None:
-    """Raise ``ValueError`` for a path, which no hub id is, without a folder there."""
-    looks_like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1
-    if looks_like_a_path and not Path(model).expanduser().is_dir():
-        raise ValueError(f"--model must be a folder or a hub id: no folder {model}")
-
-
-def _parts(text: str) -> tuple[str, dict[str, Any]]:
-    """Return a method as it was typed, ``name`` or ``name:setting=value,...``, in its parts."""
-    import yaml
-
-    name, _, rest = text.partition(":")
-    settings: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"--method must be name:setting=value, got {text!r}")
-        try:
-            # YAML takes a schedule like 2:32 for a number.
-            settings[key.strip()] = value if ":" in value else yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
-            raise ValueError(
-                f"--method must be name:setting=value with a plain value, got {value!r} for "
-                f"{key.strip()}"
-            ) from None
-    if name in ("", "none"):
-        raise ValueError("--method must name a pruning method")
-    return name, settings
-
-
 def _measure(
     image: "Image.Image",
     typed: list[tuple[str, dict[str, Any]]],
@@ -148,7 +118,7 @@ def _measure(
 
     Args:
         image: the image.
-        typed: from `_parts`.
+        typed: from `method_parts`.
         model: folder or hub id, family, device.
         budget: keep ratio, or count.
         exact: whether the exact distance is computed.

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import shlex
 import subprocess
 import sys
 
@@ -36,6 +37,7 @@ def test_help_version_completion_and_slips_import_nothing_heavy(tmp_path):
     calls += [["run", str(broken)], ["slurm", "nowhere.yaml", "--shards", "2"]]
     calls += [["prune", "nowhere.png"], ["prune", str(LAND), "--model", "./nowhere"]]
     calls += [["prune", str(LAND), "--model", str(TINY), "--method", "otprune:gamma=["]]
+    calls += [["serve", "--help"], ["serve", "./nowhere"], ["serve", "some/model"]]
     calls += [["models", "--family", "nothing"], ["models", "--family", "llava", "--json"]]
     code = f"""
 import sys
@@ -52,6 +54,37 @@ for words in {calls!r}:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_serve_prints_the_command_that_it_would_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3VLForConditionalGeneration"]}')
+    done = invoke("serve", tmp_path, "--method", "otprune:gamma=0.05", "--keep-ratio", 0.2,
+                  "--", "--port", 8001)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    words = shlex.split(done.output)
+    assert words[:3] == ["vllm", "serve", str(tmp_path)]
+    assert words[5:] == ["--trust-request-mm-kwargs", "--port", "8001"]
+    assert json.loads(words[words.index("--hf-overrides") + 1]) == {
+        "architectures": ["OTPruneQwen3VLForConditionalGeneration"],
+        "otprune": {"method": "otprune", "keep_ratio": 0.2, "gamma": 0.05},
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "fastv"], "fastv drops tokens inside the language model"),
+        (["--method", "cdpruner"], "cdpruner reads the question"),
+        (["--keep-ratio", "9.8"], "keep_ratio must be in (0, 1], got 9.8"),
+        (["--architecture", "FuyuForCausalLM"], "got 'FuyuForCausalLM'"),
+        (["--run"], "--run needs vLLM and otprune-vllm in this environment"),
+    ],
+)
+def test_serve_refuses_in_a_sentence_what_no_server_can_do(tmp_path, words, message):
+    (tmp_path / "config.json").write_text('{"architectures": ["LlavaForConditionalGeneration"]}')
+    done = invoke("serve", tmp_path, *words)
+    assert done.exit_code == 2
+    assert message in done.output
 
 
 LITTLE = """
