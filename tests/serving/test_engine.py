@@ -4,17 +4,14 @@ Needs an interpreter with vLLM: scripts/test_serving.sh makes one and names it.
 """
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otprune.serving import ServedPruning
+from serving.processes import PYTHON, run
 
-HERE = Path(__file__).parent
-PYTHON = os.environ.get("OTPRUNE_VLLM_PYTHON")
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="OTPRUNE_VLLM_PYTHON names no interpreter")
 
 FAMILIES = {
@@ -41,33 +38,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     run("checkpoints.py", folder, *FAMILIES)
     return folder
-
-
-def run(script: str, *arguments: object, separate: bool = False) -> str:
-    """Run a script with vLLM's interpreter; return what it says.
-
-    Args:
-        script: in this folder.
-        *arguments: of the script.
-        separate: whether the engine has processes of its own.
-    """
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(separate)),
-    }
-    made = subprocess.run(
-        [str(PYTHON), HERE / script, *map(str, arguments)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    said = made.stdout + made.stderr
-    if made.returncode:
-        raise RuntimeError(said[-4000:])
-    return said
 
 
 def answers(

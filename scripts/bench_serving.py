@@ -1,0 +1,268 @@
+"""Requests per second and time to the first token of a served model, pruned and not, under load.
+
+    python scripts/bench_serving.py --python ENV/bin/python
+
+A LLaVA-1.5 of random weights (CLIP at 336 pixels: 576 tokens an image) is served by vLLM with the
+plug-in; ENV is the environment that ``VLLM_ENV=ENV bash scripts/test_serving.sh`` makes and keeps.
+One server answers all ratios, in turns, so that the columns can be compared; every request has an
+image of its own, so that no cache answers it. Writes results/serving/cpu.md and .json.
+"""
+
+import argparse
+import base64
+import http.client
+import io
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from otprune_lmms import provenance
+from PIL import Image
+
+from bench_common import ROOT, image_like_tokens, median_ms, write_tables
+from otprune import make_pruner
+from otprune.serving import KEEP_RATIO, ServedPruning
+
+sys.path.insert(0, str(ROOT / "tests" / "serving"))
+
+from checkpoints import publish, write  # noqa: E402
+
+ARCHITECTURE = "LlavaForConditionalGeneration"
+PIXELS, PATCH = 336, 14
+TOKENS = (PIXELS // PATCH) ** 2
+TEXT = {
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+}
+TOWER = {
+    "hidden_size": 256,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "image_size": PIXELS,
+    "patch_size": PATCH,
+}
+ANSWER = 16
+"""Tokens of an answer."""
+
+
+class Asked(NamedTuple):
+    """One request: seconds until its first token, and until its last."""
+
+    first: float
+    last: float
+
+
+def write_model(folder: Path) -> float:
+    """Write the checkpoint; return its parameters in millions."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    write(folder, "llava")
+    config = LlavaConfig.from_pretrained(folder)
+    config.text_config.update(TEXT)
+    config.vision_config.update(TOWER)
+    torch.manual_seed(0)
+    model: Any = LlavaForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    publish(folder)
+    file = folder / "preprocessor_config.json"
+    settings = json.loads(file.read_text())
+    square = {"height": PIXELS, "width": PIXELS}
+    settings |= {"size": {"shortest_edge": PIXELS}, "crop_size": square}
+    file.write_text(json.dumps(settings))
+    return model.num_parameters() / 1e6
+
+
+def image(number: int) -> str:
+    """Return an image that no other request has, as it is sent."""
+    pixels = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((PIXELS, PIXELS)).save(file, "JPEG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def ask(port: int, model: str, number: int, ratio: float) -> Asked:
+    """Ask about an image, and read the answer as it comes."""
+    url = {"url": f"data:image/jpeg;base64,{image(number)}"}
+    content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": "what is it"}]
+    body = {
+        "model": model, "messages": [{"role": "user", "content": content}], "stream": True,
+        "temperature": 0, "max_tokens": ANSWER, "ignore_eos": True,
+        "mm_processor_kwargs": {KEEP_RATIO: ratio},
+    }  # fmt: skip
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    begin = time.perf_counter()
+    connection.request(
+        "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
+    )
+    response = connection.getresponse()
+    if response.status != 200:
+        raise RuntimeError(f"the server answers {response.status}: {response.read().decode()}")
+    first = None
+    for line in response:
+        if line.startswith(b"data: {") and first is None:
+            choices = json.loads(line[6:])["choices"]
+            # The first piece says who speaks, and has no token.
+            if choices and choices[0]["delta"].get("content"):
+                first = time.perf_counter() - begin
+    last = time.perf_counter() - begin
+    connection.close()
+    return Asked(last if first is None else first, last)
+
+
+def load(port: int, model: str, numbers: range, clients: int, ratio: float) -> dict[str, float]:
+    """Return requests per second and the median time to the first token of some clients."""
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        asked = list(pool.map(lambda number: ask(port, model, number, ratio), numbers))
+    seconds = time.perf_counter() - begin
+    return {
+        "per second": len(asked) / seconds,
+        "first ms": 1e3 * statistics.median(one.first for one in asked),
+        "last ms": 1e3 * statistics.median(one.last for one in asked),
+    }
+
+
+def serve(python: str, model: str, port: int, log: Any) -> subprocess.Popen:
+    """Return a server that answers."""
+    told = json.dumps(ServedPruning("otprune", 0.2).overrides(ARCHITECTURE))
+    command = [
+        python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--host", "127.0.0.1",
+        "--port", str(port), "--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs",
+        "16", "--hf-overrides", told, "--trust-request-mm-kwargs", "--enforce-eager",
+    ]  # fmt: skip
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
+    }  # fmt: skip
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    for _ in range(600):
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return server
+        except (urllib.error.URLError, OSError):
+            time.sleep(1)
+    server.terminate()
+    raise RuntimeError(f"the server does not answer; see {log.name}")
+
+
+def measure(
+    port: int, model: str, ratios: list[float], clients: list[int], turns: int
+) -> list[dict[str, Any]]:
+    """Return a row for each number of clients and each ratio."""
+    load(port, model, range(2), 1, 1.0)
+    number, rows = 100, []
+    for count in clients:
+        found: dict[float, list[dict[str, float]]] = {ratio: [] for ratio in ratios}
+        for _ in range(turns):
+            for ratio in ratios:
+                requests = range(number, number + max(6, 2 * count))
+                number = requests.stop
+                found[ratio].append(load(port, model, requests, count, ratio))
+        medians = {
+            ratio: {key: statistics.median(one[key] for one in many) for key in many[0]}
+            for ratio, many in found.items()
+        }
+        whole = medians[1.0]
+        for ratio in ratios:
+            mine = medians[ratio]
+            gain = mine["per second"] / whole["per second"]
+            rows.append(
+                {
+                    "clients": count,
+                    "keep_ratio": ratio,
+                    "requests/s": mine["per second"],
+                    "x of 1.0": gain,
+                    "first token ms": mine["first ms"],
+                    "share of 1.0's": mine["first ms"] / whole["first ms"],
+                    "answer ms": mine["last ms"],
+                    "verdict": "–" if ratio == 1 else "faster" if gain > 1.02
+                    else "slower" if gain < 0.98 else "equal",
+                }
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+    return rows
+
+
+def selection(rows: list[dict[str, Any]], ratios: list[float]) -> list[dict[str, Any]]:
+    """Return what a selection alone takes, beside a request of one client."""
+    tokens, method = image_like_tokens(TOKENS, TEXT["hidden_size"]), make_pruner("otprune")
+    found = []
+    for ratio in (one for one in ratios if one < 1):
+        k = round(ratio * TOKENS)
+        (alone,) = median_ms([lambda k=k: method.select(tokens, k)], 7, "cpu")
+        (together,) = median_ms(
+            [lambda k=k: method.select_batch([tokens + i for i in range(4)], k)], 5, "cpu"
+        )
+        request = next(
+            row["answer ms"] for row in rows if row["clients"] == 1 and row["keep_ratio"] == ratio
+        )
+        found.append(
+            {
+                "keep_ratio": ratio, "tokens": k, "one image ms": alone,
+                "of four together, each ms": together / 4,
+                "share of a request %": 100 * alone / request,
+            }
+        )  # fmt: skip
+    return found
+
+
+def main() -> None:
+    """Serve, measure, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", required=True, help="interpreter of an environment with vLLM")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.5, 0.2, 0.1])
+    parser.add_argument("--beside", default="nothing else ran", help="what else the machine did")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "serving" / "cpu")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work) / "model"
+        millions = write_model(folder)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with (Path(work) / "server.log").open("w") as log:
+            server = serve(given.python, str(folder), port, log)
+            try:
+                rows = measure(port, str(folder), given.ratios, given.clients, given.turns)
+            finally:
+                server.terminate()
+                server.wait(60)
+    vllm = subprocess.run(
+        [given.python, "-c", "import importlib.metadata as m; print(m.version('vllm-cpu'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    origin = provenance.origin(f"python scripts/bench_serving.py --turns {given.turns}", "cpu")
+    origin |= {"vllm-cpu": vllm, "beside": given.beside}
+    notes = [
+        f"LLaVA-1.5 with random weights, {millions:.0f} million parameters, float32: {TOKENS} "
+        f"tokens an image, answers of {ANSWER} tokens, an image of its own in every request. "
+        f"Medians of {given.turns} turns, the ratios taking turns in one server. Every ratio "
+        "encodes the whole image; what pruning saves is the language model's work.",
+    ]
+    tables = {"Under load": rows, "Selection alone": selection(rows, given.ratios)}
+    print(write_tables(given.out, "A served model", origin, tables, notes))
+
+
+if __name__ == "__main__":
+    main()
