@@ -86,7 +86,7 @@ def test_it_answers_questions_of_the_slices(reader):
             image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
             turn = Turn(task, row["question"] + SHORT, answer(row["answer"]))
             right.append(reader.answers(image, [turn], 8) == [turn.answer])
-    assert np.mean(right) > 0.75
+    assert np.mean(right) > 0.9
 
 
 def asked(scenes: range) -> list[tuple[int, list[tuple[str, Turn]]]]:
@@ -105,10 +105,10 @@ def share_right(reader: QwenReader, scenes: range) -> float:
 
 def test_it_answers_and_still_does_with_a_quarter_of_the_tokens(reader):
     scenes = range(21_000, 21_010)
-    assert share_right(reader, scenes) > 0.75
+    assert share_right(reader, scenes) > 0.9
     with pruned(reader.model, "otprune", keep_ratio=0.25) as trace:
         share = share_right(reader, range(21_000, 21_004))
-    assert share > 0.4
+    assert share > 0.6
     assert set(trace.visual) == {256}
     assert {len(kept) for kept in trace.kept[0]} == {64}
 
