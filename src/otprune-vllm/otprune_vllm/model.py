@@ -116,8 +116,11 @@ class PrunedModel:
 class PrunedModelWithPlaces(PrunedModel):
     """A model with positions of several axes: each kept token keeps the place of its patch."""
 
-    def _prepare(self, vllm_config: Any) -> None:
+    def __init_subclass__(cls) -> None:
+        """Check vLLM where an architecture is imported."""
         check_seams(MOVED_POSITIONS)
+
+    def _prepare(self, vllm_config: Any) -> None:
         config = vllm_config.model_config.multimodal_config
         if not config.is_multimodal_pruning_enabled():
             config.video_pruning_rate = SMALL_RATE

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 TESTED = ("0.32.0",)
 """Versions of vLLM that `scripts/test_serving.sh` has run with."""
 
+_MODELS = "vllm.model_executor.models"
 _PROCESSING = "vllm.multimodal.processing:BaseMultiModalProcessor"
 
 COMMON: Mapping[str, Sequence[str]] = {
@@ -26,18 +27,24 @@ COMMON: Mapping[str, Sequence[str]] = {
     f"{_PROCESSING}._get_mm_hashes": ("inputs",),
     "vllm.multimodal.processing:BaseProcessingInfo.get_supported_mm_limits": (),
     "vllm.multimodal.inputs:MultiModalFieldConfig.batched": ("modality",),
-    "vllm.model_executor.models.interfaces:SupportsMultiModal.embed_multimodal": ("kwargs",),
+    f"{_MODELS}.interfaces:SupportsMultiModal.embed_multimodal": ("kwargs",),
 }  # fmt: skip
 """Functions that every architecture uses, and the parameters that they must have, in order."""
 
 MOVED_POSITIONS: Mapping[str, Sequence[str]] = {
-    "vllm.model_executor.models.interfaces:SupportsMultiModalPruning.recompute_mrope_positions": (
+    f"{_MODELS}.interfaces:SupportsMultiModalPruning.recompute_mrope_positions": (
         "input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens",
     ),
-    "vllm.model_executor.models.interfaces:SupportsMRoPE.get_mrope_input_positions": (
+    f"{_MODELS}.interfaces:SupportsMRoPE.get_mrope_input_positions": (
         "input_tokens", "mm_features",
     ),
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled": (),
+    f"{_MODELS}.qwen2_5_vl:Qwen2_5_VLForConditionalGeneration._postprocess_image_embeds_evs": (
+        "image_embeds_split", "image_input",
+    ),
+    f"{_MODELS}.qwen3_vl:Qwen3VLForConditionalGeneration._postprocess_image_embeds_evs": (
+        "image_embeds_split", "image_input",
+    ),
 }  # fmt: skip
 """Those of architectures with positions of several axes."""
 
