@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from PIL import Image
@@ -26,6 +26,9 @@ BROKEN = (
 """What a task's own code and the image libraries raise for a broken document: a damaged image, a
 column that is empty or of another type, a template that it does not fit. `MemoryError` is left out:
 only images cause it, which `engine.prepare.document_errors` sees to."""
+
+SeedVideo = Literal["first_frame", "all_frames"]
+"""How a video's frames are shown: the first alone, or all of them."""
 
 DocumentKey = tuple[str, int]
 """Task and number of a document."""

@@ -8,13 +8,14 @@ from contextlib import closing, contextmanager
 import torch
 
 from otprune.pruning.image_tokens import ImageTokens
+from otprune_lmms.documents import SeedVideo
 from otprune_lmms.engine.ahead import ahead
 from otprune_lmms.engine.answers import Answers, Counts
 from otprune_lmms.engine.batches import Batch, BatchQueue, batches, jump_of
 from otprune_lmms.engine.memory import Halving
 from otprune_lmms.engine.pending import PendingAnswers
 from otprune_lmms.engine.phases import PhaseTimer, clock_for, log_times
-from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo
+from otprune_lmms.engine.prepare import RequestPreparer
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.rankings import Rankings
 from otprune_lmms.engine.reading import LoadedBatch, RequestReader, named_if_too_large

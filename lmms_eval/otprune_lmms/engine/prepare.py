@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from math import isfinite
-from typing import Literal
 
 from PIL import Image
 
-from otprune_lmms.documents import BROKEN, reason_of
+from otprune_lmms.documents import BROKEN, SeedVideo, reason_of
 from otprune_lmms.engine.memory import is_out_of_memory
 from otprune_lmms.engine.requests import DocumentError, Request, RequestError
 from otprune_lmms.images import as_rgb, image_hash
@@ -23,9 +22,6 @@ from otprune_lmms.models.protocol import (
     Prompt,
     VisionLanguageModel,
 )
-
-SeedVideo = Literal["first_frame", "all_frames"]
-"""How a video's frames are shown: the first alone, or all of them."""
 
 FORMAT = 3
 """Version of the digests; raise it with any change that alters answers to unchanged requests."""

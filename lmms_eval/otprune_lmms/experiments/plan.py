@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from otprune_lmms.engine.prepare import SeedVideo
+from otprune_lmms.documents import SeedVideo
 from otprune_lmms.experiments.config import ConfigError, Experiment, ModelChoice, task_folder
 from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.models.protocol import ModelSource

@@ -4,7 +4,6 @@
 """
 
 from importlib import import_module
-from types import ModuleType
 
 from otprune.checks import check_device
 from otprune.pruning import Pruning
@@ -15,7 +14,13 @@ FAMILIES: dict[str, str] = {
     LLAVA: "otprune_lmms.models.llava",
     TRANSFORMERS: "otprune_lmms.models.transformers",
 }
-"""Modules by family; each has ``check_source`` and ``load``."""
+"""Modules by family; each has ``load``, and ``check_source`` unless `SOURCES` has it."""
+
+SOURCES: dict[str, str] = {
+    LLAVA: "otprune_lmms.models.llava_source",
+    TRANSFORMERS: "otprune_lmms.models.transformers_source",
+}
+"""Modules with ``check_source`` for families whose own import takes seconds."""
 
 
 def check_source(source: ModelSource, prunings: tuple[Pruning | None, ...] = ()) -> None:
@@ -31,9 +36,9 @@ def check_source(source: ModelSource, prunings: tuple[Pruning | None, ...] = ())
             not have.
     """
     layers = any(stage.layer for one in prunings if one is not None for stage in one.stages)
-    family = _family(source, ask=layers)
-    if family is not None:
-        family.check_source(source, prunings)
+    name = _family(source, ask=layers)
+    if name is not None:
+        import_module(SOURCES.get(name, FAMILIES[name])).check_source(source, prunings)
 
 
 def load_model(source: ModelSource) -> VisionLanguageModel:
@@ -45,14 +50,14 @@ def load_model(source: ModelSource) -> VisionLanguageModel:
     """
     if source.device is not None:
         check_device(source.device)
-    family = _family(source, ask=True)
-    if family is None:
+    name = _family(source, ask=True)
+    if name is None:
         raise ValueError(f"the configuration of {source.pretrained} cannot be read")
-    return family.load(source)
+    return import_module(FAMILIES[name]).load(source)
 
 
-def _family(source: ModelSource, *, ask: bool) -> ModuleType | None:
-    """Return the module of a source's family; None where only the hub could tell it.
+def _family(source: ModelSource, *, ask: bool) -> str | None:
+    """Return the name of a source's family; None where only the hub could tell it.
 
     Args:
         source: which model.
@@ -68,7 +73,7 @@ def _family(source: ModelSource, *, ask: bool) -> ModuleType | None:
             name = name or (None if source.chat_template is None else LLAVA)
     elif name not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {name!r}")
-    return None if name is None else import_module(FAMILIES[name])
+    return name
 
 
 __all__ = [

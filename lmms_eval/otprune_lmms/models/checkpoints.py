@@ -5,7 +5,6 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from transformers import PretrainedConfig
 
 from otprune_lmms.embedded import checkpoint_folder
 from otprune_lmms.json_files import JsonError, read_json
@@ -54,6 +53,8 @@ def _config(pretrained: str, revision: str | None, *, ask: bool) -> dict[str, An
         return {}
     if not ask:
         return None
+    from transformers import PretrainedConfig
+
     try:
         found, _ = PretrainedConfig.get_config_dict(pretrained, revision=revision)
     except OSError:

@@ -37,6 +37,7 @@ from otprune_lmms.models.generation import (
     written_tokens,
 )
 from otprune_lmms.models.image_views import AS_SEEN, raster
+from otprune_lmms.models.llava_source import CHAT_TEMPLATE, check_template, template_of
 from otprune_lmms.models.long_prompts import PromptBound
 from otprune_lmms.models.protocol import (
     Generation,
@@ -52,33 +53,10 @@ from otprune_lmms.models.protocol import (
 
 logger = logging.getLogger(__name__)
 
-CHAT_TEMPLATE = "vicuna_v1"
-"""Name of the usual chat template."""
-
-
-def check_source(source: ModelSource, prunings: Sequence[Pruning | None] = ()) -> None:
-    """Check a source before it is loaded; see `models.check_source`."""
-    _template(source)
-    if source.min_pixels is not None or source.max_pixels is not None:
-        raise ValueError(
-            "min_pixels and max_pixels are for families that take images of any size, got "
-            f"{source.min_pixels} and {source.max_pixels} for LLaVA"
-        )
-    layers = [stage.layer for one in prunings if one is not None for stage in one.stages]
-    if not any(layers):
-        return
-    files = CheckpointFiles(source.pretrained, source.revision)
-    known = read_config(files).model.num_hidden_layers
-    if max(layers) >= known:
-        raise ValueError(
-            f"layer must be in 0..{known - 1} for {source.pretrained} of {known} layers, "
-            f"got {max(layers)}"
-        )
-
 
 def load(source: ModelSource) -> "Llava":
     """Return a loaded LLaVA; see `models.load_model`."""
-    template = _template(source)
+    template = template_of(source)
     device = source.device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_pretrained_model(
         source.pretrained,
@@ -105,19 +83,6 @@ def _commits(source: ModelSource) -> dict[str, str]:
     return {one.name: one.commit for one in some if one is not None and one.commit is not None}
 
 
-def _template(source: ModelSource) -> str:
-    """Return the name of a source's chat template."""
-    name = CHAT_TEMPLATE if source.chat_template is None else source.chat_template
-    _check_template(name)
-    return name
-
-
-def _check_template(name: str) -> None:
-    if name not in conv_templates:
-        known = ", ".join(conv_templates)
-        raise ValueError(f"chat_template must be one of {known}; got {name!r}")
-
-
 class Llava(VisionLanguageModel):
     """LLaVA with its tokenizer and image processor.
 
@@ -141,7 +106,7 @@ class Llava(VisionLanguageModel):
         *,
         use_cache: bool = True,
     ) -> None:
-        _check_template(chat_template)
+        check_template(chat_template)
         self.tokenizer, self.model, self.image_processor, _ = loaded
         self.model.eval()
         self.chat_template, self.use_cache = chat_template, use_cache

@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
     LogitsProcessorList,
@@ -55,40 +54,15 @@ from otprune_lmms.models.protocol import (
     VisionLanguageModel,
     Written,
 )
+from otprune_lmms.models.transformers_source import check_source, config_of, place_of
 
 logger = logging.getLogger(__name__)
-
-
-def check_source(source: ModelSource, prunings: Sequence[Pruning | None] = ()) -> None:
-    """Check a source before it is loaded; see `models.check_source`."""
-    if source.chat_template is not None:
-        raise ValueError(
-            "chat_template names a template of LLaVA; a checkpoint of transformers has its own, "
-            f"got {source.chat_template!r}"
-        )
-    if source.model_base is not None:
-        raise ValueError(
-            f"model_base is for adapters of LLaVA; merge the adapter into {source.pretrained} first"
-        )
-    for name in ("min_pixels", "max_pixels"):
-        value = getattr(source, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    layers = [stage.layer for one in prunings if one is not None for stage in one.stages]
-    if not any(layers):
-        return
-    known = _config(source).get_text_config().num_hidden_layers
-    if max(layers) >= known:
-        raise ValueError(
-            f"layer must be in 0..{known - 1} for {source.pretrained} of {known} layers, "
-            f"got {max(layers)}"
-        )
 
 
 def load(source: ModelSource) -> "TransformersModel":
     """Return a loaded model; see `models.load_model`."""
     check_source(source)
-    config = _config(source)
+    config = config_of(source)
     device = source.device or ("cuda" if torch.cuda.is_available() else "cpu")
     # On a GPU the weights' own dtype: most were trained in bfloat16, whose range float16 lacks.
     dtype = source.dtype or ("float32" if device == "cpu" else "auto")
@@ -105,9 +79,9 @@ def load(source: ModelSource) -> "TransformersModel":
     # With this argument it returns a pair, which its type does not say.
     settings["output_loading_info"] = True
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(_place(source), **settings)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(place_of(source), **settings)
         processor = load_processor(
-            _place(source), config, source.revision, (source.min_pixels, source.max_pixels)
+            place_of(source), config, source.revision, (source.min_pixels, source.max_pixels)
         )
     except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise ValueError(f"{source.pretrained} cannot be loaded: {error}") from error
@@ -123,18 +97,6 @@ def load(source: ModelSource) -> "TransformersModel":
     if commit is not None and checkpoint_folder(source.pretrained) is None:
         made.hub = {source.pretrained: commit}
     return made
-
-
-def _place(source: ModelSource) -> str:
-    """Return the folder of a checkpoint, or its id."""
-    return str(checkpoint_folder(source.pretrained) or source.pretrained)
-
-
-def _config(source: ModelSource) -> Any:
-    try:
-        return AutoConfig.from_pretrained(_place(source), revision=source.revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{source.pretrained} has no usable configuration: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

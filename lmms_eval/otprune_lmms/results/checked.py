@@ -6,9 +6,8 @@ and types that readers count on; all else is one sentence that names the file.
 
 import json
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,29 +16,10 @@ import pyarrow.parquet as pq
 
 from otprune_lmms.files import check_regular
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.kinds import Column, Kind
 
 _LARGEST = 2**53
 """Whole numbers beyond it are not the same as floats."""
-
-
-class Kind(StrEnum):
-    """What a column holds."""
-
-    TEXT = "text"
-    NUMBER = "finite numbers"
-    WHOLE = "whole numbers"
-    FLAG = "true or false"
-    OBJECT = "JSON objects"
-    TEXTS = "lists of text"
-    PLACES = "lists of whole numbers from 0 on"
-
-
-class Column(NamedTuple):
-    """What a column holds, whether it may be empty in some lines, whether it must be there."""
-
-    kind: Kind
-    empty: bool = False
-    needed: bool = True
 
 
 class _MisfitError(ValueError):

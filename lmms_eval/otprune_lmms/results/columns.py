@@ -8,9 +8,7 @@ parse a label.
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from otprune_lmms.results.checked import Column, Kind
+from otprune_lmms.results.kinds import Column, Kind, is_empty
 
 SETTING_TYPES: dict[str, str] = {
     "setting": "string",
@@ -120,7 +118,7 @@ OWN_SCHEDULE = "own schedule"
 def budget_of(keep_ratio: Any, k: Any, match: Any) -> Budget:
     """Return the budget of a line's columns, which may be None or NaN."""
     return Budget(
-        None if pd.isna(keep_ratio) else float(keep_ratio),
-        None if pd.isna(k) else int(k),
+        None if is_empty(keep_ratio) else float(keep_ratio),
+        None if is_empty(k) else int(k),
         match == "flops",
     )

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import pandas as pd
-
 from otprune_lmms.results.columns import Budget, budget_of
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.kinds import is_empty
 
 METHOD_NAMES: Mapping[str, str] = {
     "otprune": "OTPrune",
@@ -308,4 +307,4 @@ def _apart(names: Mapping[str, Name]) -> dict[str, Name]:
 def _known(setting: Mapping[str, Any], name: str) -> Any:
     """Return a value of a setting; None where it is empty."""
     value = setting.get(name)
-    return None if value is None or pd.isna(value) else value
+    return None if is_empty(value) else value

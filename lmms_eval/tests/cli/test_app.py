@@ -56,6 +56,28 @@ for words in {calls!r}:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_experiment_is_checked_without_models_and_frames(tmp_path):
+    """A mistake in one is told, and scripts for a cluster are written, once torch is there."""
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: 7\nlimt: 3\nmodels: [{name: m, pretrained: llava-mini}]\n")
+    calls = [(["run", str(broken)], 2), (["sweep", str(broken), "--shard", "1/2"], 2)]
+    calls += [(["slurm", "mini", "mini/table1", "--shards", "2"], 0)]
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from otprune_lmms.cli.app import app
+for words, wanted in {calls!r}:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == wanted, (words, done.output)
+    loaded = {HEAVY - {"torch", "numpy", "otprune", "llava"}!r} & set(sys.modules)
+    assert not loaded, (words, loaded)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_serve_prints_the_command_that_it_would_run(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["Qwen3VLForConditionalGeneration"]}')
     done = invoke("serve", tmp_path, "--method", "otprune:gamma=0.05", "--keep-ratio", 0.2,

@@ -11,7 +11,7 @@ from otprune_lmms import models
 from otprune_lmms.cli.app import app
 from otprune_lmms.experiments.config import ConfigError
 from otprune_lmms.model_arguments import SettingsError, parse
-from otprune_lmms.models import llava
+from otprune_lmms.models import llava, llava_source
 from runs import run
 
 
@@ -25,7 +25,7 @@ def loaded(monkeypatch):
         found.append(source)
         return llava.load(source)
 
-    module.load, module.check_source = load, llava.check_source
+    module.load, module.check_source = load, llava_source.check_source
     monkeypatch.setitem(sys.modules, "other_family", module)
     monkeypatch.setitem(models.FAMILIES, "other", "other_family")
     return found

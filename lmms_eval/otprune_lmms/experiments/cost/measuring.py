@@ -10,11 +10,12 @@ import torch
 
 from otprune.cost import Convention
 from otprune.pruning.image_tokens import ImageTokens
+from otprune_lmms.documents import SeedVideo
 from otprune_lmms.engine import Answer, Request
 from otprune_lmms.engine.batches import Batch, batches
 from otprune_lmms.engine.memory import is_out_of_memory
 from otprune_lmms.engine.phases import Clock, HostClock, PhaseTimer, clock_for
-from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo
+from otprune_lmms.engine.prepare import RequestPreparer
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.visual_store import ImageKey, keys_of

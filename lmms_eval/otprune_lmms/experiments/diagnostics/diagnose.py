@@ -17,8 +17,9 @@ from otprune import Merger, Selector
 from otprune.pruning.choose import Candidates, choose
 from otprune.pruning.image_tokens import ImageTokens
 from otprune.signals import TEXT_SIGNALS
+from otprune_lmms.documents import SeedVideo
 from otprune_lmms.engine import PreparedRequest, Request, RequestError
-from otprune_lmms.engine.prepare import RequestPreparer, SeedVideo, image_number
+from otprune_lmms.engine.prepare import RequestPreparer, image_number
 from otprune_lmms.engine.progress import Progress
 from otprune_lmms.engine.visual_store import ImageKey, keys_of
 from otprune_lmms.experiments.diagnostics.measures import FullSet, Measures
