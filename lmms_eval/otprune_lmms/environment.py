@@ -27,6 +27,9 @@ _LAUNCHERS = re.compile(
 )
 """Variables by which launchers connect their processes."""
 
+_DATA = re.compile(r"(HF_|HUGGINGFACE_|LMMS_EVAL_)(?!.*TOKEN)|XDG_CACHE_HOME$|HOME$")
+"""Variables that decide where data of the hub is; not those that hold secrets."""
+
 _PLACES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 """Variables of launchers that hold numbers."""
 
@@ -269,3 +272,8 @@ def data_caches(usual: Path) -> tuple[Path, ...]:
     """
     named = [os.environ.get(one, "") for one in ("HF_DATASETS_CACHE", "LMMS_EVAL_DATASETS_CACHE")]
     return (usual, *(Path(one).expanduser() for one in named if one.strip()))
+
+
+def data_variables() -> dict[str, str]:
+    """Return the variables by which the hub's libraries and lmms-eval find data."""
+    return {name: value for name, value in sorted(os.environ.items()) if _DATA.match(name)}

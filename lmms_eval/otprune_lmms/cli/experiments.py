@@ -57,23 +57,35 @@ def read_sources(
         fail(error, 2)
     if hub:
         _check_hub(contents, paths)
-    from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
+    read_variables()
     from otprune_lmms.experiments.config import ConfigError, load_experiment
     from otprune_lmms.experiments.plan import Source, check_names
 
     try:
-        environment = read_environment()
         loaded = [_changed(load_experiment(path), changes or Changes()) for path in paths]
         sources = [Source(one, path.parent) for one, path in zip(loaded, paths, strict=True)]
         check_names(sources)
-    except (ConfigError, SettingsError, RuntimeError) as error:
+    except (ConfigError, RuntimeError) as error:
+        fail(error, 2)
+    return sources
+
+
+def read_variables() -> None:
+    """Take the variables of a launcher from the environment; exit with code 2 at impossible ones.
+
+    Settings of pruning are not used, and a warning says so.
+    """
+    from otprune_lmms.environment import VARIABLES, SettingsError, read_environment
+
+    try:
+        environment = read_environment()
+    except SettingsError as error:
         fail(error, 2)
     if environment.rank:
         logger.setLevel(logging.WARNING)
     elif environment.settings():
         names = ", ".join(VARIABLES[name] for name in environment.settings())
         logger.warning("%s in the environment: not used, an experiment is its file", names)
-    return sources
 
 
 def check_devices(sources: "Sequence[Source]") -> None:

@@ -5,6 +5,7 @@
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,11 +32,11 @@ from otprune_lmms.cli.options import (
 from otprune_lmms.cli.stopping import resumable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otprune_lmms.experiments.answering import AnswerOptions
     from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions
-    from otprune_lmms.experiments.plan import Source
+    from otprune_lmms.experiments.plan import Source, TaskKey, TaskSize
     from otprune_lmms.experiments.shard import Shard
     from otprune_lmms.experiments.stopwatch import Stopwatch
 
@@ -66,9 +67,11 @@ def run(
     """
     log(quiet)
     with resumable(journal) as watch:
+        again = partial(_key, configs, limit)
+        key = again()
         sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
         check_devices(sources)
-        options = _options(journal, None, quiet, watch)
+        options = _options(journal, None, quiet, watch, _noted(sources, journal, key, again))
         _run(sources, options, _results(output_dir, limit), None)
 
 
@@ -101,10 +104,12 @@ def sweep(
     """
     log(quiet)
     with resumable(journal) as watch:
+        again = partial(_key, configs, limit)
+        key = again()
         sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
         check_devices(sources)
         part = None if shard is None else _shard(shard, shard_by)
-        options = _options(journal, part, quiet, watch)
+        options = _options(journal, part, quiet, watch, _noted(sources, journal, key, again))
         if part is not None:
             _answer_shard(sources, options, part)
         else:
@@ -126,15 +131,41 @@ def _shard(text: str, by: ShardBy) -> "Shard":
         fail(error, 2)
 
 
+def _key(configs: "Sequence[Path]", limit: int | None) -> str | None:
+    from otprune_lmms.cluster.remembered import key_of_experiments
+
+    return key_of_experiments(configs, limit)
+
+
+def _noted(
+    sources: "Sequence[Source]",
+    journal: Path,
+    key: str | None,
+    again: "Callable[[], str | None]",
+) -> "Callable[[Mapping[TaskKey, TaskSize]], None]":
+    """Return a function that keeps what `otprune status` needs, once all tasks are loaded."""
+
+    def loaded(sizes: "Mapping[TaskKey, TaskSize]") -> None:
+        from otprune_lmms.cluster.planned import remember
+
+        remember(sources, sizes, journal, key, again)
+
+    return loaded
+
+
 def _options(
-    journal: Path, shard: "Shard | None", quiet: bool, watch: "Stopwatch"
+    journal: Path,
+    shard: "Shard | None",
+    quiet: bool,
+    watch: "Stopwatch",
+    loaded: "Callable[[Mapping[TaskKey, TaskSize]], None]",
 ) -> "AnswerOptions":
     import transformers
 
     from otprune_lmms.experiments.answering import AnswerOptions
 
     transformers.utils.logging.disable_progress_bar()
-    return AnswerOptions(journal, shard, not quiet, eval_time(), watch)
+    return AnswerOptions(journal, shard, not quiet, eval_time(), watch, loaded)
 
 
 def _measured(images: int, without_exact: bool) -> "DiagnosticsOptions":

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,11 @@ from otprune_lmms.cli.options import JOURNAL, Json, Limit, experiment, path
 from otprune_lmms.cli.terminal import Listing, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otprune_lmms.cluster.outline import ExperimentOutline, SettingOutline
+    from otprune_lmms.cluster.state import JournalState
     from otprune_lmms.cluster.status import Status
-    from otprune_lmms.experiments.plan import Source
 
 _SHOWN = 10
 """Documents left out that are shown by name."""
@@ -43,35 +47,77 @@ def status(
 ) -> None:
     """Say how far runs and sweeps are: answers by experiment, model and setting, rate, time left.
 
-    Looks at journals and at the data's sizes only; no model is loaded, and who writes goes on.
+    Looks at journals and at the data's sizes only; no model is loaded, and who writes goes on. What
+    experiments ask for is checked and counted by the first call, or by the run itself, and kept in
+    the journal's folder: later calls load neither torch nor data.
     """
     log(quiet=True)
     if not configs and journal is None:
         fail("status needs experiment files, --journal, or both", 2)
-    from otprune_lmms.cli.experiments import Changes, read_sources
-
-    sources = read_sources(configs or [], Changes(limit))
-    if journal is not None and not journal.is_dir():
-        fail(f"--journal: no folder {journal}", 2)
-    found = _status(sources, journal or JOURNAL)
+    found = _status(configs or [], limit, journal)
     if as_json:
         typer.echo(json.dumps(found.plain(), indent=1, ensure_ascii=False))
     else:
         _show(found)
 
 
-def _status(sources: "Sequence[Source]", journal: Path) -> "Status":
+def _status(paths: Sequence[Path], limit: int | None, journal: Path | None) -> "Status":
     from otprune_lmms.cluster.state import read_state
-    from otprune_lmms.cluster.status import count_documents, journal_status, status_of
+    from otprune_lmms.cluster.status import journal_status, status_of
     from otprune_lmms.journal import JournalError
 
+    folder = journal or JOURNAL
+    experiments = _experiments(paths, limit, folder)
+    if journal is not None and not journal.is_dir():
+        fail(f"--journal: no folder {journal}", 2)
     try:
-        state = read_state([journal])
-        if not sources:
-            return journal_status(state)
-        return status_of(sources, state, count_documents(sources))
+        state = read_state([folder])
+        if paths:
+            return status_of(experiments(), state)
+        return journal_status(state, _settings(state, folder))
     except (ValueError, OSError, JournalError) as error:
         fail(error, 1)
+
+
+def _experiments(
+    paths: Sequence[Path], limit: int | None, journal: Path
+) -> "Callable[[], Sequence[ExperimentOutline]]":
+    """Return a function that returns the outlines of experiments, which were checked before."""
+    from otprune_lmms.cli.experiments import Changes, read_sources, read_variables
+    from otprune_lmms.cluster.remembered import EXPERIMENTS, key_of_experiments, recall
+
+    key = key_of_experiments(paths, limit)
+    known = recall(journal, key, EXPERIMENTS) if paths else ()
+    if known is not None:
+        read_variables()
+        return lambda: known
+    sources = read_sources(paths, Changes(limit))
+
+    def made() -> "Sequence[ExperimentOutline]":
+        from otprune_lmms.cluster.planned import count_documents, outlines_of, remember
+
+        sizes = count_documents(sources)
+        if journal.is_dir():
+            again = partial(key_of_experiments, paths, limit)
+            remember(sources, sizes, journal, key, again)
+        return outlines_of(sources, sizes)
+
+    return made
+
+
+def _settings(state: "JournalState", journal: Path) -> "Sequence[SettingOutline]":
+    """Return the outlines of the settings that a journal has answers under."""
+    from otprune_lmms.cluster.remembered import SETTINGS, keep, key_of_settings, recall
+
+    configs = list(state.configs.values())
+    key = key_of_settings(configs)
+    known = recall(journal, key, SETTINGS) if configs else ()
+    if known is None:
+        from otprune_lmms.cluster.planned import settings_of
+
+        known = settings_of(configs)
+        keep(journal, key, SETTINGS, known)
+    return known
 
 
 def _show(status: "Status") -> None:

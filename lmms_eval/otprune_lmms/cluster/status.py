@@ -2,18 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from otprune_lmms.cluster.outline import ExperimentOutline, SettingOutline
 from otprune_lmms.cluster.state import ActiveWriter, JournalState, ModelRequests
-from otprune_lmms.experiments.config import task_folder
-from otprune_lmms.experiments.plan import Source, check_names
 from otprune_lmms.journal import Key
-from otprune_lmms.models import ModelSource
-from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.results.names import Names
 
-Documents = Mapping[tuple[Path | None, str], int]
+Documents = Mapping[tuple[str | None, str], int]
 """Number of documents of a task, by folder of its task files and name."""
 
 
@@ -92,37 +87,29 @@ def _plain_writer(writer: ActiveWriter) -> dict[str, Any]:
     }
 
 
-def status_of(sources: Sequence[Source], state: JournalState, documents: Documents) -> Status:
+def status_of(outlines: Iterable[ExperimentOutline], state: JournalState) -> Status:
     """Return the progress of experiments.
 
     Args:
-        sources: the experiments.
+        outlines: of the experiments, see `planned.outlines_of`.
         state: state of their journals.
-        documents: number of documents of each of their tasks, see `count_documents`.
-
-    Raises:
-        ConfigError: two models or two experiments have the same name.
     """
-    names, count = _names(sources), _Count(state)
+    count = _Count(state)
     rows: list[StatusRow] = []
-    for experiment, folder in sources:
-        files, limits = task_folder(experiment, folder), experiment.task_limits()
-        tasks = {
-            (files, task): min(documents[files, task], limit or documents[files, task])
-            for task, limit in limits.items()
-        }
-        for model in experiment.models:
-            requests = ModelRequests(state, state.model(names[model.name]))
+    for outline in outlines:
+        tasks = {(task.folder, task.name): task.documents for task in outline.tasks}
+        sizes = {task.name: task.documents for task in outline.tasks}
+        for model in outline.models:
+            requests = ModelRequests(state, state.model(model.called))
             count.failed |= {
                 (model.name, *place): reason
                 for place, reason in requests.failed.items()
-                if place[1] < tasks.get((files, place[0]), 0)
+                if place[1] < sizes.get(place[0], 0)
             }
-            called = experiment.pruning.names
-            for config in experiment.pruning.configs():
-                answered, asked = count.config(requests, names[model.name][0], tasks, config)
-                named = (config.label, called.setting(config.label))
-                rows.append(StatusRow(experiment.name, model.name, *named, answered, asked))
+            for setting in outline.settings:
+                answered, asked = count.setting(requests, model.called[0], tasks, setting)
+                row = (outline.name, model.name, setting.label, setting.name)
+                rows.append(StatusRow(*row, answered, asked))
     return count.status(rows)
 
 
@@ -135,16 +122,16 @@ class _Count:
         self.missing: set[Key] = set()
         self.unread: dict[tuple, int] = {}
 
-    def config(
-        self, requests: ModelRequests, model: str, tasks: Documents, config: PruningConfig
+    def setting(
+        self, requests: ModelRequests, model: str, tasks: Documents, setting: SettingOutline
     ) -> tuple[int, int]:
-        """Add one config; return the number of its answered requests, and of all its requests."""
-        answer_key, answered, asked = config.answer_key, 0, 0
+        """Add a setting; return the number of its answered requests, and of all its requests."""
+        answer_key, answered, asked = setting.answer_key, 0, 0
         for (files, task), documents in tasks.items():
             keys = [Key(answer_key, one) for one in requests.of(task, documents)]
             left = [key for key in keys if key not in self.state.answered]
             ahead = requests.unread(task, documents)
-            place = (model, files, task, config)
+            place = (model, files, task, answer_key)
             self.missing.update(left)
             self.unread[place] = max(ahead, self.unread.get(place, 0))
             answered += len(keys) - len(left)
@@ -158,10 +145,14 @@ class _Count:
         return Status(tuple(rows), failed, missing, tuple(self.state.writers))
 
 
-def journal_status(state: JournalState) -> Status:
+def journal_status(state: JournalState, settings: Sequence[SettingOutline]) -> Status:
     """Return the progress that follows from journals alone.
 
     Only pruning configs with an answer and documents in a request list are known.
+
+    Args:
+        state: state of the journals.
+        settings: the outlines of its configs, see `planned.settings_of`.
     """
     count = _Count(state)
     rows: list[StatusRow] = []
@@ -171,14 +162,12 @@ def journal_status(state: JournalState) -> Status:
         tasks: Documents = {
             (None, task): 1 + max(known) for task, known in requests.by_task.items() if known
         }
-        configs = [PruningConfig.make(**settings) for settings in state.configs.values()]
-        called = Names(config.columns() for config in configs)
-        for config in configs:
-            keys = [Key(config.answer_key, one) for one in requests.all()]
+        for setting in settings:
+            keys = [Key(setting.answer_key, one) for one in requests.all()]
             if not state.answered.isdisjoint(keys):
-                answered, asked = count.config(requests, name, tasks, config)
-                named = (config.label, called.setting(config.label))
-                rows.append(StatusRow(experiments, name, *named, answered, asked))
+                answered, asked = count.setting(requests, name, tasks, setting)
+                row = (experiments, name, setting.label, setting.name)
+                rows.append(StatusRow(*row, answered, asked))
     return count.status(rows)
 
 
@@ -189,35 +178,3 @@ def _models(state: JournalState) -> dict[str, tuple[str, str]]:
         _, experiments = found.setdefault(request_list.model, (request_list.name, {}))
         experiments.update(dict.fromkeys(request_list.experiment.split()))
     return {model: (name, " ".join(many)) for model, (name, many) in found.items()}
-
-
-def _names(sources: Sequence[Source]) -> dict[str, tuple[str, str]]:
-    """Return the names that each model may have in a journal: in a sweep, and in a run of its own.
-
-    In a sweep a model has the name of the first experiment that has it.
-    """
-    check_names(sources)
-    first: dict[ModelSource, str] = {}
-    return {
-        model.name: (first.setdefault(model.source(folder), model.name), model.name)
-        for experiment, folder in sources
-        for model in experiment.models
-    }
-
-
-def count_documents(experiments: Iterable[Source]) -> dict[tuple[Path | None, str], int]:
-    """Return the number of documents of each task of experiments; loads the tasks' data.
-
-    Raises:
-        ValueError: an unknown task, or missing data.
-    """
-    from otprune_lmms.scoring import load_tasks
-
-    found: dict[tuple[Path | None, str], int] = {}
-    for experiment, folder in experiments:
-        files = task_folder(experiment, folder)
-        names = [name for name in experiment.task_limits() if (files, name) not in found]
-        if names:
-            tasks = load_tasks(names, files, experiment.data_revisions)
-            found |= {(files, name): len(task.eval_docs) for name, task in tasks.items()}
-    return found

@@ -17,7 +17,7 @@ from otprune.cost import DecoderShape
 from otprune_lmms.documents import DocumentKey, Failure
 from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut
 from otprune_lmms.engine.answers import added
-from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup
+from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup, TaskKey, TaskSize
 from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.experiments.stopwatch import Stopwatch
 from otprune_lmms.experiments.tasks import TaskSet
@@ -82,6 +82,7 @@ class AnswerOptions:
         progress: whether to show progress.
         eval_time: take each answer's times by phase, see `Engine`.
         watch: adds up the time by phase, and knows how far a run has come that is stopped.
+        loaded: called by the first process with the tasks' sizes, once they are loaded.
     """
 
     journal: Path
@@ -89,6 +90,7 @@ class AnswerOptions:
     progress: bool = True
     eval_time: bool = False
     watch: Stopwatch = field(default_factory=Stopwatch)
+    loaded: Callable[[Mapping[TaskKey, TaskSize]], None] | None = None
 
 
 Review = Callable[[TaskGroup, Sequence[Failure]], Collection[DocumentKey]]

@@ -24,6 +24,22 @@ class Source(NamedTuple):
     folder: Path
 
 
+TaskKey = tuple[Path | None, str]
+"""Folder of a task's files (None for the benchmarks' own data), and its name."""
+
+
+class TaskSize(NamedTuple):
+    """How much data a task has, and where it came from.
+
+    Attributes:
+        documents: number of its documents.
+        commits: commit of each repository on the hub, see `scoring.load_tasks`.
+    """
+
+    documents: int
+    commits: dict[str, str]
+
+
 class TaskData(NamedTuple):
     """A task with the source of its documents.
 

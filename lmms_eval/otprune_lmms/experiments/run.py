@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from otprune_lmms.documents import DocumentKey, Failure
 from otprune_lmms.experiments.answering import (
     AnswerOptions,
@@ -74,6 +76,7 @@ def answer_shard(sources: Sequence[Source], options: AnswerOptions) -> AnsweredS
         for plan in plans:
             for group in plan.groups:
                 tasks.load([name for name, _ in group.tasks], group.folder)
+    _tell(options, tasks, state)
     answered = answer_models(plans, tasks, options)
     for one in answered:
         for failures in one.failed.values():
@@ -121,6 +124,7 @@ def run_experiments(
             experiment, folder = source
             tasks.load(list(experiment.task_limits()), task_folder(experiment, folder))
             scorers.append(scorers_of(source, tasks))
+    _tell(options, tasks, state)
     for source, own in zip(sources, scorers, strict=True):
         lacks_java(source.experiment, own)
     extras = [_Measurements(source, tasks, diagnostics, options.progress) for source in sources]
@@ -158,6 +162,11 @@ def run_experiments(
         names = list(experiment.task_limits())
         outcome.hub |= tasks.commits(names, task_folder(experiment, folder))
     return outcomes
+
+
+def _tell(options: AnswerOptions, tasks: TaskSet, state: PartialState) -> None:
+    if options.loaded is not None and state.is_main_process:
+        options.loaded(tasks.sizes())
 
 
 class _Measurements:

@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine import Request, requests_of
-from otprune_lmms.experiments.plan import TaskGroup
+from otprune_lmms.experiments.plan import TaskGroup, TaskKey, TaskSize
 from otprune_lmms.scoring import TaskScorer, load_tasks
 
 
@@ -53,6 +53,13 @@ class TaskSet:
         for name in names:
             found |= self._commits[folder, name]
         return found
+
+    def sizes(self) -> dict[TaskKey, TaskSize]:
+        """Return the size of each task that is loaded."""
+        return {
+            key: TaskSize(len(task.eval_docs), self._commits[key])
+            for key, task in self._tasks.items()
+        }
 
     def scorer(self, name: str, folder: Path | None, limit: int | None) -> TaskScorer:
         """Return the scorer of a task's first documents, made once."""

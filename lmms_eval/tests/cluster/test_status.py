@@ -7,10 +7,12 @@ import typer
 from typer.testing import CliRunner
 
 from otprune_lmms.cli.status import status
+from otprune_lmms.cluster.planned import count_documents, outlines_of, settings_of
 from otprune_lmms.cluster.state import read_state
-from otprune_lmms.cluster.status import count_documents, journal_status, status_of
+from otprune_lmms.cluster.status import journal_status, status_of
 from otprune_lmms.experiments.answering import AnswerOptions
 from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.experiments.plan import TaskSize
 from otprune_lmms.experiments.run import answer_shard
 from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.journal import Journal, Record, RequestList, RequestPlace, write_request_list
@@ -58,11 +60,16 @@ def experiment(name="one", tasks=("pope",), model="m", pretrained="some/model", 
 def look(folder, *experiments, documents=10):
     sources = [(one, folder) for one in experiments]
     sizes = {
-        (task_folder(one, folder), task): documents
+        (task_folder(one, folder), task): TaskSize(documents, {})
         for one in experiments
         for task in one.task_limits()
     }
-    return status_of(sources, read_state([folder]), sizes)
+    return status_of(outlines_of(sources, sizes), read_state([folder]))
+
+
+def look_at_the_journal(folder):
+    state = read_state([folder])
+    return journal_status(state, settings_of(state.configs.values()))
 
 
 def rows(found):
@@ -202,14 +209,14 @@ def test_a_journal_alone_tells_what_was_begun(tmp_path):
     note(tmp_path, range(4))
     note(tmp_path, range(2), model="g", name="n", experiment="two three", task="gqa")
     write(tmp_path, record(UNPRUNED, 0), record(OTPRUNE, 1), record(UNPRUNED, 0, "gqa"))
-    found = journal_status(read_state([tmp_path]))
+    found = look_at_the_journal(tmp_path)
     assert [tuple(vars(row).values()) for row in found.rows] == [
         ("one", "m", "unpruned", "unpruned", 1, 4),
         ("one", "m", "otprune-0.098", "OTPrune 0.098", 1, 4),
         ("two three", "n", "unpruned", "unpruned", 1, 2),
     ]
     assert found.missing == 3 + 3 + 1
-    assert journal_status(read_state([tmp_path / "none"])).plain()["asked"] == 0
+    assert look_at_the_journal(tmp_path / "none").plain()["asked"] == 0
 
 
 def invoke(*arguments):
@@ -221,7 +228,8 @@ def invoke(*arguments):
 def test_the_command_follows_a_sweep_from_beginning_to_end(source, suite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, path = source(), tmp_path / "try.yaml"
-    assert count_documents([one]) == {(suite, "gqa"): 4, (suite, "mme"): 4}
+    sizes = {key: size.documents for key, size in count_documents([one]).items()}
+    assert sizes == {(suite, "gqa"): 4, (suite, "mme"): 4}
     found = json.loads(invoke(path, "--json").stdout)
     assert (found["answered"], found["asked"], found["missing"]) == (0, 24, 24)
     journal = tmp_path / "logs" / "answers"
