@@ -37,4 +37,7 @@ for package in . src/otprune-vllm; do
     --force-reinstall "$work/$package"
 done
 
-OTPRUNE_VLLM_PYTHON=$python .venv/bin/python -m pytest -q -n0 -p no:cacheprovider tests/serving "$@"
+export OTPRUNE_VLLM_PYTHON=$python
+.venv/bin/python -m pytest -q -n0 -p no:cacheprovider tests/serving "$@"
+# The harness's backend; -k of the arguments may leave nothing of it.
+(cd lmms_eval && ../.venv/bin/python -m pytest -q -n0 -p no:cacheprovider tests/models/test_vllm.py -k of_vllm)

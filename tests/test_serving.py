@@ -1,6 +1,7 @@
 """What a server can be told, without a server."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,42 @@ def test_no_two_settings_have_one_identity():
         ServedPruning("random", 0.2, {"seed": 1}),
         ServedPruning("random", 0.2, {"seed": 2}),
     ]
-    found = [one.identity(ratio, "1") for one in settings for ratio in (0.2, 0.1)]
-    found.append(settings[0].identity(0.2, "2"))
+    settings += [replace(one, keep_ratio=0.1) for one in settings]
+    found = [one.identity("1") for one in settings]
+    found.append(settings[0].identity("2"))
     assert len(set(found)) == len(found)
+
+
+def test_a_request_replaces_all_settings_or_the_ratio_alone():
+    served = ServedPruning("otprune", 0.2, {"gamma": 0.05})
+    assert served.for_request({"other": 1}) == served
+    assert served.for_request({"otprune_keep_ratio": 0.5}) == replace(served, keep_ratio=0.5)
+    own = {"method": "random", "keep_ratio": 0.3, "seed": 4}
+    assert served.for_request({"otprune": own}) == ServedPruning("random", 0.3, {"seed": 4})
+    both = {"otprune": own, "otprune_keep_ratio": 0.4}
+    assert served.for_request(both) == ServedPruning("random", 0.4, {"seed": 4})
+    assert served.for_request({"otprune": {}}) == ServedPruning()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"otprune_keep_ratio": 1.5}, r"otprune_keep_ratio must be in \(0, 1\], got 1.5"),
+        ({"otprune_keep_ratio": None}, r"otprune_keep_ratio must be in \(0, 1\], got None"),
+        ({"otprune": {"method": "fastv"}}, "drops tokens inside the language model"),
+        ({"otprune": {"keep_ratio": 0}}, r"keep_ratio must be in \(0, 1\], got 0"),
+        ({"otprune": "divprune"}, "otprune must be settings by their names, got 'divprune'"),
+    ],
+)
+def test_a_request_that_cannot_be_served_is_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ServedPruning().for_request(kwargs)
+
+
+@pytest.mark.parametrize("name", sorted(ALONE))
+def test_plain_settings_are_read_back(name):
+    pruning = ServedPruning(name, 0.3)
+    assert ServedPruning.read(json.loads(json.dumps(pruning.plain()))) == pruning
 
 
 def test_every_architecture_has_a_file():

@@ -1,8 +1,9 @@
-"""Pruning settings from environment variables; nothing else in the harness reads the environment.
+"""Settings from environment variables; nothing else in the harness reads the environment.
 
 The released code takes its pruning settings from ``BASELINE``, ``LAYER_INDEX`` and
 ``SUBSET_RATIO``. Here they become ``method``, ``layer`` and ``keep_ratio``, as in YAML files and
-``--model_args``. ``EVAL_TIME`` turns on times by phase, which change no answer.
+``--model_args``. ``EVAL_TIME`` turns on times by phase, which change no answer, and
+``OTPRUNE_VLLM_PYTHON`` says where vLLM is.
 
 Methods are imported only where one is named: every command reads its launcher's variables, and
 torch takes seconds.
@@ -52,6 +53,7 @@ class Environment:
         rank: number of this process among those of a launcher; None without one.
         eval_time: whether each answer's times by phase are taken.
         launched: whether torchrun or accelerate has started this process and waits for it.
+        vllm_python: interpreter of the environment that has vLLM.
     """
 
     method: str | None = None
@@ -60,6 +62,7 @@ class Environment:
     rank: int | None = None
     eval_time: bool | None = None
     launched: bool = False
+    vllm_python: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return the pruning settings that are given."""
@@ -89,6 +92,7 @@ def read_environment() -> Environment:
         rank=_rank({name: os.environ.get(name, "").strip() for name in _PLACES}),
         eval_time=yes_or_no(times, "EVAL_TIME") if times else None,
         launched="TORCHELASTIC_RUN_ID" in os.environ,
+        vllm_python=os.environ.get("OTPRUNE_VLLM_PYTHON", "").strip() or None,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from otprune.checks import check_device_name
-from otprune_lmms.environment import SettingsError, yes_or_no
+from otprune_lmms.environment import SettingsError, read_environment, yes_or_no
 from otprune_lmms.limits import LARGEST_BATCH, MOST_WORKERS
 from otprune_lmms.models import ModelSource, check_source
 from otprune_lmms.pruning_arguments import ALIASES, pruning_of, without_aliases
@@ -55,6 +55,10 @@ class Arguments:
         min_pixels: smallest area that images are resized to, in families that take images of any
             size; None for that of lmms-eval's own wrapper.
         max_pixels: the largest one.
+        backend: "vllm" has vLLM run the model; None runs it in this process.
+        python: interpreter of the environment that has vLLM; None for that of the variable
+            ``OTPRUNE_VLLM_PYTHON``, or this one.
+        max_model_len: longest prompt and answer together in vLLM; None for the checkpoint's own.
         eval_time: take each answer's times by phase; not part of ``repr``, since no answer depends
             on it.
         config: the pruning config.
@@ -82,6 +86,9 @@ class Arguments:
     revision: str | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    backend: str | None = None
+    python: str | None = None
+    max_model_len: int | None = None
     eval_time: bool = field(default=False, repr=False, compare=False)
     config: PruningConfig = PruningConfig()
 
@@ -124,7 +131,15 @@ class Arguments:
             use_cache=self.use_cache,
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
+            backend=self.backend,
+            python=self._python(),
+            engine=() if self.max_model_len is None else (("max_model_len", self.max_model_len),),
         )
+
+    def _python(self) -> str | None:
+        if self.backend is None or self.python is not None:
+            return self.python
+        return read_environment().vllm_python
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +177,8 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         "attn_implementation",
         "journal",
         "revision",
+        "backend",
+        "python",
     ):
         if name in plain:
             plain[name] = str(plain[name])

@@ -6,7 +6,7 @@ writes the command (``otprune serve``) and by the server itself.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +33,10 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
 """Architectures that are served pruned, by the name in a checkpoint's ``config.json``, and the
 module of `otprune_vllm.families` that has each."""
 
+UNITS = frozenset({"idefics3"})
+"""Modules whose images have a budget for each tile: the tiles stand apart in a prompt, whose
+placeholders are written before an image is encoded."""
+
 PREFIX = "OTPrune"
 """What precedes an architecture's name to have it pruned."""
 
@@ -40,7 +44,8 @@ KEEP_RATIO = "otprune_keep_ratio"
 """The key of a request's own ratio in ``mm_processor_kwargs``."""
 
 CONFIG_KEY = "otprune"
-"""The field of the model's configuration that holds the settings."""
+"""The field of the model's configuration that holds the settings; in ``mm_processor_kwargs``, the
+key of a request's own settings, which replace all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,25 @@ class ServedPruning:
         own = {name: settings.pop(name) for name in ("method", "keep_ratio") if name in settings}
         return cls(**own, settings=settings)
 
+    def for_request(self, kwargs: Mapping[str, Any]) -> "ServedPruning":
+        """Return what a request's own keyword arguments make of these settings.
+
+        Args:
+            kwargs: may have `CONFIG_KEY`, which replaces method, settings and ratio, and
+                `KEEP_RATIO`, which replaces the ratio.
+
+        Raises:
+            ValueError: as `read`; a ratio that is not in (0, 1].
+        """
+        own = ServedPruning.read(kwargs[CONFIG_KEY]) if CONFIG_KEY in kwargs else self
+        if KEEP_RATIO not in kwargs:
+            return own
+        return replace(own, keep_ratio=check_keep_ratio(kwargs[KEEP_RATIO], KEEP_RATIO))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings as `read` takes them."""
+        return {"method": self.method, "keep_ratio": self.keep_ratio, **self.settings}
+
     def selector(self) -> Selector:
         """Return the method.
 
@@ -113,14 +137,13 @@ class ServedPruning:
             )
         return method
 
-    def identity(self, keep_ratio: float, version: str) -> str:
+    def identity(self, version: str) -> str:
         """Return a text that differs wherever kept tokens may: for the keys of caches.
 
         Args:
-            keep_ratio: of the request.
             version: of this package.
         """
-        parts = [version, self.method, dict(self.settings), keep_ratio]
+        parts = [version, self.method, dict(self.settings), self.keep_ratio]
         return json.dumps(parts, sort_keys=True, default=repr)
 
     def overrides(self, architecture: str) -> dict[str, Any]:
@@ -135,5 +158,4 @@ class ServedPruning:
         if architecture not in ARCHITECTURES:
             known = ", ".join(sorted(ARCHITECTURES))
             raise ValueError(f"architecture must be one of {known}; got {architecture!r}")
-        given = {"method": self.method, "keep_ratio": self.keep_ratio, **self.settings}
-        return {"architectures": [PREFIX + architecture], CONFIG_KEY: given}
+        return {"architectures": [PREFIX + architecture], CONFIG_KEY: self.plain()}

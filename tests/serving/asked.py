@@ -97,6 +97,7 @@ def with_engine(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
 def with_transformers(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """Return the answers of transformers inside `otprune.hf.pruned`, request by request."""
     import torch
+    from otprune_vllm.requests import image_id
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     from otprune.hf import pruned
@@ -115,7 +116,9 @@ def with_transformers(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
                 text=text, images=[pictures[number] for number in numbers], return_tensors="pt"
             )
             ratio = one.get("ratio", default)
-            with pruned(model, method, keep_ratio=ratio, **settings) as trace, torch.no_grad():
+            ids = [image_id(pictures[number]) for number in numbers]
+            pruning = {"keep_ratio": ratio, "image_ids": ids, **settings}
+            with pruned(model, method, **pruning) as trace, torch.no_grad():
                 made = model.generate(
                     **inputs,
                     max_new_tokens=ANSWER,

@@ -3,9 +3,10 @@
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
-from otprune_vllm.placeholders import ratio_field, ratios_of, shortened, spans, unit_sizes
+from otprune_vllm.placeholders import shortened, spans, unit_sizes
 from otprune_vllm.positions import (
     ImageSpan,
     first_positions,
@@ -13,19 +14,39 @@ from otprune_vllm.positions import (
     with_places,
     without_places,
 )
+from otprune_vllm.requests import ImageRequest, image_id, read_requests
 from otprune_vllm.seams import UnknownVLLMError, check_seams
+from PIL import Image
 
 from otprune import resolve_budget
+from otprune.serving import ServedPruning
 
 IMAGE = 9
 
 
 @pytest.mark.parametrize("ratio", [1e-9, 0.098, 1 / 3, 0.2, 0.5, 1.0])
-def test_a_ratio_arrives_exactly(ratio):
-    numbers = ratio_field(ratio, 3)
-    assert numbers.dtype == torch.int64
-    assert ratios_of(numbers) == [ratio] * 3
-    assert ratios_of(numbers[:, None]) == [ratio] * 3
+def test_a_request_arrives_as_it_was_sent(ratio):
+    sent = [
+        ImageRequest(ServedPruning("otprune", ratio, {"gamma": 0.05}), None),
+        ImageRequest(ServedPruning("random", ratio, {"seed": 3}), 2**60 - 1),
+    ]
+    assert read_requests([one.as_bytes() for one in sent]) == sent
+    assert sent[0].as_bytes().dtype == torch.uint8
+
+
+def test_requests_of_one_length_arrive_stacked_and_others_apart():
+    one, other = ImageRequest(ServedPruning()), ImageRequest(ServedPruning("divprune", 0.5))
+    assert read_requests(torch.stack([one.as_bytes()] * 3)) == [one] * 3
+    assert read_requests(one.as_bytes()[None]) == [one]
+    assert read_requests([one.as_bytes(), other.as_bytes()[None]]) == [one, other]
+
+
+def test_an_image_has_the_same_number_however_it_is_given():
+    pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    image = Image.fromarray(pixels)
+    assert image_id(pixels) == image_id(image) == image_id(image.convert("RGBA"))
+    assert image_id(image) != image_id(image.resize((4, 5)))
+    assert image_id(Image.new("RGB", (2, 3))) != image_id(Image.new("RGB", (3, 2)))
 
 
 def test_an_image_keeps_as_many_placeholders_as_tokens():

@@ -53,7 +53,8 @@ class Engine:
             rounding. Under ``eval_time`` each answer has its own ranking, which is timed.
 
     Raises:
-        ValueError: a batch size below 1, a negative number of workers.
+        ValueError: a batch size below 1, a negative number of workers; times of a model that
+            another process runs.
     """
 
     def __init__(
@@ -75,6 +76,11 @@ class Engine:
             )
         if seed_video not in ("first_frame", "all_frames"):
             raise ValueError(f"seed_video must be first_frame or all_frames, got {seed_video!r}")
+        if eval_time and not model.selects_here:
+            raise ValueError(
+                "eval_time must be off where another process runs the model, whose phases it does "
+                "not tell"
+            )
         self.model, self.model_name = model, model_name
         self.batch_size, self.workers = batch_size, workers
         self.journal, self.progress = journal, progress
@@ -87,7 +93,8 @@ class Engine:
         self.responder = Responder(model, self._timer)
         self.halving = Halving()
         self._store, self._signals = VisualStore(_STORE_BYTES), frozenset[str]()
-        self._rankings = Rankings(model.shape, active=rank_once and not eval_time)
+        here = rank_once and not eval_time and model.selects_here
+        self._rankings = Rankings(model.shape, active=here)
         self._known: dict[tuple[str, str], Answer] = {}
 
     @torch.inference_mode()

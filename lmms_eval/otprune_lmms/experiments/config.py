@@ -1,5 +1,6 @@
 """Experiments as YAML files; every value is checked before a model or data is loaded."""
 
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pydantic import (
 
 from otprune.checks import check_device_name
 from otprune_lmms.benchmarks import GROUPS, benchmark
+from otprune_lmms.environment import read_environment
 from otprune_lmms.experiments.pruning_choices import (
     ConfigSection,
     MethodChoice,
@@ -69,6 +71,11 @@ class ModelChoice(ConfigSection):
         min_pixels: smallest area that images are resized to, in families that take images of any
             size; None for that of lmms-eval's own wrapper.
         max_pixels: the largest one.
+        backend: "vllm" has vLLM run the model, with its plug-in otprune-vllm; None runs it here.
+        python: interpreter of the environment that has vLLM; "./" and "../" are relative to the
+            experiment's file. None for the variable ``OTPRUNE_VLLM_PYTHON``, without it for the
+            interpreter that runs this.
+        vllm: arguments of ``vllm.LLM``, such as ``max_model_len``.
     """
 
     name: Annotated[str, _NAME]
@@ -83,6 +90,9 @@ class ModelChoice(ConfigSection):
     revision: Annotated[str, _REVISION] | None = None
     min_pixels: Annotated[int, Field(ge=1)] | None = None
     max_pixels: Annotated[int, Field(ge=1)] | None = None
+    backend: Literal["vllm"] | None = None
+    python: Annotated[str, _TEXT] | None = None
+    vllm: dict[str, str | int | float | bool] = {}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -106,6 +116,9 @@ class ModelChoice(ConfigSection):
             revision=self.revision,
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
+            backend=self.backend,
+            python=self.python,
+            engine=tuple(sorted(self.vllm.items())),
         )
 
     def source(self, folder: Path, device: str | None = None) -> ModelSource:
@@ -115,7 +128,14 @@ class ModelChoice(ConfigSection):
             folder: of the experiment's file; relative checkpoint folders start there.
             device: device of the model if the experiment gives none.
         """
-        return replace(self._source(checkpoint(self, folder)), device=self.device or device)
+        source = replace(self._source(checkpoint(self, folder)), device=self.device or device)
+        if self.backend is None:
+            return source
+        python = self.python or read_environment().vllm_python
+        if python is not None and python.startswith("."):
+            # Not resolved: an environment's interpreter is a link, by whose place it is known.
+            python = os.path.normpath(folder.absolute() / python)
+        return replace(source, python=python)
 
 
 class TaskChoice(ConfigSection):

@@ -40,6 +40,9 @@ def first_kept_image(
 
     None, with a warning in the log, where there is no suitable image or config.
     """
+    if not model.selects_here:
+        logger.warning("no figure of kept patches: another process selects them, and tells no more")
+        return None
     shown = configs_to_show(configs)
     first = next((request for request in requests if request.images()), None)
     if first is None or not shown:

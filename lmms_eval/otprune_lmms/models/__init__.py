@@ -19,8 +19,12 @@ FAMILIES: dict[str, str] = {
 SOURCES: dict[str, str] = {
     LLAVA: "otprune_lmms.models.llava_source",
     TRANSFORMERS: "otprune_lmms.models.transformers_source",
+    "vllm": "otprune_lmms.models.vllm_source",
 }
-"""Modules with ``check_source`` for families whose own import takes seconds."""
+"""Modules with ``check_source`` for families and backends whose own import takes seconds."""
+
+BACKENDS: dict[str, str] = {"vllm": "otprune_lmms.models.vllm"}
+"""Modules by backend, for checkpoints in transformers' layout that another process runs."""
 
 
 def check_source(source: ModelSource, prunings: tuple[Pruning | None, ...] = ()) -> None:
@@ -38,7 +42,7 @@ def check_source(source: ModelSource, prunings: tuple[Pruning | None, ...] = ())
     layers = any(stage.layer for one in prunings if one is not None for stage in one.stages)
     name = _family(source, ask=layers)
     if name is not None:
-        import_module(SOURCES.get(name, FAMILIES[name])).check_source(source, prunings)
+        import_module(SOURCES.get(name, _module(name))).check_source(source, prunings)
 
 
 def load_model(source: ModelSource) -> VisionLanguageModel:
@@ -53,17 +57,33 @@ def load_model(source: ModelSource) -> VisionLanguageModel:
     name = _family(source, ask=True)
     if name is None:
         raise ValueError(f"the configuration of {source.pretrained} cannot be read")
-    return import_module(FAMILIES[name]).load(source)
+    return import_module(_module(name)).load(source)
+
+
+def _module(name: str) -> str:
+    return BACKENDS.get(name) or FAMILIES[name]
 
 
 def _family(source: ModelSource, *, ask: bool) -> str | None:
-    """Return the name of a source's family; None where only the hub could tell it.
+    """Return the name of a source's backend or family; None where only the hub could tell it.
 
     Args:
         source: which model.
         ask: whether the hub is asked.
     """
     name = source.family
+    if source.backend is not None:
+        if source.backend not in BACKENDS:
+            raise ValueError(
+                f"backend must be one of {', '.join(BACKENDS)}, got {source.backend!r}"
+            )
+        if name not in (None, TRANSFORMERS):
+            raise ValueError(
+                f"family must be {TRANSFORMERS} for the backend {source.backend}, got {name!r}"
+            )
+        return source.backend
+    if source.python is not None or source.engine:
+        raise ValueError("python and vllm are for backend: vllm, got no backend")
     if name is None:
         if source.model_base is not None:
             name = LLAVA
@@ -77,6 +97,7 @@ def _family(source: ModelSource, *, ask: bool) -> str | None:
 
 
 __all__ = [
+    "BACKENDS",
     "FAMILIES",
     "ModelSource",
     "VisionLanguageModel",

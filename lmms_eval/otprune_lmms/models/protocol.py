@@ -43,6 +43,9 @@ class ModelSource:
         min_pixels: smallest area that images are resized to, in families that take images of any
             size; None for that of lmms-eval's own wrapper.
         max_pixels: the largest one.
+        backend: "vllm" has vLLM run the model; None runs it in this process.
+        python: interpreter of the environment that has vLLM; None for this one's.
+        engine: arguments of ``vllm.LLM``, by name.
     """
 
     pretrained: str
@@ -59,6 +62,9 @@ class ModelSource:
     use_cache: bool = True
     min_pixels: int | None = None
     max_pixels: int | None = None
+    backend: str | None = None
+    python: str | None = None
+    engine: tuple[tuple[str, Any], ...] = ()
 
 
 LONGEST_ANSWER = 1024
@@ -195,6 +201,9 @@ class VisionLanguageModel(ABC):
     Attributes:
         packages: top-level packages whose source decides its answers, apart from `otprune` and the
             package of its class.
+        selects_here: whether tokens are encoded and selected in this process; where another one
+            does, nothing can be ranked once for several settings, no phase of an answer be timed,
+            and no kept token be shown.
         shape: the decoder's sizes, for the cost model and for budgets over all layers.
         devices: devices of the weights, each once.
         dtype: dtype of the weights.
@@ -204,6 +213,7 @@ class VisionLanguageModel(ABC):
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
+    selects_here: ClassVar[bool] = True
     shape: DecoderShape
     devices: tuple[torch.device, ...]
     dtype: torch.dtype

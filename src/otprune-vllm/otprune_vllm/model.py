@@ -1,6 +1,7 @@
 """A model in vLLM that hands on the tokens that a selector keeps of each image."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -9,13 +10,22 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from otprune import Selector, Signals, resolve_budget
-from otprune.selectors.grid import Grid
-from otprune_vllm.placeholders import ratios_of, spans, unit_sizes
+from otprune.selectors.first_k import FirstK
+from otprune_vllm.placeholders import spans, unit_sizes
 from otprune_vllm.positions import ImageSpan, first_positions, moved, with_places, without_places
-from otprune_vllm.processor import RATIO_FIELD, ImagesOnly, PrunedProcessor, pruning_of
+from otprune_vllm.processor import (
+    REQUEST_FIELD,
+    ImagesOnly,
+    PrunedProcessor,
+    check_shape,
+    pruning_of,
+)
+from otprune_vllm.requests import ImageRequest, read_requests
 from otprune_vllm.seams import COMMON, MOVED_POSITIONS, check_seams
 
 check_seams(COMMON)
+
+logger = logging.getLogger(__name__)
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -44,17 +54,10 @@ class PrunedModel:
         Raises:
             ValueError: a method that cannot be served, or not with this architecture.
         """
-        pruning = pruning_of(vllm_config.model_config.hf_config)
-        selector = pruning.selector()
-        if isinstance(selector, Grid) and not self.tells_shape:
-            raise ValueError(
-                f"method must not need the shape of an image's tokens in {type(self).__name__}, "
-                f"whose images are several tiles with ends of rows; got {pruning.method!r}"
-            )
+        check_shape(pruning_of(vllm_config.model_config.hf_config), tells_shape=self.tells_shape)
         self._prepare(vllm_config)
         made: Any = super()
         made.__init__(vllm_config=vllm_config, prefix=prefix)
-        self.otprune_selector: Selector = selector
         self.otprune_width = int(vllm_config.model_config.get_inputs_embeds_size())
 
     def _prepare(self, vllm_config: Any) -> None:
@@ -62,14 +65,14 @@ class PrunedModel:
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         """Return the kept tokens of each image, [k_i d]."""
-        numbers = kwargs.pop(RATIO_FIELD, None)
+        requests = kwargs.pop(REQUEST_FIELD, None)
         own: Any = super()
         rows = own.embed_multimodal(**kwargs)
-        if numbers is None or not len(rows):
+        if requests is None or not len(rows):
             return rows
         rows = list(rows)
         shapes = self.grids(len(rows), kwargs)
-        kept = self._select(rows, ratios_of(numbers), shapes)
+        kept = self._select(rows, read_requests(requests), shapes)
         return tuple(
             self.taken(row, keep, shape)
             for row, keep, shape in zip(rows, kept, shapes, strict=True)
@@ -78,20 +81,51 @@ class PrunedModel:
     def _select(
         self,
         rows: Sequence[Float[Tensor, "n e"]],
-        ratios: Sequence[float],
+        requests: Sequence[ImageRequest],
         shapes: Sequence[tuple[int, int] | None],
     ) -> list[Int64[Tensor, " k"]]:
-        """Return the numbers of the tokens that are kept of each image, ascending."""
+        """Return the numbers of the tokens that are kept of each image, ascending.
+
+        Images of one method are selected from together. An image with tokens that are not finite
+        has no answer that means anything; it keeps its first tokens, so that others get theirs.
+        """
+        kept: dict[int, Int64[Tensor, " k"]] = {}
+        groups: dict[Selector, list[int]] = {}
+        for number, (row, request) in enumerate(zip(rows, requests, strict=True)):
+            finite = bool(row[:, : self.otprune_width].isfinite().all())
+            if not finite:
+                logger.warning("an image's tokens must be finite numbers; its first are kept")
+            method = request.pruning.selector() if finite else FirstK()
+            groups.setdefault(method, []).append(number)
+        for method, numbers in groups.items():
+            chosen = self._selected(
+                method,
+                [rows[number] for number in numbers],
+                [requests[number] for number in numbers],
+                [shapes[number] for number in numbers],
+            )
+            kept |= zip(numbers, chosen, strict=True)
+        return [kept[number] for number in range(len(rows))]
+
+    def _selected(
+        self,
+        method: Selector,
+        rows: Sequence[Float[Tensor, "n e"]],
+        requests: Sequence[ImageRequest],
+        shapes: Sequence[tuple[int, int] | None],
+    ) -> list[Int64[Tensor, " k"]]:
+        """Return what one method keeps of images, each unit by itself."""
         units, budgets, signals, counts = [], [], [], []
-        for row, ratio, shape in zip(rows, ratios, shapes, strict=True):
+        for row, request, shape in zip(rows, requests, shapes, strict=True):
             parts = spans(unit_sizes(len(row), self.unit_of(self.config)))
             counts.append(parts)
             for part in parts:
                 # Behind the first channels are those of features for later layers, if any.
                 units.append(row[part, : self.otprune_width])
-                budgets.append(resolve_budget(part.stop - part.start, keep_ratio=ratio))
-                signals.append(Signals(grid=shape))
-        picked = iter(self.otprune_selector.select_batch(units, budgets, signals=signals))
+                size = part.stop - part.start
+                budgets.append(resolve_budget(size, keep_ratio=request.pruning.keep_ratio))
+                signals.append(Signals(grid=shape, image_id=request.image_id))
+        picked = iter(method.select_batch(units, budgets, signals=signals))
         return [torch.cat([next(picked) + part.start for part in parts]) for parts in counts]
 
     def taken(
@@ -186,7 +220,8 @@ def pruned(model: _Class) -> _Class:
     """Give a pruned model's class the processor of the model's own class, pruned."""
     cls: Any = model
     own = cls._processor_factory
-    processor = type("Processor", (PrunedProcessor,), {"unit_of": staticmethod(cls.unit_of)})
+    told = {"unit_of": staticmethod(cls.unit_of), "tells_shape": cls.tells_shape}
+    processor = type("Processor", (PrunedProcessor,), told)
     cls._processor_factory = dataclasses.replace(
         own, info=_before(ImagesOnly, own.info), processor=_before(processor, own.processor)
     )

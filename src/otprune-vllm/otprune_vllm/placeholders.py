@@ -1,11 +1,7 @@
-"""Which of an image's placeholders stay in a prompt, and how a ratio travels beside an image."""
+"""Which of an image's placeholders stay in a prompt."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-
-import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from otprune import resolve_budget
 
@@ -53,16 +49,6 @@ def shortened(
         for one, is_placeholder in zip(ids, embedded, strict=True)
         if not is_placeholder or next(placeholders)
     ]
-
-
-def ratio_field(keep_ratio: float, images: int) -> Int64[Tensor, " b"]:
-    """Return a ratio for each image as integers, which no later cast to the model's type rounds."""
-    return torch.full((images,), keep_ratio, dtype=torch.float64).view(torch.int64)
-
-
-def ratios_of(numbers: Int64[Tensor, " *b"]) -> list[float]:
-    """Return the ratios that `ratio_field` was given."""
-    return numbers.reshape(-1).cpu().contiguous().view(torch.float64).tolist()
 
 
 def spans(sizes: Sequence[int]) -> list[slice]:

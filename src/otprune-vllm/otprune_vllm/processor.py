@@ -2,18 +2,20 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from vllm.multimodal.inputs import MultiModalFieldConfig
 
 import otprune
-from otprune.budget import check_keep_ratio
+from otprune.selectors.grid import Grid
+from otprune.selectors.random import Random
 from otprune.serving import CONFIG_KEY, KEEP_RATIO, ServedPruning
-from otprune_vllm.placeholders import ratio_field, shortened
+from otprune_vllm.placeholders import shortened
+from otprune_vllm.requests import ImageRequest, image_id
 
-RATIO_FIELD = "otprune_ratio_bits"
-"""The field that takes an image's ratio from the processor to the model."""
+REQUEST_FIELD = "otprune_request"
+"""The field that takes an image's `ImageRequest` from the processor to the model."""
 
 
 def pruning_of(config: Any) -> ServedPruning:
@@ -23,6 +25,19 @@ def pruning_of(config: Any) -> ServedPruning:
         ValueError: as `ServedPruning`.
     """
     return ServedPruning.read(getattr(config, CONFIG_KEY, None))
+
+
+def check_shape(pruning: ServedPruning, *, tells_shape: bool) -> None:
+    """Check that a method does not need the shape of an image where the model cannot tell it.
+
+    Raises:
+        ValueError: it does.
+    """
+    if isinstance(pruning.selector(), Grid) and not tells_shape:
+        raise ValueError(
+            "method must not need the shape of an image's tokens in a model whose images are "
+            f"several tiles with ends of rows; got {pruning.method!r}"
+        )
 
 
 class ImagesOnly:
@@ -38,30 +53,28 @@ class ImagesOnly:
 class PrunedProcessor:
     """Before a model's own processor in the order of resolution.
 
-    The ratio of a request is taken out of its keyword arguments wherever they go on to the
-    processor of transformers. Whatever decides which tokens are kept is in the images' hashes,
+    What a request says about pruning is taken out of its keyword arguments wherever they go on to
+    the processor of transformers. Whatever decides which tokens are kept is in the images' hashes,
     which are the keys of the processor's cache, the encoder's cache and cached prefixes.
     """
 
     info: Any
+    tells_shape: ClassVar[bool] = True
 
     @staticmethod
     def unit_of(config: Any) -> int | None:
         """Return what the model's class says, see `PrunedModel.unit_of`."""
         return None
 
-    def _pruning(self) -> ServedPruning:
-        return pruning_of(self.info.get_hf_config())
-
-    def _ratio(self, kwargs: Mapping[str, Any]) -> float:
-        """Return a request's ratio.
+    def _pruning(self, kwargs: Mapping[str, Any]) -> ServedPruning:
+        """Return the pruning of a request.
 
         Raises:
-            ValueError: not in (0, 1].
+            ValueError: settings that cannot be served, a ratio that is not in (0, 1].
         """
-        if KEEP_RATIO not in kwargs:
-            return self._pruning().keep_ratio
-        return check_keep_ratio(kwargs[KEEP_RATIO], KEEP_RATIO)
+        found = pruning_of(self.info.get_hf_config()).for_request(kwargs)
+        check_shape(found, tells_shape=self.tells_shape)
+        return found
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """Return inputs by which memory and caches are sized: unpruned ones.
@@ -75,25 +88,28 @@ class PrunedProcessor:
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, Any]) -> Any:
         own: Any = super()
-        ratio = self._ratio(hf_kwargs)
-        processed = own._apply_hf_processor_main(mm_items, _without_ratio(hf_kwargs))
-        images = mm_items.get_all_counts().get("image", 0)
-        if images:
-            processed[RATIO_FIELD] = ratio_field(ratio, images)
+        pruning = self._pruning(hf_kwargs)
+        processed = own._apply_hf_processor_main(mm_items, _without_ours(hf_kwargs))
+        if mm_items.get_all_counts().get("image", 0):
+            seeded = isinstance(pruning.selector(), Random)
+            processed[REQUEST_FIELD] = [
+                ImageRequest(pruning, image_id(image) if seeded else None).as_bytes()
+                for image in mm_items["image"].get_all()
+            ]
         return processed
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         own: Any = super()
-        fields = own._get_mm_fields_config(hf_inputs, _without_ratio(hf_processor_mm_kwargs))
-        return {**fields, RATIO_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+        fields = own._get_mm_fields_config(hf_inputs, _without_ours(hf_processor_mm_kwargs))
+        return {**fields, REQUEST_FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any
     ) -> Any:
         own: Any = super()
-        kwargs = _without_ratio(hf_processor_mm_kwargs)
+        kwargs = _without_ours(hf_processor_mm_kwargs)
         return own._get_prompt_updates(mm_items, kwargs, out_mm_kwargs)
 
     def _get_mm_prompt_updates(
@@ -101,7 +117,7 @@ class PrunedProcessor:
     ) -> Any:
         own: Any = super()
         updates = own._get_mm_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
-        ratio = self._ratio(hf_processor_mm_kwargs)
+        ratio = self._pruning(hf_processor_mm_kwargs).keep_ratio
         if ratio == 1 or "image" not in updates:
             return updates
         images = [
@@ -122,10 +138,10 @@ class PrunedProcessor:
     def _get_mm_hashes(self, inputs: Any) -> Any:
         own: Any = super()
         given = inputs.hf_processor_mm_kwargs
-        identity = self._pruning().identity(self._ratio(given), otprune.__version__)
-        marked = {**_without_ratio(given), CONFIG_KEY: identity}
+        identity = self._pruning(given).identity(otprune.__version__)
+        marked = {**_without_ours(given), CONFIG_KEY: identity}
         return own._get_mm_hashes(dataclasses.replace(inputs, hf_processor_mm_kwargs=marked))
 
 
-def _without_ratio(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if name != KEEP_RATIO}
+def _without_ours(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name not in (KEEP_RATIO, CONFIG_KEY)}
