@@ -28,14 +28,15 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "InternVLForConditionalGeneration": "internvl",
         "Idefics3ForConditionalGeneration": "idefics3",
         "SmolVLMForConditionalGeneration": "idefics3",
+        "Gemma3ForConditionalGeneration": "gemma3",
     }
 )
 """Architectures that are served pruned, by the name in a checkpoint's ``config.json``, and the
 module of `otprune_vllm.families` that has each."""
 
-UNITS = frozenset({"idefics3"})
-"""Modules whose images have a budget for each tile: the tiles stand apart in a prompt, whose
-placeholders are written before an image is encoded."""
+UNITS = frozenset({"gemma3", "idefics3"})
+"""Modules whose images have a budget for each tile or enlarged part: these stand apart in a
+prompt, whose placeholders are written before an image is encoded."""
 
 PREFIX = "OTPrune"
 """What precedes an architecture's name to have it pruned."""

@@ -3,8 +3,9 @@
     python asked.py vllm|transformers QUESTIONS ANSWERS
 
 QUESTIONS is a JSON file: the model's folder, its family, the engine's settings, and rounds of
-requests, each with the number of a prompt and optionally a ratio. ANSWERS has for each request the
-length of its prompt, how much of it was cached, the answer's ids and their log-probabilities.
+requests, each with the number of a prompt and optionally a ratio; optionally the tokens of an
+answer. ANSWERS has for each request the length of its prompt, how much of it was cached, the
+answer's ids and their log-probabilities, and how often the engine had preempted requests by then.
 """
 
 import json
@@ -60,11 +61,13 @@ def with_engine(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
             "block_size": 32,
             "limit_mm_per_prompt": {"image": 2},
             "distributed_executor_backend": "uni",
+            "disable_log_stats": False,
         }
         | asked["engine"],
     )
     pictures, texts, answers = images(), prompts(asked["family"]), []
-    sampling = SamplingParams(temperature=0, max_tokens=ANSWER, ignore_eos=True, logprobs=1)
+    length = asked.get("answer", ANSWER)
+    sampling = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True, logprobs=1)
     for requests in asked["rounds"]:
         given = []
         for one in requests:
@@ -75,11 +78,13 @@ def with_engine(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
                 request["mm_processor_kwargs"] = {RATIO: one["ratio"]}
             given.append(request)
         found = llm.generate(given, sampling, use_tqdm=False)
+        counted = {one.name: one for one in llm.get_metrics()}
         answers.append(
             [
                 {
                     "length": len(one.prompt_token_ids),
                     "cached": one.num_cached_tokens,
+                    "preempted": counted["vllm:num_preemptions"].value,
                     "ids": list(one.outputs[0].token_ids),
                     "logprobs": [
                         step[number].logprob
@@ -115,13 +120,16 @@ def with_transformers(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
             inputs = processor(
                 text=text, images=[pictures[number] for number in numbers], return_tensors="pt"
             )
+            if asked["family"] == "gemma3":
+                # Each token of an image sees those before it, as in vLLM's attention on CPUs.
+                inputs["token_type_ids"].zero_()
             ratio = one.get("ratio", default)
             ids = [image_id(pictures[number]) for number in numbers]
             pruning = {"keep_ratio": ratio, "image_ids": ids, **settings}
             with pruned(model, method, **pruning) as trace, torch.no_grad():
                 made = model.generate(
                     **inputs,
-                    max_new_tokens=ANSWER,
+                    max_new_tokens=asked.get("answer", ANSWER),
                     do_sample=False,
                     output_scores=True,
                     return_dict_in_generate=True,

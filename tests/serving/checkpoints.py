@@ -16,7 +16,8 @@ sys.path[:0] = [str(ROOT / "tests" / "hf"), str(ROOT / "lmms_eval" / "tests")]
 import tiny_vlms  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_checkpoints import write_checkpoint  # noqa: E402
-from transformers import AutoProcessor  # noqa: E402
+from tokenizers import AddedToken  # noqa: E402
+from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 
 TEXT = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
 WIDER = {
@@ -40,7 +41,7 @@ PUBLISHED = (
     ("model.image_newline", "image_newline"),
     ("lm_head.", "language_model.lm_head."),
 )
-"""How names of weights begin in transformers 5, and in published checkpoints of LLaVA."""
+"""How names of weights begin in transformers 5, and in published checkpoints of LLaVA and Gemma."""
 
 
 def write(folder: Path, family: str) -> None:
@@ -60,7 +61,9 @@ def write(folder: Path, family: str) -> None:
         write_checkpoint(folder, family)
     finally:
         tiny_vlms._new = plain
-    if family.startswith("llava"):
+    if family == "gemma3":
+        name_newlines(folder)
+    if family.startswith("llava") or family == "gemma3":
         publish(folder)
     if family in SECTIONS:
         # vLLM takes what a file leaves out for "no", transformers for its own default.
@@ -70,8 +73,18 @@ def write(folder: Path, family: str) -> None:
         processor.save_pretrained(folder)
 
 
+def name_newlines(folder: Path) -> None:
+    """Make tokens of one to four newlines, which vLLM looks up in Gemma's vocabulary."""
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor.tokenizer.add_tokens([AddedToken("\n" * n, normalized=False) for n in range(1, 5)])
+    model.resize_token_embeddings(len(processor.tokenizer))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
 def publish(folder: Path) -> None:
-    """Name the weights of a LLaVA as in published checkpoints, which vLLM reads."""
+    """Name the weights as in published checkpoints, which vLLM reads."""
     file = folder / "model.safetensors"
     weights = {published(name): weight for name, weight in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})

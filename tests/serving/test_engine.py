@@ -11,6 +11,7 @@ import pytest
 
 from otprune.serving import ServedPruning
 from serving.processes import PYTHON, run
+from serving.test_parts import KEPT, PORTRAIT_AND_LANDSCAPE, by_hand
 
 pytestmark = pytest.mark.skipif(PYTHON is None, reason="OTPRUNE_VLLM_PYTHON names no interpreter")
 
@@ -23,6 +24,7 @@ FAMILIES = {
     "internvl": "InternVLForConditionalGeneration",
     "idefics3": "Idefics3ForConditionalGeneration",
     "smolvlm": "SmolVLMForConditionalGeneration",
+    "gemma3": "Gemma3ForConditionalGeneration",
 }
 RATIOS = [[{"prompt": prompt, "ratio": ratio} for prompt in range(3)] for ratio in (0.2, 0.5, 1.0)]
 MIXED = [
@@ -44,10 +46,11 @@ def answers(
     who: str, folder: Path, family: str, pruning: ServedPruning, rounds: Any, **engine: Any
 ) -> Any:
     separate = engine.pop("separate", False)
+    more = {"answer": engine.pop("answer")} if "answer" in engine else {}
     overrides = pruning.overrides(FAMILIES[family])
     asked = {
         "model": str(folder / family), "family": family, "rounds": rounds,
-        "engine": {"hf_overrides": overrides, **engine},
+        "engine": {"hf_overrides": overrides, **engine}, **more,
     }  # fmt: skip
     questions, found = folder / "questions.json", folder / "answers.json"
     questions.write_text(json.dumps(asked))
@@ -99,11 +102,38 @@ def test_answers_stay_where_a_prompt_is_read_in_pieces_and_little_fits(checkpoin
     check(ours, theirs)
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_answers_stay_where_requests_are_preempted(checkpoints, family):
+    little = {
+        "answer": 96,
+        "max_model_len": 192,
+        "num_gpu_blocks_override": 9,  # 8 blocks of 32 tokens hold two whole answers at most
+        "enable_prefix_caching": False,
+    }
+    rounds = [*([one] for one in MIXED), MIXED]
+    found = answers("vllm", checkpoints, family, ServedPruning("otprune", 0.3), rounds, **little)
+    alone, together = [one for (one,) in found[:-1]], found[-1]
+    assert alone[-1]["preempted"] == 0
+    assert together[0]["preempted"] > 0
+    check([together], [alone])
+
+
 def test_answers_stay_in_several_processes(checkpoints):
     pruning = ServedPruning("random", 0.5, {"seed": 3})
     theirs = answers("transformers", checkpoints, "qwen2_5_vl", pruning, [MIXED])
     ours = answers("vllm", checkpoints, "qwen2_5_vl", pruning, [MIXED], separate=True)
     check(ours, theirs)
+
+
+def test_model_runner_v2_moves_positions_as_it_should_in_pieces(tmp_path):
+    asked = {
+        "length": 14, "images": PORTRAIT_AND_LANDSCAPE, "kept": [one.tolist() for one in KEPT],
+        "chunks": [(0, 5), (5, 10), (10, 14)],
+    }  # fmt: skip
+    (tmp_path / "question.json").write_text(json.dumps(asked))
+    run("runner_v2.py", tmp_path / "question.json", tmp_path / "answer.json")
+    positions, delta = by_hand(14, PORTRAIT_AND_LANDSCAPE, KEPT)
+    assert json.loads((tmp_path / "answer.json").read_text()) == [positions.tolist(), delta]
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen3_vl"])
