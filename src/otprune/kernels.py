@@ -177,6 +177,14 @@ def unit_rows(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return (single / norms.masked_fill(norms == 0, 1.0)).to(tokens.dtype)
 
 
+def any_entry(units: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Return 1 for each row of `unit_rows` that has an entry, 0 for all-zero ones: exact squares.
+
+    The norm of a row is 1 up to rounding or 0, and several times as fast as a test of its entries.
+    """
+    return (torch.linalg.vector_norm(units, dim=1) > 0.5).to(units.dtype)
+
+
 def gram_is_cheaper(n: int, d: int) -> bool:
     """Whether rows of (V Vᵀ)² are cheaper through VᵀV [d d] than through V Vᵀ [n n].
 

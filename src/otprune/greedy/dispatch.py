@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from otprune.checks import check_count
+from otprune.compiled import loops_for
 from otprune.greedy.active_set import greedy_active_set
 from otprune.greedy.by_rows import greedy_dense, greedy_row_cache
 from otprune.greedy.device import greedy_device
@@ -13,7 +14,7 @@ _DENSE_UP_TO = 1536
 """Tokens up to which the full kernel is fastest on a CPU."""
 
 _ROW_CACHE_UP_TO = 8192
-"""Tokens up to which, with a narrow factor (r <= n / 2), `by_rows` is faster than `active_set`."""
+"""Tokens up to which `by_rows` is faster than `active_set`: in compiled loops, or if r <= n / 2."""
 
 
 def greedy_logdet(kernel: FactoredKernel, k: int) -> Picks:
@@ -30,7 +31,7 @@ def greedy_logdet_batch(kernels: list[FactoredKernel], k: list[int]) -> list[Pic
 
     On a CPU images are handled one by one, which is faster than padding them; on CUDA they advance
     together. All kernels share dtype, device and ridge. Time at most O(nk(r + k)), memory
-    O(n(r + k)); O(n²) up to 1536 tokens; with narrow factors up to 8192 also the computed rows.
+    O(n(r + k)); O(n²) up to 1536 tokens; up to 8192 also the computed rows.
 
     Raises:
         ValueError: k outside 1..n; kernels that differ in dtype, device or ridge.
@@ -56,4 +57,5 @@ def _engine(kernel: FactoredKernel) -> Callable[[FactoredKernel, int], Picks]:
     n, r = kernel.factor.shape
     if n <= _DENSE_UP_TO:
         return greedy_dense
-    return greedy_row_cache if n <= _ROW_CACHE_UP_TO and 2 * r <= n else greedy_active_set
+    by_rows = 2 * r <= n or loops_for(kernel.factor) is not None
+    return greedy_row_cache if n <= _ROW_CACHE_UP_TO and by_rows else greedy_active_set

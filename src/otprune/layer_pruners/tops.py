@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from otprune.checks import check_choice
+from otprune.compiled import loops_for
 from otprune.kernels import symmetric_product, unit_rows
 from otprune.layer_pruner import Kept, LayerPruner, LayerView, question_rows
 from otprune.layer_pruners.sparsevlm import text_raters
@@ -210,6 +211,10 @@ def token_set(
     units = unit_rows(tokens.float())
     cosines = symmetric_product(units, units)
     relevance = relevance.float()
+    loops = loops_for(cosines)
+    if loops is not None:
+        minmax = normalise == "minmax"
+        return loops.token_set(cosines, relevance.contiguous(), k, alpha, lam, minmax)
     order = torch.empty(k, dtype=torch.long, device=tokens.device)
     order[:1] = relevance.argmax(0, keepdim=True)
     best = torch.full_like(relevance, -torch.inf)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from otprune.checks import check_choice
-from otprune.kernels import symmetric_product, unit_rows
+from otprune.compiled import loops_for
+from otprune.kernels import any_entry, symmetric_product, unit_rows
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.tiles import patches, pick_by_tiles
@@ -77,6 +78,9 @@ class CDPruner(Selector):
         relevance = self._relevance(units, signals)
 
         def pick(group: Tensor, count: int) -> Tensor:
+            if len(group) == len(units):
+                # All tokens, in order: a copy would cost as much as all picks.
+                return conditional_picks(units, relevance, count)
             return conditional_picks(units[group], relevance[group], count)
 
         return pick_by_tiles(signals, len(tokens), k, pick, tokens.device)
@@ -129,10 +133,13 @@ def conditional_picks(
     its relevance.
     """
     similarity = symmetric_product(units, units) if len(units) <= _FULL_UP_TO else None
-    variance = units.any(dim=1).to(units.dtype)
+    variance = any_entry(units)
     weight = relevance.square()
     # Below every gain, and larger for more relevant tokens.
     spent = relevance - relevance.max() - 1
+    loops = None if similarity is None else loops_for(similarity)
+    if similarity is not None and loops is not None:
+        return loops.conditional_picks(similarity, weight, spent, _SPENT, variance, k)
     factor = units.new_empty(k, len(units))
     picked = torch.zeros_like(variance)
     order = torch.empty(k, dtype=torch.long, device=units.device)

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from otprune.checks import check_choice
+from otprune.compiled import loops_for
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -47,7 +48,11 @@ class DivPrune(Selector):
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         dtype = tokens.dtype if self.accumulate == "model" else working_dtype(self.accumulate)
         units = unit_rows(tokens.to(dtype))
-        distances = 1 - symmetric_product(units, units) if len(units) <= _FULL_UP_TO else None
+        cosines = symmetric_product(units, units) if len(units) <= _FULL_UP_TO else None
+        loops = None if cosines is None else loops_for(cosines)
+        if cosines is not None and loops is not None:
+            return loops.max_min_picks(cosines, k)
+        distances = None if cosines is None else 1 - cosines
         order = torch.empty(k, dtype=torch.long, device=tokens.device)
         order[:1] = _isolation(units, distances).argmax(0, keepdim=True)
         nearest = torch.full_like(units[:, 0], float("inf"))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from otprune.checks import check_choice
 from otprune.greedy import greedy_logdet_batch
-from otprune.kernels import FactoredKernel, unit_rows, working_dtype
+from otprune.kernels import FactoredKernel, any_entry, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
@@ -41,8 +41,7 @@ class DPP(Selector):
         kernels = []
         for image in tokens:
             units = unit_rows(image.to(working_dtype(self.accumulate)))
-            squares = units.any(dim=1).to(units.dtype)
-            kernels.append(FactoredKernel(units, known_diagonal=squares))
+            kernels.append(FactoredKernel(units, known_diagonal=any_entry(units)))
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
