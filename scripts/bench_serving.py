@@ -2,10 +2,11 @@
 
     python scripts/bench_serving.py --python ENV/bin/python
 
-A LLaVA-1.5 of random weights (CLIP at 336 pixels: 576 tokens an image) is served by vLLM with the
-plug-in; ENV is the environment that ``VLLM_ENV=ENV bash scripts/test_serving.sh`` makes and keeps.
-One server answers all ratios, in turns, so that the columns can be compared; every request has an
-image of its own, so that no cache answers it. Writes results/serving/cpu.md and .json.
+Served by vLLM with the plug-in are a LLaVA-1.5 of random weights (CLIP at 336 pixels: 576 tokens an
+image) and the embedded qwen-mini (256 tokens); ENV is the environment that ``VLLM_ENV=ENV bash
+scripts/test_serving.sh`` makes and keeps. One server answers all ratios, in turns, so that the
+columns can be compared; every request has an image of its own, so that no cache answers it. Writes
+results/serving/cpu.md and .json.
 """
 
 import argparse
@@ -29,25 +30,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from otprune_lmms import provenance
+from otprune_lmms.embedded import checkpoint_folder
 from PIL import Image
+from safetensors.torch import load_file
 
 from bench_common import ROOT, image_like_tokens, median_ms, write_tables
-from otprune import make_pruner
+from otprune import make_pruner, resolve_budget
 from otprune.serving import KEEP_RATIO, ServedPruning
 
 sys.path.insert(0, str(ROOT / "tests" / "serving"))
 
 from checkpoints import publish, write  # noqa: E402
 
-ARCHITECTURE = "LlavaForConditionalGeneration"
 PIXELS, PATCH = 336, 14
-TOKENS = (PIXELS // PATCH) ** 2
 TEXT = {
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 15,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
     "head_dim": 64,
 }
 TOWER = {
@@ -60,6 +61,36 @@ TOWER = {
 }
 ANSWER = 16
 """Tokens of an answer."""
+
+
+class Served(NamedTuple):
+    """A model under load.
+
+    Attributes:
+        name: in the tables.
+        architecture: of its ``config.json``.
+        pixels: sides of an image.
+        tokens: of an image.
+        channels: of a token.
+    """
+
+    name: str
+    architecture: str
+    pixels: int
+    tokens: int
+    channels: int
+
+
+MODELS = {
+    "random": Served(
+        "LLaVA-1.5 with random weights",
+        "LlavaForConditionalGeneration",
+        PIXELS,
+        (PIXELS // PATCH) ** 2,
+        TEXT["hidden_size"],
+    ),
+    "qwen-mini": Served("qwen-mini", "Qwen3VLForConditionalGeneration", 224, 256, 128),
+}
 
 
 class Asked(NamedTuple):
@@ -89,24 +120,24 @@ def write_model(folder: Path) -> float:
     return model.num_parameters() / 1e6
 
 
-def image(number: int) -> str:
+def image(number: int, side: int) -> str:
     """Return an image that no other request has, as it is sent."""
     pixels = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).resize((PIXELS, PIXELS)).save(file, "JPEG")
+    Image.fromarray(pixels).resize((side, side)).save(file, "JPEG")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def ask(port: int, model: str, number: int, ratio: float) -> Asked:
+def ask(server: "Server", number: int, ratio: float) -> Asked:
     """Ask about an image, and read the answer as it comes."""
-    url = {"url": f"data:image/jpeg;base64,{image(number)}"}
+    url = {"url": f"data:image/jpeg;base64,{image(number, server.served.pixels)}"}
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": "what is it"}]
     body = {
-        "model": model, "messages": [{"role": "user", "content": content}], "stream": True,
+        "model": server.folder, "messages": [{"role": "user", "content": content}], "stream": True,
         "temperature": 0, "max_tokens": ANSWER, "ignore_eos": True,
         "mm_processor_kwargs": {KEEP_RATIO: ratio},
     }  # fmt: skip
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
     begin = time.perf_counter()
     connection.request(
         "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
@@ -126,11 +157,11 @@ def ask(port: int, model: str, number: int, ratio: float) -> Asked:
     return Asked(last if first is None else first, last)
 
 
-def load(port: int, model: str, numbers: range, clients: int, ratio: float) -> dict[str, float]:
+def load(server: "Server", numbers: range, clients: int, ratio: float) -> dict[str, float]:
     """Return requests per second and the median time to the first token of some clients."""
     begin = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        asked = list(pool.map(lambda number: ask(port, model, number, ratio), numbers))
+        asked = list(pool.map(lambda number: ask(server, number, ratio), numbers))
     seconds = time.perf_counter() - begin
     return {
         "per second": len(asked) / seconds,
@@ -139,36 +170,60 @@ def load(port: int, model: str, numbers: range, clients: int, ratio: float) -> d
     }
 
 
-def serve(python: str, model: str, port: int, log: Any) -> subprocess.Popen:
-    """Return a server that answers."""
-    told = json.dumps(ServedPruning("otprune", 0.2).overrides(ARCHITECTURE))
+class Server(NamedTuple):
+    """A server that answers.
+
+    Attributes:
+        served: the model.
+        folder: of its checkpoint, which is its name for clients.
+        port: on this machine.
+        process: of the server.
+    """
+
+    served: Served
+    folder: str
+    port: int
+    process: subprocess.Popen
+
+
+def serve(python: str, served: Served, folder: str, log: Any) -> Server:
+    """Start a server, and wait until it answers.
+
+    Raises:
+        RuntimeError: it ends, or does not answer in ten minutes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = json.dumps(ServedPruning("otprune", 0.2).overrides(served.architecture))
     command = [
-        python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--host", "127.0.0.1",
-        "--port", str(port), "--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs",
-        "16", "--hf-overrides", told, "--trust-request-mm-kwargs", "--enforce-eager",
+        python, "-m", "vllm.entrypoints.openai.api_server", "--model", folder,
+        "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "16",
+        "--hf-overrides", told, "--trust-request-mm-kwargs", "--enforce-eager",
     ]  # fmt: skip
     environment = {
         **os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
     }  # fmt: skip
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     for _ in range(600):
-        if server.poll() is not None:
+        if process.poll() is not None:
             break
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return server
+                return Server(served, folder, port, process)
         except (urllib.error.URLError, OSError):
             time.sleep(1)
-    server.terminate()
+    process.terminate()
     raise RuntimeError(f"the server does not answer; see {log.name}")
 
 
 def measure(
-    port: int, model: str, ratios: list[float], clients: list[int], turns: int
+    server: Server, ratios: list[float], clients: list[int], turns: int
 ) -> list[dict[str, Any]]:
     """Return a row for each number of clients and each ratio."""
-    load(port, model, range(2), 1, 1.0)
+    load(server, range(2), 1, 1.0)
     number, rows = 100, []
     for count in clients:
         found: dict[float, list[dict[str, float]]] = {ratio: [] for ratio in ratios}
@@ -176,7 +231,7 @@ def measure(
             for ratio in ratios:
                 requests = range(number, number + max(6, 2 * count))
                 number = requests.stop
-                found[ratio].append(load(port, model, requests, count, ratio))
+                found[ratio].append(load(server, requests, count, ratio))
         medians = {
             ratio: {key: statistics.median(one[key] for one in many) for key in many[0]}
             for ratio, many in found.items()
@@ -202,18 +257,23 @@ def measure(
     return rows
 
 
-def selection(rows: list[dict[str, Any]], ratios: list[float]) -> list[dict[str, Any]]:
+def selection(
+    served: Served, rows: list[dict[str, Any]], ratios: list[float]
+) -> list[dict[str, Any]]:
     """Return what a selection alone takes, beside a request of one client."""
-    tokens, method = image_like_tokens(TOKENS, TEXT["hidden_size"]), make_pruner("otprune")
+    tokens, method = image_like_tokens(served.tokens, served.channels), make_pruner("otprune")
     found = []
     for ratio in (one for one in ratios if one < 1):
-        k = round(ratio * TOKENS)
+        k = resolve_budget(served.tokens, keep_ratio=ratio)
         (alone,) = median_ms([lambda k=k: method.select(tokens, k)], 7, "cpu")
         (together,) = median_ms(
             [lambda k=k: method.select_batch([tokens + i for i in range(4)], k)], 5, "cpu"
         )
+        fewest = min(row["clients"] for row in rows)
         request = next(
-            row["answer ms"] for row in rows if row["clients"] == 1 and row["keep_ratio"] == ratio
+            row["answer ms"]
+            for row in rows
+            if row["clients"] == fewest and row["keep_ratio"] == ratio
         )
         found.append(
             {
@@ -225,37 +285,51 @@ def selection(rows: list[dict[str, Any]], ratios: list[float]) -> list[dict[str,
     return found
 
 
+def under_load(served: Served, given: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """Return the rows of a model, and what it is."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = checkpoint_folder(served.name)
+        if folder is None:
+            folder = Path(work) / "model"
+            size = write_model(folder)
+        else:
+            weights = load_file(folder / "model.safetensors")
+            size = sum(weight.numel() for weight in weights.values()) / 1e6
+        with (Path(work) / "server.log").open("w") as log:
+            server = serve(given.python, served, str(folder), log)
+            try:
+                rows = measure(server, given.ratios, given.clients, given.turns)
+            finally:
+                server.process.terminate()
+                server.process.wait(60)
+    return rows, f"{served.name}: {size:.0f} million parameters, {served.tokens} tokens an image"
+
+
 def main() -> None:
     """Serve, measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", required=True, help="interpreter of an environment with vLLM")
+    parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=list(MODELS))
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.5, 0.2, 0.1])
     parser.add_argument("--beside", default="nothing else ran", help="what else the machine did")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "serving" / "cpu")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as work:
-        folder = Path(work) / "model"
-        millions = write_model(folder)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        with (Path(work) / "server.log").open("w") as log:
-            server = serve(given.python, str(folder), port, log)
-            try:
-                rows = measure(port, str(folder), given.ratios, given.clients, given.turns)
-            finally:
-                server.terminate()
-                server.wait(60)
+    tables, sizes = {}, []
+    for served in (MODELS[name] for name in given.models):
+        rows, size = under_load(served, given)
+        sizes.append(size)
+        tables[f"{served.name}: under load"] = rows
+        tables[f"{served.name}: selection alone"] = selection(served, rows, given.ratios)
     vllm = subprocess.run(
         [given.python, "-c", "import importlib.metadata as m; print(m.version('vllm-cpu'))"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     origin = provenance.origin(f"python scripts/bench_serving.py --turns {given.turns}", "cpu")
     notes = [
-        f"LLaVA-1.5 with random weights, {millions:.0f} million parameters, float32: {TOKENS} "
-        f"tokens an image, answers of {ANSWER} tokens, an image of its own in every request. "
+        f"{'; '.join(sizes)}. float32, answers of {ANSWER} tokens, an image of its own in every "
+        "request. "
         f"Turns, in which the ratios follow each other in one server: {given.turns}; medians of "
         "them. Every ratio encodes the whole image; what pruning saves is the language model's "
         "work. The verdict is about requests per second.",
@@ -266,7 +340,6 @@ def main() -> None:
             "With one turn each row is one measurement, and other work on the machine is in it: "
             "rows out of order with their neighbours are noise."
         )
-    tables = {"Under load": rows, "Selection alone": selection(rows, given.ratios)}
     print(write_tables(given.out, "A served model", origin, tables, notes))
 
 

@@ -114,4 +114,6 @@ def _end(process: subprocess.Popen, connection: Connection, log: Any) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    log.close()
+    # The folder of temporary files may be gone already, at the end of a command.
+    with suppress(FileNotFoundError):
+        log.close()

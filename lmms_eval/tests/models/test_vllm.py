@@ -21,7 +21,11 @@ from helpers import environment
 from otprune.pruning import make_pruning
 from otprune_lmms.engine import Engine, Request
 from otprune_lmms.engine.requests import RequestError
+from otprune_lmms.experiments.config import load_experiment
+from otprune_lmms.experiments.cost.experiment import measure_experiment
 from otprune_lmms.experiments.kept_image import first_kept_image
+from otprune_lmms.experiments.plan import Source
+from otprune_lmms.model_arguments import parse
 from otprune_lmms.models import ModelSource, check_source, load_model
 from otprune_lmms.models.vllm import _identity
 from otprune_lmms.models.vllm_process import VLLMError, VLLMProcess
@@ -203,6 +207,44 @@ def test_what_the_engine_refuses_names_the_documents_and_the_next_request_is_ans
     with pytest.raises(RequestError, match=r"document 8 of task.*the prompt is refused"):
         answers(served, [asked(8, "refuse this", 0)], CONFIGS[:1])
     assert answers(served, REQUESTS[:1], CONFIGS[:1])[CONFIGS[0], REQUESTS[0]].text
+
+
+EXPERIMENT = """
+name: served
+title: Served
+suite: mini
+models:
+  - {name: one, pretrained: qwen-mini, backend: vllm, vllm: {max_model_len: 512}, PYTHON}
+tasks: [pope]
+pruning: {keep_ratios: [0.2], methods: [otprune]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "python"),
+    [
+        ("python: ./env/bin/python", None, "FOLDER/env/bin/python"),
+        ("python: /env/bin/python", "/other/python", "/env/bin/python"),
+        ("batch_size: 2", "/other/python", "/other/python"),
+        ("batch_size: 2", None, None),
+    ],
+)
+def test_an_experiment_says_which_engine(tmp_path, monkeypatch, given, variable, python):
+    if variable is None:
+        monkeypatch.delenv("OTPRUNE_VLLM_PYTHON", raising=False)
+    else:
+        monkeypatch.setenv("OTPRUNE_VLLM_PYTHON", variable)
+    file = tmp_path / "served.yaml"
+    file.write_text(EXPERIMENT.replace("PYTHON", given))
+    experiment = load_experiment(file)
+    found = experiment.models[0].source(tmp_path)
+    assert (found.backend, found.engine) == ("vllm", (("max_model_len", 512),))
+    assert found.python == (python and python.replace("FOLDER", str(tmp_path)))
+    arguments = {"pretrained": "qwen-mini", "backend": "vllm", "max_model_len": 512}
+    assert parse(arguments).source().engine == found.engine
+    assert parse(arguments).source().python == variable
+    with pytest.raises(ValueError, match="backend must be left out of one, got 'vllm'"):
+        measure_experiment(Source(experiment, tmp_path), samples=1)
 
 
 def test_a_short_engine_cuts_prompts_at_their_end_and_may_die(served, tiny, stand_in):

@@ -43,7 +43,7 @@ def measure_experiment(
 
     Raises:
         ValueError: no samples or batch size, an unknown task, a checkpoint that is missing or of
-            another kind, or no task generates answers.
+            another kind, a model that another process runs, or no task generates answers.
         BenchError: a batch does not fit into memory.
         RequestError: an image cannot be read.
     """
@@ -52,6 +52,12 @@ def measure_experiment(
         raise ValueError(
             f"samples must be >= 1 and batch_sizes not empty, got {samples} and {batch_sizes}"
         )
+    for choice in experiment.models:
+        if choice.backend is not None:
+            raise ValueError(
+                f"backend must be left out of {choice.name}, got {choice.backend!r}: costs are "
+                "measured call by call in this process; scripts/bench_serving.py measures a server"
+            )
     common = CostOptions() if options is None else options
     requests = {
         count: requests_for(source, count)
