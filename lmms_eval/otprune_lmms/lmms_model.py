@@ -18,6 +18,7 @@ from otprune_lmms.engine import (
     Engine,
     Request,
     RequestError,
+    VisualFolder,
     requests_from,
 )
 from otprune_lmms.environment import SettingsError, merged, read_environment
@@ -151,6 +152,9 @@ class PrunedModel(lmms):
             raise SettingsError(str(error)) from error
         if given.journal is not None:
             self._journal = Journal(given.journal, {"arguments": repr(given)})
+        visual = None
+        if given.visual_store is not None:
+            visual = VisualFolder(Path(given.visual_store), given.visual_store_gib)
         self._engine = Engine(
             load_model(source),
             model_name=Path(given.pretrained).name,
@@ -160,6 +164,7 @@ class PrunedModel(lmms):
             seed_video=given.seed_video,
             progress=self._rank == 0,
             eval_time=given.eval_time,
+            visual_folder=visual,
         )
 
     def _run(self, instances: Sequence[Instance]) -> tuple[list[Request], Answers]:

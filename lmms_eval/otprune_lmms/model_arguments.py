@@ -61,6 +61,8 @@ class Arguments:
         max_model_len: longest prompt and answer together in vLLM; None for the checkpoint's own.
         eval_time: take each answer's times by phase; not part of ``repr``, since no answer depends
             on it.
+        visual_store: folder of visual tokens, see `engine.VisualFolder`; not part of ``repr``.
+        visual_store_gib: GiB that it may take.
         config: the pruning config.
 
     Raises:
@@ -90,6 +92,8 @@ class Arguments:
     python: str | None = None
     max_model_len: int | None = None
     eval_time: bool = field(default=False, repr=False, compare=False)
+    visual_store: str | None = field(default=None, repr=False, compare=False)
+    visual_store_gib: float = field(default=20.0, repr=False, compare=False)
     config: PruningConfig = PruningConfig()
 
     def __post_init__(self) -> None:
@@ -102,7 +106,10 @@ class Arguments:
         _within("workers", self.workers, 0, MOST_WORKERS)
         if not self.pretrained:
             raise SettingsError("pretrained must name a folder or a hub id, got nothing")
-        for name in ("model_base", "journal", "revision", "attn_implementation"):
+        gib: object = self.visual_store_gib
+        if isinstance(gib, bool) or not isinstance(gib, int | float) or not 0 < gib < float("inf"):
+            raise SettingsError(f"visual_store_gib must be a number above 0, got {gib!r}")
+        for name in ("model_base", "journal", "revision", "attn_implementation", "visual_store"):
             if getattr(self, name) == "":
                 raise SettingsError(f"{name} must not be empty; leave it out for its default")
         try:
@@ -179,6 +186,7 @@ def parse(given: Mapping[str, Any]) -> Arguments:
         "revision",
         "backend",
         "python",
+        "visual_store",
     ):
         if name in plain:
             plain[name] = str(plain[name])

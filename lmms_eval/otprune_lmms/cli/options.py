@@ -80,6 +80,18 @@ Strict = Annotated[
         "--strict", help="end at the first document with a broken image; else it is left out"
     ),
 ]
+VisualStore = Annotated[
+    Path | None,
+    typer.Option(
+        "--visual-store",
+        parser=path,
+        metavar="FOLDER",
+        help="folder of visual tokens: later runs on the same model do not encode images again",
+    ),
+]
+VisualStoreGib = Annotated[
+    float, typer.Option("--visual-store-gib", min=0.001, help="GiB that this folder may take")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 ShardOption = Annotated[
     str | None,

@@ -5,6 +5,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,8 @@ from otprune_lmms.cli.options import (
     ShardBy,
     ShardOption,
     Strict,
+    VisualStore,
+    VisualStoreGib,
     WithoutJava,
 )
 from otprune_lmms.cli.stopping import resumable
@@ -58,6 +61,8 @@ def run(
     journal: JournalDir = JOURNAL,
     without_java: WithoutJava = False,
     strict: Strict = False,
+    visual_store: VisualStore = None,
+    visual_store_gib: VisualStoreGib = 20.0,
     quiet: Quiet = False,
 ) -> None:
     """Run experiments and print their tables: a sweep without analysis, figures and report.
@@ -72,6 +77,7 @@ def run(
         sources = read_sources(configs, Changes(limit, batch_size, without_java, strict))
         check_devices(sources)
         options = _options(journal, None, quiet, watch, _noted(sources, journal, key, again))
+        options = _storing(options, visual_store, visual_store_gib)
         _run(sources, options, _results(output_dir, limit), None)
 
 
@@ -88,6 +94,8 @@ def sweep(
     report: ReportOption = True,
     images: Images = 24,
     without_exact: WithoutExact = False,
+    visual_store: VisualStore = None,
+    visual_store_gib: VisualStoreGib = 20.0,
     quiet: Quiet = False,
 ) -> None:
     """Run experiments in one pass, and make their tables, statistics, figures and reports.
@@ -110,6 +118,7 @@ def sweep(
         check_devices(sources)
         part = None if shard is None else _shard(shard, shard_by)
         options = _options(journal, part, quiet, watch, _noted(sources, journal, key, again))
+        options = _storing(options, visual_store, visual_store_gib)
         if part is not None:
             _answer_shard(sources, options, part)
         else:
@@ -165,7 +174,21 @@ def _options(
     from otprune_lmms.experiments.answering import AnswerOptions
 
     transformers.utils.logging.disable_progress_bar()
-    return AnswerOptions(journal, shard, not quiet, eval_time(), watch, loaded)
+    return AnswerOptions(journal, shard, not quiet, eval_time(), watch, loaded=loaded)
+
+
+def _storing(options: "AnswerOptions", folder: Path | None, gib: float) -> "AnswerOptions":
+    """Return options with a folder of visual tokens; exit with code 1 if it cannot be written."""
+    if folder is None:
+        return options
+    from otprune_lmms.engine import VisualFolder
+    from otprune_lmms.files import check_writable
+
+    try:
+        check_writable(folder)
+    except OSError as error:
+        fail(error, 1)
+    return replace(options, visual=VisualFolder(folder, gib))
 
 
 def _measured(images: int, without_exact: bool) -> "DiagnosticsOptions":
@@ -190,8 +213,10 @@ def _answer_shard(sources: "Sequence[Source]", options: "AnswerOptions", shard: 
         fail(error, 1)
     for model, count in done.counts.items():
         logger.info(
-            "%s: %s answers new, %s found, %s images encoded, %s documents left out",
-            *(model, count["generated"], count["reused"], count["encoded"], count["failed"]),
+            "%s: %s answers new, %s found, %s images encoded, %s from the visual store, "
+            "%s documents left out",
+            *(model, count["generated"], count["reused"], count["encoded"], count["stored"]),
+            count["failed"],
         )
     logger.info("%s seconds", round(time.perf_counter() - begin))
 

@@ -18,6 +18,7 @@ from otprune_lmms.cli.options import (
     Limit,
     ShardBy,
     Strict,
+    VisualStore,
     WithoutJava,
     path,
 )
@@ -65,6 +66,10 @@ SweepJournal = Annotated[
         "--journal", parser=path, metavar="FOLDER", help=f"folder of finished answers ({JOURNAL})"
     ),
 ]
+SweepGib = Annotated[
+    float | None,
+    typer.Option("--visual-store-gib", min=0.001, help="GiB that this folder may take"),
+]
 Submit = Annotated[bool, typer.Option("--submit", help="submit them as well")]
 
 
@@ -90,6 +95,8 @@ def slurm(
     without_java: WithoutJava = False,
     strict: Strict = False,
     report: ReportOption = True,
+    visual_store: VisualStore = None,
+    visual_store_gib: SweepGib = None,
     submit: Submit = False,
 ) -> None:
     """Write Slurm scripts of a sweep: one array job, and a job for the tables that depends on it.
@@ -106,6 +113,7 @@ def slurm(
         read_sources(configs, hub=False)
         name = "-".join(path.stem for path in configs)[:60]
         values = {"output-dir": output_dir, "limit": limit, "batch-size": batch_size}
+        values |= {"visual-store": visual_store, "visual-store-gib": visual_store_gib}
         flags = {"without-java": without_java, "strict": strict, "no-report": not report}
         arguments = _sweep_arguments(values | {"journal": journal}, flags)
         job = SlurmJob(

@@ -2,9 +2,10 @@
 
 `tasks` makes requests of lmms-eval's instances; `prepare` reduces each to what decides its answer;
 `request_set` holds them. `reading` and `ahead` read images on worker threads, `visual_store` holds
-visual tokens, `batches` forms batches and orders them, `rankings` ranks visual tokens once for all
-budgets, `responder` calls the model, `pending` tracks which answers are missing, `memory` halves
-batches that do not fit, `phases` takes times, `session` describes the run in the journal.
+visual tokens, `visual_files` keeps them on disk, `batches` forms batches and orders them,
+`rankings` ranks visual tokens once for all budgets, `responder` calls the model, `pending` tracks
+which answers are missing, `memory` halves batches that do not fit, `phases` takes times, `session`
+describes the run in the journal.
 """
 
 from otprune_lmms.engine.answers import Answers, Counts, answer_of
@@ -13,6 +14,7 @@ from otprune_lmms.engine.prepare import PreparedRequest
 from otprune_lmms.engine.request_set import LeaveOut
 from otprune_lmms.engine.requests import Answer, DocumentError, Request, RequestError
 from otprune_lmms.engine.tasks import requests_from, requests_of
+from otprune_lmms.engine.visual_files import VisualFolder
 
 __all__ = [
     "Answer",
@@ -24,6 +26,7 @@ __all__ = [
     "PreparedRequest",
     "Request",
     "RequestError",
+    "VisualFolder",
     "answer_of",
     "requests_from",
     "requests_of",

@@ -21,6 +21,7 @@ class Counts:
         generated: answers computed; equal requests are answered once.
         reused: answers taken from the journal.
         encoded: images that went through the vision encoder.
+        stored: images whose visual tokens were read from the disk instead, see `VisualFiles`.
         images: different images among all requests.
         ranked: rankings of an image by a method, each of which serves all budgets and requests; 0
             where each answer has its own ranking.
@@ -34,6 +35,7 @@ class Counts:
     generated: int = 0
     reused: int = 0
     encoded: int = 0
+    stored: int = 0
     images: int = 0
     ranked: int = 0
     halvings: int = 0

@@ -23,6 +23,7 @@ from otprune_lmms.engine.request_set import LeaveOut, RequestSet
 from otprune_lmms.engine.requests import Answer, Request
 from otprune_lmms.engine.responder import Responder
 from otprune_lmms.engine.session import describe, source_of
+from otprune_lmms.engine.visual_files import VisualFiles, VisualFolder
 from otprune_lmms.engine.visual_store import ImageKey, VisualStore, keys_of
 from otprune_lmms.images import guarded_images
 from otprune_lmms.journal import Journal, write_request_list
@@ -51,6 +52,9 @@ class Engine:
         rank_once: rank an image once for all budgets of a nested method and for all requests about
             it, not once for each answer. The answers are the same, except where scores tie within
             rounding. Under ``eval_time`` each answer has its own ranking, which is timed.
+        visual_folder: where visual tokens are stored, and looked up before an image is encoded;
+            None for nowhere. Not used under ``eval_time``, which times the encoding, nor for a
+            model that another process runs.
 
     Raises:
         ValueError: a batch size below 1, a negative number of workers; times of a model that
@@ -69,6 +73,7 @@ class Engine:
         progress: bool = True,
         eval_time: bool = False,
         rank_once: bool = True,
+        visual_folder: VisualFolder | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise ValueError(
@@ -93,6 +98,9 @@ class Engine:
         self.responder = Responder(model, self._timer)
         self.halving = Halving()
         self._store, self._signals = VisualStore(_STORE_BYTES), frozenset[str]()
+        self._files: VisualFiles | None = None
+        if visual_folder is not None and not eval_time and model.selects_here:
+            self._files = VisualFiles(visual_folder, model)
         here = rank_once and not eval_time and model.selects_here
         self._rankings = Rankings(model.shape, active=here)
         self._known: dict[tuple[str, str], Answer] = {}
@@ -136,7 +144,7 @@ class Engine:
         self._need(configs)
         counts = Counts()
         halvings, ranked = self.halving.halvings, self._rankings.ranked
-        reader = RequestReader(self.preparer, self._store, leave_out is None)
+        reader = RequestReader(self.preparer, self._store, leave_out is None, self._stored)
         request_set = self._prepare(requests, reader, counts, leave_out)
         if self.journal is not None:
             experiment = str(self.journal.header.get("experiment", ""))
@@ -243,9 +251,16 @@ class Engine:
             # Images that were encoded without them must be encoded again.
             self._store, self._signals = VisualStore(_STORE_BYTES), needs
 
+    def _stored(self, key: ImageKey) -> ImageTokens | None:
+        """Return an image's visual tokens from the disk; called on worker threads."""
+        return None if self._files is None else self._files.get(key, self._signals)
+
     def _encode(self, loaded: LoadedBatch, counts: Counts) -> None:
         """Encode a batch's images, and put their visual tokens into the store."""
-        keys = (key for one in loaded.readable for key in keys_of(one))
+        keys = [key for one in loaded.readable for key in keys_of(one)]
+        stored = [key for key in self._store.missing(keys) if key in loaded.stored]
+        self._store.put({key: loaded.stored[key] for key in stored})
+        counts.stored += len(stored)
         missing, signals = self._store.missing(keys), self._signals
 
         def work(keys: Sequence[ImageKey]) -> list[ImageTokens]:
@@ -257,6 +272,9 @@ class Engine:
         with _timed(counts, "encode"), named_if_too_large(loaded.batch):
             for keys, tokens in self.halving.run("images", missing, work, self.batch_size):
                 self._store.put(dict(zip(keys, tokens, strict=True)))
+                if self._files is not None:
+                    for key, one in zip(keys, tokens, strict=True):
+                        self._files.put(key, signals, one)
         counts.encoded += len(missing)
 
     def _answer(

@@ -1,9 +1,10 @@
 """Prepares requests and reads their images; unreadable documents are an error, or recorded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.documents import Failure
 from otprune_lmms.engine.batches import Batch
 from otprune_lmms.engine.memory import TooLargeError
@@ -20,12 +21,14 @@ class LoadedBatch:
     Attributes:
         batch: the requests.
         pixels: pixel values of the images that were not encoded yet.
+        stored: visual tokens of images, from the disk.
         failed: why a request's images could not be read, by the request's digest.
     """
 
     batch: Batch
     pixels: dict[ImageKey, Pixels]
     failed: dict[str, str]
+    stored: dict[ImageKey, ImageTokens] = field(default_factory=dict)
 
     @property
     def readable(self) -> Batch:
@@ -41,11 +44,13 @@ class RequestReader:
         preparer: prepares requests for the model.
         store: encoded images, which are not read again.
         strict: whether a document that cannot be used is an error.
+        stored: returns an image's visual tokens from the disk; None for one that is not there.
     """
 
     preparer: RequestPreparer
     store: VisualStore
     strict: bool
+    stored: Callable[[ImageKey], ImageTokens | None] = lambda _: None
 
     def prepare(self, request: Request) -> PreparedRequest | Failure:
         """Return a request prepared, or why its document cannot be used.
@@ -61,7 +66,7 @@ class RequestReader:
             return error.failure
 
     def load(self, batch: Batch) -> LoadedBatch:
-        """Return the pixel values of a batch's images that are not encoded yet.
+        """Return what a batch's images need to be encoded, or their tokens from the disk.
 
         Raises:
             DocumentError: one cannot be read, if ``strict``.
@@ -69,10 +74,15 @@ class RequestReader:
         loaded = LoadedBatch(batch, {}, {})
         for one in batch:
             keys = keys_of(one)
-            if all(key in loaded.pixels or key in self.store for key in keys):
+            missing = [key for key in keys if key not in loaded.pixels and key not in self.store]
+            for key in missing:
+                if key not in loaded.stored and (tokens := self.stored(key)) is not None:
+                    loaded.stored[key] = tokens
+            if all(key in loaded.stored for key in missing):
                 continue
             try:
-                loaded.pixels.update(self._pixels(one, keys))
+                pixels = self._pixels(one, keys)
+                loaded.pixels.update((k, v) for k, v in pixels.items() if k not in loaded.stored)
             except DocumentError as error:
                 if self.strict:
                     raise
@@ -80,16 +90,22 @@ class RequestReader:
         return loaded
 
     def complete(self, loaded: LoadedBatch) -> LoadedBatch:
-        """Return a batch, with pixel values of images that the store has dropped since it was read.
+        """Return a batch, with what is needed of images that the store has dropped meanwhile.
 
         Raises:
             DocumentError: one cannot be read, if ``strict``.
         """
         keys = (key for one in loaded.readable for key in keys_of(one))
-        if all(key in loaded.pixels for key in self.store.missing(keys)):
+        known = loaded.pixels.keys() | loaded.stored.keys()
+        if all(key in known for key in self.store.missing(keys)):
             return loaded
         again = self.load(loaded.batch)
-        return LoadedBatch(loaded.batch, again.pixels | loaded.pixels, again.failed | loaded.failed)
+        return LoadedBatch(
+            loaded.batch,
+            again.pixels | loaded.pixels,
+            again.failed | loaded.failed,
+            again.stored | loaded.stored,
+        )
 
     def _pixels(self, one: PreparedRequest, keys: Sequence[ImageKey]) -> dict[ImageKey, Pixels]:
         images = dict(zip(keys, self.preparer.images(one.request), strict=True))

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 
 from otprune.cost import DecoderShape
 from otprune_lmms.documents import DocumentKey, Failure
-from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut
+from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut, VisualFolder
 from otprune_lmms.engine.answers import added
 from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup, TaskKey, TaskSize
 from otprune_lmms.experiments.shard import Shard
@@ -82,6 +82,7 @@ class AnswerOptions:
         progress: whether to show progress.
         eval_time: take each answer's times by phase, see `Engine`.
         watch: adds up the time by phase, and knows how far a run has come that is stopped.
+        visual: folder of visual tokens, see `Engine`.
         loaded: called by the first process with the tasks' sizes, once they are loaded.
     """
 
@@ -90,6 +91,7 @@ class AnswerOptions:
     progress: bool = True
     eval_time: bool = False
     watch: Stopwatch = field(default_factory=Stopwatch)
+    visual: VisualFolder | None = None
     loaded: Callable[[Mapping[TaskKey, TaskSize]], None] | None = None
 
 
@@ -193,6 +195,7 @@ def _answer(
                 seed_video=group.seed_video,
                 progress=options.progress and state.is_main_process,
                 eval_time=options.eval_time,
+                visual_folder=options.visual,
             )
             logger.info(
                 "%s: %s requests of %s tasks under %s settings",

@@ -204,6 +204,7 @@ class VisionLanguageModel(ABC):
         selects_here: whether tokens are encoded and selected in this process; where another one
             does, nothing can be ranked once for several settings, no phase of an answer be timed,
             and no kept token be shown.
+        image_class: class of what `encode` returns, whose fields `models.stored_images` can store.
         shape: the decoder's sizes, for the cost model and for budgets over all layers.
         devices: devices of the weights, each once.
         dtype: dtype of the weights.
@@ -214,6 +215,7 @@ class VisionLanguageModel(ABC):
 
     packages: ClassVar[tuple[str, ...]] = ()
     selects_here: ClassVar[bool] = True
+    image_class: ClassVar[type[ImageTokens]] = ImageTokens
     shape: DecoderShape
     devices: tuple[torch.device, ...]
     dtype: torch.dtype

@@ -136,6 +136,7 @@ class TransformersModel(VisionLanguageModel):
     """
 
     packages = ()
+    image_class = SeenImage
 
     def __init__(self, model: Any, processor: ChatProcessor, *, use_cache: bool = True) -> None:
         self.model, self.processor, self.use_cache = model.eval(), processor, use_cache

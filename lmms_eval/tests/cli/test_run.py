@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from otprune_lmms.cli import run as module
+from otprune_lmms.engine import VisualFolder
 from otprune_lmms.experiments.run import AnsweredShard
 
 
@@ -114,3 +115,25 @@ def test_a_failure_is_a_sentence(write, calls, monkeypatch):
     assert done.exit_code == 1
     assert "error: one, two: no such task" in done.stderr
     assert calls == []
+
+
+def test_the_folder_of_visual_tokens_reaches_the_engine(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+
+    def answer_shard(sources, options):
+        found.append(options.visual)
+        return AnsweredShard({}, {})
+
+    monkeypatch.setattr("otprune_lmms.experiments.run.answer_shard", answer_shard)
+    one = write("one")
+    assert invoke(module.sweep, one, "--shard", "1/2").exit_code == 0
+    options = ("--shard", "1/2", "--visual-store", "seen", "--visual-store-gib", "0.5")
+    assert invoke(module.sweep, one, *options).exit_code == 0
+    assert found == [None, VisualFolder(Path("seen"), 0.5)]
+    (tmp_path / "file").write_text("")
+    for folder in ("", "file"):
+        done = invoke(module.run, one, "--visual-store", folder)
+        assert done.exit_code == (2 if folder == "" else 1), done.output
+    assert "file cannot be written" in done.stderr
+    assert len(found) == 2
