@@ -1,27 +1,36 @@
 """``otprune methods``: which methods there are, and what one of them does.
 
-Methods are described by their own classes, so this command imports otprune and with it torch;
-``otprune models`` does not.
+Methods are described by their own classes, with which torch is imported. The list of them needs
+only their docstrings, which are read from the source where no other package offers methods.
 """
 
 import dataclasses
 import inspect
 import json
+import logging
 import re
+import sys
 import typing
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from otprune_lmms.cli.capabilities import NO, ORIGINAL, YES, read_capabilities
 from otprune_lmms.cli.common import fail
+from otprune_lmms.cli.method_sources import built_in_methods
 from otprune_lmms.cli.options import Json
 from otprune_lmms.cli.terminal import Listing, say
 from otprune_lmms.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from otprune import Method
+
+logger = logging.getLogger("otprune_lmms")
+
+METHODS = "otprune.methods"
+"""Entry point group of the methods of other packages."""
 
 _NO_CLS = frozenset({"received_attention"})
 """What a vision encoder without a CLS token gives instead of that token's attention."""
@@ -47,13 +56,13 @@ def methods(describe: Describe = None, as_json: Json = False) -> None:
     Selectors keep tokens, mergers replace them by fewer new ones, layer pruners drop tokens inside
     the language model. Methods of other packages are among them.
     """
-    from otprune import PRUNERS
-
     if describe is None:
-        listed = [_summary(name, one) for name, one in PRUNERS.items()]
+        listed = _listed()
         listed.sort(key=lambda one: _KINDS.index(one["kind"]))
         _put(listed) if as_json else _list(listed)
         return
+    from otprune import PRUNERS
+
     name = describe.lower()
     if name not in PRUNERS:
         known = ", ".join(sorted(PRUNERS))
@@ -109,15 +118,33 @@ def _show_families(families: Mapping[str, Any] | None) -> None:
         say(f"  refused in {', '.join(refused)}: {reason}")
 
 
+def _listed() -> list[dict[str, Any]]:
+    """Return what the list says of each method."""
+    if "otprune" not in sys.modules and not entry_points(group=METHODS):
+        try:
+            found = built_in_methods()
+        except ValueError as error:
+            logger.debug("%s", error)
+        else:
+            return [_said(one.name, one.kind, one.text, "otprune") for one in found]
+    from otprune import PRUNERS
+
+    return [_summary(name, one) for name, one in PRUNERS.items()]
+
+
 def _summary(name: str, method: "type[Method]") -> dict[str, Any]:
-    """Return what the list says of a method."""
-    text = _text(method)
+    """Return what the list says of a method, from its class."""
+    package = method.__module__.partition(".")[0]
+    return _said(name, _kind(method), _text(method), package)
+
+
+def _said(name: str, kind: str, text: str, package: str) -> dict[str, Any]:
     found = _SOURCE.search(text)
     return {
         "name": name,
-        "kind": _kind(method),
+        "kind": kind,
         "source": (found[1] or found[2]) if found else "",
-        "package": method.__module__.partition(".")[0],
+        "package": package,
         "purpose": text.partition("\n")[0].rstrip("."),
     }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import inspect
 import json
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import tiny_vlms
 from helpers import PARITY, TINY
 from otprune import BUILT_IN, PRUNERS, Selector
 from otprune_lmms.cli.app import app
+from otprune_lmms.cli.method_sources import built_in_methods
 from otprune_lmms.suggestions import did_you_mean
 
 LAND = PARITY / "images" / "land.png"
@@ -38,6 +40,7 @@ def test_help_version_completion_and_slips_import_nothing_heavy(tmp_path):
     calls += [["prune", "nowhere.png"], ["prune", str(LAND), "--model", "./nowhere"]]
     calls += [["prune", str(LAND), "--model", str(TINY), "--method", "otprune:gamma=["]]
     calls += [["serve", "--help"], ["serve", "./nowhere"], ["serve", "some/model"]]
+    calls += [["methods"], ["methods", "--json"]]
     calls += [["models", "--family", "nothing"], ["models", "--family", "llava", "--json"]]
     code = f"""
 import sys
@@ -45,7 +48,8 @@ from typer.testing import CliRunner
 from otprune_lmms.cli.app import app
 for words in {calls!r}:
     done = CliRunner().invoke(app, words)
-    wanted = 0 if words[-1].startswith("--") or "bash" in words else 2
+    good = words[-1].startswith("--") or "bash" in words or words == ["methods"]
+    wanted = 0 if good else 2
     assert done.exit_code == wanted, (words, done.output)
     loaded = {HEAVY!r} & set(sys.modules)
     assert not loaded, (words, loaded)
@@ -165,6 +169,15 @@ def test_all_methods_are_listed():
     assert "Gonzalez 1985" in listed["farthest_point"]
     kinds = [one["kind"] for one in json.loads(invoke("methods", "--json").stdout)]
     assert kinds == sorted(kinds, key=["selector", "merger", "layer pruner"].index)
+
+
+def test_the_list_from_the_source_is_that_of_the_classes():
+    read = {one.name: (one.kind, one.text) for one in built_in_methods()}
+    listed = {one["name"]: one for one in json.loads(invoke("methods", "--json").stdout)}
+    assert list(read) == list(BUILT_IN)
+    for name, (kind, text) in read.items():
+        assert kind == listed[name]["kind"]
+        assert text == inspect.getdoc(BUILT_IN[name])
 
 
 def test_methods_of_other_packages_are_listed_and_described(monkeypatch):
