@@ -14,6 +14,7 @@ from otprune.hf.encoded import EncodedImage, ImageInputs, encode_images, geometr
 from otprune.hf.families import UnsupportedModelError, family_of
 from otprune.hf.inputs import ImageOptions, PrunedInputs, check_pruning, prepare, unpruned
 from otprune.hf.inside import Call, PrunedDecoder, calling
+from otprune.hf.prefixes import Prefixes
 from otprune.hf.visual import units_from
 from otprune.pruning import Pruning, Trace
 
@@ -105,6 +106,57 @@ class EncodedCalls:
             return
         with PrunedDecoder(self.family).installed(), calling(Call(found.plan)):
             yield found.inputs
+
+    @torch.no_grad()
+    def prefixes(self, batch: PromptBatch, pruning: Pruning | None, trace: Trace) -> Prefixes:
+        """Return beginnings of prompts, read by the language model and ready to be continued.
+
+        Args:
+            batch: the beginnings, with all images of their prompts.
+            pruning: what to prune, before the language model and without reading the prompt's text;
+                None for nothing.
+            trace: filled.
+
+        Raises:
+            UnsupportedModelError: a family that does not share prefixes (`Family.shares_prefixes`).
+            ValueError: a pruning that depends on what follows; placeholders that do not fit.
+        """
+        if not self.family.shares_prefixes:
+            raise UnsupportedModelError(f"{self.family.name} cannot share prefixes of prompts")
+        if pruning is not None and not pruning.decided_by_images:
+            raise ValueError("pruning must be decided by images alone where prefixes are shared")
+        keeps = "logits_to_keep" in inspect.signature(self.family.model.forward).parameters
+        kept = {"logits_to_keep": 1} if keeps else {}
+        with self.call(batch, pruning, trace) as arguments:
+            mask = arguments["attention_mask"].bool()
+            # `generate` counts positions without the padding, `forward` alone with it.
+            arguments.setdefault("position_ids", (mask.long().cumsum(1) - 1).clamp(min=0))
+            output = self.family.model(**arguments, **kept, use_cache=True)
+        return Prefixes(output.past_key_values, mask, self._following(batch, pruning, mask))
+
+    def _following(
+        self, batch: PromptBatch, pruning: Pruning | None, mask: Bool[Tensor, "b t"]
+    ) -> Tensor:
+        """Return the rotary position of a text id behind each prompt: [b], or [m b] with axes.
+
+        Args:
+            batch: the prompts, unpruned.
+            pruning: what is pruned.
+            mask: which positions of the pruned prompts are no padding.
+        """
+        compact = mask.sum(1)
+        if self.family.multimodal_positions and batch.images:
+            # A text id more: the family's own rule says where it stands.
+            ids = torch.cat([batch.ids, torch.zeros_like(batch.ids[:, :1])], dim=1)
+            valid = torch.cat([batch.mask, torch.ones_like(batch.mask[:, :1])], dim=1)
+            ids, valid = ids.to(mask.device), valid.to(mask.device)
+            visual = ids == self.family.placeholder("image")
+            inputs = {"input_ids": ids, **{name: visual.long() for name in self._types}}
+            inputs |= {name: one.to(ids) for name, one in geometry_of(batch.images).items()}
+            return torch.cat([compact[None], self.family.positions(inputs, valid)[..., -1]])
+        if pruning is None or pruning.positions_at(0) == "compact":
+            return compact
+        return batch.mask.sum(1).to(mask.device)
 
     def _prepared(self, batch: PromptBatch, pruning: Pruning | None, trace: Trace) -> PrunedInputs:
         device = self.family.model.device

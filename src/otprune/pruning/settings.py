@@ -153,6 +153,14 @@ class Pruning:
         return self.pruner is not None or any(stage.layer for stage in self.stages)
 
     @property
+    def decided_by_images(self) -> bool:
+        """Whether all is pruned before the language model, by what does not read the prompt's text.
+
+        Then equal images of two prompts keep equal tokens.
+        """
+        return self.compat is None and not self.inside and self.needs.isdisjoint(TEXT_SIGNALS)
+
+    @property
     def needs(self) -> frozenset[str]:
         """Names of the signals without which some method cannot work."""
         return frozenset().union(*(method.needs for method in self.methods))

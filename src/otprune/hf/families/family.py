@@ -17,6 +17,7 @@ from transformers import GenerationMixin
 from transformers.utils.generic import ModelOutput
 
 from otprune.hf.layers import ADAPTERS, DecoderAdapter
+from otprune.hf.prefixes import keeps_prefixes
 from otprune.hf.versions import BEAMS_MIX_IMAGES
 from otprune.pruning import ImageTokens
 from otprune.signals import TOKEN_AXIS, Signals
@@ -37,6 +38,19 @@ TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "labels"})
 
 DECODERS = frozenset(ADAPTERS)
 """Types of decoders that can be pruned inside."""
+
+
+SHARE_PREFIXES = frozenset({
+    "aria", "deepseek_vl", "deepseek_vl_hybrid", "glm46v", "glm4v", "got_ocr2", "idefics2",
+    "idefics3", "internvl", "janus", "lighton_ocr", "llava", "llava_next", "llava_next_video",
+    "llava_onevision", "mistral3", "ovis2", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl", "qwen3_vl",
+    "qwen3_vl_moe", "smolvlm", "video_llama_3", "video_llava", "vipllava",
+})  # fmt: skip
+"""Families whose prompts may share keys and values of a common beginning: a test compares each.
+
+Not among them: PaliGemma and Gemma 3, in which positions of a prompt see what stands later, and
+families whose layers have windows or a state.
+"""
 
 
 class UnsupportedModelError(ValueError):
@@ -151,6 +165,11 @@ class Family:
                 f"{self.name} cannot be pruned inside its language model: {error}; layer 0 prunes "
                 "before it"
             ) from None
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether prompts that begin alike may share keys and values of the beginning."""
+        return self.name in SHARE_PREFIXES and keeps_prefixes(self.model.config)
 
     @property
     def first_layer(self) -> int:
