@@ -302,3 +302,29 @@ def test_signals_shrink_with_the_tokens():
     assert torch.equal(signals.cls_attention, batch["visual"][0].signals.cls_attention[:, kept])
     assert set(trace.kept[2][0].tolist()) < set(kept.tolist())
     assert signals.grid is None
+
+
+def test_generate_goes_on_from_a_filled_cache():
+    checkpoint = "checkpoints/tiny-llava-v1.5"
+    model, pruning = loaded(checkpoint)[1], SETTINGS["otprune"]
+    rows = [ROWS[0], ROWS[0][:5] + [44, 45]]
+    given = request(checkpoint, [ROWS[0][:5]])
+    settings = {"max_new_tokens": 4, "do_sample": False}
+    with torch.no_grad():
+        cache = model(**given, pruning=pruning, use_cache=True).past_key_values
+        cached = cache.get_seq_length()
+        cache.batch_repeat_interleave(2)
+        rest = padded([torch.tensor(row[5:]) for row in rows], "left")
+        mask = torch.cat([torch.ones(2, cached), rest["attention_mask"]], dim=1)
+        found = model.generate(
+            rest["input_ids"], attention_mask=mask, past_key_values=cache, **settings
+        )
+        assert torch.equal(found[:, :4], rest["input_ids"])
+        for row, answer in zip(rows, found[:, 4:], strict=True):
+            whole = model.generate(
+                torch.tensor([row]), visual=given["visual"], image_ids=given["image_ids"],
+                pruning=pruning, **settings,
+            )  # fmt: skip
+            assert torch.equal(whole[0], answer)
+        with pytest.raises(ValueError, match="images go with the prompt's ids"):
+            model.generate(rest["input_ids"], visual=given["visual"], past_key_values=cache)

@@ -272,6 +272,10 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         right changes the answers of a batch's shorter rows. Without ``max_new_tokens`` or
         ``max_length`` at most 1024 tokens are written.
 
+        With a filled ``past_key_values`` the call continues what is cached, without images, and is
+        that of transformers: ``attention_mask`` is about the cached positions, too,
+        ``position_ids`` may be given, and what is returned begins with the ids.
+
         Args:
             inputs: token ids [b t], `IMAGE_TOKEN_INDEX` where an image goes.
             images: as in `forward`; likewise image_sizes, visual, image_ids, pruning and trace.
@@ -284,12 +288,19 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             **kwargs: as transformers' `generate`.
 
         Raises:
-            ValueError: as `prepare`; embeddings given; pruning inside the language model with a
-                way of generating that cuts or splits caches (assisted, chunked, static, ...).
+            ValueError: as `prepare`; embeddings given; images beside a filled cache; pruning inside
+                the language model with a way of generating that cuts or splits caches (assisted,
+                chunked, static, ...).
         """
         inputs = kwargs.pop("input_ids", inputs)
         if inputs is None or kwargs.get("inputs_embeds") is not None:
             raise ValueError("generate needs token ids; embeddings are made from them here")
+        llama: Any = super()
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length() > 0:
+            check_continuing(inputs, images is not None or visual is not None)
+            with_defaults(kwargs)
+            return llama.generate(inputs, attention_mask=attention_mask, **kwargs)
         if kwargs.pop("position_ids", None) is not None:
             raise ValueError("position_ids follow from attention_mask and pruning; leave them out")
         chosen = self._chosen(pruning)
@@ -300,7 +311,6 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             kwargs["layer_plan"] = prepared.plan
         with_defaults(kwargs)
         batch = prepared.batch
-        llama: Any = super()
         return llama.generate(
             inputs_embeds=batch.embeds,
             attention_mask=batch.attention_mask.long(),
