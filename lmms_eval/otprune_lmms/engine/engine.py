@@ -55,6 +55,10 @@ class Engine:
         visual_folder: where visual tokens are stored, and looked up before an image is encoded;
             None for nowhere. Not used under ``eval_time``, which times the encoding, nor for a
             model that another process runs.
+        share_prefix: let questions of a batch about the same images share what the language model
+            makes of these and of the text around them, where the model and the method allow it and
+            it pays. The answers are the same up to the rounding of sums in another order. Not under
+            ``eval_time``.
 
     Raises:
         ValueError: a batch size below 1, a negative number of workers; times of a model that
@@ -74,6 +78,7 @@ class Engine:
         eval_time: bool = False,
         rank_once: bool = True,
         visual_folder: VisualFolder | None = None,
+        share_prefix: bool = True,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise ValueError(
@@ -95,7 +100,7 @@ class Engine:
             describe(journal, model_name, model, source)
         self.preparer = RequestPreparer(model, fingerprint, seed_video, source)
         self._timer = PhaseTimer(clock_for(model)) if eval_time else None
-        self.responder = Responder(model, self._timer)
+        self.responder = Responder(model, self._timer, share_prefix=share_prefix)
         self.halving = Halving()
         self._store, self._signals = VisualStore(_STORE_BYTES), frozenset[str]()
         self._files: VisualFiles | None = None

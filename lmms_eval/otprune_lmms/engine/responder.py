@@ -22,6 +22,7 @@ from otprune_lmms.models.protocol import (
     VisionLanguageModel,
     Written,
 )
+from otprune_lmms.models.shared_prefix import shared_beginning
 
 
 class _NotFiniteError(ValueError):
@@ -48,10 +49,19 @@ class Responder:
     Args:
         model: the model.
         timer: takes the times of each batch by phase; None for its total time alone.
+        share_prefix: let prompts that begin alike share the beginning; not under a timer, which
+            shares the time of a call equally among its prompts.
     """
 
-    def __init__(self, model: VisionLanguageModel, timer: PhaseTimer | None = None) -> None:
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        timer: PhaseTimer | None = None,
+        *,
+        share_prefix: bool = False,
+    ) -> None:
         self.model, self.timer = model, timer
+        self.share_prefix = share_prefix and timer is None
         self._ids: dict[tuple[Prompt, tuple[ImageKey, ...]], Tensor] = {}
 
     def bind(
@@ -97,6 +107,8 @@ class Responder:
                 request.context, len(one.images), request.generation, request.continuation
             )
             asked, ids = ids, self._token_ids(whole, one, visual)
+            # The continuation begins at the first id that differs: its first letters and the last
+            # of the prompt may be one token.
             answer = len(ids) - shared_beginning(asked, ids)
         return ModelInput(
             ids=ids,
@@ -140,14 +152,18 @@ class Responder:
     ) -> list[Answer]:
         first = requests[0]
         if first.request.kind == "loglikelihood":
-            likelihoods = self.model.loglikelihood(inputs, pruning, trace)
+            likelihoods = self.model.loglikelihood(
+                inputs, pruning, trace, share_prefix=self.share_prefix
+            )
             _check_finite(requests, likelihoods)
             return [
                 Answer(None, one.loss, one.greedy, *counts, one.tokens)
                 for one, counts in zip(likelihoods, kept_counts(inputs, trace), strict=True)
             ]
         if not first.generation.samples:
-            written = self.model.generate(inputs, pruning, first.generation, trace)
+            written = self.model.generate(
+                inputs, pruning, first.generation, trace, share_prefix=self.share_prefix
+            )
         else:
             gpus = [one for one in self.model.devices if one.type == "cuda"]
             with torch.random.fork_rng(gpus):
@@ -160,16 +176,6 @@ class Responder:
             Answer(one.text, kept=kept, candidates=every, new_tokens=one.tokens, truncated=cut)
             for one, (kept, every), cut in counts
         ]
-
-
-def shared_beginning(one: Tensor, other: Tensor) -> int:
-    """Return how many ids two prompts [t] have in common before the first that differs.
-
-    A continuation begins there: its first letters and the last of the prompt may be one token.
-    """
-    length = min(len(one), len(other))
-    different = (one[:length] != other[:length]).nonzero()
-    return int(different[0]) if len(different) else length
 
 
 def _check_finite(

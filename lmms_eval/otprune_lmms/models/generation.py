@@ -1,6 +1,6 @@
 """For families that use transformers' `generate`: stop texts, padding, finite logits, counts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -192,6 +192,25 @@ def likelihood_of(predicted: Tensor, one: ModelInput) -> Likelihood:
     loss = torch.nn.functional.cross_entropy(predicted, wanted)
     greedy = bool((predicted.argmax(dim=1) == wanted).all())
     return Likelihood(float(loss), greedy, one.answer, bool(predicted.isfinite().all()))
+
+
+@torch.no_grad()
+def shared_likelihoods(
+    model: Any, call: Mapping[str, Any], inputs: Sequence[ModelInput]
+) -> list[Likelihood]:
+    """Return the likelihoods of continuations whose prompts go on from shared prefixes.
+
+    Args:
+        model: the model.
+        call: arguments that read the rest of each prompt, padded on the left.
+        inputs: the prompts.
+    """
+    longest = max(one.answer for one in inputs)
+    logits = model(**call, logits_to_keep=longest + 1).logits
+    return [
+        likelihood_of(row[-one.answer - 1 : -1], one)
+        for row, one in zip(logits, inputs, strict=True)
+    ]
 
 
 @contextmanager

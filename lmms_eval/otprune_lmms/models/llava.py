@@ -22,6 +22,7 @@ from llava.mm_utils import mark_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from llava.model.visual_tokens import TokenLayout, token_layout
 from otprune.hf.layers import decoder_shape
+from otprune.hf.prefixes import Prefixes, keeps_prefixes
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.models.fingerprint import model_fingerprint
@@ -34,6 +35,7 @@ from otprune_lmms.models.generation import (
     likelihood_of,
     padded,
     padding_id,
+    shared_likelihoods,
     written_tokens,
 )
 from otprune_lmms.models.image_views import AS_SEEN, raster
@@ -50,6 +52,7 @@ from otprune_lmms.models.protocol import (
     VisionLanguageModel,
     Written,
 )
+from otprune_lmms.models.shared_prefix import PrefixRules, SharedPrefixes
 
 logger = logging.getLogger(__name__)
 
@@ -204,19 +207,28 @@ class Llava(VisionLanguageModel):
         pruning: Pruning | None,
         generation: Generation,
         trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Written]:
         """Return the answers to prompts, all in one call of `generate`."""
-        criteria = StoppingCriteriaList()
-        if generation.until:
-            criteria.append(StopAt(generation.until, self.tokenizer))
         finite, padding = FiniteLogits(), padding_id(self.tokenizer)
         # The largest of NaNs is taken without complaint; only drawing and beams need the zeros.
         changes = [finite] if generation.samples or generation.num_beams > 1 else []
+        shared, begin = None, 0
+        if share_prefix and self.use_cache and not changes:
+            shared = self._shared(inputs, pruning, together=True)
+        if shared is None:
+            call = self._batch(inputs) | {"pruning": pruning, "trace": trace}
+        else:
+            call = self._continued(shared, pruning, trace)
+            # What continues a cache returns its ids before the answer.
+            begin = call["input_ids"].shape[1]
+        criteria = StoppingCriteriaList()
+        if generation.until:
+            criteria.append(StopAt(generation.until, self.tokenizer, begin))
         with finite.watching(self.model):
             output = self.model.generate(
-                **self._batch(inputs),
-                pruning=pruning,
-                trace=trace,
+                **call,
                 pad_token_id=padding,
                 stopping_criteria=criteria,
                 logits_processor=LogitsProcessorList(changes),
@@ -226,7 +238,8 @@ class Llava(VisionLanguageModel):
                 num_beams=generation.num_beams,
                 max_new_tokens=generation.max_new_tokens,
                 use_cache=self.use_cache,
-            ).cpu()
+            )
+        output = output[:, begin:].cpu()
         # A model without a longest prompt of its own cuts none; its ids are cut, see `PromptBound`.
         for row, one in enumerate(inputs):
             trace.truncated[row] = max(trace.truncated[row], len(one.ids) - self.bound.positions, 0)
@@ -238,13 +251,24 @@ class Llava(VisionLanguageModel):
         ]
 
     def loglikelihood(
-        self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace
+        self,
+        inputs: Sequence[ModelInput],
+        pruning: Pruning | None,
+        trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Likelihood]:
-        """Return the likelihood of each prompt's continuation, one call for each prompt.
+        """Return the likelihood of each prompt's continuation.
 
-        The continuation is found from the end of the sequence: images and pruning only change
-        positions before it.
+        There is one call for each prompt, or one for all that share a prefix. The continuation is
+        found from the end of the sequence: images and pruning only change positions before it.
         """
+        shared = None
+        if share_prefix and all(one.answer for one in inputs):
+            shared = self._shared(inputs, pruning, together=False)
+        if shared is not None:
+            call = self._continued(shared, pruning, trace)
+            return shared_likelihoods(self.model, call, inputs)
         return each_likelihood(
             inputs,
             trace,
@@ -269,6 +293,43 @@ class Llava(VisionLanguageModel):
                 "the continuation at its end is cut"
             )
         return likelihood_of(logits[:-1], one)
+
+    def _shared(
+        self, inputs: Sequence[ModelInput], pruning: Pruning | None, *, together: bool
+    ) -> SharedPrefixes | None:
+        """Return how prompts are cut that share prefixes; see `PrefixRules.shared`."""
+        if not keeps_prefixes(self.model.config):
+            return None
+        rules = PrefixRules(self.shape, IMAGE_TOKEN_INDEX, self.bound.positions)
+        return rules.shared(inputs, pruning, together=together)
+
+    @torch.no_grad()
+    def _continued(
+        self, shared: SharedPrefixes, pruning: Pruning | None, trace: Trace
+    ) -> dict[str, Any]:
+        """Read the prefixes; return the arguments of the call that goes on from them."""
+        given, read = self._batch(shared.prefixes, "input_ids"), Trace(watch=trace.watch)
+        batch = self.model.prepare(
+            labels=None, **given, pruning=pruning, side="left", trace=read
+        ).batch
+        output = self.model.get_model()(
+            inputs_embeds=batch.embeds,
+            attention_mask=batch.attention_mask.long(),
+            position_ids=batch.position_ids,
+            use_cache=True,
+        )
+        following = batch.lengths
+        if pruning is not None and pruning.positions_at(0) == "original":
+            # An image counts as one id, and as all of its tokens before pruning.
+            following = [
+                len(one.ids) + sum(len(image) - 1 for image in one.visual)
+                for one in shared.prefixes
+            ]
+        shared.fill(trace, read)
+        mask = batch.attention_mask
+        found = Prefixes(output.past_key_values, mask, torch.tensor(following).to(mask.device))
+        padding = padding_id(self.tokenizer)
+        return found.continued(shared.suffixes, shared.prefix_of, padding)
 
     def prefill(self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace) -> int:
         """Run one prefill of a batch; return the bytes of its cache, padding included."""

@@ -288,17 +288,34 @@ class VisionLanguageModel(ABC):
         pruning: Pruning | None,
         generation: Generation,
         trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Written]:
-        """Return the answers to prompts, all in one call of the language model."""
+        """Return the answers to prompts, all in one call of the language model.
+
+        Args:
+            inputs: the prompts.
+            pruning: what is pruned; None for nothing.
+            generation: how answers are generated.
+            trace: filled.
+            share_prefix: let prompts with the same images, which are the same objects then, share
+                what the model makes of their common beginning, where it can and where it pays. The
+                answers are the same up to rounding.
+        """
 
     @abstractmethod
     def loglikelihood(
-        self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace
+        self,
+        inputs: Sequence[ModelInput],
+        pruning: Pruning | None,
+        trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Likelihood]:
         """Return the likelihood of each prompt's last ``answer`` ids.
 
         Methods that read the prompt's text do not see the continuation. ``trace`` has the images of
-        all prompts, in order.
+        all prompts, in order. ``share_prefix`` is as in `generate`.
 
         Raises:
             ValueError: a continuation without tokens, or cut off by the model's longest prompt.

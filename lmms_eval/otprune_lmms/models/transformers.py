@@ -39,6 +39,7 @@ from otprune_lmms.models.generation import (
     likelihood_of,
     padded,
     padding_id,
+    shared_likelihoods,
     written_tokens,
 )
 from otprune_lmms.models.image_views import views_of
@@ -54,6 +55,7 @@ from otprune_lmms.models.protocol import (
     VisionLanguageModel,
     Written,
 )
+from otprune_lmms.models.shared_prefix import PrefixRules, SharedPrefixes
 from otprune_lmms.models.transformers_source import check_source, config_of, place_of
 
 logger = logging.getLogger(__name__)
@@ -245,6 +247,8 @@ class TransformersModel(VisionLanguageModel):
         pruning: Pruning | None,
         generation: Generation,
         trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Written]:
         """Return the answers to prompts, all in one call of `generate`."""
         tokenizer = self.processor.tokenizer
@@ -252,7 +256,10 @@ class TransformersModel(VisionLanguageModel):
         # The largest of NaNs is taken without complaint; only drawing and beams need the zeros.
         changes = [finite] if generation.samples or generation.num_beams > 1 else []
         until = [one for one in generation.until if one not in self.processor.rules.ignored_stops]
-        with self._call(inputs, pruning, trace, generation.num_beams) as arguments:
+        shared = None
+        if share_prefix and self.use_cache and not changes:
+            shared = self._shared(inputs, pruning, together=True)
+        with self._call(inputs, pruning, trace, generation.num_beams, shared=shared) as arguments:
             begin = arguments["input_ids"].shape[1]
             criteria = StoppingCriteriaList([StopAt(until, tokenizer, begin)] if until else [])
             with finite.watching(self.model):
@@ -296,27 +303,61 @@ class TransformersModel(VisionLanguageModel):
         repeats: int = 1,
         *,
         likelihood: bool = False,
+        shared: SharedPrefixes | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Give the arguments of a call about several prompts, padded on the left."""
+        if shared is not None:
+            read, padding = Trace(watch=trace.watch), padding_id(self.processor.tokenizer)
+            prefixes = self.calls.prefixes(self._prompts(shared.prefixes), pruning, read)
+            shared.fill(trace, read)
+            yield prefixes.continued(shared.suffixes, shared.prefix_of, padding)
+            return
+        batch = self._prompts(inputs, likelihood=likelihood)
+        with self.calls.call(batch, pruning, trace, repeats=repeats) as arguments:
+            for row, one in enumerate(inputs):
+                trace.truncated[row] = max(0, len(one.ids) - self.positions)
+            yield arguments
+
+    def _prompts(self, inputs: Sequence[ModelInput], *, likelihood: bool = False) -> PromptBatch:
+        """Return prompts as a batch, padded on the left and cut where they are too long."""
         rows = [one.ids[: self.positions] for one in inputs]
         ids, mask = padded(rows, padding_id(self.processor.tokenizer))
         images = [image for one in inputs for image in one.visual]
-        batch = PromptBatch(
+        return PromptBatch(
             ids,
             mask,
             [image for image in images if isinstance(image, EncodedImage)],
             [number for one in inputs for number in one.image_ids],
             [one.answer for one in inputs] if likelihood else None,
         )
-        with self.calls.call(batch, pruning, trace, repeats=repeats) as arguments:
-            for row, one in enumerate(inputs):
-                trace.truncated[row] = max(0, len(one.ids) - self.positions)
-            yield arguments
+
+    def _shared(
+        self, inputs: Sequence[ModelInput], pruning: Pruning | None, *, together: bool
+    ) -> SharedPrefixes | None:
+        """Return how prompts are cut that share prefixes; see `PrefixRules.shared`."""
+        if not self.calls.family.shares_prefixes:
+            return None
+        rules = PrefixRules(self.shape, self._image_id, self.positions)
+        return rules.shared(inputs, pruning, together=together)
 
     def loglikelihood(
-        self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace
+        self,
+        inputs: Sequence[ModelInput],
+        pruning: Pruning | None,
+        trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Likelihood]:
-        """Return the likelihood of each prompt's continuation, one call for each prompt."""
+        """Return the likelihood of each prompt's continuation.
+
+        There is one call for each prompt, or one for all that share a prefix.
+        """
+        shared = None
+        if share_prefix and self._keeps_logits and all(one.answer for one in inputs):
+            shared = self._shared(inputs, pruning, together=False)
+        if shared is not None:
+            with self._call(inputs, pruning, trace, shared=shared) as arguments:
+                return shared_likelihoods(self.model, arguments, inputs)
         return each_likelihood(
             inputs, trace, self.positions, lambda one, own: self._likelihood(one, pruning, own)
         )

@@ -324,8 +324,12 @@ class VLLMModel(VisionLanguageModel):
         pruning: Pruning | None,
         generation: Generation,
         trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Written]:
         """Return the answers to prompts, all of which vLLM has at once.
+
+        ``share_prefix`` changes nothing: vLLM has a cache of prefixes of its own.
 
         Raises:
             ValueError: beams, or a prompt that vLLM refuses.
@@ -356,7 +360,12 @@ class VLLMModel(VisionLanguageModel):
         ]
 
     def loglikelihood(
-        self, inputs: Sequence[ModelInput], pruning: Pruning | None, trace: Trace
+        self,
+        inputs: Sequence[ModelInput],
+        pruning: Pruning | None,
+        trace: Trace,
+        *,
+        share_prefix: bool = False,
     ) -> list[Likelihood]:
         """Return the likelihood of each prompt's continuation."""
         return each_likelihood(
