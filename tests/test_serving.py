@@ -12,13 +12,13 @@ from otprune.serving import ARCHITECTURES, ServedPruning
 
 ALONE = {
     name for name, method in PRUNERS.items() if issubclass(method, Selector) and not method().needs
-}
+} | {"pooling"}
 
 
 @pytest.mark.parametrize("name", sorted(PRUNERS))
-def test_every_selector_of_the_image_s_tokens_alone_is_served_and_no_other_method(name):
+def test_every_method_of_the_image_s_tokens_alone_is_served_and_no_other(name):
     if name in ALONE:
-        assert ServedPruning(name).selector() == PRUNERS[name]()
+        assert ServedPruning(name).instance() == PRUNERS[name]()
         return
     with pytest.raises(ValueError, match=rf"^method must [^\n]* to be served; {name} [^\n]*$"):
         ServedPruning(name)
@@ -35,7 +35,8 @@ def test_there_are_selectors_that_are_served_and_such_that_are_not():
         ("cdpruner", "reads the question"),
         ("mmtok", "reads the question"),
         ("fastervlm", "needs cls_attention, which a server's vision encoder does not give"),
-        ("tome", "makes new tokens"),
+        ("tome", "needs cls_attention, encoder_keys, features, which a server's"),
+        ("downsample", "needs encode_at, which a server's vision encoder does not give"),
         ("fastv", "drops tokens inside the language model"),
     ],
 )

@@ -102,6 +102,18 @@ class Merger(Method, ABC):
             None if mixture.tokens is None else mixture.tokens.clone(),
         )
 
+    def count(self, k: int, grid: tuple[int, int]) -> int | None:
+        """Return how many new tokens an image gets of which only the shape is known.
+
+        Args:
+            k: as for `merge`.
+            grid: rows and columns of the image, which is one raster.
+
+        Returns:
+            None where the tokens decide.
+        """
+        return None
+
     @abstractmethod
     def _merge_image(self, tokens: VisualTokens, k: int, signals: Signals) -> Mixture:
         """Return the new tokens of one checked image."""

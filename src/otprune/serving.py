@@ -54,7 +54,8 @@ class ServedPruning:
     """A method and the share of tokens that it keeps where a request does not say.
 
     Attributes:
-        method: name of a selector that looks at the image alone.
+        method: name of a selector that looks at the image alone, or of a merger that needs nothing
+            but tokens and their raster, and whose count follows from that.
         keep_ratio: share of each image's tokens, in (0, 1].
         settings: of the method; ``preset`` may be among them.
 
@@ -71,7 +72,7 @@ class ServedPruning:
         """Check the settings."""
         object.__setattr__(self, "keep_ratio", check_keep_ratio(self.keep_ratio))
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
-        self.selector()
+        self.instance()
 
     @classmethod
     def read(cls, given: object) -> "ServedPruning":
@@ -107,8 +108,8 @@ class ServedPruning:
         """Return the settings as `read` takes them."""
         return {"method": self.method, "keep_ratio": self.keep_ratio, **self.settings}
 
-    def selector(self) -> Selector:
-        """Return the method.
+    def instance(self) -> Selector | Merger:
+        """Return the method with its settings.
 
         Raises:
             ValueError: a server cannot run it; the message says why.
@@ -118,11 +119,6 @@ class ServedPruning:
             raise ValueError(
                 f"method must be a selector to be served; {self.method} drops tokens inside the "
                 "language model, whose layers a server runs itself"
-            )
-        if isinstance(method, Merger):
-            raise ValueError(
-                f"method must be a selector to be served; {self.method} makes new tokens out of "
-                "those of an image"
             )
         asked = sorted(method.needs & TEXT_SIGNALS)
         if asked:
@@ -135,6 +131,11 @@ class ServedPruning:
             raise ValueError(
                 f"method must work with the tokens alone to be served; {self.method} needs "
                 f"{', '.join(sorted(method.needs))}, which a server's vision encoder does not give"
+            )
+        if isinstance(method, Merger) and method.count(1, (1, 1)) is None:
+            raise ValueError(
+                f"method must make as many tokens as an image's shape says to be served; "
+                f"{self.method} does not tell how many it makes before it has the tokens"
             )
         return method
 

@@ -125,6 +125,13 @@ def test_answers_stay_in_several_processes(checkpoints):
     check(ours, theirs)
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "smolvlm"])
+def test_pooled_answers_are_those_of_transformers(checkpoints, family):
+    pruning = ServedPruning("pooling", 0.3)
+    theirs = answers("transformers", checkpoints, family, pruning, [MIXED, RATIOS[0]])
+    check(answers("vllm", checkpoints, family, pruning, [MIXED, RATIOS[0]]), theirs)
+
+
 def test_model_runner_v2_moves_positions_as_it_should_in_pieces(tmp_path):
     asked = {
         "length": 14, "images": PORTRAIT_AND_LANDSCAPE, "kept": [one.tolist() for one in KEPT],
@@ -152,6 +159,7 @@ def test_bfloat16_runs_with_as_many_tokens(checkpoints, family):
         ("llava", {"method": "fastv"}, "fastv drops tokens inside the language model"),
         ("llava", {"keep_ratio": 9.8}, r"keep_ratio must be in (0, 1], got 9.8"),
         ("llava_next", {"method": "grid"}, "must not need the shape of an image's tokens"),
+        ("qwen3_vl", {"method": "pooling"}, "must not make new tokens"),
     ],
 )
 def test_what_cannot_be_served_ends_at_the_start_with_a_sentence(

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from otprune_vllm.placeholders import shortened, spans, unit_sizes
+from otprune_vllm.placeholders import counts_of, shortened, spans, unit_sizes
 from otprune_vllm.positions import (
     ImageSpan,
     first_positions,
@@ -18,7 +18,7 @@ from otprune_vllm.requests import ImageRequest, image_id, read_requests
 from otprune_vllm.seams import UnknownVLLMError, check_seams
 from PIL import Image
 
-from otprune import resolve_budget
+from otprune import Pooling, Signals, resolve_budget
 from otprune.serving import ServedPruning
 
 IMAGE = 9
@@ -49,29 +49,51 @@ def test_an_image_has_the_same_number_however_it_is_given():
     assert image_id(Image.new("RGB", (2, 3))) != image_id(Image.new("RGB", (3, 2)))
 
 
+def short(ids: list[int], ratio: float, unit: int | None = None) -> list[int]:
+    embedded = [one == IMAGE for one in ids]
+    sizes = unit_sizes(sum(embedded), unit)
+    counts = counts_of(sizes, ServedPruning("first_k", ratio), None)
+    return shortened(ids, embedded, sizes, counts)
+
+
 def test_an_image_keeps_as_many_placeholders_as_tokens():
     ids = [1, *[IMAGE] * 10, 2]
-    found = shortened(ids, [one == IMAGE for one in ids], 0.3, None)
+    found = short(ids, 0.3)
     assert found == [1, IMAGE, IMAGE, IMAGE, 2]
 
 
 def test_each_tile_has_its_budget_and_text_between_tiles_stays():
     ids = [1, *[IMAGE] * 4, 2, *[IMAGE] * 4, 3]
-    found = shortened(ids, [one == IMAGE for one in ids], 0.5, 4)
+    found = short(ids, 0.5, 4)
     assert found == [1, IMAGE, IMAGE, 2, IMAGE, IMAGE, 3]
 
 
 def test_text_inside_a_tile_stays():
     ids = [IMAGE, IMAGE, 5, IMAGE, IMAGE, 6]
-    assert shortened(ids, [one == IMAGE for one in ids], 0.5, None) == [IMAGE, IMAGE, 5, 6]
+    assert short(ids, 0.5) == [IMAGE, IMAGE, 5, 6]
 
 
 @pytest.mark.parametrize("ratio", [1e-9, 0.098, 0.2, 0.35, 0.5, 0.999, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 24, 64, 577])
 def test_placeholders_and_tokens_agree_in_number(n, ratio):
-    assert len(shortened([IMAGE] * n, [True] * n, ratio, None)) == resolve_budget(
-        n, keep_ratio=ratio
-    )
+    assert len(short([IMAGE] * n, ratio)) == resolve_budget(n, keep_ratio=ratio)
+
+
+@pytest.mark.parametrize("ratio", [1e-9, 0.1, 0.2, 0.35, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (3, 10), (10, 3), (24, 24)])
+def test_pooling_makes_as_many_tokens_as_placeholders_stay(shape, ratio):
+    n = shape[0] * shape[1]
+    tokens = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+    made = Pooling().merge(tokens, keep_ratio=ratio, signals=Signals(grid=shape))
+    pruning = ServedPruning("pooling", ratio)
+    assert counts_of([n], pruning, shape) == [len(made.places)]
+    if shape[0] == shape[1]:
+        assert counts_of([n], pruning, None) == [len(made.places)]
+
+
+def test_tokens_without_a_shape_must_be_a_square_to_be_pooled():
+    with pytest.raises(ValueError, match="must be a square where its shape is unknown, got 6"):
+        counts_of([6], ServedPruning("pooling", 0.5), None)
 
 
 def test_tokens_that_are_no_whole_number_of_tiles_are_refused():

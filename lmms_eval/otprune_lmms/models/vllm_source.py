@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from otprune import Selector
 from otprune.pruning import Pruning
 from otprune.registry import PRUNERS
 from otprune.serving import ServedPruning
@@ -53,6 +54,10 @@ def served(pruning: Pruning | None) -> ServedPruning | None:
     if stage.keep_ratio is None:
         raise ValueError(f"budgets must be keep_ratio for the backend vllm, got k={stage.k}")
     method = stage.method
+    if not isinstance(method, Selector):
+        raise ValueError(
+            f"method must be a selector for the backend vllm, got {type(method).__name__}"
+        )
     names = [name for name, one in PRUNERS.items() if one is type(method)]
     if not names:
         raise ValueError(f"method must be a registered one, got {type(method).__name__}")

@@ -153,7 +153,7 @@ def test_all_prompts_of_a_batch_go_to_the_engine_together(served, monkeypatch):
             "budgets must be keep_ratio .*, got k=4",
         ),
         ({"method": "cdpruner", "keep_ratio": 0.5}, "cdpruner reads the question"),
-        ({"method": "tome", "keep_ratio": 0.5}, "tome makes new tokens"),
+        ({"method": "tome", "keep_ratio": 0.5}, "method must be a selector .*, got ToMe"),
         ({"method": "divprune", "keep_ratio": 0.5, "positions": "original"}, "positions must be"),
         ({"method": "divprune", "keep_ratio": 0.5, "keep_newlines": True}, "keep_newlines is not"),
         ({"method": "divprune", "keep_ratio": 0.5, "match": "flops"}, "target must be left out"),

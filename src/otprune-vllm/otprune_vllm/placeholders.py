@@ -1,9 +1,12 @@
 """Which of an image's placeholders stay in a prompt."""
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from otprune import resolve_budget
+from otprune.merger import Merger
+from otprune.serving import ServedPruning
 
 
 def unit_sizes(n: int, unit: int | None) -> list[int]:
@@ -23,8 +26,38 @@ def unit_sizes(n: int, unit: int | None) -> list[int]:
     return [unit] * (n // unit)
 
 
+def square(n: int) -> tuple[int, int]:
+    """Return rows and columns of a square of ``n`` tokens.
+
+    Raises:
+        ValueError: there is none.
+    """
+    side = math.isqrt(n)
+    if side * side != n:
+        raise ValueError(f"an image's tokens must be a square where its shape is unknown, got {n}")
+    return side, side
+
+
+def counts_of(
+    sizes: Sequence[int], pruning: ServedPruning, shape: tuple[int, int] | None
+) -> list[int]:
+    """Return how many tokens enter the language model for each unit of an image.
+
+    Args:
+        sizes: tokens of each unit.
+        pruning: of the image.
+        shape: rows and columns of a unit; None: a square.
+    """
+    budgets = [resolve_budget(size, keep_ratio=pruning.keep_ratio) for size in sizes]
+    method = pruning.instance()
+    if not isinstance(method, Merger):
+        return budgets
+    made = [method.count(k, shape or square(n)) for k, n in zip(budgets, sizes, strict=True)]
+    return [count for count in made if count is not None]
+
+
 def shortened(
-    ids: Sequence[int], embedded: Sequence[bool], keep_ratio: float, unit: int | None
+    ids: Sequence[int], embedded: Sequence[bool], sizes: Sequence[int], counts: Sequence[int]
 ) -> list[int]:
     """Return the ids that stand for an image with as many placeholders as tokens are kept.
 
@@ -34,14 +67,11 @@ def shortened(
     Args:
         ids: what stands for the unpruned image.
         embedded: which of them are placeholders.
-        keep_ratio: share of tokens to keep.
-        unit: see `unit_sizes`.
+        sizes: placeholders of each unit, see `unit_sizes`.
+        counts: how many stay.
     """
-    sizes = unit_sizes(sum(embedded), unit)
     stays = [
-        place < resolve_budget(size, keep_ratio=keep_ratio)
-        for size in sizes
-        for place in range(size)
+        place < count for size, count in zip(sizes, counts, strict=True) for place in range(size)
     ]
     placeholders = iter(stays)
     return [

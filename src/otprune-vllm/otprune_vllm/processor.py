@@ -8,14 +8,18 @@ import torch
 from vllm.multimodal.inputs import MultiModalFieldConfig
 
 import otprune
+from otprune.merger import Merger
 from otprune.selectors.grid import Grid
 from otprune.selectors.random import Random
 from otprune.serving import CONFIG_KEY, KEEP_RATIO, ServedPruning
-from otprune_vllm.placeholders import shortened
+from otprune_vllm.placeholders import counts_of, shortened, unit_sizes
 from otprune_vllm.requests import ImageRequest, image_id
 
 REQUEST_FIELD = "otprune_request"
 """The field that takes an image's `ImageRequest` from the processor to the model."""
+
+GRID_FIELD = "image_grid_thw"
+"""The field of vLLM with frames, rows and columns of an image's patches, in models that have it."""
 
 
 def pruning_of(config: Any) -> ServedPruning:
@@ -27,16 +31,27 @@ def pruning_of(config: Any) -> ServedPruning:
     return ServedPruning.read(getattr(config, CONFIG_KEY, None))
 
 
-def check_shape(pruning: ServedPruning, *, tells_shape: bool) -> None:
-    """Check that a method does not need the shape of an image where the model cannot tell it.
+def check_method(pruning: ServedPruning, *, tells_shape: bool, merges: bool) -> None:
+    """Check that a method can work in a model.
+
+    Args:
+        pruning: has the method.
+        tells_shape: whether the model can tell the shape of an image.
+        merges: whether tokens of it can be merged.
 
     Raises:
-        ValueError: it does.
+        ValueError: it needs the shape, or merges, where the model has it not.
     """
-    if isinstance(pruning.selector(), Grid) and not tells_shape:
+    method = pruning.instance()
+    if isinstance(method, Grid | Merger) and not tells_shape:
         raise ValueError(
             "method must not need the shape of an image's tokens in a model whose images are "
             f"several tiles with ends of rows; got {pruning.method!r}"
+        )
+    if isinstance(method, Merger) and not merges:
+        raise ValueError(
+            "method must not make new tokens in a model with features for later layers beside "
+            f"its tokens, for which nothing says how; got {pruning.method!r}"
         )
 
 
@@ -60,10 +75,16 @@ class PrunedProcessor:
 
     info: Any
     tells_shape: ClassVar[bool] = True
+    merges: ClassVar[bool] = True
 
     @staticmethod
     def unit_of(config: Any) -> int | None:
         """Return what the model's class says, see `PrunedModel.unit_of`."""
+        return None
+
+    @staticmethod
+    def shape_of(config: Any, grid: Any) -> tuple[int, int] | None:
+        """Return what the model's class says, see `PrunedModel.shape_of`."""
         return None
 
     def _pruning(self, kwargs: Mapping[str, Any]) -> ServedPruning:
@@ -73,7 +94,7 @@ class PrunedProcessor:
             ValueError: settings that cannot be served, a ratio that is not in (0, 1].
         """
         found = pruning_of(self.info.get_hf_config()).for_request(kwargs)
-        check_shape(found, tells_shape=self.tells_shape)
+        check_method(found, tells_shape=self.tells_shape, merges=self.merges)
         return found
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
@@ -91,7 +112,7 @@ class PrunedProcessor:
         pruning = self._pruning(hf_kwargs)
         processed = own._apply_hf_processor_main(mm_items, _without_ours(hf_kwargs))
         if mm_items.get_all_counts().get("image", 0):
-            seeded = isinstance(pruning.selector(), Random)
+            seeded = isinstance(pruning.instance(), Random)
             processed[REQUEST_FIELD] = [
                 ImageRequest(pruning, image_id(image) if seeded else None).as_bytes()
                 for image in mm_items["image"].get_all()
@@ -117,23 +138,31 @@ class PrunedProcessor:
     ) -> Any:
         own: Any = super()
         updates = own._get_mm_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
-        ratio = self._pruning(hf_processor_mm_kwargs).keep_ratio
-        if ratio == 1 or "image" not in updates:
+        pruning = self._pruning(hf_processor_mm_kwargs)
+        # Of images that the cache knows nothing is asked, and out_mm_kwargs has nothing.
+        if pruning.keep_ratio == 1 or not updates.get("image"):
             return updates
-        images = [
-            [dataclasses.replace(one, content=self._shorter(one.content, ratio)) for one in image]
-            for image in updates["image"]
-        ]
+        images = []
+        for image, item in zip(updates["image"], out_mm_kwargs["image"], strict=True):
+            grid = item.get(GRID_FIELD)
+            shape = self.shape_of(self.info.get_hf_config(), None if grid is None else grid.data)
+            images.append(
+                [
+                    dataclasses.replace(one, content=self._shorter(one.content, pruning, shape))
+                    for one in image
+                ]
+            )
         return {**updates, "image": images}
 
-    def _shorter(self, content: Any, ratio: float) -> Any:
+    def _shorter(self, content: Any, pruning: ServedPruning, shape: tuple[int, int] | None) -> Any:
         """Return what stands for an image in a prompt, with the placeholders that stay."""
         ids = list(content.full)
         embedded = [True] * len(ids)
         if content.is_embed is not None:
             embedded = torch.as_tensor(content.is_embed(ids)).tolist()
-        unit = self.unit_of(self.info.get_hf_config())
-        return dataclasses.replace(content, full=shortened(ids, embedded, ratio, unit))
+        sizes = unit_sizes(sum(embedded), self.unit_of(self.info.get_hf_config()))
+        counts = counts_of(sizes, pruning, shape)
+        return dataclasses.replace(content, full=shortened(ids, embedded, sizes, counts))
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
         own: Any = super()

@@ -1,5 +1,6 @@
 """Average pooling: the mean over each bin of a coarser raster."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ class Pooling(Merger):
 
     The raster's shape comes from ``signals.grid`` or ``signals.tiles``.
     """
+
+    def count(self, k: int, grid: tuple[int, int]) -> int:
+        """Return the number of bins."""
+        return math.prod(coarse_shape(k, *grid))
 
     def _merge_image(self, tokens: VisualTokens, k: int, signals: Signals) -> Mixture:
         n = len(tokens)

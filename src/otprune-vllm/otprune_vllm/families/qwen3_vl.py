@@ -10,3 +10,5 @@ class OTPruneQwen3VLForConditionalGeneration(
     PrunedModelWithPlaces, Qwen3VLForConditionalGeneration
 ):
     """Qwen3-VL with fewer tokens an image, and as many features for its first layers."""
+
+    merges = False
