@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import token_matrices
+import otprune.kernels
+from helpers import HostReads, token_matrices
 from otprune.kernels import (
     FactoredKernel,
     column_energy,
@@ -88,6 +89,19 @@ def test_in_range_leaves_ordinary_tokens_alone(rng):
     v = torch.randn(20, 7, generator=rng)
     assert in_range(v) is v
     assert in_range(v * 0).abs().max() == 0
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e25, 1e-25, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_gpu_s_way_without_reading_gives_the_same(factor, dtype, rng, monkeypatch):
+    v = (torch.randn(20, 7, generator=rng) * factor).to(dtype)
+    v[3] = 0
+    expected = unit_rows(v), in_range(v)
+    monkeypatch.setattr(otprune.kernels, "reading_waits", lambda _: True)
+    with HostReads() as reads:
+        found = unit_rows(v), in_range(v)
+    assert reads.count == 0
+    assert all(map(torch.equal, found, expected))
 
 
 def test_unit_rows_scale_each_token_by_itself(rng):

@@ -69,6 +69,27 @@ def check_tokens(tokens: object, name: str = "tokens") -> None:
     One pass over the data: the sum of a matrix is finite only if no entry is NaN or infinite (an
     overflowing sum is checked again entry by entry).
     """
+    check_batch_of_tokens([tokens], [name])
+
+
+def check_batch_of_tokens(tokens: Sequence[object], names: Sequence[str]) -> None:
+    """Check the tokens of several images as `check_tokens`; the first that is wrong is named.
+
+    The host waits once for the device of a batch, not once for each image.
+    """
+    totals: dict[torch.device, list[Tensor]] = {}
+    for image, name in zip(tokens, names, strict=True):
+        matrix = _check_matrix(image, name)
+        totals.setdefault(matrix.device, []).append(matrix.sum(dtype=torch.float32))
+    if all(bool(torch.stack(sums).isfinite().all()) for sums in totals.values()):
+        return
+    for image, name in zip(tokens, names, strict=True):
+        if isinstance(image, Tensor):
+            _check_finite(image, name)
+
+
+def _check_matrix(tokens: object, name: str) -> Tensor:
+    """Return ``tokens``, a floating-point matrix [n d] with at least one entry."""
     if not isinstance(tokens, Tensor):
         raise ValueError(f"{name} must be a tensor [n d], got {type(tokens).__name__}")
     if tokens.ndim != 2:
@@ -79,9 +100,10 @@ def check_tokens(tokens: object, name: str = "tokens") -> None:
         raise ValueError(
             f"{name} must have at least one token and one channel, got shape {tuple(tokens.shape)}"
         )
-    total = tokens.sum(dtype=torch.float32)
-    if torch.isfinite(total):
-        return
+    return tokens
+
+
+def _check_finite(tokens: Tensor, name: str) -> None:
     bad = (~torch.isfinite(tokens.float())).nonzero().tolist()
     if bad:
         row, column = bad[0]

@@ -148,13 +148,22 @@ def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     return energy
 
 
+def reading_waits(tensor: Tensor) -> bool:
+    """Return whether a number read from a tensor makes the host wait for a device's queue."""
+    return tensor.device.type != "cpu"
+
+
 def in_range(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Return the tokens, divided by their largest entry if squares would leave the dtype's range.
 
-    For rules whose result does not change when all tokens are multiplied by one number. Reads two
-    numbers back to the host.
+    For rules whose result does not change when all tokens are multiplied by one number. On a CPU
+    two numbers are read, which saves a copy; on a GPU none.
     """
     low, high = torch.aminmax(tokens)
+    if reading_waits(tokens):
+        largest = torch.maximum(low.abs(), high.abs())
+        usual = (largest == 0) | ((largest > 1e-12) & (largest < 1e15))
+        return tokens / largest.masked_fill(usual, 1.0)
     largest = max(abs(float(low)), abs(float(high)))
     if largest == 0 or 1e-12 < largest < 1e15:
         return tokens
@@ -164,17 +173,27 @@ def in_range(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def unit_rows(tokens: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Return the tokens divided by their Euclidean norms; an all-zero token stays zero.
 
-    Norms are at least float32. If any leaves the dtype's range, which is read back to the host,
-    each token is divided by its largest entry first.
+    Norms are at least float32. If any leaves the dtype's range, each token is divided by its
+    largest entry first. On a CPU that is read, and usually saves the second way; on a GPU both are
+    computed, which is faster than waiting.
     """
     single = tokens if tokens.dtype == torch.float64 else tokens.float()
     norms = torch.linalg.vector_norm(single, dim=1, keepdim=True)
-    if bool(((norms > 1e-4) & (norms < 6e4)).all()):
+    usual = ((norms > 1e-4) & (norms < 6e4)).all()
+    if reading_waits(tokens):
+        plain = tokens / norms.to(tokens.dtype)
+        return torch.where(usual, plain, _scaled_units(single).to(tokens.dtype))
+    if bool(usual):
         return tokens / norms.to(tokens.dtype)
+    return _scaled_units(single).to(tokens.dtype)
+
+
+def _scaled_units(single: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Return `unit_rows` of tokens of any magnitude."""
     largest = single.abs().amax(1, keepdim=True)
     single = single / largest.masked_fill(largest == 0, 1.0)
     norms = torch.linalg.vector_norm(single, dim=1, keepdim=True)
-    return (single / norms.masked_fill(norms == 0, 1.0)).to(tokens.dtype)
+    return single / norms.masked_fill(norms == 0, 1.0)
 
 
 def any_entry(units: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

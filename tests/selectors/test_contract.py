@@ -272,6 +272,25 @@ def test_host_reads_do_not_grow_with_the_budget(name, monkeypatch):
     assert counts[0] == counts[1]
 
 
+# Those left out read which tokens changed, and w2greedy how many factors count.
+@pytest.mark.parametrize(
+    "name", sorted(set(NAMES) - {"facility_location", "kmedoids", "mmtok", "w2greedy"})
+)
+def test_host_reads_do_not_grow_with_the_images(name, monkeypatch):
+    monkeypatch.setattr(
+        otprune.greedy.dispatch, "_engine", lambda _: lambda v, k: greedy_device([v], [k])[0]
+    )
+    monkeypatch.setattr(otprune.kernels, "reading_waits", lambda _: True)
+    pruner, tokens = make_pruner(name), real_tokens()["coffee"][:100]
+    signals = signals_for(pruner, tokens)
+    counts = []
+    for images in (1, 4):
+        with HostReads() as reads:
+            pruner.rank_batch([tokens] * images, [7] * images, [signals] * images)
+        counts.append(reads.count)
+    assert counts[0] == counts[1]
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - POSITIONAL))
 @pytest.mark.parametrize("exponent", [85, -85])
 def test_multiplying_all_tokens_by_a_power_of_two_changes_nothing(name, exponent):

@@ -82,7 +82,7 @@ class OTPrune(Selector):
     ) -> list[Tensor]:
         if self.arithmetic == "reference" or self.accumulate == "model":
             return super(OTPrune, self)._rank_images(tokens, k, signals)
-        kernels = [self.kernel(image, count) for image, count in zip(tokens, k, strict=True)]
+        kernels = self._kernels(tokens, k)
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
@@ -97,11 +97,19 @@ class OTPrune(Selector):
 
     def kernel(self, tokens: VisualTokens, k: int) -> FactoredKernel:
         """Return K of one image as factors; ``k`` matters under ``variant="paper"`` only."""
-        tokens, energy = _finite_energy(tokens.to(working_dtype(self.accumulate)))
-        weights = energy.reciprocal().masked_fill(energy <= torch.finfo(energy.dtype).tiny, 0.0)
-        if self.variant == "paper":
-            weights *= len(tokens)
-        return squared_gram(tokens, weights, scale=self._scale(len(tokens), k), ridge=1.0)
+        return self._kernels([tokens], [k])[0]
+
+    def _kernels(self, tokens: list[Tensor], k: list[int]) -> list[FactoredKernel]:
+        """Return K of each image; the host waits for a GPU once."""
+        found = _finite_energies([image.to(working_dtype(self.accumulate)) for image in tokens])
+        kernels = []
+        for (image, energy), count in zip(found, k, strict=True):
+            weights = energy.reciprocal().masked_fill(energy <= torch.finfo(energy.dtype).tiny, 0.0)
+            if self.variant == "paper":
+                weights *= len(image)
+            scale = self._scale(len(image), count)
+            kernels.append(squared_gram(image, weights, scale=scale, ridge=1.0))
+        return kernels
 
     def _scale(self, n: int, k: int) -> float:
         return self.gamma if self.variant == "code" else self.gamma / (n * k)
@@ -122,14 +130,18 @@ class OTPrune(Selector):
         return full
 
 
-def _finite_energy(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the tokens and their column energies, rescaled if squares leave the dtype's range.
+def _finite_energies(tokens: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return tokens with their column energies, rescaled where squares leave the dtype's range.
 
-    The kernel does not change when all tokens are multiplied by one number.
+    The kernel does not change when all tokens of an image are multiplied by one number.
     """
-    energy = column_energy(tokens)
-    total = float(energy.sum())
-    if 1e-16 < total < 1e30:
-        return tokens, energy
-    tokens = in_range(tokens)
-    return tokens, column_energy(tokens)
+    energies = [column_energy(image) for image in tokens]
+    device = tokens[0].device
+    totals = torch.stack([energy.sum().to(device) for energy in energies]).tolist()
+    found = []
+    for image, energy, total in zip(tokens, energies, totals, strict=True):
+        if not 1e-16 < total < 1e30:
+            image = in_range(image)
+            energy = column_energy(image)
+        found.append((image, energy))
+    return found
