@@ -1,4 +1,5 @@
 import math
+import sys
 import warnings
 
 import pytest
@@ -15,6 +16,7 @@ from helpers import (
     otprune_kernel,
     token_matrices,
 )
+from otprune.greedy import device as device_module
 from otprune.greedy import greedy_logdet, greedy_logdet_batch
 from otprune.greedy.active_set import greedy_active_set
 from otprune.greedy.by_rows import greedy_dense, greedy_row_cache
@@ -207,3 +209,12 @@ def test_the_gram_route_survives_weights_whose_products_leave_float32(scale, rng
     exact = squared_gram(wide, 1 / wide.square().sum(0), scale=0.01, ridge=1.0)
     found = squared_gram(tokens, (1 / wide.square().sum(0)).float(), scale=0.01, ridge=1.0)
     torch.testing.assert_close(found.dense(), exact.dense().float(), rtol=1e-4, atol=1e-4)
+
+
+def test_without_triton_a_gpu_runs_the_loop(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "triton.errors", None)
+    device_module._program.cache_clear()
+    with caplog.at_level("INFO"):
+        assert device_module._program(torch.device("cpu"), torch.float32) is None
+    assert "there is no triton" in caplog.text
+    device_module._program.cache_clear()

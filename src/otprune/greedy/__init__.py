@@ -8,6 +8,7 @@ Cholesky factorisation (Chen, Zhang & Zhou 2018, arXiv 1709.05135, Algorithm 1):
   batches (thousands of tokens with few channels); CPU.
 - `active_set`: rows over the tokens that can still be picked next; CPU, many tokens.
 - `device`: a padded batch, without reading back to the host for each pick; CUDA.
+- `triton_program`: all picks of an image in one program of the GPU; CUDA with Triton, few tokens.
 - `reference`: the released code's order of operations, for parity.
 """
 
