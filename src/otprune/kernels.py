@@ -9,6 +9,9 @@ from torch import Tensor
 _ROWS = 192
 """Rows per block: small enough for the cache, and to waste little above the diagonal."""
 
+MOST_GIB = 16.0
+"""Memory that a matrix of one number for each pair of tokens, or of picks, may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class FactoredKernel:
@@ -68,6 +71,13 @@ class FactoredKernel:
         return full
 
 
+def check_gib(what: str, count: int, dtype: torch.dtype) -> None:
+    """Raise ``ValueError`` if so many numbers of this dtype take more than `MOST_GIB`."""
+    gib = count * dtype.itemsize / 2**30
+    if gib > MOST_GIB:
+        raise ValueError(f"{what} would take {gib:.1f} GiB; the limit is {MOST_GIB:g} GiB")
+
+
 def _quadratic_forms(
     vectors: Float[Tensor, "n r"], matrix: Float[Tensor, "r r"]
 ) -> Float[Tensor, " n"]:
@@ -97,6 +107,7 @@ def symmetric_product(
     if left.device.type != "cpu":
         return (left if weights is None else left * weights) @ right.T
     n = len(left)
+    check_gib(f"the similarities of {n} tokens", n * n, left.dtype)
     product = left.new_empty(n, n)
     # One buffer for all blocks: new memory for each would cost as much as the arithmetic.
     buffer = left.new_empty(min(n, _ROWS), left.shape[1])

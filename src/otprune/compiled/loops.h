@@ -140,5 +140,43 @@ void NAME(max_min_picks)(int64_t n, int64_t k, const REAL *cosines, int64_t *ord
   }
 }
 
+/* nearest[i] = min(nearest[i], |points[i] - centres[c]|²) over all centres, by differences: points
+   [n d], centres [m d]. */
+void NAME(nearest_squares)(int64_t n, int64_t d, int64_t m, const REAL *points,
+                           const REAL *centres, REAL *nearest) {
+  for (int64_t i = 0; i < n; i += 2) {
+    const REAL *one = points + i * d, *two = points + (i + 1 < n ? i + 1 : i) * d;
+    for (int64_t c = 0; c < m; c += 4) {
+      const REAL *centre[4];
+      VECTOR sum[8] = {{0}};
+      REAL total[8];
+      for (int64_t e = 0; e < 4; e++) centre[e] = centres + (c + e < m ? c + e : m - 1) * d;
+      int64_t l = 0;
+      for (; l + LANES <= d; l += LANES) {
+        const VECTOR a = *(const VECTOR *)(one + l), b = *(const VECTOR *)(two + l);
+        for (int e = 0; e < 4; e++) {
+          const VECTOR x = *(const VECTOR *)(centre[e] + l), u = a - x, v = b - x;
+          sum[e] += u * u;
+          sum[e + 4] += v * v;
+        }
+      }
+      for (int e = 0; e < 8; e++) {
+        total[e] = 0;
+        for (int64_t lane = 0; lane < LANES; lane++) total[e] += sum[e][lane];
+      }
+      for (; l < d; l++)
+        for (int e = 0; e < 4; e++) {
+          const REAL u = one[l] - centre[e][l], v = two[l] - centre[e][l];
+          total[e] += u * u;
+          total[e + 4] += v * v;
+        }
+      for (int e = 0; e < 4; e++) {
+        nearest[i] = total[e] < nearest[i] ? total[e] : nearest[i];
+        if (i + 1 < n) nearest[i + 1] = total[e + 4] < nearest[i + 1] ? total[e + 4] : nearest[i + 1];
+      }
+    }
+  }
+}
+
 #undef VECTOR
 #undef LANES

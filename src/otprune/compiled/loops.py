@@ -114,6 +114,17 @@ class Loops:
         self._call(f"max_min_picks_{name}", _WHOLE(n), _WHOLE(k), cosines, order, work)
         return order
 
+    def nearest_squares(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Return the squared distance of each point [n d] to its nearest centre [m d], [n].
+
+        By differences of entries: no digits are lost among near points.
+        """
+        nearest = torch.full_like(points[:, 0], float("inf"))
+        (n, d), m = points.shape, len(centres)
+        name = f"nearest_squares_{_NUMBERS[points.dtype]}"
+        self._call(name, _WHOLE(n), _WHOLE(d), _WHOLE(m), points, centres, nearest)
+        return nearest
+
     def token_set(
         self, cosines: Tensor, relevance: Tensor, k: int, alpha: float, lam: float, minmax: bool
     ) -> Tensor:

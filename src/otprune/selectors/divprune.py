@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from otprune.checks import check_choice
 from otprune.compiled import loops_for
+from otprune.greedy.max_min import max_min_in_rounds
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -16,7 +19,10 @@ _FULL_UP_TO = 4096
 """Tokens up to which all distances are held at once; beyond, they are computed row by row."""
 
 _ROWS = 512
-"""Rows of distances held at once in the search for nearest neighbours among more tokens."""
+"""Rows of distances held at once among more tokens."""
+
+_LEADERS = 4
+"""Tokens whose isolation is computed in full each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,8 @@ class DivPrune(Selector):
     model's dtype (with half precision as few as 6 of 56 picks are those of float32). An all-zero
     token is at distance 1 from every other and tends to be picked first, in the code and here.
 
-    Cost O(n²d) for the first pick, O(n) for each next; memory O(n²). Above 4096 tokens O(nd) a
-    pick and memory O(nd).
+    Cost O(n²d) for the first pick, O(n) for each next; memory O(n²). Above 4096 tokens the first
+    pick takes a part of that, each next O(nd), in rounds (`otprune.greedy.max_min`); memory O(nd).
 
     Attributes:
         accumulate: "float32", "float64" or "model" (the tokens' own dtype).
@@ -48,34 +54,65 @@ class DivPrune(Selector):
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         dtype = tokens.dtype if self.accumulate == "model" else working_dtype(self.accumulate)
         units = unit_rows(tokens.to(dtype))
-        cosines = symmetric_product(units, units) if len(units) <= _FULL_UP_TO else None
-        loops = None if cosines is None else loops_for(cosines)
-        if cosines is not None and loops is not None:
+        if len(units) > _FULL_UP_TO:
+            return max_min_in_rounds(units, most_isolated(units), k, nearest_pick)
+        cosines = symmetric_product(units, units)
+        loops = loops_for(cosines)
+        if loops is not None:
             return loops.max_min_picks(cosines, k)
-        distances = None if cosines is None else 1 - cosines
+        distances = 1 - cosines
         order = torch.empty(k, dtype=torch.long, device=tokens.device)
-        order[:1] = _isolation(units, distances).argmax(0, keepdim=True)
+        # As in the released code: the second smallest of a row, the smallest being the token's own.
+        if len(units) == 1:
+            return order.zero_()
+        isolation = distances.topk(2, dim=1, largest=False).values[:, 1]
+        order[:1] = isolation.argmax(0, keepdim=True)
         nearest = torch.full_like(units[:, 0], float("inf"))
         for t in range(1, k):
             last = order[t - 1 : t]
-            row = 1 - units @ units[last][0] if distances is None else distances[last][0]
-            nearest = torch.minimum(nearest, row).index_fill_(0, last, float("-inf"))
+            nearest = torch.minimum(nearest, distances[last][0]).index_fill_(0, last, float("-inf"))
             order[t : t + 1] = nearest.argmax(0, keepdim=True)
         return order
 
 
-def _isolation(units: torch.Tensor, distances: torch.Tensor | None) -> torch.Tensor:
-    """Return each token's distance to its nearest other token, [n].
+def nearest_pick(units: Float[Tensor, "n d"], picks: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:
+    """Return each unit vector's distance, 1 - cosine, to the nearest of some picks."""
+    return torch.cat([1 - (block @ picks.T).amax(1) for block in units.split(_ROWS)])
 
-    As in the released code that is the second smallest distance of its row, the smallest being the
-    token's own.
+
+def most_isolated(units: Float[Tensor, "n d"]) -> Int64[Tensor, " 1"]:
+    """Return the token whose nearest other token is farthest, without all n² distances.
+
+    A distance to any other token bounds a token's isolation from above. Tokens are compared with
+    more and more others, and those are dropped that are less isolated for certain than one whose
+    isolation is known; few are left after a small share of the others. Memory O(nd).
     """
-    if len(units) == 1:
-        return units.new_zeros(1)
-    if distances is not None:
-        return _second_smallest(distances)
-    return torch.cat([_second_smallest(1 - block @ units.T) for block in units.split(_ROWS)])
+    n = len(units)
+    candidates = torch.arange(n, device=units.device)
+    upper = units.new_full((n,), float("inf"))
+    known, strides = float("-inf"), max(1, n // _ROWS)
+    for start in range(strides):
+        if len(candidates) <= _ROWS:
+            break
+        # Spread over the image: neighbours there are alike, and one of each kind is enough.
+        others = torch.arange(start, n, strides, device=units.device)
+        upper = torch.minimum(upper, _to_others(units, candidates, others))
+        leaders = candidates[upper.topk(_LEADERS).indices]
+        known = max(known, float(_to_others(units, leaders, None).max()))
+        # Products of other shapes round otherwise.
+        left = upper >= known - 1e-5
+        candidates, upper = candidates[left], upper[left]
+    isolation = _to_others(units, candidates, None)
+    return candidates[isolation.argmax(0, keepdim=True)]
 
 
-def _second_smallest(rows: torch.Tensor) -> torch.Tensor:
-    return rows.topk(2, dim=1, largest=False).values[:, 1]
+def _to_others(units: Tensor, index: Tensor, others: Tensor | None) -> Tensor:
+    """Return the distance of each token of ``index`` to the nearest of ``others`` but itself."""
+    right = units if others is None else units[others]
+    numbers = torch.arange(len(units), device=units.device) if others is None else others
+    found = []
+    for part in index.split(_ROWS):
+        distances = 1 - units[part] @ right.T
+        distances.masked_fill_(part[:, None] == numbers, float("inf"))
+        found.append(distances.amin(1))
+    return torch.cat(found)

@@ -11,6 +11,12 @@ from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
 
+FULL_UP_TO = 4096
+"""Tokens up to which all similarities are held at once."""
+
+_ROWS = 256
+"""Rows of similarities held at once among more tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class FacilityLocation(Selector):
@@ -23,7 +29,9 @@ class FacilityLocation(Selector):
 
     A pick changes the terms of those tokens only that it is most similar to, so gains are updated
     by their rows: O(n²k) in the worst case, O(n² log k) if pick t is the most similar of n/t
-    tokens. Which rows change is read back to the host at each pick. Memory O(n²). Nested.
+    tokens. Which rows change is read back to the host at each pick. Memory O(n²). Above 4096 tokens
+    rows of similarities are computed when they change: O(n²d) for the second pick, d times the rest
+    of the above for all further ones; memory O(nd). Nested.
 
     Attributes:
         accumulate: "float32" or "float64" for similarities; gains are summed in float64.
@@ -37,6 +45,8 @@ class FacilityLocation(Selector):
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         units = unit_rows(tokens.to(working_dtype(self.accumulate)))
+        if len(units) > FULL_UP_TO:
+            return picks_in_blocks(units, k)
         return facility_location_picks(symmetric_product(units, units).add_(1).mul_(0.5), k)
 
 
@@ -58,3 +68,36 @@ def facility_location_picks(similarity: torch.Tensor, k: int) -> torch.Tensor:
         best[changed] = new
         gain[j] = float("-inf")
     return order
+
+
+def picks_in_blocks(units: torch.Tensor, k: int) -> torch.Tensor:
+    """Return k greedy picks [k] for unit-norm tokens [n d]; `facility_location_picks` in blocks.
+
+    Rows of similarities are computed when they change, 256 at once. Memory O(nd).
+    """
+    # Before the first pick nothing is covered: the sum of (1 + cosine) / 2, all at least 0.
+    total = units.sum(0, dtype=torch.float64)
+    first = torch.cat([block.double() @ total for block in units.split(_ROWS)]).argmax()
+    order = torch.empty(k, dtype=torch.long, device=units.device)
+    order[0] = first
+    best = _similarities(units, first[None])[0]
+    gain = torch.zeros_like(total[:1]).repeat(len(units))
+    for part in torch.arange(len(units), device=units.device).split(_ROWS):
+        excess = _similarities(units, part).sub_(best[part, None]).clamp_(min=0)
+        gain += excess.sum(0, dtype=torch.float64)
+    gain[first] = float("-inf")
+    for t in range(1, k):
+        j = gain.argmax()
+        order[t] = j
+        row = _similarities(units, j[None])[0]
+        for part in (row > best).nonzero()[:, 0].split(_ROWS):
+            rows, old, new = _similarities(units, part), best[part, None], row[part, None]
+            gain += (rows - new).clamp_(min=0).sum(0, dtype=torch.float64)
+            gain -= rows.sub_(old).clamp_(min=0).sum(0, dtype=torch.float64)
+        best = torch.maximum(best, row)
+        gain[j] = float("-inf")
+    return order
+
+
+def _similarities(units: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return (units[index] @ units.T).add_(1).mul_(0.5)

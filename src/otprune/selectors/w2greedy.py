@@ -37,7 +37,7 @@ from torch import Tensor
 
 from otprune.compiled import Loops, MixtureState, RowsOfKernel, loops_for
 from otprune.greedy.by_rows import FetchedRows
-from otprune.kernels import FactoredKernel, squared_gram, unit_rows
+from otprune.kernels import FactoredKernel, check_gib, squared_gram, unit_rows
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
@@ -69,6 +69,11 @@ class W2Greedy(Selector):
         diagonal = moments.diagonal()
         nodes, weights, linear = _quadrature(diagonal)
         full = moments.dense() if len(tokens) <= _DENSE_UP_TO else None
+        check_gib(
+            f"the {len(nodes)} factors of {k} picks among {len(tokens)} tokens",
+            len(nodes) * k * len(tokens),
+            diagonal.dtype,
+        )
         loops = loops_for(diagonal)
         if loops is not None:
             exact = int((nodes < _EXACT_BELOW * diagonal.max()).sum())
