@@ -255,13 +255,19 @@ def test_a_method_that_repeats_a_token_is_stopped():
         _Repeats().rank(torch.ones(5, 2), 3)
 
 
-# Those left out read which tokens changed, and say so.
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"facility_location", "kmedoids", "mmtok"}))
-def test_host_reads_do_not_grow_with_the_budget(name, monkeypatch):
-    # On a GPU the log-determinant methods run the device engine; so they do here.
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Methods go the way that they go on a GPU: nothing may be read back."""
     monkeypatch.setattr(
         otprune.greedy.dispatch, "_engine", lambda _: lambda v, k: greedy_device([v], [k])[0]
     )
+    for module in (otprune.kernels, otprune.selectors.farthest_point):
+        monkeypatch.setattr(module, "reading_waits", lambda _: True)
+
+
+# Those left out read which tokens changed, and say so.
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"facility_location", "kmedoids", "mmtok"}))
+def test_host_reads_do_not_grow_with_the_budget(name, as_on_a_gpu):
     counts = []
     for k in (5, 15):
         pruner, tokens = make_pruner(name), real_tokens()["coffee"][:100]
@@ -276,11 +282,7 @@ def test_host_reads_do_not_grow_with_the_budget(name, monkeypatch):
 @pytest.mark.parametrize(
     "name", sorted(set(NAMES) - {"facility_location", "kmedoids", "mmtok", "w2greedy"})
 )
-def test_host_reads_do_not_grow_with_the_images(name, monkeypatch):
-    monkeypatch.setattr(
-        otprune.greedy.dispatch, "_engine", lambda _: lambda v, k: greedy_device([v], [k])[0]
-    )
-    monkeypatch.setattr(otprune.kernels, "reading_waits", lambda _: True)
+def test_host_reads_do_not_grow_with_the_images(name, as_on_a_gpu):
     pruner, tokens = make_pruner(name), real_tokens()["coffee"][:100]
     signals = signals_for(pruner, tokens)
     counts = []

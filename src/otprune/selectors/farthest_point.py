@@ -9,7 +9,7 @@ from jaxtyping import Float
 from otprune.checks import check_choice
 from otprune.compiled import loops_for
 from otprune.greedy.max_min import max_min_in_rounds
-from otprune.kernels import in_range, unit_rows, working_dtype
+from otprune.kernels import in_range, reading_waits, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
@@ -41,7 +41,7 @@ class FarthestPoint(Selector):
         tokens = tokens.to(working_dtype(self.accumulate))
         points = unit_rows(tokens) if self.space == "unit" else in_range(tokens)
         first = nearest_squares(points, points.mean(0, keepdim=True)).argmin(0, keepdim=True)
-        if points.device.type == "cpu":
+        if not reading_waits(points):
             return max_min_in_rounds(points, first, k, nearest_squares)
         order = torch.empty(k, dtype=torch.long, device=tokens.device)
         order[:1] = first
