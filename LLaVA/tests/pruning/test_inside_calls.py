@@ -31,7 +31,7 @@ def test_caches_that_cannot_be_ragged_or_are_not_empty_are_refused():
     used = DynamicCache(config=model.config)
     with torch.no_grad():
         model(input_ids=torch.tensor([[1, 2, 3]]), past_key_values=used)
-        with pytest.raises(ValueError, match="the cache holds 3 positions already"):
+        with pytest.raises(ValueError, match="before anything is cached"):
             model.generate(**request(ROWS[:1]), pruning=pruning, past_key_values=used)
 
 
@@ -43,8 +43,10 @@ def test_each_prompt_needs_a_cache_of_its_own():
     cache = DynamicCache(config=model.config)
     model.generate(**request(ROWS[:1]), pruning=PRUNING, past_key_values=cache, max_new_tokens=2)
     longer = request([[*ROWS[0], -200, 5]])
-    with pytest.raises(ValueError, match="needs a cache of its own for each prompt"):
+    with pytest.raises(ValueError, match="before anything is cached"):
         model.generate(**longer, pruning=PRUNING, past_key_values=cache, max_new_tokens=2)
+    with pytest.raises(ValueError, match=r"cache of its own .* hold 21 to 585 positions"):
+        model.generate(torch.tensor([[5, 6]]), past_key_values=cache, max_new_tokens=2)
 
 
 def test_an_emptied_cache_is_as_good_as_new():

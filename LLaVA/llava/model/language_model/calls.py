@@ -61,3 +61,13 @@ def check_continuing(input_ids: Tensor | None, images: bool) -> None:
         return
     if bool((input_ids == IMAGE_TOKEN_INDEX).any()):
         raise ValueError("an <image> must stand in the prompt, before anything is cached")
+
+
+def check_even(cache: Any, layers: int) -> None:
+    """Raise ``ValueError`` unless all layers of a cache hold equally many positions."""
+    held = sorted({int(cache.get_seq_length(layer)) for layer in range(layers)})
+    if len(held) > 1:
+        raise ValueError(
+            "pruning inside the language model needs a cache of its own for each prompt, got one "
+            f"whose layers hold {held[0]} to {held[-1]} positions"
+        )

@@ -14,6 +14,7 @@ from llava.constants import IGNORE_INDEX
 from llava.images.layouts import Size
 from llava.model.language_model.calls import (
     check_continuing,
+    check_even,
     check_generation,
     with_defaults,
 )
@@ -288,9 +289,9 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
             **kwargs: as transformers' `generate`.
 
         Raises:
-            ValueError: as `prepare`; embeddings given; images beside a filled cache; pruning inside
-                the language model with a way of generating that cuts or splits caches (assisted,
-                chunked, static, ...).
+            ValueError: as `prepare`; embeddings given; images beside a filled cache; a cache whose
+                layers hold different numbers of positions; pruning inside the language model with a
+                way of generating that cuts or splits caches (assisted, chunked, static, ...).
         """
         inputs = kwargs.pop("input_ids", inputs)
         if inputs is None or kwargs.get("inputs_embeds") is not None:
@@ -299,6 +300,7 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
         cache = kwargs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
             check_continuing(inputs, images is not None or visual is not None)
+            check_even(cache, self.config.num_hidden_layers)
             with_defaults(kwargs)
             return llama.generate(inputs, attention_mask=attention_mask, **kwargs)
         if kwargs.pop("position_ids", None) is not None:
