@@ -36,15 +36,14 @@ def images() -> list[Image.Image]:
 
 
 def prompts(family: str) -> list[tuple[str, list[int]]]:
-    """Return prompts with the numbers of their images: one, one, two; one that ends in an image."""
+    """Return prompts with the numbers of their images: one image, one image, two."""
     picture = PICTURE.get(family, "<image>")
     asked = [
         (f"{picture}what is it", [0]),
         (f"and this one here {picture} is", [1]),
         (f"then {picture} or {picture} which of them", [1, 2]),
     ]
-    prompts = [(f"USER: {text} ASSISTANT:", numbers) for text, numbers in asked]
-    return [*prompts, (f"look at {picture.removesuffix('<|vision_end|>')}", [1])]
+    return [(f"USER: {text} ASSISTANT:", numbers) for text, numbers in asked]
 
 
 def with_engine(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:

@@ -49,7 +49,7 @@ def main(question: str, answer: str) -> None:
         place = PlaceholderRange(offset=span.start, length=span.length)
         features.append(SimpleNamespace(mm_position=place, modality="image"))
         tokens = torch.randn(span.length, WIDTH).bfloat16()
-        rows.append(with_places(tokens, torch.tensor(kept), (span.rows, span.columns)))
+        rows.append(with_places(tokens, torch.tensor(kept), span.columns))
     model = SimpleNamespace(config=SimpleNamespace(image_token_id=IMAGE))
     model.recompute_mrope_positions = MethodType(
         OTPruneQwen2_5_VLForConditionalGeneration.recompute_mrope_positions, model

@@ -118,14 +118,6 @@ def test_answers_stay_where_requests_are_preempted(checkpoints, family):
     check([together], [alone])
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_an_answer_begins_behind_an_image_at_the_prompt_s_end(checkpoints, family):
-    pruning = ServedPruning("otprune", 0.2)
-    rounds = [[{"prompt": 3}, {"prompt": 3, "ratio": 1.0}]]
-    theirs = answers("transformers", checkpoints, family, pruning, rounds)
-    check(answers("vllm", checkpoints, family, pruning, rounds), theirs)
-
-
 def test_answers_stay_in_several_processes(checkpoints):
     pruning = ServedPruning("random", 0.5, {"seed": 3})
     theirs = answers("transformers", checkpoints, "qwen2_5_vl", pruning, [MIXED])

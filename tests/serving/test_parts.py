@@ -11,7 +11,6 @@ from otprune_vllm.positions import (
     ImageSpan,
     first_positions,
     moved,
-    next_position,
     with_places,
     without_places,
 )
@@ -108,10 +107,9 @@ def test_places_survive_the_model_s_type(dtype):
     columns = 1000
     kept = torch.tensor([0, 255, 256, 257, 65_537, 999_999])
     tokens = torch.randn(6, 4).to(dtype)
-    back, place, side = without_places(with_places(tokens, kept, (1200, columns)))
+    back, place = without_places(with_places(tokens, kept, columns))
     assert torch.equal(back, tokens)
     assert place.tolist() == [(kept // columns).tolist(), (kept % columns).tolist()]
-    assert side == 1200
 
 
 def by_hand(length, images, kept):
@@ -148,21 +146,6 @@ def test_positions_are_those_of_the_unpruned_prompt_in_any_chunks(chunks):
         # Again, as after a preemption.
         assert torch.equal(moved(positions, is_image, places, begin), positions)
     assert torch.equal(positions, wanted)
-
-
-@pytest.mark.parametrize("length", [14, 12])
-def test_an_answer_begins_behind_the_last_text_or_the_whole_last_image(length):
-    positions, delta = first_positions(length, PORTRAIT_AND_LANDSCAPE)
-    is_image = torch.zeros(length, dtype=torch.bool)
-    images = []
-    for (start, tokens, *shape), keep in zip(PORTRAIT_AND_LANDSCAPE, KEPT, strict=True):
-        is_image[start : start + tokens] = True
-        rows = with_places(torch.zeros(tokens, 2), keep, (shape[0], shape[1]))
-        images.append(without_places(rows))
-    positions = moved(positions, is_image, [one.places for one in images], 0)
-    assert next_position(positions, is_image, images) == length + delta
-    # In a chunk of its own the last image says as much.
-    assert next_position(positions, is_image, images[1:]) == length + delta
 
 
 def test_without_images_in_a_chunk_nothing_moves():

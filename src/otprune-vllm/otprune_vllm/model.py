@@ -13,14 +13,7 @@ from otprune import Selector, Signals
 from otprune.merger import Merger, mixed
 from otprune.selectors.first_k import FirstK
 from otprune_vllm.placeholders import counts_of, spans, square, unit_sizes
-from otprune_vllm.positions import (
-    ImageSpan,
-    first_positions,
-    moved,
-    next_position,
-    with_places,
-    without_places,
-)
+from otprune_vllm.positions import ImageSpan, first_positions, moved, with_places, without_places
 from otprune_vllm.processor import (
     GRID_FIELD,
     REQUEST_FIELD,
@@ -246,14 +239,14 @@ class PrunedModelWithPlaces(PrunedModel):
         places: Int64[Tensor, " k"],
         shape: tuple[int, int] | None,
     ) -> Float[Tensor, "k f"]:
-        """Return an image's tokens with their places in more channels.
+        """Return an image's tokens with their places in four more channels.
 
         Raises:
             ValueError: the image's shape is not known.
         """
         if shape is None:
             raise ValueError("shape must be given where a token keeps its place, got None")
-        return with_places(tokens, places, shape)
+        return with_places(tokens, places, shape[1])
 
     def _postprocess_image_embeds_evs(self, embeds: Any, image_input: Any) -> Any:
         """Return the tokens as they are: `told` adds the places of those that are left."""
@@ -283,10 +276,10 @@ class PrunedModelWithPlaces(PrunedModel):
         """
         apart = [without_places(tokens) for tokens in multimodal_embeddings]
         is_image = torch.as_tensor(input_ids) == self.config.image_token_id
-        places = [image.places for image in apart]
+        places = [place for _, place in apart]
         positions = moved(mrope_positions, is_image, places, num_computed_tokens)
-        delta = next_position(positions, is_image, apart) - len(is_image)
-        return [image.tokens for image in apart], positions, delta
+        delta = int(positions.max()) + 1 - len(is_image)
+        return [tokens for tokens, _ in apart], positions, delta
 
 
 def pruned(model: _Class) -> _Class:

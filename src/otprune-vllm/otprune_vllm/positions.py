@@ -4,8 +4,7 @@ A kept token has the position of its patch, and text goes on behind the whole im
 had been dropped. Which patches are kept is known only when an image has been encoded. So a prompt
 starts with all tokens of an image at the image's first place, on every axis; on the first axis,
 time, they stay there; on the others they move by their row and column, which the rows of the
-encoder's output carry in more channels. So does the longer side of the image, behind which an
-answer begins where a prompt ends in an image.
+encoder's output carry in four more channels.
 """
 
 from collections.abc import Sequence
@@ -15,25 +14,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-CHANNELS = 6
-"""Channels that carry a place and the image's longer side."""
+CHANNELS = 4
+"""Channels that carry a place."""
 
 _BASE = 256
-"""Each number is written in two digits: integers below 257 are exact in bfloat16."""
-
-
-class Placed(NamedTuple):
-    """Tokens that were given with their places.
-
-    Attributes:
-        tokens: without the channels of places.
-        places: rows and columns.
-        side: the longer side of the image, in tokens before pruning.
-    """
-
-    tokens: Float[Tensor, "k d"]
-    places: Int64[Tensor, "2 k"]
-    side: int
+"""Row and column are written in two digits: integers below 257 are exact in bfloat16."""
 
 
 class ImageSpan(NamedTuple):
@@ -53,25 +38,28 @@ class ImageSpan(NamedTuple):
 
 
 def with_places(
-    tokens: Float[Tensor, "k d"], kept: Int64[Tensor, " k"], shape: tuple[int, int]
+    tokens: Float[Tensor, "k d"], kept: Int64[Tensor, " k"], columns: int
 ) -> Float[Tensor, "k e"]:
     """Return tokens with the channels that carry their places.
 
     Args:
         tokens: kept tokens.
         kept: their numbers in the image, row by row.
-        shape: rows and columns of the image's grid.
+        columns: of the image's grid.
     """
-    numbers = [kept // shape[1], kept % shape[1], torch.full_like(kept, max(shape))]
-    digits = [digit for one in numbers for digit in (one // _BASE, one % _BASE)]
+    row, column = kept // columns, kept % columns
+    digits = [row // _BASE, row % _BASE, column // _BASE, column % _BASE]
     return torch.cat([tokens, torch.stack(digits, 1).to(tokens)], 1)
 
 
-def without_places(tokens: Float[Tensor, "k e"]) -> Placed:
-    """Return what `with_places` was given; O(k)."""
+def without_places(
+    tokens: Float[Tensor, "k e"],
+) -> tuple[Float[Tensor, "k d"], Int64[Tensor, "2 k"]]:
+    """Return what `with_places` was given: tokens, and their rows and columns."""
     digits = tokens[:, -CHANNELS:].long()
-    row, column, side = digits[:, 0::2].mul(_BASE).add(digits[:, 1::2]).unbind(1)
-    return Placed(tokens[:, :-CHANNELS], torch.stack([row, column]), int(side[-1]))
+    return tokens[:, :-CHANNELS], torch.stack(
+        [digits[:, 0] * _BASE + digits[:, 1], digits[:, 2] * _BASE + digits[:, 3]]
+    )
 
 
 def first_positions(length: int, images: Sequence[ImageSpan]) -> tuple[Int64[Tensor, "3 t"], int]:
@@ -122,18 +110,3 @@ def moved(
     columns = columns[: moves.shape[1]]
     positions[1:, columns] = positions[0, columns] + moves
     return positions
-
-
-def next_position(
-    positions: Int64[Tensor, "3 t"], is_image: Tensor, images: Sequence[Placed]
-) -> int:
-    """Return the position of what follows a prompt: behind its last text, or its last image.
-
-    Args:
-        positions: of the whole prompt, those of images moved.
-        is_image: which of its ids are placeholders, [t].
-        images: those in a chunk of the prompt. What is returned holds once the last is among them.
-    """
-    if images and bool(is_image[-1]):
-        return int(positions[0, -1]) + images[-1].side
-    return int(positions.max()) + 1
