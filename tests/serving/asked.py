@@ -125,7 +125,12 @@ def with_transformers(asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
                 inputs["token_type_ids"].zero_()
             ratio = one.get("ratio", default)
             ids = [image_id(pictures[number]) for number in numbers]
-            pruning = {"keep_ratio": ratio, "image_ids": ids, **settings}
+
+            def named(units: int, ids: list[int] = ids) -> list[int | None]:
+                # Tiles that are units have no numbers here: no seeded method is asked about them.
+                return [*ids] if units == len(ids) else [None] * units
+
+            pruning = {"keep_ratio": ratio, "image_ids": named, **settings}
             with pruned(model, method, **pruning) as trace, torch.no_grad():
                 made = model.generate(
                     **inputs,
