@@ -35,6 +35,7 @@ def test_one_function_reads_settings_from_the_environment_and_one_hands_it_to_ch
     assert sorted(found) == [
         ("environment.py", "child_environment"),
         ("environment.py", "data_caches"),
+        ("environment.py", "data_variables"),
         ("environment.py", "read_environment"),
     ]
 

@@ -7,6 +7,7 @@ import tracemalloc
 import pytest
 
 from journal_records import numbers, part, record, write
+from otprune_lmms.cluster.planned import settings_of
 from otprune_lmms.cluster.state import read_state
 from otprune_lmms.cluster.status import journal_status
 from otprune_lmms.journal import Journal, JournalError
@@ -126,7 +127,7 @@ def test_forged_lines_are_no_answers_for_reader_writer_and_status(forged, caplog
     state = read_state([forged])
     assert len(state.answered) == len(GOOD)
     assert "no record of this journal's format" in caplog.text
-    assert journal_status(state).rows == ()
+    assert journal_status(state, settings_of(state.configs.values())).rows == ()
     assert part(forged).read_bytes() == before
 
 
