@@ -11,3 +11,7 @@ bash scripts/test_wrappers.sh
 bash scripts/test_transformers_versions.sh
 bash scripts/check_wheels.sh
 bash scripts/test_serving.sh
+# All parts with small models on a CPU.
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+bash scripts/gpu_check.sh --tiny --device cpu --out "$out"
