@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from otprune.compiled import loops_for
+
 _ROWS = 192
 """Rows per block: small enough for the cache, and to waste little above the diagonal."""
 
@@ -101,13 +103,24 @@ def symmetric_product(
 ) -> Float[Tensor, "n n"]:
     """Return ``left @ diag(weights) @ right.T``, known to be symmetric.
 
-    On a CPU only the upper triangle of blocks is computed, then mirrored: about 1.4 times as fast
-    as the full product. A GPU is faster with one large product.
+    On a CPU only the upper triangle is computed, then mirrored: if left and right are one tensor,
+    in a compiled loop (`otprune.compiled`), else in blocks. A GPU is faster with one large product.
+
+    Args:
+        left: [n r].
+        right: [n r].
+        weights: [r], not negative.
+
+    Raises:
+        ValueError: the product would take more than `MOST_GIB`; on a CPU.
     """
     if left.device.type != "cpu":
         return (left if weights is None else left * weights) @ right.T
     n = len(left)
     check_gib(f"the similarities of {n} tokens", n * n, left.dtype)
+    loops = loops_for(left) if left is right else None
+    if loops is not None:
+        return loops.all_products(left, weights)
     product = left.new_empty(n, n)
     # One buffer for all blocks: new memory for each would cost as much as the arithmetic.
     buffer = left.new_empty(min(n, _ROWS), left.shape[1])
@@ -135,7 +148,8 @@ def squared_gram(
     that budgets and batches do not change the rounding.
     """
     if gram_is_cheaper(*tokens.shape):
-        gram = symmetric_product(tokens.T, tokens.T)
+        channels = tokens.T
+        gram = symmetric_product(channels, channels)
         if weights is not None:
             # With D = diag(weights): (V D Vᵀ)² = V (D VᵀV D) Vᵀ, which needs no scaled copy of V.
             # In two steps, since the product of two weights may leave the dtype's range.

@@ -15,12 +15,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("loops.c", "loops.h"))
-VERSION = 2
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("loops.c", "loops.h", "products.h"))
+VERSION = 3
 """What ``otprune_loops_version`` returns."""
 
 _COMPILERS = ("cc", "gcc", "clang")
-_OPTIONS = ("-std=gnu11", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fPIC", "-shared")
+_OPTIONS = ("-std=gnu11", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fPIC", "-shared", "-pthread")
 _SECONDS = 120
 """Time that a compiler is given; it takes about one."""
 

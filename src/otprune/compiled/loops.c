@@ -1,29 +1,71 @@
-/* Loops of picks in C, one thread, no state; loops.h has them for one type of numbers. */
+/* Loops of picks in C, one thread, no state, in loops.h for one type of numbers; products of all
+   pairs of rows, in products.h. */
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 
 /* Changes with the arguments of any function. */
-int64_t otprune_loops_version(void) { return 2; }
+int64_t otprune_loops_version(void) { return 3; }
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
+#define TILE 8
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32
+#define TILE 4
 #else
 #define VECTOR_BYTES 16
+#define TILE 4
 #endif
+
+/* Channels of a tile before it is written: sums in runs are more exact than one long sum, and the
+   panels of a run stay near the processor. */
+#define DEPTH 256
+
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define UNROLL _Pragma("unroll")
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (NAME(places)){__VA_ARGS__})
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+typedef int64_t places_float64 __attribute__((vector_size(32)));
+typedef int32_t places_float32 __attribute__((vector_size(16)));
+
+#define MOST_THREADS 64
+
+/* Run work(shared) in so many threads, this one among them; in fewer where none can be started. */
+static void in_threads(void *(*work)(void *), void *shared, int64_t threads) {
+  pthread_t others[MOST_THREADS];
+  int64_t started = 0;
+  while (started + 1 < threads && started < MOST_THREADS &&
+         pthread_create(&others[started], NULL, work, shared) == 0)
+    started++;
+  work(shared);
+  while (started > 0) pthread_join(others[--started], NULL);
+}
+
+/* Numbers that all_products needs in `packed` for so many channels, a multiple of DEPTH. */
+int64_t room_for_products(int64_t n, int64_t channels) {
+  const int64_t panel = 3 * VECTOR_BYTES / 4; /* of float32, a multiple of that of float64 */
+  const int64_t parts = channels < DEPTH ? 1 : (channels + DEPTH - 1) / DEPTH;
+  return (n + panel - 1) / panel * panel * parts * DEPTH;
+}
 
 #define REAL double
 #define NAME(name) name##_float64
 #include "loops.h"
+#include "products.h"
 #undef REAL
 #undef NAME
 
 #define REAL float
 #define NAME(name) name##_float32
 #include "loops.h"
+#include "products.h"
 #undef REAL
 #undef NAME
 

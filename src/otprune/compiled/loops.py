@@ -18,6 +18,12 @@ logger = logging.getLogger(__name__)
 _WHOLE, _SINGLE, _DOUBLE = ctypes.c_int64, ctypes.c_float, ctypes.c_double
 _NUMBERS = {torch.float32: "float32", torch.float64: "float64"}
 
+_WORTH_THREADS = 1 << 27
+"""Multiply-adds from which products of all pairs of rows are shared among threads."""
+
+_CHANNELS = 2048
+"""Channels that threads copy at a time, before they multiply."""
+
 
 class RowsOfKernel(NamedTuple):
     """Rows of a kernel [n n] that are known.
@@ -45,6 +51,39 @@ class Loops:
         function = getattr(self._library, name)
         function.restype = result
         return function(*(_address(a) if isinstance(a, Tensor) else a for a in arguments))
+
+    def all_products(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return ``rows @ diag(weights) @ rows.T`` [n n] for rows [n d] of any strides.
+
+        Exactly symmetric, and rows that are equal have equal products. Half of the products are
+        computed, in as many threads as torch uses; their number does not change the result. Numbers
+        are summed in runs of 256.
+
+        Args:
+            rows: [n d].
+            weights: [d], not negative.
+        """
+        n, d = rows.shape
+        if not rows.numel():
+            return rows.new_zeros(n, n)
+        threads = torch.get_num_threads() if n * n * d > 2 * _WORTH_THREADS else 1
+        name = f"all_products_{_NUMBERS[rows.dtype]}"
+        needed = _WHOLE(n), _WHOLE(min(d, _CHANNELS if threads > 1 else 1))
+        room = self._call("room_for_products", *needed, result=_WHOLE)
+        product = rows.new_empty(n, n)
+        self._call(
+            name,
+            _WHOLE(n),
+            _WHOLE(d),
+            ctypes.c_void_p(rows.data_ptr()),
+            *map(_WHOLE, rows.stride()),
+            None if weights is None else weights.sqrt().contiguous(),
+            product,
+            rows.new_empty(room),
+            _WHOLE(room),
+            _WHOLE(threads),
+        )
+        return product
 
     def logdet_picks(self, known: RowsOfKernel, state: "GreedyState", floor: float) -> None:
         """Go on picking the token with the largest conditional variance, in ``state``.

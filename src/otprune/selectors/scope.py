@@ -55,7 +55,8 @@ class SCOPE(Selector):
         weights = attention.to(tokens.device, torch.float32).sum(0) ** self.alpha
 
         def pick(index: Tensor, count: int) -> Tensor:
-            similarity = symmetric_product(units[index], units[index])
+            some = units[index]
+            similarity = symmetric_product(some, some)
             return self.cover(similarity, weights[index], count)[0]
 
         return pick_by_tiles(signals, len(tokens), k, pick, tokens.device)
