@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from helpers import by_tile, first_difference, method_case, method_runs
 from otprune import Signals, make_pruner
-from otprune.kernels import unit_rows
 from otprune.selectors.cdpruner import conditional_picks, scaled_relevance
 
 RUNS = [pytest.param(case, run, id=f"{case}-{run['id']}") for case, run in method_runs("cdpruner")]
@@ -32,16 +31,6 @@ def some_signals(n, seed=0, p=6):
     return Signals(clip_patches=patches, clip_text=text)
 
 
-def exact_gains(tokens, relevance, picks):
-    """Conditional variances given the picks, in float64."""
-    units = unit_rows(tokens.double())
-    relevance = relevance.double().flatten()
-    kernel = relevance[:, None] * (units @ units.T) * relevance
-    root = torch.linalg.cholesky(kernel[picks][:, picks])
-    rows = torch.linalg.solve_triangular(root, kernel[picks], upper=False)
-    return (kernel.diagonal() - rows.square().sum(0)).tolist()
-
-
 @pytest.mark.parametrize(("case", "run"), RUNS)
 def test_each_tile_keeps_what_the_released_code_keeps(case, run):
     stored = method_case("cdpruner", case)
@@ -62,14 +51,7 @@ def test_picks_and_relevance_are_those_of_the_released_code(case, run):
     tolerated = run["float64"]["first_order_difference"]
     for mine, theirs, from_here in zip(picks, expected, tolerated, strict=True):
         difference = first_difference(mine, theirs)
-        if difference is None or (from_here is not None and difference >= from_here):
-            continue
-        # One tile. So far into the order float32's rounding of the cosines decides what float64
-        # has apart by this share.
-        assert tiles == 1
-        assert difference > 100
-        gains = exact_gains(tokens, torch.tensor(stored[f"{name}.relevance"]), mine[:difference])
-        assert gains[mine[difference]] == pytest.approx(gains[theirs[difference]], rel=1e-3)
+        assert difference is None or (from_here is not None and difference >= from_here)
     raw = -(unit(stored["image_embeds"]) @ unit(stored["text_embeds"]).T).mean(-1).flatten()
     mine = scaled_relevance(torch.tensor(raw), torch.arange(len(tokens)))
     np.testing.assert_allclose(mine, stored[f"{name}.relevance"].flatten(), atol=1e-6)

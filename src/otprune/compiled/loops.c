@@ -25,6 +25,9 @@ int64_t otprune_loops_version(void) { return 3; }
    panels of a run stay near the processor. */
 #define DEPTH 256
 
+/* Numbers that are summed one after another, before sums of them are. */
+#define RUN 8
+
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #define UNROLL _Pragma("unroll")

@@ -21,18 +21,30 @@ static int64_t NAME(argmax)(const REAL *values, int64_t n) {
 }
 
 /* row = scale * (source - sum over s of weight[s] * past[s]); variance -= row². past is [t n], the
-   others [n]. Variances are float64: many small numbers are taken from a large one. */
+   others [n]. Sums are taken in runs of RUN, which loses fewer digits than one long sum. Variances
+   are float64: many small numbers are taken from a large one. */
 static void NAME(condition)(int64_t n, int64_t t, REAL scale, const REAL *weight, const REAL *past,
                             const REAL *source, REAL *row, double *variance) {
-  int64_t i = 0;
-  for (; i + 4 * LANES <= n; i += 4 * LANES) {
+  const int64_t width = 4 * LANES;
+  for (int64_t start = 0; start < n && n >= width; start += width) {
+    /* The last columns are taken together with some that are known: one by one they would be
+       rounded otherwise, and equal tokens would differ. */
+    const int64_t i = start + width <= n ? start : n - width;
     VECTOR a = {0}, b = {0}, c = {0}, d = {0};
-    for (int64_t s = 0; s < t; s++) {
-      const VECTOR *known = (const VECTOR *)(past + s * n + i);
-      a += weight[s] * known[0];
-      b += weight[s] * known[1];
-      c += weight[s] * known[2];
-      d += weight[s] * known[3];
+    for (int64_t s = 0; s < t;) {
+      const int64_t stop = s + RUN < t ? s + RUN : t;
+      VECTOR e = {0}, f = {0}, g = {0}, h = {0};
+      for (; s < stop; s++) {
+        const VECTOR *known = (const VECTOR *)(past + s * n + i);
+        e += weight[s] * known[0];
+        f += weight[s] * known[1];
+        g += weight[s] * known[2];
+        h += weight[s] * known[3];
+      }
+      a += e;
+      b += f;
+      c += g;
+      d += h;
     }
     const VECTOR *from = (const VECTOR *)(source + i);
     VECTOR *to = (VECTOR *)(row + i);
@@ -41,13 +53,18 @@ static void NAME(condition)(int64_t n, int64_t t, REAL scale, const REAL *weight
     to[2] = (from[2] - c) * scale;
     to[3] = (from[3] - d) * scale;
   }
-  for (; i < n; i++) {
+  for (int64_t i = 0; i < n && n < width; i++) {
     REAL value = 0;
-    for (int64_t s = 0; s < t; s++) value += weight[s] * past[s * n + i];
+    for (int64_t s = 0; s < t;) {
+      const int64_t stop = s + RUN < t ? s + RUN : t;
+      REAL part = 0;
+      for (; s < stop; s++) part += weight[s] * past[s * n + i];
+      value += part;
+    }
     row[i] = (source[i] - value) * scale;
   }
 #pragma omp simd
-  for (i = 0; i < n; i++) variance[i] -= (double)row[i] * row[i];
+  for (int64_t i = 0; i < n; i++) variance[i] -= (double)row[i] * row[i];
 }
 
 /* Greedy log-determinant from pick t on; returns the number of picks made so far, at most k.
