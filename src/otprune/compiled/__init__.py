@@ -1,4 +1,4 @@
-"""Loops of picks compiled from C, for tensors on a CPU; optional.
+"""Loops of picks and products of tokens compiled from C, for tensors on a CPU; optional.
 
 A greedy method picks token after token, and each pick is a few operations on small vectors: in
 torch their overhead is most of the time. `Loops` has the same rules in C (``loops.c``), run by one
