@@ -9,7 +9,7 @@ from gpu.budget import Budget
 from gpu.needs import HARNESS, LLAVA, missing
 from gpu.page import Page
 
-TRITON = ["tests/greedy/test_triton.py"]
+TRITON = [f"tests/greedy/test_triton{name}.py" for name in ("", "_others", "_compiles")]
 SUITES: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     "selection": (".", ["-m", "gpu", "tests/greedy", "tests/selectors"], ()),
     "Triton programs": (".", TRITON, ()),

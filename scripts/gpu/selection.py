@@ -8,16 +8,17 @@ replayed, and by one Triton program an image, each from kernels that are there a
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench_common import image_like_tokens, median_ms
+from bench_common import image_like_tokens, made_signals, median_ms
 from bench_selection import plain_loop
 from gpu.budget import Budget
 from gpu.page import Page
-from otprune import make_pruner, resolve_budget
+from otprune import Signals, make_pruner, resolve_budget
 from otprune.greedy.device import greedy_loop
 from otprune.greedy.picks import Picks
 from otprune.kernels import FactoredKernel
@@ -27,8 +28,11 @@ SIZES = ((576, 1024), (576, 4096), (2340, 1024), (2340, 4096))
 BATCHES = (1, 8, 32)
 TEXT = 60
 REPEATS = 5
-OTHERS = ("divprune", "farthest_point", "facility_location", "dpp", "cdpruner")
-"""Methods of the second table: those of which a GPU has programs."""
+OTHERS = (
+    "divprune", "farthest_point", "facility_location", "scope", "mmtok", "kmedoids", "dpp",
+    "cdpruner",
+)  # fmt: skip
+"""Methods of the second table: those that a GPU could have a program for."""
 
 NOTES = [
     f"Image-like tokens, ratio {RATIO}. Milliseconds for the whole batch, medians; what is in one "
@@ -173,6 +177,14 @@ def saved_ms(model: Any, n: int, k: int, batch: int, device: str) -> float:
     return whole - shorter
 
 
+def signals_of(n: int, d: int, device: str) -> Signals:
+    """Return made signals of an image where its tokens are, the same at each call."""
+    side = round(n**0.5)
+    made = made_signals(n, (side, side), features=64, words=d)
+    words = torch.randn(50, d, generator=torch.Generator().manual_seed(3))
+    return replace(made.to(torch.device(device)), embed_words=lambda found: words[: len(found)])
+
+
 def other_rows(n: int, d: int, batch: int, device: str) -> list[dict[str, Any]]:
     """Return the time of other methods for a batch, and of its images one after another."""
     k = resolve_budget(n, keep_ratio=RATIO)
@@ -181,12 +193,13 @@ def other_rows(n: int, d: int, batch: int, device: str) -> list[dict[str, Any]]:
     for name in OTHERS:
         settings = {"relevance": "none"} if name == "cdpruner" else {}
         pruner = make_pruner(name, **settings)
+        signals = [signals_of(n, d, device)] * batch if pruner.needs else None
         row: dict[str, Any] = {"method": name, "n": n, "d": d, "k": k, "batch": batch}
         try:
             together, alone = median_ms(
                 [
-                    lambda p=pruner: p.rank_batch(tokens, [k] * batch),
-                    lambda p=pruner: [p.rank(one, k) for one in tokens],
+                    lambda p=pruner, s=signals: p.rank_batch(tokens, [k] * batch, s),
+                    lambda p=pruner, s=signals: [p.rank(t, k, s and s[0]) for t in tokens],
                 ],
                 3,
                 device,
@@ -194,16 +207,12 @@ def other_rows(n: int, d: int, batch: int, device: str) -> list[dict[str, Any]]:
         except failures() as error:
             rows.append(row | {"batch ms": f"fails: {str(error).splitlines()[0][:80]}"})
             continue
-        same = all(
-            torch.equal(a, p)
-            for a, p in zip(
-                pruner.rank_batch(tokens, [k] * batch),
-                [pruner.rank(one, k) for one in tokens],
-                strict=True,
-            )
-        )
-        on_cpu = pruner.rank(tokens[0].cpu(), k).tolist()
-        here = pruner.rank(tokens[0], k).tolist()
+        first = signals and signals[0]
+        apart = [pruner.rank(one, k, first) for one in tokens]
+        batched = pruner.rank_batch(tokens, [k] * batch, signals)
+        same = all(torch.equal(a, b) for a, b in zip(batched, apart, strict=True))
+        on_cpu = pruner.rank(tokens[0].cpu(), k, first).tolist()
+        here = apart[0].tolist()
         rows.append(
             row
             | {

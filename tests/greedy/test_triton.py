@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import HostReads, token_matrices
 from otprune.greedy import device as device_module
+from otprune.greedy import programs as programs_module
 from otprune.greedy.by_rows import greedy_dense
 from otprune.greedy.device import greedy_device, greedy_loop
 from otprune.kernels import FactoredKernel, squared_gram, unit_rows
@@ -53,9 +54,7 @@ def test_images_of_any_size_and_budget_go_together(rng):
 
 
 def test_more_images_than_fit_follow_in_further_launches(rng, monkeypatch):
-    from otprune.greedy import triton_program
-
-    monkeypatch.setattr(triton_program, "_BYTES", 2 * 20 * 20 * 8)
+    monkeypatch.setattr(programs_module, "BYTES", 2 * 20 * 20 * 8)
     images = [torch.randn(20, 4, generator=rng, dtype=torch.float64) for _ in range(5)]
     check([kernel_of(one, 0.1) for one in images], [3, 4, 5, 6, 7])
 

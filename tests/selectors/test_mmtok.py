@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from helpers import METHODS, brute_greedy, method_case, method_runs
 from otprune import Signals, make_pruner
-from otprune.selectors.mmtok import coverage_picks, coverage_words
+from otprune.greedy.coverage import coverage_loop
+from otprune.greedy.covers import Cover
+from otprune.selectors.mmtok import coverage_words
 
 RUNS = [pytest.param(case, run, id=f"{case}-{run['id']}") for case, run in method_runs("mmtok")]
 TEXT = json.loads((METHODS / "mmtok__text_and_padding.json").read_text())
@@ -148,10 +150,10 @@ def test_picks_are_those_of_a_plain_implementation(n, m, seed):
 def test_barred_columns_come_only_when_no_other_is_left_and_none_comes_twice():
     rows = torch.rand(30, 20, generator=torch.Generator().manual_seed(0))
     last = torch.arange(4, 20)
-    picks = coverage_picks(rows, 20, last).tolist()
+    picks = coverage_loop(Cover(rows, 20, last)).tolist()
     assert sorted(picks) == list(range(20))
     assert set(picks[:4]) == {0, 1, 2, 3}
-    assert coverage_picks(rows, 3, last).tolist() == picks[:3]
+    assert coverage_loop(Cover(rows, 3, last)).tolist() == picks[:3]
 
 
 def test_ends_of_rows_come_last_and_are_nothing_to_cover():
@@ -187,7 +189,7 @@ def test_without_words_the_image_alone_is_covered_and_others_in_the_batch_keep_t
     asked = known(features, words)
     image = torch.softmax(torch.cosine_similarity(features[:, None], features[None], -1) / 0.2, 1)
     alone = make_pruner("mmtok").rank(tokens, 9, silent)
-    assert alone.tolist() == coverage_picks(image, 9).tolist()
+    assert alone.tolist() == coverage_loop(Cover(image, 9)).tolist()
     together = make_pruner("mmtok").rank_batch([tokens] * 3, [9] * 3, [asked, silent, asked])
     assert together[1].tolist() == alone.tolist()
     for i in (0, 2):

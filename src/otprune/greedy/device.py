@@ -1,6 +1,5 @@
 """Greedy log-determinant for a padded batch, without reading back for each pick; for CUDA."""
 
-import logging
 from collections.abc import Callable
 from functools import cache
 
@@ -8,51 +7,37 @@ import torch
 from torch import Tensor
 
 from otprune.greedy.picks import PICKED, Picks, variance_floor
+from otprune.greedy.programs import can_run, checked
 from otprune.kernels import FactoredKernel
 
 Engine = Callable[[list[FactoredKernel], list[int]], list[Picks]]
 
-LARGEST = 2048
-"""Tokens of an image up to which a program makes its picks (`triton_program`)."""
-
-logger = logging.getLogger(__name__)
-
 
 def greedy_device(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     """Return the picks of each image, by a program an image where that works, else by a loop."""
-    program = None
-    if kernels[0].factor.device.type == "cuda" and max(map(len, kernels)) <= LARGEST:
-        program = _program(kernels[0].factor.device, kernels[0].factor.dtype)
+    program, some = None, kernels[0].factor
+    if can_run(some, max(map(len, kernels))):
+        program = _program(some.device, some.dtype)
     return greedy_loop(kernels, k) if program is None else program(kernels, k)
 
 
 @cache
 def _program(device: torch.device, dtype: torch.dtype) -> Engine | None:
-    """Return `greedy_programs` if it works on a device: its picks are compared once, on a sample.
+    """Return `greedy_programs` if it works on a device, see `checked`."""
 
-    Triton is optional, and what it compiles depends on the GPU and its driver. Why it is not used
-    is logged.
-    """
-    try:
-        # Not there without CUDA, see `triton_program`.
-        from triton.errors import TritonError  # type: ignore[import-not-found]
-
+    def load() -> Engine:
         from otprune.greedy.triton_program import greedy_programs
-    except ImportError:
-        logger.info("selection on a GPU runs in a loop: there is no triton")
-        return None
-    sample = torch.randn(70, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    kernels = [FactoredKernel(sample[:n].to(device, dtype), ridge=1.0) for n in (70, 41)]
-    try:
-        found = greedy_programs(kernels, [20, 9])
-    except (TritonError, RuntimeError, OSError, ValueError) as error:
-        logger.warning("selection on a GPU runs in a loop: triton fails, %s", error)
-        return None
-    expected = greedy_loop(kernels, [20, 9])
-    if any(not torch.equal(a.order, b.order) for a, b in zip(found, expected, strict=True)):
-        logger.warning("selection on a GPU runs in a loop: triton's picks differ from its own")
-        return None
-    return greedy_programs
+
+        return greedy_programs
+
+    def agrees(program: Engine) -> bool:
+        generator = torch.Generator().manual_seed(0)
+        sample = torch.randn(70, 24, generator=generator, dtype=torch.float64)
+        kernels = [FactoredKernel(sample[:n].to(device, dtype), ridge=1.0) for n in (70, 41)]
+        both = zip(program(kernels, [20, 9]), greedy_loop(kernels, [20, 9]), strict=True)
+        return all(torch.equal(a.order, b.order) for a, b in both)
+
+    return checked(load, agrees)
 
 
 def greedy_loop(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:

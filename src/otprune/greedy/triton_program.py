@@ -5,7 +5,7 @@ makes all picks of an image: variances stay in its registers, and it reads a row
 the Cholesky rows so far for each pick. Which is used is decided by `greedy_device`.
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 
@@ -14,10 +14,22 @@ import triton  # type: ignore[import-not-found]
 import triton.language as tl  # type: ignore[import-not-found]
 
 from otprune.greedy.picks import PICKED, Picks, variance_floor
+from otprune.greedy.programs import images_at_once
 from otprune.kernels import FactoredKernel
 
-_BYTES = 1 << 30
-"""Bytes of kernels formed at one time; more images follow in further launches."""
+OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
+"""Of every launch. Loads are not moved ahead of a step, whose stores they depend on; products and
+sums are rounded one after the other, as in the loops."""
+
+
+def warps(block: int) -> int:
+    """Return how many warps share a block of columns: 128 columns each, at most 16."""
+    return min(16, max(1, block // 128))
+
+
+def rows_together(block: int) -> int:
+    """Return how many Cholesky rows are read together: as many as stay in registers."""
+    return 8 if block <= 2048 else 4
 
 
 def greedy_programs(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
@@ -27,8 +39,7 @@ def greedy_programs(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     kernels at a time. Nothing is read back to the host.
     """
     n = max(len(kernel) for kernel in kernels)
-    element = kernels[0].factor.element_size()
-    images = max(1, _BYTES // (n * n * element))
+    images = images_at_once(n * n, kernels[0].factor.dtype)
     found = []
     for start in range(0, len(kernels), images):
         part = slice(start, start + images)
@@ -49,18 +60,19 @@ def _launch(kernels: list[FactoredKernel], k: list[int], n: int) -> list[Picks]:
     order = torch.empty(b, steps, dtype=torch.int64, device=some.device)
     variances = some.new_empty(b, steps)
     block = triton.next_power_of_2(n)
-    warps = min(16, max(1, block // 128))
     # Its type says that it is a plain function.
     program: Any = _pick_all
     program[(b,)](
         full, variance, floor, rows, order, variances, n, steps,
-        BLOCK=block, ROWS=8, num_warps=warps,
+        BLOCK=block, ROWS=rows_together(block), num_warps=warps(block), **OPTIONS,
     )  # fmt: skip
     # Picks of an image beyond its own k mean nothing.
     return [Picks(order[i, :count], variances[i, :count]) for i, count in enumerate(k)]
 
 
 @triton.jit
+# A wrapper that checks types is nothing that Triton can read.
+@no_type_check
 def _pick_all(
     full, variance, floor, rows, order, variances, n, steps, BLOCK: tl.constexpr, ROWS: tl.constexpr  # noqa: ANN001, N803 (Triton's own types and names)
 ) -> None:  # fmt: skip

@@ -10,6 +10,8 @@ from torch import Tensor
 from otprune.checks import check_choice
 from otprune.compiled import loops_for
 from otprune.greedy.max_min import max_min_in_rounds
+from otprune.greedy.max_min_device import max_min_device, max_min_loop
+from otprune.greedy.programs import behind, go_together, images_at_once, in_parts, padded
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -51,9 +53,22 @@ class DivPrune(Selector):
         """Check the settings."""
         check_choice("accumulate", self.accumulate, ("float32", "float64", "model"))
 
+    def _rank_images(
+        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
+    ) -> list[Tensor]:
+        dtype = self._dtype(tokens[0])
+        if not go_together(tokens, dtype):
+            return super(DivPrune, self)._rank_images(tokens, k, signals)
+        n, found = max(map(len, tokens)), []
+        for part in in_parts(len(tokens), images_at_once(n * n, dtype)):
+            found += divprune_together(tokens[part], k[part], dtype)
+        return found
+
+    def _dtype(self, tokens: Tensor) -> torch.dtype:
+        return tokens.dtype if self.accumulate == "model" else working_dtype(self.accumulate)
+
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
-        dtype = tokens.dtype if self.accumulate == "model" else working_dtype(self.accumulate)
-        units = unit_rows(tokens.to(dtype))
+        units = unit_rows(tokens.to(self._dtype(tokens)))
         if len(units) > _FULL_UP_TO:
             return max_min_in_rounds(units, most_isolated(units), k, nearest_pick)
         cosines = symmetric_product(units, units)
@@ -61,18 +76,29 @@ class DivPrune(Selector):
         if loops is not None:
             return loops.max_min_picks(cosines, k)
         distances = 1 - cosines
-        order = torch.empty(k, dtype=torch.long, device=tokens.device)
-        # As in the released code: the second smallest of a row, the smallest being the token's own.
-        if len(units) == 1:
-            return order.zero_()
-        isolation = distances.topk(2, dim=1, largest=False).values[:, 1]
-        order[:1] = isolation.argmax(0, keepdim=True)
-        nearest = torch.full_like(units[:, 0], float("inf"))
-        for t in range(1, k):
-            last = order[t - 1 : t]
-            nearest = torch.minimum(nearest, distances[last][0]).index_fill_(0, last, float("-inf"))
-            order[t : t + 1] = nearest.argmax(0, keepdim=True)
-        return order
+        return max_min_loop(distances, isolation(distances).argmax(0, keepdim=True), k)
+
+
+def divprune_together(images: list[Tensor], k: list[int], dtype: torch.dtype) -> list[Tensor]:
+    """Return the picks of images [n_i d], all in the same operations; for GPUs. Memory O(bn²)."""
+    units = padded(images, dtype)
+    units = unit_rows(units.flatten(0, 1)).view_as(units)
+    distances = torch.bmm(units, units.mT).neg_().add_(1)
+    sizes = [len(image) for image in images]
+    outside = behind(sizes, units)
+    distances.masked_fill_(outside[:, None], float("inf"))
+    first = isolation(distances).masked_fill(outside, float("-inf")).argmax(1)
+    return max_min_device(distances, first, sizes, k)
+
+
+def isolation(distances: Float[Tensor, "*b n n"]) -> Float[Tensor, "*b n"]:
+    """Return the distance of each token to the nearest other one.
+
+    As in the released code: the second smallest of a row, the smallest being the token's own.
+    """
+    if distances.shape[-1] == 1:
+        return distances[..., 0]
+    return distances.topk(2, dim=-1, largest=False).values[..., 1]
 
 
 def nearest_pick(units: Float[Tensor, "n d"], picks: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:

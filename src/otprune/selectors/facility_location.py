@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from otprune.checks import check_choice
+from otprune.greedy.coverage import coverage_loop, coverage_picks
+from otprune.greedy.covers import Cover
+from otprune.greedy.programs import go_together, images_at_once, in_parts, padded
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -29,7 +33,8 @@ class FacilityLocation(Selector):
 
     A pick changes the terms of those tokens only that it is most similar to, so gains are updated
     by their rows: O(n²k) in the worst case, O(n² log k) if pick t is the most similar of n/t
-    tokens. Which rows change is read back to the host at each pick. Memory O(n²). Above 4096 tokens
+    tokens. Which rows change is read back to the host at each pick, on a GPU only where its program
+    does not run (`otprune.greedy.coverage`). Memory O(n²). Above 4096 tokens
     rows of similarities are computed when they change: O(n²d) for the second pick, d times the rest
     of the above for all further ones; memory O(nd). Nested.
 
@@ -43,35 +48,35 @@ class FacilityLocation(Selector):
         """Check the settings."""
         check_choice("accumulate", self.accumulate, ("float32", "float64"))
 
+    def _rank_images(
+        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
+    ) -> list[Tensor]:
+        dtype = working_dtype(self.accumulate)
+        if not go_together(tokens, dtype):
+            return super(FacilityLocation, self)._rank_images(tokens, k, signals)
+        n, found = max(map(len, tokens)), []
+        for part in in_parts(len(tokens), images_at_once(2 * n * n, dtype)):
+            rows = similarities_together(tokens[part], dtype)
+            found += coverage_picks([Cover(*one) for one in zip(rows, k[part], strict=True)])
+        return found
+
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         units = unit_rows(tokens.to(working_dtype(self.accumulate)))
         if len(units) > FULL_UP_TO:
             return picks_in_blocks(units, k)
-        return facility_location_picks(symmetric_product(units, units).add_(1).mul_(0.5), k)
+        return coverage_loop(Cover(symmetric_product(units, units).add_(1).mul_(0.5), k))
 
 
-def facility_location_picks(similarity: torch.Tensor, k: int) -> torch.Tensor:
-    """Return k greedy picks [k] for a similarity matrix [n n] with entries >= 0."""
-    n = len(similarity)
-    best = similarity.new_zeros(n)
-    gain = similarity.clamp(min=0).sum(0, dtype=torch.float64)
-    order = torch.empty(k, dtype=torch.long, device=similarity.device)
-    for t in range(k):
-        j = gain.argmax()
-        order[t] = j
-        changed = (similarity[j] > best).nonzero()[:, 0]
-        rows, old = similarity[changed], best[changed]
-        new = rows[:, j]
-        before = (rows - old[:, None]).clamp_(min=0).sum(0, dtype=torch.float64)
-        after = (rows - new[:, None]).clamp_(min=0).sum(0, dtype=torch.float64)
-        gain += after - before
-        best[changed] = new
-        gain[j] = float("-inf")
-    return order
+def similarities_together(images: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return the similarities [n_i n_i] of images [n_i d], all in the same operations; for GPUs."""
+    units = padded(images, dtype)
+    units = unit_rows(units.flatten(0, 1)).view_as(units)
+    similarity = torch.bmm(units, units.mT).add_(1).mul_(0.5)
+    return [one[: len(image), : len(image)] for one, image in zip(similarity, images, strict=True)]
 
 
 def picks_in_blocks(units: torch.Tensor, k: int) -> torch.Tensor:
-    """Return k greedy picks [k] for unit-norm tokens [n d]; `facility_location_picks` in blocks.
+    """Return k greedy picks [k] for unit-norm tokens [n d]; `coverage_loop` in blocks.
 
     Rows of similarities are computed when they change, 256 at once. Memory O(nd).
     """

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from otprune.checks import check_choice, check_count
+from otprune.greedy.coverage import coverage_picks
+from otprune.greedy.covers import Cover
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
 from otprune.selector import Selector
-from otprune.selectors.facility_location import (
-    FULL_UP_TO,
-    facility_location_picks,
-    picks_in_blocks,
-)
+from otprune.selectors.facility_location import FULL_UP_TO, picks_in_blocks
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
 
@@ -56,7 +54,7 @@ class KMedoids(Selector):
             medoids = picks_in_blocks(units, k)
             return self._settled(medoids, lambda now: _recentred_by_sums(units, now))
         cosine = symmetric_product(units, units)
-        medoids = facility_location_picks((1 + cosine) / 2, k)
+        medoids = coverage_picks([Cover((1 + cosine) / 2, k)])[0]
         distance = 1 - cosine
         return self._settled(medoids, lambda now: _recentred(distance, now))
 

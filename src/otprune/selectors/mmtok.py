@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from otprune.checks import check_positive
-from otprune.kernels import symmetric_product, unit_rows
+from otprune.greedy.coverage import coverage_picks
+from otprune.greedy.covers import Cover
+from otprune.kernels import reading_waits, symmetric_product, unit_rows
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.tiles import patches, row_ends
@@ -77,8 +79,8 @@ class MMTok(Selector):
     - All tiles of an image are one set of tokens. Newline tokens are not covered and come last.
 
     Cost O(n²c / 2 + nmd) for n tokens and m word pieces, then at most O(n(m + n)) a pick (only rows
-    whose largest entry changed are summed again; which ones is read back to the host). Memory
-    O(n(m + n)).
+    whose largest entry changed are summed again, see `otprune.greedy.coverage`). Memory
+    O(n(m + n)), on a GPU for each image of a batch.
 
     Attributes:
         text_temperature: T_t, 0.02; the code has 0.01 for Qwen.
@@ -109,15 +111,35 @@ class MMTok(Selector):
         if not isinstance(self.exclude_padding, bool):
             raise ValueError(f"exclude_padding must be true or false, got {self.exclude_padding!r}")
 
+    def _rank_images(
+        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
+    ) -> list[Tensor]:
+        if not reading_waits(tokens[0]):
+            # One after another holds the memory of one.
+            return super(MMTok, self)._rank_images(tokens, k, signals)
+        return self._together(tokens, k, signals)
+
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        return self._together([tokens], [k], [signals])[0]
+
+    def _together(self, tokens: list[Tensor], k: list[int], signals: list[Signals]) -> list[Tensor]:
+        images = list(zip(tokens, k, signals, strict=True))
+        among = [patches(one, len(image)).to(image.device) for image, _, one in images]
+        covers = [self._cover(*one, places) for one, places in zip(images, among, strict=True)]
+        return [
+            torch.cat([places[picks], row_ends(one).to(places.device)])[:count]
+            for (_, count, one), places, picks in zip(
+                images, among, coverage_picks(covers), strict=True
+            )
+        ]
+
+    def _cover(self, tokens: Tensor, k: int, signals: Signals, among: Tensor) -> Cover:
+        """Return what is to be covered by the tokens at some places."""
         words = _word_embeddings(signals, tokens)
-        among = patches(signals, len(tokens)).to(tokens.device)
-        ends = row_ends(signals).to(tokens.device)
         rows = self.coverage(words, tokens[among], signals.given("features")[among])
         padding = signals.padding if self.exclude_padding else None
         last = None if padding is None else padding.to(among.device)[among].nonzero()[:, 0]
-        picks = coverage_picks(rows, min(k, len(among)), last)
-        return torch.cat([among[picks], ends])[:k]
+        return Cover(rows, min(k, len(among)), last)
 
     def coverage(
         self,
@@ -163,36 +185,3 @@ def coverage_words(question: str) -> list[str]:
     without_format = _FORMAT.sub(" ", question)
     words = [word for word in _WORD.findall(without_format) if word.lower() not in _STOP_WORDS]
     return words or without_format.split() or question.split()
-
-
-def coverage_picks(
-    rows: Float[Tensor, "r n"], k: int, last: Int64[Tensor, " m"] | None = None
-) -> PickOrder:
-    """Return k greedy picks of columns whose entries, all >= 0, cover the rows.
-
-    Args:
-        rows: how well each column covers each row.
-        k: how many columns.
-        last: columns to pick only after all others, by the same rule.
-    """
-    best = rows.new_zeros(len(rows))
-    gain = rows.sum(0, dtype=torch.float64)
-    barred = torch.zeros_like(gain)
-    free = len(gain) if last is None else len(gain) - len(last)
-    if last is not None:
-        barred[last] = float("-inf")
-    order = torch.empty(k, dtype=torch.long, device=rows.device)
-    for t in range(k):
-        if t == free:
-            barred.zero_()
-        j = (gain + barred).argmax()
-        order[t] = j
-        changed = (rows[:, j] > best).nonzero()[:, 0]
-        part, old = rows[changed], best[changed]
-        new = part[:, j]
-        before = (part - old[:, None]).clamp_(min=0).sum(0, dtype=torch.float64)
-        after = (part - new[:, None]).clamp_(min=0).sum(0, dtype=torch.float64)
-        gain += after - before
-        best[changed] = new
-        gain[j] = float("-inf")
-    return order

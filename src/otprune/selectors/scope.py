@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from otprune.checks import check_choice
-from otprune.kernels import symmetric_product, unit_rows
+from otprune.greedy.coverage import coverage_picks
+from otprune.greedy.covers import Cover
+from otprune.kernels import reading_waits, symmetric_product, unit_rows
 from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.tiles import pick_by_tiles
@@ -28,8 +30,9 @@ class SCOPE(Selector):
     322 of five tiles; here a remainder goes to the first tiles. ``combined="add"`` is in the code:
     a gain of the order of n plus an attention below the number of heads, which hardly matters.
 
-    Cost O(n²c) for cosines of c channels and O(n²) a pick; memory O(n²). Ties go to the lower
-    index; when no token has a gain left, all tie.
+    Cost O(n²c) for cosines of c channels and O(n²) a pick; memory O(n²). On a GPU, gains that are
+    multiplied are kept from pick to pick (`otprune.greedy.coverage`). Ties go to the lower index;
+    when no token has a gain left, all tie.
 
     Attributes:
         alpha: exponent of the attention; 0 for coverage alone.
@@ -57,6 +60,9 @@ class SCOPE(Selector):
         def pick(index: Tensor, count: int) -> Tensor:
             some = units[index]
             similarity = symmetric_product(some, some)
+            if self.combined == "multi" and reading_waits(similarity):
+                cover = Cover(similarity, count, weights=weights[index])
+                return coverage_picks([cover])[0]
             return self.cover(similarity, weights[index], count)[0]
 
         return pick_by_tiles(signals, len(tokens), k, pick, tokens.device)
