@@ -21,12 +21,14 @@ from llava.images.layouts import get_anyres_image_grid_shape
 from llava.mm_utils import mark_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from llava.model.visual_tokens import TokenLayout, token_layout
+from otprune.hf.decoding import LeanDecoder
 from otprune.hf.layers import decoder_shape
 from otprune.hf.prefixes import Prefixes, keeps_prefixes
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.models.fingerprint import model_fingerprint
 from otprune_lmms.models.generation import (
+    Endings,
     FiniteLogits,
     StopAt,
     after_each_forward,
@@ -119,6 +121,7 @@ class Llava(VisionLanguageModel):
         self.dtype = self.model.dtype
         self.attention = str(getattr(self.model.config, "_attn_implementation", None))
         self._fingerprint: str | None = None
+        self._lean, self._endings = LeanDecoder(self.model.get_model()), Endings(self.tokenizer)
         self.bound = PromptBound(
             self._longest, self.tokenizer, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
         )
@@ -225,8 +228,8 @@ class Llava(VisionLanguageModel):
             begin = call["input_ids"].shape[1]
         criteria = StoppingCriteriaList()
         if generation.until:
-            criteria.append(StopAt(generation.until, self.tokenizer, begin))
-        with finite.watching(self.model):
+            criteria.append(StopAt(generation.until, self._endings, begin))
+        with finite.watching(self.model), self._lean.installed():
             output = self.model.generate(
                 **call,
                 pad_token_id=padding,

@@ -24,13 +24,16 @@ from transformers import (
 )
 
 from otprune.hf.calls import EncodedCalls, PromptBatch
+from otprune.hf.decoding import LeanDecoder
 from otprune.hf.encoded import EncodedImage, ImageInputs
+from otprune.hf.families import UnsupportedModelError
 from otprune.hf.layers import decoder_shape
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.image_tokens import ImageTokens
 from otprune_lmms.embedded import checkpoint_folder
 from otprune_lmms.models.fingerprint import model_fingerprint
 from otprune_lmms.models.generation import (
+    Endings,
     FiniteLogits,
     StopAt,
     after_each_forward,
@@ -121,6 +124,14 @@ class SeenImage(EncodedImage):
     placeholder: str
 
 
+def _decoder_of(calls: EncodedCalls) -> Any:
+    """Return the module that runs the decoder layers; None where it is not found."""
+    try:
+        return calls.family.decoder
+    except UnsupportedModelError:
+        return None
+
+
 class TransformersModel(VisionLanguageModel):
     """A ``...ForConditionalGeneration`` of transformers with its processor.
 
@@ -143,6 +154,8 @@ class TransformersModel(VisionLanguageModel):
     def __init__(self, model: Any, processor: ChatProcessor, *, use_cache: bool = True) -> None:
         self.model, self.processor, self.use_cache = model.eval(), processor, use_cache
         self.calls = EncodedCalls(model, processor.tokenizer)
+        self._lean = LeanDecoder(_decoder_of(self.calls))
+        self._endings = Endings(processor.tokenizer)
         text = model.config.get_text_config()
         self.shape = decoder_shape(text)
         self.devices = tuple(sorted({one.device for one in model.parameters()}, key=str))
@@ -259,9 +272,13 @@ class TransformersModel(VisionLanguageModel):
         shared = None
         if share_prefix and self.use_cache and not changes:
             shared = self._shared(inputs, pruning, together=True)
-        with self._call(inputs, pruning, trace, generation.num_beams, shared=shared) as arguments:
+        with (
+            # First, so that pruning inside the decoder is around it.
+            self._lean.installed(),
+            self._call(inputs, pruning, trace, generation.num_beams, shared=shared) as arguments,
+        ):
             begin = arguments["input_ids"].shape[1]
-            criteria = StoppingCriteriaList([StopAt(until, tokenizer, begin)] if until else [])
+            criteria = StoppingCriteriaList([StopAt(until, self._endings, begin)] if until else [])
             with finite.watching(self.model):
                 output = self.model.generate(
                     **arguments,

@@ -11,7 +11,10 @@ from transformers.masking_utils import create_causal_mask
 CACHE = (
     "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 )
-"""The argument for keys and values of earlier positions, which transformers 5.24 renamed."""
+"""The argument for keys and values of earlier positions, which transformers 5.24 renamed.
+
+A decoder's output has the same name for them.
+"""
 
 BEAMS_MIX_IMAGES = Version(transformers.__version__) < Version("5.19")
 """Whether `generate` gives beams wrong images where a prompt has several, as in 5.18."""

@@ -58,6 +58,10 @@ class DecodeRun:
         self.replaced: dict[str, dict[str, Any]] = {}
         self.entered = 0
 
+    def restart(self) -> None:
+        """Let the layers be entered once more from the first, at the same step."""
+        self.segment, self.replaced = None, {}
+
     @new_tensors_on_cpu()
     def finish(self) -> None:
         """Check that the hooks of every segment ran.

@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from otprune.hf.growing import GrowingLayer
 from otprune.hf.layers.adapter import DecoderAdapter
 from otprune.hf.layers.decode import DecodeRun, Segment
 from otprune.hf.layers.observed import Module
@@ -31,7 +32,7 @@ from otprune.hf.layers.prefill import PrefillRun
 
 _RUN: ContextVar[PrefillRun | DecodeRun | None] = ContextVar("otprune_layer_run", default=None)
 _STATE = "_otprune_segments"
-_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
+_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, GrowingLayer)
 
 
 def install_hooks(adapter: DecoderAdapter) -> list[RemovableHandle]:
@@ -80,6 +81,21 @@ def _leave_module(
     if isinstance(run, PrefillRun) and number in run.observed_layers:
         given = args[0] if args else kwargs["hidden_states"]
         run.leave_module(number, name, given, output[0] if isinstance(output, tuple) else output)
+
+
+def is_own_hook(hook: Any) -> bool:
+    """Return whether a module's hook is one of `install_hooks`."""
+    return isinstance(hook, partial) and hook.func in (_enter_layer, _leave_module)
+
+
+def current_run() -> PrefillRun | DecodeRun | None:
+    """Return the run that `layer_run` has started in this thread, if any."""
+    return _RUN.get()
+
+
+def was_pruned(cache: Cache) -> bool:
+    """Return whether a pruned prefill has filled a cache, so that decoding it needs a run."""
+    return getattr(cache, _STATE, None) is not None
 
 
 @contextmanager
