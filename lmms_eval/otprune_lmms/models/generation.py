@@ -15,6 +15,34 @@ KeptCounts = tuple[tuple[int, ...], tuple[int, ...]]
 """Numbers of visual tokens of a prompt's images: after the last pruning, and before any."""
 
 
+_ENDINGS = 1 << 14
+"""Decoded ends of answers that are remembered: a few MiB."""
+
+
+class Endings:
+    """Decodes the last ids of answers; the same ids, which many answers end in, only once.
+
+    Args:
+        tokenizer: decodes them.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._known: dict[tuple[int, ...], str] = {}
+
+    def texts(self, ids: Tensor) -> list[str]:
+        """Return the texts of rows of ids, [b t], without special tokens."""
+        rows = [tuple(row) for row in ids.tolist()]
+        new = [row for row in dict.fromkeys(rows) if row not in self._known]
+        if new:
+            if len(self._known) + len(new) > _ENDINGS:
+                self._known.clear()
+                new = list(dict.fromkeys(rows))
+            decoded = self.tokenizer.batch_decode(list(map(list, new)), skip_special_tokens=True)
+            self._known.update(zip(new, decoded, strict=True))
+        return [self._known[row] for row in rows]
+
+
 class StopAt(StoppingCriteria):
     """Ends a row once it contains one of some texts.
 
@@ -22,13 +50,13 @@ class StopAt(StoppingCriteria):
 
     Args:
         texts: the texts.
-        tokenizer: decodes the ids.
+        endings: decodes the ids.
         begin: number of ids in front that are the prompt, in which no text counts.
     """
 
-    def __init__(self, texts: Sequence[str], tokenizer: Any, begin: int = 0) -> None:
+    def __init__(self, texts: Sequence[str], endings: Endings, begin: int = 0) -> None:
         self.texts, self.begin = texts, begin
-        self.tokenizer = tokenizer
+        self.endings = endings
         # A token is at least a byte; 4 more for tokens that overlap the text's ends.
         self.last = max(len(text.encode()) for text in texts) + 4
 
@@ -38,7 +66,7 @@ class StopAt(StoppingCriteria):
     ) -> Tensor:
         """Return for each row whether it has ended, [b]."""
         first = max(self.begin, output_ids.shape[1] - self.last)
-        ends = self.tokenizer.batch_decode(output_ids[:, first:], skip_special_tokens=True)
+        ends = self.endings.texts(output_ids[:, first:])
         done = [any(text in end for text in self.texts) for end in ends]
         return torch.tensor(done, device=output_ids.device)
 
