@@ -1,5 +1,6 @@
 """Kernels over the tokens of one image, stored as factors; [n n] is formed only where cheaper."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -157,6 +158,26 @@ def squared_gram(
             gram *= weights
         return FactoredKernel(tokens, gram, scale, ridge)
     return FactoredKernel(symmetric_product(tokens, tokens, weights), None, scale, ridge)
+
+
+def squared_grams(
+    tokens: Float[Tensor, "b n d"],
+    weights: Float[Tensor, "b d"],
+    *,
+    scales: list[float],
+    ridge: float,
+) -> list[FactoredKernel]:
+    """Return `squared_gram` of each image, in a few operations for all; for GPUs."""
+    middles: Sequence[Tensor | None] = [None] * len(tokens)
+    factors = tokens
+    if gram_is_cheaper(*tokens.shape[1:]):
+        middles = list(
+            torch.bmm(tokens.mT, tokens).mul_(weights[:, :, None]).mul_(weights[:, None])
+        )
+    else:
+        factors = torch.bmm(tokens * weights[:, None], tokens.mT)
+    found = zip(factors, middles, scales, strict=True)
+    return [FactoredKernel(factor, middle, scale, ridge) for factor, middle, scale in found]
 
 
 def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:

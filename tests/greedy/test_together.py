@@ -12,7 +12,9 @@ from otprune import make_pruner
 from otprune.greedy import coverage, max_min_device, programs
 from otprune.greedy.coverage import coverage_loop, coverage_picks
 from otprune.greedy.covers import Cover, padded_rows, turns
+from otprune.greedy.padded_kernels import dense_kernels
 from otprune.greedy.programs import behind, go_together, images_at_once, in_parts, padded
+from otprune.kernels import FactoredKernel, squared_gram
 from otprune.selectors.divprune import divprune_together
 from otprune.selectors.facility_location import similarities_together
 from otprune.selectors.farthest_point import farthest_together
@@ -140,3 +142,41 @@ def test_without_triton_there_is_no_program(module, monkeypatch, caplog):
         assert module._program(torch.device("cpu"), torch.float32) is None
     assert "there is no triton" in caplog.text
     module._program.cache_clear()
+
+
+@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize(("n", "d"), [(12, 20), (30, 6), (1, 4)])
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e18])
+def test_kernels_of_a_batch_are_those_of_its_images(variant, n, d, size, rng):
+    pruner = make_pruner("otprune", variant=variant, gamma=1.0)
+    images = [torch.randn(n, d, generator=rng) for _ in range(2)]
+    images = [images[0], images[1] * size, torch.zeros(n, d)]
+    k = [1, max(1, n // 2), n]
+    images[0][:, 1] = 0
+    together = pruner._kernels_together(images, k)
+    alone = [pruner.kernel(image, count) for image, count in zip(images, k, strict=True)]
+    for found, expected in zip(together, alone, strict=True):
+        assert (found.middle is None) == (expected.middle is None)
+        torch.testing.assert_close(found.dense(), expected.dense(), rtol=1e-4, atol=1e-4)
+    full, variances = dense_kernels(together)
+    torch.testing.assert_close(
+        full, torch.stack([one.dense() for one in alone]), rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(variances, full.diagonal(dim1=1, dim2=2))
+
+
+def test_full_kernels_of_images_that_differ(rng):
+    units = torch.nn.functional.normalize(torch.randn(7, 5, generator=rng), dim=1)
+    kernels = [
+        squared_gram(torch.randn(9, 2, generator=rng), scale=0.5),
+        FactoredKernel(units, known_diagonal=torch.ones(7)),
+        squared_gram(torch.randn(4, 8, generator=rng), scale=2.0),
+    ]
+    assert [kernel.middle is None for kernel in kernels] == [False, True, True]
+    full, variances = dense_kernels(kernels)
+    for found, variance, kernel in zip(full, variances, kernels, strict=True):
+        n = len(kernel)
+        torch.testing.assert_close(found[:n, :n], kernel.dense(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(variance[:n], kernel.diagonal(), rtol=1e-5, atol=1e-5)
+        assert bool((variance[n:] == float("-inf")).all())
+    assert variances[1, :7].tolist() == [1.0] * 7

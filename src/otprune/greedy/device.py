@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import Tensor
 
+from otprune.greedy.padded_kernels import padded_factors
 from otprune.greedy.picks import PICKED, Picks, variance_floor
 from otprune.greedy.programs import can_run, checked
 from otprune.kernels import FactoredKernel
@@ -47,7 +47,7 @@ def greedy_loop(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     further picks of an image that has its k are ignored. Nothing is read back to the host, so that
     steps queue up on the device. Memory O(b(nr + nk)) with the largest n, r and k.
     """
-    left, right = _padded(kernels)
+    left, right = padded_factors(kernels)
     ridge = kernels[0].ridge
     # Filled on the device, since copying a list would wait for the host.
     scale = torch.cat([left.new_full((1,), kernel.scale) for kernel in kernels])
@@ -77,19 +77,3 @@ def greedy_loop(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
         factor[:, t] = row
         variance = (variance - row * row).scatter_(1, j[:, None], PICKED)
     return [Picks(order[i, :count], variances[i, :count]) for i, count in enumerate(k)]
-
-
-def _padded(kernels: list[FactoredKernel]) -> tuple[Tensor, Tensor]:
-    """Return F M and F as [b n r]; one tensor twice where no kernel has a middle."""
-    shared = all(kernel.middle is None for kernel in kernels)
-    if len(kernels) == 1:
-        return kernels[0].left()[None], kernels[0].factor[None]
-    n = max(len(kernel) for kernel in kernels)
-    r = max(kernel.factor.shape[1] for kernel in kernels)
-    right = kernels[0].factor.new_zeros(len(kernels), n, r)
-    left = right if shared else torch.zeros_like(right)
-    for i, kernel in enumerate(kernels):
-        right[i, : len(kernel), : kernel.factor.shape[1]] = kernel.factor
-        if not shared:
-            left[i, : len(kernel), : kernel.factor.shape[1]] = kernel.left()
-    return left, right

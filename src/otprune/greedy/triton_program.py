@@ -13,8 +13,9 @@ import torch
 import triton  # type: ignore[import-not-found]
 import triton.language as tl  # type: ignore[import-not-found]
 
-from otprune.greedy.picks import PICKED, Picks, variance_floor
-from otprune.greedy.programs import images_at_once
+from otprune.greedy.padded_kernels import dense_kernels
+from otprune.greedy.picks import Picks, variance_floor
+from otprune.greedy.programs import images_at_once, in_parts
 from otprune.kernels import FactoredKernel
 
 OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
@@ -41,20 +42,16 @@ def greedy_programs(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     n = max(len(kernel) for kernel in kernels)
     images = images_at_once(n * n, kernels[0].factor.dtype)
     found = []
-    for start in range(0, len(kernels), images):
-        part = slice(start, start + images)
-        found += _launch(kernels[part], k[part], n)
+    for part in in_parts(len(kernels), images):
+        found += _launch(kernels[part], k[part])
     return found
 
 
-def _launch(kernels: list[FactoredKernel], k: list[int], n: int) -> list[Picks]:
+def _launch(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     """Return the picks of images whose kernels are in memory together."""
     b, steps, some = len(kernels), max(k), kernels[0].factor
-    full = some.new_zeros(b, n, n)
-    variance = some.new_full((b, n), PICKED)
-    for i, kernel in enumerate(kernels):
-        full[i, : len(kernel), : len(kernel)] = kernel.dense()
-        variance[i, : len(kernel)] = kernel.diagonal()
+    full, variance = dense_kernels(kernels)
+    n = full.shape[1]
     floor = variance_floor(variance, kernels[0].ridge)
     rows = some.new_empty(b, steps, n)
     order = torch.empty(b, steps, dtype=torch.int64, device=some.device)

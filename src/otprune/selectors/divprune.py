@@ -11,7 +11,8 @@ from otprune.checks import check_choice
 from otprune.compiled import loops_for
 from otprune.greedy.max_min import max_min_in_rounds
 from otprune.greedy.max_min_device import max_min_device, max_min_loop
-from otprune.greedy.programs import behind, go_together, images_at_once, in_parts, padded
+from otprune.greedy.padded_kernels import padded_units, together_at_once
+from otprune.greedy.programs import behind, go_together, in_parts
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -59,8 +60,8 @@ class DivPrune(Selector):
         dtype = self._dtype(tokens[0])
         if not go_together(tokens, dtype):
             return super(DivPrune, self)._rank_images(tokens, k, signals)
-        n, found = max(map(len, tokens)), []
-        for part in in_parts(len(tokens), images_at_once(n * n, dtype)):
+        found = []
+        for part in in_parts(len(tokens), together_at_once(tokens, dtype)):
             found += divprune_together(tokens[part], k[part], dtype)
         return found
 
@@ -81,8 +82,7 @@ class DivPrune(Selector):
 
 def divprune_together(images: list[Tensor], k: list[int], dtype: torch.dtype) -> list[Tensor]:
     """Return the picks of images [n_i d], all in the same operations; for GPUs. Memory O(bn²)."""
-    units = padded(images, dtype)
-    units = unit_rows(units.flatten(0, 1)).view_as(units)
+    units = padded_units(images, dtype)
     distances = torch.bmm(units, units.mT).neg_().add_(1)
     sizes = [len(image) for image in images]
     outside = behind(sizes, units)

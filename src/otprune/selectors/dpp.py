@@ -7,6 +7,8 @@ from torch import Tensor
 
 from otprune.checks import check_choice
 from otprune.greedy import greedy_logdet_batch
+from otprune.greedy.padded_kernels import padded_units, together_at_once
+from otprune.greedy.programs import go_together, in_parts
 from otprune.kernels import FactoredKernel, any_entry, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -38,10 +40,15 @@ class DPP(Selector):
     def _rank_images(
         self, tokens: list[Tensor], k: list[int], signals: list[Signals]
     ) -> list[Tensor]:
-        kernels = []
-        for image in tokens:
-            units = unit_rows(image.to(working_dtype(self.accumulate)))
-            kernels.append(FactoredKernel(units, known_diagonal=any_entry(units)))
+        dtype = working_dtype(self.accumulate)
+        units: list[Tensor] = []
+        if go_together(tokens, dtype):
+            for part in in_parts(len(tokens), together_at_once(tokens, dtype)):
+                several = zip(padded_units(tokens[part], dtype), tokens[part], strict=True)
+                units += [one[: len(image)] for one, image in several]
+        else:
+            units = [unit_rows(image.to(dtype)) for image in tokens]
+        kernels = [FactoredKernel(one, known_diagonal=any_entry(one)) for one in units]
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:

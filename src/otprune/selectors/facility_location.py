@@ -9,7 +9,8 @@ from torch import Tensor
 from otprune.checks import check_choice
 from otprune.greedy.coverage import coverage_loop, coverage_picks
 from otprune.greedy.covers import Cover
-from otprune.greedy.programs import go_together, images_at_once, in_parts, padded
+from otprune.greedy.padded_kernels import padded_units, together_at_once
+from otprune.greedy.programs import go_together, in_parts
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -54,8 +55,8 @@ class FacilityLocation(Selector):
         dtype = working_dtype(self.accumulate)
         if not go_together(tokens, dtype):
             return super(FacilityLocation, self)._rank_images(tokens, k, signals)
-        n, found = max(map(len, tokens)), []
-        for part in in_parts(len(tokens), images_at_once(2 * n * n, dtype)):
+        found = []
+        for part in in_parts(len(tokens), together_at_once(tokens, dtype)):
             rows = similarities_together(tokens[part], dtype)
             found += coverage_picks([Cover(*one) for one in zip(rows, k[part], strict=True)])
         return found
@@ -69,8 +70,7 @@ class FacilityLocation(Selector):
 
 def similarities_together(images: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Return the similarities [n_i n_i] of images [n_i d], all in the same operations; for GPUs."""
-    units = padded(images, dtype)
-    units = unit_rows(units.flatten(0, 1)).view_as(units)
+    units = padded_units(images, dtype)
     similarity = torch.bmm(units, units.mT).add_(1).mul_(0.5)
     return [one[: len(image), : len(image)] for one, image in zip(similarity, images, strict=True)]
 

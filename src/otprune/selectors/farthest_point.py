@@ -11,7 +11,8 @@ from otprune.checks import check_choice
 from otprune.compiled import loops_for
 from otprune.greedy.max_min import max_min_in_rounds
 from otprune.greedy.max_min_device import max_min_device
-from otprune.greedy.programs import behind, go_together, images_at_once, in_parts, on_device, padded
+from otprune.greedy.padded_kernels import together_at_once
+from otprune.greedy.programs import behind, go_together, in_parts, on_device, padded
 from otprune.kernels import in_range, reading_waits, unit_rows, working_dtype
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -47,8 +48,8 @@ class FarthestPoint(Selector):
         if self.accumulate != "float32" or not go_together(tokens, torch.float32):
             return super(FarthestPoint, self)._rank_images(tokens, k, signals)
         points = [self._points(image) for image in tokens]
-        n, found = max(map(len, tokens)), []
-        for part in in_parts(len(tokens), images_at_once(2 * n * n, torch.float64)):
+        found = []
+        for part in in_parts(len(tokens), together_at_once(tokens, torch.float64)):
             found += farthest_together(points[part], k[part])
         return found
 

@@ -8,8 +8,18 @@ from torch import Tensor
 
 from otprune.checks import check_choice, check_positive
 from otprune.greedy import greedy_logdet_batch
+from otprune.greedy.padded_kernels import together_at_once
+from otprune.greedy.programs import in_parts, padded
 from otprune.greedy.reference import greedy_reference
-from otprune.kernels import FactoredKernel, column_energy, in_range, squared_gram, working_dtype
+from otprune.kernels import (
+    FactoredKernel,
+    column_energy,
+    in_range,
+    reading_waits,
+    squared_gram,
+    squared_grams,
+    working_dtype,
+)
 from otprune.selector import Selector
 from otprune.set_order import set_order
 from otprune.signals import Signals
@@ -100,16 +110,38 @@ class OTPrune(Selector):
         return self._kernels([tokens], [k])[0]
 
     def _kernels(self, tokens: list[Tensor], k: list[int]) -> list[FactoredKernel]:
-        """Return K of each image; the host waits for a GPU once."""
+        """Return K of each image; the host waits for a GPU once, not at all for equal shapes."""
+        if reading_waits(tokens[0]) and len({(one.shape, one.device) for one in tokens}) == 1:
+            kernels: list[FactoredKernel] = []
+            dtype = working_dtype(self.accumulate)
+            for part in in_parts(len(tokens), together_at_once(tokens, dtype)):
+                kernels += self._kernels_together(tokens[part], k[part])
+            return kernels
         found = _finite_energies([image.to(working_dtype(self.accumulate)) for image in tokens])
         kernels = []
         for (image, energy), count in zip(found, k, strict=True):
-            weights = energy.reciprocal().masked_fill(energy <= torch.finfo(energy.dtype).tiny, 0.0)
-            if self.variant == "paper":
-                weights *= len(image)
             scale = self._scale(len(image), count)
+            weights = self._weights(energy, len(image))
             kernels.append(squared_gram(image, weights, scale=scale, ridge=1.0))
         return kernels
+
+    def _weights(self, energy: Tensor, n: int) -> Tensor:
+        """Return the squares of the channels' scales, from the sums of their squares."""
+        weights = energy.reciprocal().masked_fill(energy <= torch.finfo(energy.dtype).tiny, 0.0)
+        return weights.mul_(n) if self.variant == "paper" else weights
+
+    def _kernels_together(self, tokens: list[Tensor], k: list[int]) -> list[FactoredKernel]:
+        """Return K of images of one shape, in a few operations for all; nothing is read back."""
+        images = padded(tokens, working_dtype(self.accumulate))
+        energy = images.square().sum(1)
+        total = energy.sum(1)[:, None, None]
+        # The kernel does not change when all tokens of an image are multiplied by one number.
+        largest = images.abs().amax((1, 2), keepdim=True)
+        usual = ((total > 1e-16) & (total < 1e30)) | (largest == 0)
+        images = images / largest.masked_fill(usual, 1.0)
+        weights = self._weights(images.square().sum(1), images.shape[1])
+        scales = [self._scale(images.shape[1], count) for count in k]
+        return squared_grams(images, weights, scales=scales, ridge=1.0)
 
     def _scale(self, n: int, k: int) -> float:
         return self.gamma if self.variant == "code" else self.gamma / (n * k)
