@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from helpers import HostReads, token_matrices
 from otprune import make_pruner
-from otprune.greedy import coverage, max_min_device, programs
+from otprune.compiled import without_loops
+from otprune.greedy import conditional, coverage, max_min_device, programs
 from otprune.greedy.coverage import coverage_loop, coverage_picks
 from otprune.greedy.covers import Cover, padded_rows, turns
-from otprune.greedy.padded_kernels import dense_kernels
+from otprune.greedy.padded_kernels import dense_kernels, padded_units
 from otprune.greedy.programs import behind, go_together, images_at_once, in_parts, padded
 from otprune.kernels import FactoredKernel, squared_gram
+from otprune.selectors.cdpruner import conditional_picks, conditional_together
 from otprune.selectors.divprune import divprune_together
 from otprune.selectors.facility_location import similarities_together
 from otprune.selectors.farthest_point import farthest_together
@@ -76,6 +78,23 @@ def test_points_that_are_the_same_are_at_distance_zero_exactly(rng):
     assert picks[5:] == rest
 
 
+@given(images=batches, data=st.data())
+@settings(max_examples=20)
+def test_cdpruner_of_a_batch_is_that_of_its_images(images, data):
+    k = counts_of(images, data)
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 100)))
+    relevance = [torch.rand(len(image), generator=generator) for image in images]
+    units = padded_units(images, torch.float32)
+    together = conditional_together(units, relevance, k)
+    for order, one, of, image, count in zip(together, units, relevance, images, k, strict=True):
+        assert len(set(order.tolist())) == count
+        # Whether a token is spanned is a matter of rounding where channels are just used up.
+        most = min(count, max(1, image.shape[1] - 1))
+        with without_loops():
+            alone = conditional_picks(one[: len(image)], of, count)
+        assert order[:most].tolist() == alone[:most].tolist()
+
+
 def test_one_token_and_tokens_of_nothing_are_no_trouble():
     images = [torch.ones(1, 3), torch.zeros(4, 3), torch.eye(3)]
     assert [len(one) for one in divprune_together(images, [1, 2, 3], torch.float32)] == [1, 2, 3]
@@ -134,14 +153,13 @@ def test_weights_and_a_last_group_decide(rng):
     assert [one.tolist() for one in coverage_picks([Cover(rows, 2)] * 2)] == [[0, 1], [0, 1]]
 
 
-@pytest.mark.parametrize("module", [max_min_device, coverage])
+@pytest.mark.parametrize("module", [max_min_device, coverage, conditional])
 def test_without_triton_there_is_no_program(module, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "triton.errors", None)
-    module._program.cache_clear()
+    kind = [] if module is conditional else [torch.float32]
     with caplog.at_level("INFO"):
-        assert module._program(torch.device("cpu"), torch.float32) is None
+        assert module._program.__wrapped__(torch.device("cpu"), *kind) is None
     assert "there is no triton" in caplog.text
-    module._program.cache_clear()
 
 
 @pytest.mark.parametrize("variant", ["code", "paper"])

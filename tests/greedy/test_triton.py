@@ -86,6 +86,16 @@ def test_nothing_is_read_back(rng):
         assert reads.count == 0
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_device_that_is_not_the_current_one_makes_its_own_picks(rng):
+    tokens = torch.randn(90, 8, generator=rng)
+    orders = []
+    for device in ("cuda:0", "cuda:1"):
+        kernel = squared_gram(tokens.to(device), scale=0.01, ridge=1.0)
+        orders.append(programs([kernel], [9])[0].order.tolist())
+    assert orders[0] == orders[1]
+
+
 @pytest.mark.skipif(INTERPRETED, reason="kernels on a CPU are never given to it")
 def test_a_gpu_uses_it(rng, caplog):
     device_module._program.cache_clear()

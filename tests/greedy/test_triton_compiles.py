@@ -16,12 +16,16 @@ pytestmark = pytest.mark.skipif(
     INTERPRETED or importlib.util.find_spec("triton") is None, reason="no triton, or interpreted"
 )
 
-COUNTS = dict.fromkeys(("n", "r", "steps"), "i32")
+NUMBERS = dict.fromkeys(("n", "r", "steps"), "i32") | {"least": "fp32"}
 LOGDET = ("full", "variance", "floor", "rows", "order:i64", "variances", "n", "steps")
 MAX_MIN = ("distances", "first:i64", "sizes:i32", "order:i64", "n", "steps")
 COVERAGE = (
     "rows", "scales", "weights:fp32", "turns:i32", "free:i32", "changed:i32", "old", "new",
     "order:i64", "r", "n", "steps",
+)  # fmt: skip
+
+CONDITIONAL = (
+    "similarity", "variance", "weight", "spent", "rows", "order:i64", "n", "steps", "least",
 )  # fmt: skip
 
 
@@ -34,7 +38,7 @@ def compiled(function, names, dtype, constants, warps, capability):
     signature = {}
     for named in names:
         name, _, kind = named.partition(":")
-        signature[name] = COUNTS.get(name, f"*{kind or dtype}")
+        signature[name] = NUMBERS.get(name, f"*{kind or dtype}")
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(fn=function, signature=signature, constexprs=constants)
     target = GPUTarget("cuda", capability, 32)
@@ -58,7 +62,12 @@ def spilled(program, folder) -> int:
 def test_every_program_compiles_and_fits_into_registers(n, dtype, capability, tmp_path):
     import triton
 
-    from otprune.greedy import triton_coverage, triton_max_min, triton_program
+    from otprune.greedy import (
+        triton_conditional,
+        triton_coverage,
+        triton_max_min,
+        triton_program,
+    )
 
     block = triton.next_power_of_2(n)
     constants = {
@@ -66,12 +75,16 @@ def test_every_program_compiles_and_fits_into_registers(n, dtype, capability, tm
         MAX_MIN: {"BLOCK": block},
         COVERAGE: {"BLOCK": block, "COVERED": block, "ROWS": triton_coverage.rows_together(block)},
     }
+    if dtype == "fp32":
+        constants[CONDITIONAL] = constants[LOGDET]
     functions = {
+        CONDITIONAL: triton_conditional._pick_conditional,
         LOGDET: triton_program._pick_all,
         MAX_MIN: triton_max_min._pick_farthest,
         COVERAGE: triton_coverage._cover_all,
     }
-    for names, function in functions.items():
+    for names in constants:
+        function = functions[names]
         warps = triton_program.warps(block)
         program = compiled(function, names, dtype, constants[names], warps, capability)
         # A block of an A100 has 164 KiB, of older cards 48.

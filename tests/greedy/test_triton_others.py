@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from helpers import HostReads
 from otprune import make_pruner
-from otprune.greedy import coverage, max_min_device
+from otprune.greedy import conditional, coverage, max_min_device
+from otprune.greedy.conditional import conditional_loops
+from otprune.greedy.conditional_gains import Gains
 from otprune.greedy.coverage import coverage_loop
 from otprune.greedy.covers import Cover
 from otprune.greedy.max_min_device import max_min_loops
+from otprune.greedy.programs import padded
 from otprune.kernels import unit_rows
+from otprune.selectors.cdpruner import conditional_together, gains_of
 
 # TID251: Triton reads it when it is imported, and so must its tests.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # noqa: TID251
@@ -35,6 +39,12 @@ def coverage_programs(covers):
     from otprune.greedy.triton_coverage import coverage_programs
 
     return coverage_programs(covers)
+
+
+def conditional_programs(*given):
+    from otprune.greedy.triton_conditional import conditional_programs
+
+    return conditional_programs(*given)
 
 
 def same(found, expected):
@@ -92,6 +102,49 @@ def test_coverage_picks_are_those_of_the_loop(data, most):
     same(coverage_programs(covers), map(coverage_loop, covers))
 
 
+@given(data=st.data())
+@settings(max_examples=10)
+def test_conditional_picks_are_those_of_the_loop(data):
+    sizes = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    # Fewer channels than tokens: some tokens are spanned at last, and go by relevance.
+    d = data.draw(st.integers(2, 24))
+    images = [unit_rows(torch.randn(n, d, generator=generator)) for n in sizes]
+    relevance = [torch.rand(n, generator=generator) for n in sizes]
+    if data.draw(st.booleans()):
+        images[0][-1] = 0
+    k = [data.draw(st.integers(1, n)) for n in sizes]
+    together, moved = padded(images, torch.float32), [one.to(DEVICE) for one in relevance]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditional, "can_run", lambda tensor, n: True)
+        patch.setattr(conditional, "_program", lambda device: conditional_programs)
+        found = conditional_together(together.to(DEVICE), moved, k)
+    expected = conditional_together(together, relevance, k)
+    # Whether a token is spanned is a matter of rounding where channels are just used up.
+    for order, wanted in zip(found, expected, strict=True):
+        assert order[: d - 1].tolist() == wanted[: d - 1].tolist()
+        assert sorted(order.tolist()) == sorted(set(order.tolist()))
+
+
+def test_spanned_tokens_follow_by_relevance():
+    units = torch.eye(3).repeat(3, 1).to(DEVICE)
+    relevance = torch.linspace(0.1, 0.9, 9).to(DEVICE)
+    gains = gains_of(units, relevance)
+    (order,) = conditional_programs((units @ units.T)[None], Gains(*(g[None] for g in gains)), [9])
+    assert order.tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    weights = relevance.flip(0)
+    gains = gains_of(units, weights)
+    (order,) = conditional_programs((units @ units.T)[None], Gains(*(g[None] for g in gains)), [9])
+    assert order.tolist() == list(range(9))
+
+
+def test_conditional_picks_of_as_many_tokens_as_a_model_gives(rng):
+    units = unit_rows(torch.randn(576, 64, generator=rng)).to(DEVICE)
+    gains = gains_of(units, torch.rand(576, generator=rng).to(DEVICE))
+    given = ((units @ units.T)[None], Gains(*(one[None] for one in gains)), [56])
+    same(conditional_programs(*given), conditional_loops(*given))
+
+
 def cosines(n: int, d: int, generator: torch.Generator) -> torch.Tensor:
     units = unit_rows(torch.randn(n, d, generator=generator) + 0.5)
     return (units @ units.T).to(DEVICE)
@@ -140,14 +193,24 @@ def test_nothing_is_read_back(rng):
         assert reads.count == 0
 
 
-@pytest.mark.parametrize("module", [max_min_device, coverage])
+LOOPS = {
+    max_min_device: "max_min_loops",
+    coverage: "coverage_loop",
+    conditional: "conditional_loops",
+}
+
+
+@pytest.mark.parametrize("module", LOOPS, ids=lambda module: module.__name__)
 def test_a_program_is_used_after_its_check_alone(module, monkeypatch, caplog):
     module._program.cache_clear()
     device = torch.device(DEVICE)
-    for dtype in (torch.float32, torch.float64):
-        assert module._program(device, dtype) is not None
+    kinds = [(device,)]
+    if module is not conditional:
+        kinds = [(device, dtype) for dtype in (torch.float32, torch.float64)]
+    for kind in kinds:
+        assert module._program(*kind) is not None
     module._program.cache_clear()
-    name = "max_min_loops" if module is max_min_device else "coverage_loop"
+    name = LOOPS[module]
     loop = getattr(module, name)
 
     def otherwise(*given):
@@ -155,7 +218,7 @@ def test_a_program_is_used_after_its_check_alone(module, monkeypatch, caplog):
         return [one.flip(0) for one in found] if isinstance(found, list) else found.flip(0)
 
     monkeypatch.setattr(module, name, otherwise)
-    assert module._program(device, torch.float32) is None
+    assert module._program(*kinds[0]) is None
     assert "triton's picks differ from its own" in caplog.text
     module._program.cache_clear()
 
@@ -165,6 +228,7 @@ METHODS = {
     "farthest_point": {},
     # Sums of float32 products, which round otherwise in a batch, decide between near tokens.
     "facility_location": {"accumulate": "float64"},
+    "cdpruner": {"relevance": "none"},
 }
 
 
@@ -176,12 +240,12 @@ def test_methods_pick_by_programs_what_they_pick_on_a_cpu(name, rng, monkeypatch
     expected = pruner.rank_batch(images, counts)
     if INTERPRETED:
         # As on a GPU, but for the device of the numbers.
-        for module in (max_min_device, coverage):
+        for module, loop in LOOPS.items():
             monkeypatch.setattr(module, "can_run", lambda tensor, n: True)
-            monkeypatch.setattr(module, "max_min_loops", None, raising=False)
-            monkeypatch.setattr(module, "coverage_loop", None, raising=False)
+            monkeypatch.setattr(module, loop, None)
         selector = importlib.import_module(f"otprune.selectors.{name}")
         monkeypatch.setattr(selector, "go_together", lambda images, dtype: True)
         monkeypatch.setattr(max_min_device, "_program", lambda *kind: max_min_programs)
         monkeypatch.setattr(coverage, "_program", lambda *kind: coverage_programs)
+        monkeypatch.setattr(conditional, "_program", lambda *kind: conditional_programs)
     same(pruner.rank_batch([image.to(DEVICE) for image in images], counts), expected)

@@ -11,9 +11,9 @@ Cholesky factorisation (Chen, Zhang & Zhou 2018, arXiv 1709.05135, Algorithm 1):
 - `triton_program`: all picks of an image in one program of the GPU; CUDA with Triton, few tokens.
 - `reference`: the released code's order of operations, for parity.
 
-Two other greedy rules are beside it, each with a loop and a program an image for CUDA: the token
-farthest from its picks (`max_min_device`; `max_min` for many tokens) and coverage (`coverage`).
-`programs` says where programs are used.
+Other greedy rules are beside it, each with a loop and a program an image for CUDA: CDPruner's
+weighted determinants (`conditional`), the token farthest from its picks (`max_min_device`;
+`max_min` for many tokens) and coverage (`coverage`). `programs` says where programs are used.
 """
 
 from otprune.greedy.dispatch import greedy_logdet, greedy_logdet_batch

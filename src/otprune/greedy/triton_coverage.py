@@ -5,7 +5,7 @@ are read. Gains are whole numbers of a small unit: what is added and later taken
 nothing, in whatever order.
 """
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import torch
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from otprune.greedy.covers import Cover, padded_rows, turns
 from otprune.greedy.programs import on_device
-from otprune.greedy.triton_program import OPTIONS, warps
+from otprune.greedy.triton_program import launch
 
 _LARGEST_SCALE = 2.0**100
 """Units in 1, at most: float32 holds no much larger number."""
@@ -41,14 +41,12 @@ def coverage_programs(covers: list[Cover]) -> list[Tensor]:
     changed = torch.empty(b, r, dtype=torch.int32, device=rows.device)
     old, new = rows.new_empty(b, r), rows.new_empty(b, r)
     block = triton.next_power_of_2(n)
-    # Its type says that it is a plain function.
-    program: Any = _cover_all
-    program[(b,)](
-        rows, _scales(rows), weights, turns(covers, rows), on_device(free, rows),
-        changed, old, new, order, r, n, steps,
-        BLOCK=block, COVERED=triton.next_power_of_2(r), ROWS=rows_together(block),
-        num_warps=warps(block), **OPTIONS,
+    arguments = (
+        rows, _scales(rows), weights, turns(covers, rows), on_device(free, rows), changed, old, new,
+        order, r, n, steps,
     )  # fmt: skip
+    constants = {"COVERED": triton.next_power_of_2(r), "ROWS": rows_together(block)}
+    launch(_cover_all, b, block, *arguments, **constants)
     # Picks of an image beyond its own k mean nothing.
     return [order[i, : one.k] for i, one in enumerate(covers)]
 

@@ -3,7 +3,7 @@
 Distances to the nearest pick stay in registers; each pick reads one row of distances.
 """
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import torch
 
@@ -13,7 +13,7 @@ import triton.language as tl  # type: ignore[import-not-found]
 from torch import Tensor
 
 from otprune.greedy.programs import on_device
-from otprune.greedy.triton_program import OPTIONS, warps
+from otprune.greedy.triton_program import launch
 
 
 def max_min_programs(
@@ -24,12 +24,8 @@ def max_min_programs(
     steps = max(k)
     order = torch.empty(b, steps, dtype=torch.int64, device=distances.device)
     block = triton.next_power_of_2(n)
-    # Its type says that it is a plain function.
-    program: Any = _pick_farthest
-    program[(b,)](
-        distances.contiguous(), first, on_device(sizes, distances), order, n, steps,
-        BLOCK=block, num_warps=warps(block), **OPTIONS,
-    )  # fmt: skip
+    arguments = (distances.contiguous(), first, on_device(sizes, distances), order, n, steps)
+    launch(_pick_farthest, b, block, *arguments)
     # Picks of an image beyond its own k mean nothing.
     return [order[i, :count] for i, count in enumerate(k)]
 

@@ -33,6 +33,20 @@ def rows_together(block: int) -> int:
     return 8 if block <= 2048 else 4
 
 
+def launch(program: Any, images: int, block: int, *arguments: Any, **constants: int) -> None:
+    """Run a program for each image, where its first argument is: perhaps not the current device.
+
+    Args:
+        program: what `triton.jit` returns; its type says that it is a plain function.
+        images: how many.
+        block: the program's BLOCK.
+        *arguments: the program's.
+        **constants: its others.
+    """
+    with torch.cuda.device_of(arguments[0]):
+        program[(images,)](*arguments, BLOCK=block, **constants, num_warps=warps(block), **OPTIONS)
+
+
 def greedy_programs(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     """Return the picks of each image, as `greedy_device` does; near-ties may round otherwise.
 
@@ -57,12 +71,8 @@ def _launch(kernels: list[FactoredKernel], k: list[int]) -> list[Picks]:
     order = torch.empty(b, steps, dtype=torch.int64, device=some.device)
     variances = some.new_empty(b, steps)
     block = triton.next_power_of_2(n)
-    # Its type says that it is a plain function.
-    program: Any = _pick_all
-    program[(b,)](
-        full, variance, floor, rows, order, variances, n, steps,
-        BLOCK=block, ROWS=rows_together(block), num_warps=warps(block), **OPTIONS,
-    )  # fmt: skip
+    arguments = (full, variance, floor, rows, order, variances, n, steps)
+    launch(_pick_all, b, block, *arguments, ROWS=rows_together(block))
     # Picks of an image beyond its own k mean nothing.
     return [Picks(order[i, :count], variances[i, :count]) for i, count in enumerate(k)]
 

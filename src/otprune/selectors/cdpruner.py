@@ -6,9 +6,14 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from otprune.checks import check_choice
 from otprune.compiled import loops_for
+from otprune.greedy.conditional import conditional_device, conditional_loop
+from otprune.greedy.conditional_gains import SPENT, Gains
+from otprune.greedy.padded_kernels import padded_units, together_at_once
+from otprune.greedy.programs import go_together, in_parts
 from otprune.kernels import any_entry, symmetric_product, unit_rows
 from otprune.selector import Selector
 from otprune.signals import Signals
@@ -23,9 +28,6 @@ _NEEDS = {
 
 _FULL_UP_TO = 4096
 """Tokens up to which all cosines are held at once; beyond, they are computed row by row."""
-
-_SPENT = 64 * torch.finfo(torch.float32).eps
-"""Conditional variance, of 1 at first, at and below which a token is spanned by the picks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,20 @@ class CDPruner(Selector):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """Signals that this kind of relevance is computed from."""
         return _NEEDS[self.relevance]
+
+    def _rank_images(
+        self, tokens: list[Tensor], k: list[int], signals: list[Signals]
+    ) -> list[Tensor]:
+        one_tile = all(one.tiles is None for one in signals)
+        if not one_tile or not go_together(tokens, torch.float32):
+            return super(CDPruner, self)._rank_images(tokens, k, signals)
+        found = []
+        for part in in_parts(len(tokens), together_at_once(tokens, torch.float32)):
+            units = padded_units(tokens[part], torch.float32)
+            several = zip(units, tokens[part], signals[part], strict=True)
+            relevance = [self._relevance(one[: len(image)], of) for one, image, of in several]
+            found += conditional_together(units, relevance, k[part])
+        return found
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         units = unit_rows(tokens.float())
@@ -133,25 +149,35 @@ def conditional_picks(
     its relevance.
     """
     similarity = symmetric_product(units, units) if len(units) <= _FULL_UP_TO else None
-    variance = any_entry(units)
-    weight = relevance.square()
-    # Below every gain, and larger for more relevant tokens.
+    gains = gains_of(units, relevance)
+    if similarity is None:
+        return conditional_loop(lambda j: units @ units[j][0], gains, k)
+    loops = loops_for(similarity)
+    if loops is not None:
+        return loops.conditional_picks(
+            similarity, gains.weight, gains.spent, SPENT, gains.variance, k
+        )
+    batch = Gains(*(one[None] for one in gains))
+    return conditional_device(similarity[None], batch, [k])[0]
+
+
+def gains_of(units: Float[Tensor, "n d"], relevance: Float[Tensor, " n"]) -> Gains:
+    """Return what decides between unit-norm tokens of some relevance."""
+    # Those of spanned tokens: below every gain, and larger for more relevant tokens.
     spent = relevance - relevance.max() - 1
-    loops = None if similarity is None else loops_for(similarity)
-    if similarity is not None and loops is not None:
-        return loops.conditional_picks(similarity, weight, spent, _SPENT, variance, k)
-    factor = units.new_empty(k, len(units))
-    picked = torch.zeros_like(variance)
-    order = torch.empty(k, dtype=torch.long, device=units.device)
-    for t in range(k):
-        gain = torch.where(variance > _SPENT, weight * variance, spent) + picked
-        j = gain.argmax(0, keepdim=True)
-        order[t : t + 1] = j
-        past, left = factor[:t], variance[j]
-        row = units @ units[j][0] if similarity is None else similarity[j][0]
-        row = (row - past[:, j][:, 0] @ past) * left.clamp(min=_SPENT).rsqrt()
-        # A pick that the earlier ones span does not change the variances of others.
-        factor[t] = row.masked_fill(left <= _SPENT, 0.0)
-        variance = variance - factor[t].square()
-        picked.index_fill_(0, j, float("-inf"))
-    return order
+    return Gains(any_entry(units), relevance.square(), spent)
+
+
+def conditional_together(
+    units: Float[Tensor, "b n d"], relevance: list[Tensor], k: list[int]
+) -> list[Tensor]:
+    """Return the picks of padded images of unit-norm tokens, as `conditional_picks`; for GPUs."""
+    several = zip(units, relevance, strict=True)
+    found = [gains_of(one[: len(of)], of) for one, of in several]
+    # Padding has a variance of 0, and is never picked.
+    gains = Gains(
+        pad_sequence([one.variance for one in found], batch_first=True),
+        pad_sequence([one.weight for one in found], batch_first=True),
+        pad_sequence([one.spent for one in found], batch_first=True, padding_value=float("-inf")),
+    )
+    return conditional_device(torch.bmm(units, units.mT), gains, k)
