@@ -216,6 +216,11 @@ class PruningConfig:
         return "kept" if self.pruning.target is None else self.pruning.target.match
 
     @property
+    def by_tile(self) -> bool:
+        """Whether the budget is divided evenly among the tiles of an image."""
+        return self.pruning is not None and _method(self.pruning).by_tile
+
+    @property
     def seed(self) -> int | None:
         """The seed of a random method; None for any other."""
         return None if self.pruning is None else getattr(_method(self.pruning), "seed", None)

@@ -21,6 +21,7 @@ class Method:
         needs_without_cls: those that it works with where the vision encoder has no CLS token, as
             its authors do; None where nothing of theirs says how.
         presets: named settings, for `make_pruner(name, preset=...)`.
+        by_tile: whether a budget is divided evenly among the tiles of an image.
     """
 
     __slots__ = ()
@@ -29,6 +30,7 @@ class Method:
     needs: ClassVar[frozenset[str]] = frozenset()
     needs_without_cls: ClassVar[frozenset[str] | None] = None
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    by_tile: ClassVar[bool] = False
     # What a method of this kind is called, and how it is used, for error messages.
     _kind: ClassVar[str] = "method"
     _use: ClassVar[str] = "it must be a Selector, Merger or LayerPruner"

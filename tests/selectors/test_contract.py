@@ -12,6 +12,7 @@ from helpers import HostReads, real_tokens, signals_for, token_matrices
 from otprune import Selector, Signals, make_pruner
 from otprune.greedy.device import greedy_device
 from otprune.registry import SELECTORS
+from otprune.tiles import share_out
 
 NAMES = sorted(SELECTORS)
 # These go by position, not by what the tokens hold.
@@ -407,3 +408,19 @@ def test_a_gpu_keeps_what_a_cpu_keeps(name):
     on_cpu = set(select(pruner, tokens, 56, grid=(24, 24)).tolist())
     on_gpu = set(select(pruner, tokens.cuda(), 56, grid=(24, 24)).tolist())
     assert len(on_cpu & on_gpu) >= 54
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_budgets_are_divided_among_tiles_where_the_method_says_so(name):
+    # The first tile is blank but for one token, so methods that look at all tiles keep less of it.
+    tokens = torch.randn(len(TILES), 40, generator=torch.Generator().manual_seed(1))
+    tokens[1:9] = tokens[:1]
+    pruner = make_pruner(name)
+    if name == "grid":
+        pytest.skip("it is for images of one tile")
+    even = []
+    for k in (4, 5, 9, 14):
+        kept = select(pruner, tokens, k, tiles=TILES)
+        each = [int((TILES[kept] == tile).sum()) for tile in range(3)]
+        even.append(each == share_out(k, [9, 9, 9]))
+    assert all(even) == pruner.by_tile

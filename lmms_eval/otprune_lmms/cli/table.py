@@ -43,3 +43,6 @@ def show(table: "ResultsTable") -> None:
     out.print(drawn, soft_wrap=False)
     for note in table.notes:
         say(note)
+    if table.budgets is not None:
+        say("")
+        show(table.budgets)

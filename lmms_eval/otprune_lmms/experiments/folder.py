@@ -134,6 +134,7 @@ def _config(config: PruningConfig, label: str | None) -> dict[str, Any]:
         | {
             "fingerprint": config.fingerprint,
             "answer_key": config.answer_key,
+            "by_tile": config.by_tile,
             "config": config.as_dict(),
         }
     )

@@ -40,10 +40,13 @@ class Prefill:
     Attributes:
         layer_tokens: visual tokens of an image that enter a layer, mean over the layers; None
             without images.
+        cached_tokens: text and visual tokens in the key-value cache of a layer, mean over the
+            layers.
         multiply_adds: of the prefill, by convention of `otprune.cost`.
     """
 
     layer_tokens: float | None
+    cached_tokens: float
     multiply_adds: dict[str, float]
 
 
@@ -70,7 +73,8 @@ def mean_prefill(
         segments = [(text + visual, before), (text + kept, shape.layers - before)]
         mean = _over_layers(config, shape, prompts)
     found = {one: multiply_adds(shape, segments, one) for one in CONVENTIONS}
-    return Prefill(mean, found)
+    cached = math.fsum(count * layers for count, layers in segments) / shape.layers
+    return Prefill(mean, cached, found)
 
 
 def multiply_adds(

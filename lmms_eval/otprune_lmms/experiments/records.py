@@ -84,7 +84,11 @@ def _prefill(
     text = context.text_tokens.get(task, 0.0)
     found = mean_prefill(config, context.shape, prompts, text)
     costs = {f"multiply_adds_{name}": value for name, value in found.multiply_adds.items()}
-    return {"layer_tokens": found.layer_tokens, **costs}
+    return {
+        "layer_tokens": found.layer_tokens,
+        "cached_tokens": found.cached_tokens,
+        **costs,
+    }
 
 
 def samples_of(

@@ -9,8 +9,8 @@ ANALYSES = ("analysis.csv", "analysis.md", "selection_times.csv")
 """The analysis of the diagnostics."""
 
 DERIVED = (
-    *("averages.csv", "intervals.csv", "pairs.csv", "statistics.md"),
-    *("table.md", "table.csv", "table.tex", "table.html", "kept_patches.png"),
+    *("averages.csv", "intervals.csv", "pairs.csv", "kept.csv", "statistics.md"),
+    *("table.md", "table.csv", "table.tex", "table.html", "budgets.csv", "kept_patches.png"),
     *ANALYSES,
     *("report.html", "figures"),
 )

@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 _OPEN = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
+_Size = Annotated[int, Field(ge=1, le=2**53)]
 
 
 def _object(text: str) -> str:
@@ -39,6 +40,17 @@ class _Model(TypedDict):
 class _Task(TypedDict):
     id: str
     limit: NotRequired[_Count | None]
+
+
+@with_config(_OPEN)
+class _Shape(TypedDict):
+    """A decoder's, see `otprune.cost.DecoderShape`."""
+
+    hidden: _Size
+    layers: _Size
+    heads: _Size
+    kv_heads: NotRequired[_Size | None]
+    head_dim: NotRequired[_Size | None]
 
 
 @with_config(_OPEN)
@@ -72,6 +84,7 @@ class _Config(TypedDict):
     fingerprint: NotRequired[str]
     answer_key: NotRequired[str]
     label: NotRequired[str]
+    by_tile: NotRequired[bool]
     changed_settings: NotRequired[Annotated[str, AfterValidator(_object)]]
     seed: NotRequired[_Count | None]
 
@@ -98,6 +111,7 @@ class _Content(TypedDict):
     models: NotRequired[dict[str, str]]
     configs: NotRequired[list[_Config]]
     text_tokens: NotRequired[dict[str, dict[str, float]]]
+    shapes: NotRequired[dict[str, _Shape]]
     data: NotRequired[dict[str, dict[str, Any]]]
     failed: NotRequired[list[_Failed]]
     runs: NotRequired[list[_Run]]
@@ -164,6 +178,8 @@ class Manifest:
         text_tokens: mean text tokens of a prompt, by model and task; may be empty.
         left_out: number of documents that were left out, by task.
         configs: columns of the experiment's settings, with ``label`` where it gives one.
+        cache_numbers: numbers that a token has in the key-value cache over all layers, by model;
+            may be empty.
     """
 
     title: str
@@ -176,6 +192,7 @@ class Manifest:
     text_tokens: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     configs: tuple[Mapping[str, Any], ...] = ()
+    cache_numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_content(folder: Path, *needed: str) -> dict[str, Any]:
@@ -234,7 +251,16 @@ def _parsed(content: Mapping[str, Any], experiment: Mapping[str, Any]) -> Manife
         text_tokens=content.get("text_tokens", {}),
         left_out=Counter(one["task"] for one in content.get("failed", ())),
         configs=tuple(content.get("configs", ())),
+        cache_numbers={
+            model: _cache_numbers(shape) for model, shape in content.get("shapes", {}).items()
+        },
     )
+
+
+def _cache_numbers(shape: Mapping[str, Any]) -> int:
+    """Return how many numbers of keys and values a token has in all layers."""
+    head_dim = shape.get("head_dim") or shape["hidden"] // shape["heads"]
+    return 2 * shape["layers"] * (shape.get("kv_heads") or shape["heads"]) * head_dim
 
 
 def _planned(config: Mapping[str, Any]) -> PlannedRow:

@@ -31,6 +31,7 @@ COLUMNS = [
     "layer_tokens",
     *(f"multiply_adds_{convention}" for convention in CONVENTIONS),
     "truncated",
+    "cached_tokens",
 ]
 """Columns of the records: one line for each model, setting, task and metric.
 
@@ -39,11 +40,12 @@ COLUMNS = [
 over its layers) are means over the images of the task. ``multiply_adds_2ndm`` and
 ``multiply_adds_3ndm`` are those of the prefill of a mean prompt of the task, by the two formulas of
 `otprune.cost`. ``truncated`` is the number of documents with a prompt that was cut, being longer
-than the model takes. The columns of a setting are those of `results.columns`.
+than the model takes. ``cached_tokens`` are the text and visual tokens of a mean prompt in the
+key-value cache of a layer after the prefill, mean over the layers. The columns of a setting are those of `results.columns`.
 """
 
-_EARLIER = COLUMNS[:-1]
-"""Columns of earlier versions, which did not count prompts that were cut."""
+_EARLIER = (COLUMNS[:-1], COLUMNS[:-2])
+"""Columns of earlier versions, without cached tokens, and without prompts that were cut."""
 
 UNPRUNED = "unpruned"
 """``row`` of the unpruned model."""
@@ -56,7 +58,7 @@ _COLUMNS = {
     "missing": Column(Kind.TEXT, empty=True),
     "documents": Column(Kind.WHOLE),
     "truncated": Column(Kind.WHOLE, empty=True),
-    **dict.fromkeys(("kept_tokens", "visual_tokens", "layer_tokens"), _NUMBER),
+    **dict.fromkeys(("kept_tokens", "visual_tokens", "layer_tokens", "cached_tokens"), _NUMBER),
     **{f"multiply_adds_{convention}": _NUMBER for convention in CONVENTIONS},
 }
 """What each column must hold, but for ``value``."""
@@ -84,8 +86,9 @@ def read_records(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"no records at {path}")
     records = read_csv(path, _AS_READ)
-    if list(records.columns) == _EARLIER:
-        records["truncated"] = 0
+    if list(records.columns) in _EARLIER:
+        filled = {"truncated": 0, "cached_tokens": float("nan")}
+        records = records.assign(**{k: v for k, v in filled.items() if k not in records})
     if list(records.columns) != COLUMNS:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     try:

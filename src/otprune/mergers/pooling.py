@@ -29,6 +29,8 @@ class Pooling(Merger):
     The raster's shape comes from ``signals.grid`` or ``signals.tiles``.
     """
 
+    by_tile = True
+
     def count(self, k: int, grid: tuple[int, int]) -> int:
         """Return the number of bins."""
         return math.prod(coarse_shape(k, *grid))

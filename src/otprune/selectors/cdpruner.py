@@ -62,6 +62,7 @@ class CDPruner(Selector):
     """
 
     presets: ClassVar = {"plain": {"relevance": "none"}}
+    by_tile = True
 
     relevance: Literal["clip", "llm", "none"] = "clip"
 

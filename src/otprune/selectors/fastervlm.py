@@ -25,6 +25,7 @@ class FasterVLM(Selector):
     """
 
     needs = frozenset({"cls_attention"})
+    by_tile = True
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
         scores = mean_attention(signals).to(tokens.device)

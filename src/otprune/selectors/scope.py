@@ -40,6 +40,7 @@ class SCOPE(Selector):
     """
 
     needs = frozenset({"cls_attention", "features"})
+    by_tile = True
 
     alpha: float = 1.0
     combined: Literal["multi", "add"] = "multi"

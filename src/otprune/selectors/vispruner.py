@@ -48,6 +48,7 @@ class VisPruner(Selector):
     """
 
     needs = frozenset({"cls_attention", "features"})
+    by_tile = True
     needs_without_cls = frozenset({"received_attention"})
     # The settings on the authors' page; the first is the default.
     presets: ClassVar = {

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from otprune.compiled import without_loops
 from otprune.cost import Convention, prefill_multiply_adds
 from otprune.pruning import Pruning, Trace
 from otprune_lmms.models.generation import kept_counts
@@ -46,8 +47,11 @@ class Counted:
 
 
 def counted_flops(work: Callable[[], Any]) -> tuple[Any, int]:
-    """Return what ``work`` returns and the floating-point operations that torch counts in it."""
-    with FlopCounterMode(display=False, custom_mapping=_ALSO) as counter:
+    """Return what ``work`` returns and the floating-point operations that torch counts in it.
+
+    Selection runs in torch, since what compiled loops do is not counted.
+    """
+    with without_loops(), FlopCounterMode(display=False, custom_mapping=_ALSO) as counter:
         found = work()
     return found, counter.get_total_flops()
 

@@ -6,6 +6,7 @@ from otprune_lmms.files import write_text
 from otprune_lmms.reporting.statistics.averages import headline_scores, mean_of_ratios
 from otprune_lmms.reporting.statistics.compare import PAIR_COLUMNS, Findings, find
 from otprune_lmms.reporting.statistics.cut import cut_section
+from otprune_lmms.reporting.statistics.kept import kept_counts
 from otprune_lmms.reporting.statistics.page import page, seed_lines
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import MANIFEST, Manifest, read_manifest
@@ -13,19 +14,23 @@ from otprune_lmms.results.names import Names, names_of
 from otprune_lmms.results.records import RECORDS, UNPRUNED, read_records
 from otprune_lmms.results.samples import read_samples
 
-AVERAGES, INTERVALS, PAIR_LINES, PAGE = (
+AVERAGES, INTERVALS, PAIR_LINES, KEPT, PAGE = (
     "averages.csv",
     "intervals.csv",
     "pairs.csv",
+    "kept.csv",
     "statistics.md",
 )
 
-_READ = ("model", "setting", "row", "task", "doc_id", "cluster", "value", "detail")
+_READ = (
+    *("model", "setting", "row", "task", "doc_id", "cluster", "value", "detail"),
+    *("kept", "candidates"),
+)
 _MINI = " (mini suite: embedded data, not the paper's benchmarks)"
 
 
 def write_statistics(folder: Path) -> None:
-    """Write ``averages.csv``, ``intervals.csv``, ``pairs.csv`` and ``statistics.md``.
+    """Write ``averages.csv``, ``intervals.csv``, ``pairs.csv``, ``kept.csv``, ``statistics.md``.
 
     Raises:
         ValueError: no records or samples in the folder, or of another format.
@@ -33,10 +38,12 @@ def write_statistics(folder: Path) -> None:
     records = read_records(folder / RECORDS)
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     names = names_of(records, () if manifest is None else manifest.configs)
-    found = find(records, read_samples(folder, _READ), names=names)
+    samples = read_samples(folder, _READ)
+    found = find(records, samples, names=names)
     write_text(folder / AVERAGES, found.averages.to_csv(index=False))
     write_text(folder / INTERVALS, found.intervals.to_csv(index=False))
     write_text(folder / PAIR_LINES, found.pairs[list(PAIR_COLUMNS)].to_csv(index=False))
+    write_text(folder / KEPT, kept_counts(samples).to_csv(index=False))
     write_text(folder / PAGE, _page(manifest, records, found) + cut_section(records, names))
 
 

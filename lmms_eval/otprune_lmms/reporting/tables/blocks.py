@@ -9,6 +9,12 @@ from dataclasses import replace
 
 import pandas as pd
 
+from otprune_lmms.reporting.tables.budgets import (
+    BudgetFacts,
+    Quartiles,
+    budget_ledger,
+    warnings_of,
+)
 from otprune_lmms.reporting.tables.columns import (
     AVERAGE,
     Numbers,
@@ -47,6 +53,7 @@ def make_table(
     manifest: Manifest,
     *,
     intervals: Intervals | None = None,
+    quartiles: Quartiles | None = None,
     convention: Convention = "2ndm",
     references: References | None = None,
 ) -> ResultsTable:
@@ -59,6 +66,7 @@ def make_table(
         records: as `read_records` returns them.
         manifest: what the experiment asks for, and what is known of the models.
         intervals: of the statistics; None for a table without.
+        quartiles: of kept tokens, for the budgets; None for none.
         convention: how multiply-adds are counted, see `otprune.cost`.
         references: where the unpruned scores should be; None for `references_of`.
 
@@ -87,7 +95,12 @@ def make_table(
     context = NoteContext(
         records, manifest, settings, heads, columns, numbers, checks, convention, names
     )
-    return ResultsTable(_title(records, manifest.title), columns, parts, notes(context, parts))
+    table = ResultsTable(_title(records, manifest.title), columns, parts, notes(context, parts))
+    facts = BudgetFacts(
+        records, manifest, {one.key: one for one in settings}, costs, quartiles or {}
+    )
+    budgets = budget_ledger(table, facts)
+    return replace(table, notes=(*table.notes, *warnings_of(budgets)), budgets=budgets)
 
 
 def _by_model(settings: Sequence[RowSetting]) -> Mapping[str, list[RowSetting]]:

@@ -133,12 +133,15 @@ class ResultsTable:
         columns: one for each entry of a row.
         parts: one for each model.
         notes: what a reader must know.
+        budgets: what each row spends, in the same blocks (`tables.budgets`); None for a table that
+            is itself of budgets.
     """
 
     title: str
     columns: tuple[Column, ...]
     parts: tuple[TablePart, ...]
     notes: tuple[str, ...]
+    budgets: "ResultsTable | None" = None
 
     @property
     def rows(self) -> tuple[tuple[str | float | None, ...], ...]:

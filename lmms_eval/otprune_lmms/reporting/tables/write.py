@@ -4,6 +4,7 @@ from pathlib import Path
 
 from otprune_lmms.files import write_text
 from otprune_lmms.reporting.tables.blocks import make_table
+from otprune_lmms.reporting.tables.budgets import read_quartiles
 from otprune_lmms.reporting.tables.intervals import read_intervals
 from otprune_lmms.reporting.tables.layout import ResultsTable
 from otprune_lmms.reporting.tables.render.csv import csv
@@ -15,13 +16,14 @@ from otprune_lmms.results.manifest import read_manifest
 from otprune_lmms.results.records import RECORDS, Convention, read_records
 
 PAGE, TABLE, TEX, WEB = "table.md", "table.csv", "table.tex", "table.html"
+BUDGETS = "budgets.csv"
 
 
 def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
     """Write the tables of a results folder, each whole or not at all; return the table.
 
-    Reads ``records.csv`` and ``manifest.json``, and ``averages.csv`` and ``intervals.csv`` where
-    they are.
+    Reads ``records.csv`` and ``manifest.json``, and ``averages.csv``, ``intervals.csv`` and
+    ``kept.csv`` where they are.
 
     Args:
         folder: of the results.
@@ -36,6 +38,7 @@ def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
         read_records(folder / RECORDS),
         manifest,
         intervals=read_intervals(folder),
+        quartiles=read_quartiles(folder),
         convention=convention,
     )
     page = markdown(table, manifest.origin)
@@ -43,6 +46,8 @@ def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
         page += f"\n![kept patches]({KEPT_PATCHES})\n"
     write_text(folder / PAGE, page)
     write_text(folder / TABLE, csv(table))
+    if table.budgets is not None:
+        write_text(folder / BUDGETS, csv(table.budgets))
     write_text(folder / TEX, latex(table, manifest.origin))
     write_text(folder / WEB, html(table, manifest.origin))
     return table

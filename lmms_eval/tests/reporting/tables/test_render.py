@@ -99,7 +99,7 @@ def numbers(table):
     return [
         [row.whole]
         + [
-            "–" if e.value is None else f"{e.value:.{c.digits}f}"
+            e.empty if e.value is None else f"{e.value:.{c.digits}f}"
             for e, c in zip(row.entries, table.columns, strict=True)
         ]
         for part in table.parts
@@ -140,9 +140,10 @@ def test_the_markdown_page(plain, made):
     assert "Flickr = flickr30k_test flickr_CIDEr x 100" in page
     assert "documents: gqa 10, mme 10, flickr30k_test 10" in page
     found = rendered(page)
-    wanted = {tuple(row) for row in numbers(plain)}
+    wanted = {tuple(row) for table in (plain, plain.budgets) for row in numbers(table)}
     assert wanted <= {tuple(row) for row in found.rows}
-    assert {len(row) for row in found.rows} == {1 + len(plain.columns)}
+    widths = {1 + len(table.columns) for table in (plain, plain.budgets)}
+    assert {len(row) for row in found.rows} == widths
 
 
 def test_markdown_shows_hostile_names_as_they_are(evil):
@@ -153,7 +154,8 @@ def test_markdown_shows_hostile_names_as_they_are(evil):
         "h1", "h2", "p", "code", "br", "table", "thead", "tbody", "tr", "th", "td", "strong", "ins",
         "ul", "li",
     }  # fmt: skip
-    assert {len(row) for row in found.rows} == {1 + len(table.columns)}
+    widths = {1 + len(one.columns) for one in (table, table.budgets)}
+    assert {len(row) for row in found.rows} == widths
     assert f"{EVIL} 0.1" in {row[0] for row in found.rows}
     assert EVIL in found.rows[0]
     assert f"As published, not run here: {EVIL}" in {row[0] for row in found.rows}
@@ -173,7 +175,9 @@ def test_any_text_survives_markdown(text):
 def test_the_page_holds_every_number_and_loads_nothing(plain, made):
     page = html(plain, made.origin)
     found = Tables(page)
-    assert [row for row in found.rows if len(row) > 1][1:] == numbers(plain)
+    heading = ["setting", *(column.name for column in plain.budgets.columns)]
+    rows = [row for row in found.rows if len(row) > 1]
+    assert rows[1:] == [*numbers(plain), heading, *numbers(plain.budgets)]
     assert found.rows[0][1:] == [column.name for column in plain.columns]
     assert found.tags.count("script") == found.tags.count("style") == 1
     assert not {"link", "img", "iframe", "object"} & set(found.tags)
@@ -184,7 +188,8 @@ def test_the_page_holds_every_number_and_loads_nothing(plain, made):
 
 def test_values_to_sort_by_have_all_digits(plain, made):
     cells = [a for tag, a in Tables(html(plain, made.origin)).attributes if tag == "td"]
-    entries = [e for p in plain.parts for b in p.blocks for row in b.rows for e in row.entries]
+    parts = [*plain.parts, *plain.budgets.parts]
+    entries = [e for p in parts for b in p.blocks for row in b.rows for e in row.entries]
     assert [a["data-value"] for a in cells] == [
         "" if e.value is None else repr(e.value) for e in entries
     ]

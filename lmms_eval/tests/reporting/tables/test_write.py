@@ -17,7 +17,7 @@ def test_a_folder_gets_its_tables_in_every_format(tmp_path, made):
     table = write_tables(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "records.csv", "manifest.json", "kept_patches.png", "table.md", "table.csv", "table.tex",
-        "table.html",
+        "table.html", "budgets.csv",
     }  # fmt: skip
     page = (tmp_path / "table.md").read_text()
     assert page.endswith("\n![kept patches](kept_patches.png)\n")

@@ -60,6 +60,8 @@ def fragment(table: ResultsTable) -> str:
     """Return the tables and notes alone, for a page that has `style` and `script`."""
     lines = [line for part in table.parts for line in _part(table, part)]
     lines += ['<ul class="notes">', *(f"<li>{escape(note)}</li>" for note in table.notes), "</ul>"]
+    if table.budgets is not None:
+        lines += [f"<h2>{escape(table.budgets.title)}</h2>", fragment(table.budgets)]
     return "\n".join(lines)
 
 

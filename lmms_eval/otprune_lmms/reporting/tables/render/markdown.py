@@ -33,6 +33,11 @@ def markdown(table: ResultsTable, origin: Mapping[str, str]) -> str:
         lines += ["", "## 95 % intervals"]
         for part in table.parts:
             lines += _heading(table, part, "###") + _interval_table(table, part)
+    if table.budgets is not None:
+        lines += ["", f"## {table.budgets.title}"]
+        for part in table.budgets.parts:
+            lines += _heading(table, part, "###") + _table(table.budgets, part)
+        lines += ["", *(f"- {escaped(note)}" for note in table.budgets.notes)]
     return "\n".join([*lines, ""])
 
 
