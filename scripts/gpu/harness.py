@@ -1,16 +1,18 @@
 """Part `harness`: answers a second of the harness's engine with an LLaVA-1.5-7B of random weights.
 
-The engine reads, encodes and answers as in a sweep, without a journal. Tokenizer and chat template
-are llava-mini's, since no other comes with the package; images are made.
+The engine reads, encodes and answers as in a sweep, without a journal. The tokenizer is
+llava-mini's, since no other comes with the package; images are made.
 """
 
 import time
 from typing import Any
 
 import torch
+from llava.checkpoint.config import read_config
+from llava.checkpoint.files import CheckpointFiles
 from llava.images.processor import ImageProcessor
+from llava.model.vocabulary import read_tokenizer
 from otprune_lmms.engine import Engine, Request
-from otprune_lmms.models import ModelSource, load_model
 from otprune_lmms.models.llava import Llava
 from otprune_lmms.pruning_config import PruningConfig
 from PIL import Image
@@ -51,13 +53,13 @@ NOTES = [
 
 def made_model(case: Case, device: str) -> Llava:
     """Return an LLaVA with random weights for the harness."""
-    mini = load_model(ModelSource("llava-mini", device="cpu"))
-    if not isinstance(mini, Llava):
-        raise TypeError(f"llava-mini must be loaded by llava, got {type(mini).__name__}")
+    # Its weights are not read, and need not have travelled to the GPU's machine.
+    files = CheckpointFiles("llava-mini", local_files_only=True)
+    tokenizer = read_tokenizer(files, read_config(files).model)
     torch.manual_seed(0)
     model: Any = random_model(case, device, torch.float32 if device == "cpu" else torch.bfloat16)
     side = 336 if case.tower is None else case.tower["image_size"]
-    return Llava((mini.tokenizer, model, ImageProcessor(side=side), 0), mini.chat_template)
+    return Llava((tokenizer, model, ImageProcessor(side=side), 0))
 
 
 def requests(count: int) -> list[Request]:

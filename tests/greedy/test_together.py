@@ -16,6 +16,7 @@ from otprune.greedy.covers import Cover, padded_rows, turns
 from otprune.greedy.padded_kernels import dense_kernels, padded_units
 from otprune.greedy.programs import behind, go_together, images_at_once, in_parts, padded
 from otprune.kernels import FactoredKernel, squared_gram
+from otprune.pruning.choose import on_cpu
 from otprune.selectors.cdpruner import conditional_picks, conditional_together
 from otprune.selectors.divprune import divprune_together
 from otprune.selectors.facility_location import similarities_together
@@ -198,3 +199,11 @@ def test_full_kernels_of_images_that_differ(rng):
         torch.testing.assert_close(variance[:n], kernel.diagonal(), rtol=1e-5, atol=1e-5)
         assert bool((variance[n:] == float("-inf")).all())
     assert variances[1, :7].tolist() == [1.0] * 7
+
+
+def test_picks_come_to_the_cpu_as_they_are():
+    picked = [torch.arange(3), torch.arange(0), torch.arange(5)]
+    assert [one.tolist() for one in on_cpu(picked)] == [[0, 1, 2], [], [0, 1, 2, 3, 4]]
+    assert on_cpu([]) == []
+    kinds = [torch.arange(2, dtype=torch.int32), torch.arange(2)]
+    assert [one.dtype for one in on_cpu(kinds)] == [torch.int32, torch.int64]

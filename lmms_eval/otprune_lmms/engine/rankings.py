@@ -10,6 +10,7 @@ from torch import Tensor
 from otprune import Selector, Signals
 from otprune.cost import DecoderShape
 from otprune.pruning import Pruning
+from otprune.pruning.choose import on_cpu
 from otprune.signals import TEXT_SIGNALS
 
 _BYTES = 1 << 26
@@ -191,8 +192,8 @@ class _CachedSelector(Selector):
         orders = self.method.rank_batch(
             [tokens[i] for i in rows.values()], wanted, [signals[i] for i in rows.values()]
         )
-        for key, order in zip(rows, orders, strict=True):
-            self.rankings.keep(key, order.cpu())
+        for key, order in zip(rows, on_cpu(orders), strict=True):
+            self.rankings.keep(key, order.clone())
 
     def _rank_image(self, tokens: Tensor, k: int, signals: Signals) -> Tensor:
         return self.method._rank_image(tokens, k, signals)

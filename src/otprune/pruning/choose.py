@@ -128,9 +128,17 @@ def choose(
         signals=[one.signals(c) for one, c in zip(images, among, strict=True)],
     )
     return [
-        _with_kept_newlines(one, candidates, kept.cpu())
-        for one, candidates, kept in zip(images, among, picked, strict=True)
+        _with_kept_newlines(one, candidates, kept)
+        for one, candidates, kept in zip(images, among, on_cpu(picked), strict=True)
     ]
+
+
+def on_cpu(picked: Sequence[Tensor]) -> list[Tensor]:
+    """Return vectors on the CPU; the host waits for a GPU once for all of them."""
+    kinds = {(one.device, one.dtype) for one in picked}
+    if len(kinds) != 1 or len(picked) == 1:
+        return [one.cpu() for one in picked]
+    return list(torch.cat(list(picked)).cpu().split([len(one) for one in picked]))
 
 
 def merge(
