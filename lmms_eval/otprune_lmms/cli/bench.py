@@ -24,7 +24,13 @@ Repeats = Annotated[int, typer.Option(min=1, help="timed rounds over all of them
 Warmup = Annotated[int, typer.Option(min=0, help="rounds before that do not count")]
 BatchSizes = Annotated[
     list[int] | None,
-    typer.Option("--batch-size", min=1, max=LARGEST_BATCH, help="samples at once; may be repeated"),
+    typer.Option(
+        "--batch-size",
+        min=1,
+        max=LARGEST_BATCH,
+        help="samples at once; may be repeated"
+        " [default: 1 and the experiment's, halved until it fits]",
+    ),
 ]
 Formula = Annotated[
     Literal["2ndm", "3ndm"],
@@ -55,9 +61,10 @@ def bench(
 
     Milliseconds of preprocessing, vision, selection, prefill and decoding, apart, with quartiles;
     peak memory, bytes of keys and values; multiply-adds by formula and FLOPs as counted; and what
-    part of the prefill that a method saves its selection takes away again. Each model on documents
-    of the experiment's own tasks; all settings take turns, and ratios are to the unpruned model of
-    the same run. Nothing is scored and no answer is kept.
+    part of the prefill that a method saves its selection takes away again. Every row ends with how
+    many times as fast as unpruned it is, with an interval: faster, slower, or no difference. Each
+    model on documents of the experiment's own tasks; all settings take turns, and ratios are to the
+    unpruned model of the same run. Nothing is scored and no answer is kept.
 
     Writes cost.csv, cost.json and cost.md into the experiment's results folder.
 
@@ -85,7 +92,7 @@ def bench(
         records = measure_experiment(
             source,
             samples=samples,
-            batch_sizes=tuple(dict.fromkeys(batch_size or [1])),
+            batch_sizes=tuple(dict.fromkeys(batch_size)) if batch_size else None,
             options=CostOptions(repeats=repeats, warmup=warmup, convention=convention),
             progress=not quiet,
         )

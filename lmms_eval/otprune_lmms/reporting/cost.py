@@ -10,7 +10,13 @@ from pathlib import Path
 
 from otprune_lmms.files import write_text
 from otprune_lmms.reporting.escape import markdown, markdown_code
-from otprune_lmms.results.costs import COST_TABLE, MeasuredCost, Spread, cost_frame
+from otprune_lmms.results.costs import (
+    COST_TABLE,
+    MeasuredCost,
+    Speedup,
+    Spread,
+    cost_frame,
+)
 from otprune_lmms.results.names import Names
 
 COST_RECORDS, PAGE = "cost.json", "cost.md"
@@ -30,6 +36,9 @@ NOTES = (
     "Prefill: from token ids and visual tokens to the first logits, without select, the selection "
     "of the tokens. Of the saving: select / (unpruned prefill - prefill), the part of the saved "
     "time that the selection takes away again; above 100 % it costs more than it saves.",
+    "Against unpruned: how many times as fast prefill and selection together are, and the whole "
+    'answer, with 95 % intervals over samples and rounds (bootstrap); "slower" or "faster" where '
+    "the interval leaves out 1.",
     "Multiply-adds: of the decoder's prefill, each layer with the tokens that entered it; 4nd² + "
     "2n²d + 2ndm a layer by 2ndm, 3ndm instead of 2ndm at the end by 3ndm. Counted: "
     "floating-point operations as torch counts them, two a multiply-add, output head, padding and "
@@ -74,8 +83,14 @@ def page(records: Sequence[MeasuredCost], origin: Mapping[str, str], names: Name
     for heading, columns, rows in rendered(records, names):
         lines += ["", f"## {markdown(heading)}", ""]
         lines += [f"| {' | '.join(columns)} |", f"|---{'|--:' * (len(columns) - 1)}|"]
-        lines += [f"| {' | '.join(map(markdown, row))} |" for row in rows]
+        lines += [f"| {' | '.join(map(_cell, row))} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in NOTES), ""])
+
+
+def _cell(text: str) -> str:
+    """Return a cell; the warning stands out."""
+    escaped = markdown(text)
+    return escaped.replace("slower", "**slower**", 1) if text.startswith("slower ×") else escaped
 
 
 def rendered(records: Sequence[MeasuredCost], names: Names) -> Iterator[Rendered]:
@@ -117,6 +132,7 @@ def _prefill_columns(convention: str) -> Columns:
         "counted ratio": lambda one: _number(one.counted_ratio),
         "select ms": lambda one: _time(one.select) if one.select.middle else _NOTHING,
         "of the saving": lambda one: _percent(one.select_share),
+        "against unpruned": lambda one: _verdict(one, one.prefill_speedup),
     }
 
 
@@ -134,7 +150,16 @@ _ANSWER: Columns = {
     "KV MiB": lambda one: _bytes(one.kv_bytes),
     "peak MiB": lambda one: _bytes(one.peak_bytes),
     "added MiB": lambda one: _bytes(one.added_bytes),
+    "against unpruned": lambda one: _verdict(one, one.answer_speedup),
 }
+
+
+def _verdict(one: MeasuredCost, speedup: Speedup) -> str:
+    """Return "faster ×1.83 [1.71, 1.95]"; for the unpruned model itself nothing."""
+    word = speedup.verdict
+    if word is None or one.config["method"] is None:
+        return _NOTHING
+    return f"{word} ×{speedup.times:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
 
 
 def _time(spread: Spread) -> str:

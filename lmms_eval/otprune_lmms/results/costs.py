@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -13,6 +13,8 @@ from otprune_lmms.results.columns import SETTING, SETTING_COLUMNS, TEXTS
 from otprune_lmms.results.frames import Frame
 
 COST_TABLE = "cost.csv"
+
+Verdict = Literal["faster", "slower", "no difference"]
 
 PARTS = ("preprocess", "vision", "select", "prefill", "decode")
 """The parts of an answer's time, in their order."""
@@ -37,6 +39,28 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Speedup:
+    """How many times as fast as the unpruned model of the same run, with a 95 % interval.
+
+    Attributes:
+        times: the unpruned model's time / the setting's; None where nothing was timed.
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    times: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Faster or slower where the interval says so; None where nothing was timed."""
+        if self.times is None or self.low is None or self.high is None:
+            return None
+        return "faster" if self.low > 1 else "slower" if self.high < 1 else "no difference"
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredCost:
     """The cost of a sample under a setting; counts and bytes are means over the samples.
 
@@ -56,6 +80,8 @@ class MeasuredCost:
         total: sum of the parts in each repeat.
         prefill_ratio: prefill / prefill of the unpruned model in the same run.
         total_ratio: total / total of the unpruned model in the same run.
+        prefill_speedup: of prefill and selection together.
+        answer_speedup: of the total.
         select_share: select / (prefill of the unpruned model - prefill): the share of the saved
             time that the selection costs; None where nothing is saved or selected.
         kv_bytes: bytes of keys and values after the prefill.
@@ -90,6 +116,8 @@ class MeasuredCost:
     total: Spread
     prefill_ratio: float | None
     total_ratio: float | None
+    prefill_speedup: Speedup
+    answer_speedup: Speedup
     select_share: float | None
     kv_bytes: float
     peak_bytes: int
@@ -116,11 +144,10 @@ class MeasuredCost:
         found: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in _TIMES:
-                named = zip(
-                    _columns(field.name), (value.middle, value.low, value.high), strict=True
+            if isinstance(value, (Spread, Speedup)):
+                found |= dict(
+                    zip(_columns_of(field.name), dataclasses.astuple(value), strict=True)
                 )
-                found |= dict(named)
             elif field.name == "config":
                 found |= {name: value[name] for name in SETTING}
             else:
@@ -129,23 +156,24 @@ class MeasuredCost:
 
 
 _TIMES = (*PARTS, "decode_per_token", "total")
+_SPEEDUPS = ("prefill_speedup", "answer_speedup")
 
 
 def _columns_of(field: str) -> tuple[str, ...]:
     if field == "config":
         return SETTING
-    return _columns(field) if field in _TIMES else (field,)
-
-
-def _columns(time: str) -> tuple[str, str, str]:
-    middle = "decode_ms_per_token" if time == "decode_per_token" else f"{time}_ms"
+    if field not in (*_TIMES, *_SPEEDUPS):
+        return (field,)
+    middle = {"decode_per_token": "decode_ms_per_token"}.get(field, f"{field}_ms")
+    middle = field if field in _SPEEDUPS else middle
     return middle, f"{middle}_low", f"{middle}_high"
 
 
 COLUMNS = tuple(
     column for field in dataclasses.fields(MeasuredCost) for column in _columns_of(field.name)
 )
-"""Columns of ``cost.csv``: fields of `MeasuredCost`; a time has ``x_ms`` and its quartiles."""
+"""Columns of ``cost.csv``: fields of `MeasuredCost`; a time has ``x_ms`` and its quartiles, a
+speedup ``x`` and the ends of its interval."""
 
 _TEXT = ("model", *TEXTS, "keep_newlines", "convention", "dtype", "attention")
 _WHOLE = ("k", "layer", "seed", "batch", "peak_bytes", "added_bytes", "samples", "repeats")

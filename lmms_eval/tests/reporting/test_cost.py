@@ -15,11 +15,12 @@ from helpers import TINY
 from otprune_lmms.cli.bench import bench
 from otprune_lmms.cli.run import run as run_command
 from otprune_lmms.engine.phases import PHASES
-from otprune_lmms.experiments.cost.experiment import one_of_each_row
+from otprune_lmms.experiments.cost.experiment import largest_that_fits, one_of_each_row
+from otprune_lmms.experiments.cost.measuring import BenchError
 from otprune_lmms.journal import Journal
 from otprune_lmms.pruning_config import PruningConfig
 from otprune_lmms.reporting.cost import page, write_cost
-from otprune_lmms.results.costs import COLUMNS, MeasuredCost, Spread, read_costs
+from otprune_lmms.results.costs import COLUMNS, MeasuredCost, Speedup, Spread, read_costs
 from otprune_lmms.results.names import Names
 from suites import make_suite
 
@@ -46,6 +47,8 @@ def cost(config: PruningConfig | None = None, **others) -> MeasuredCost:
         "total": spread(1 / 3),
         "prefill_ratio": 1.0,
         "total_ratio": 1.0,
+        "prefill_speedup": Speedup(1.5, 1.25, 1.75),
+        "answer_speedup": Speedup(0.9, 0.8, 0.95),
         "select_share": None,
         "kv_bytes": 2.0**20,
         "peak_bytes": 3 * 2**20,
@@ -126,7 +129,7 @@ def test_the_page_opens_with_the_machine_and_has_two_tables_a_model_and_batch():
         assert len({line.count("|") for line in table}) == 1
     (line,) = [line for line in text.splitlines() if "| 12 % |" in line]
     assert line.startswith("| OTPrune 0.098 | 56.3 of 576 | 60 | 2.1 (1.05–4.2) | 1.000 | 3,817 |")
-    assert line.endswith("| 2.5 (1.25–5) | 12 % |")
+    assert line.endswith("| 2.5 (1.25–5) | 12 % | faster ×1.50 \\[1.25, 1.75\\] |")
     assert "G multiply-adds, 3ndm" in text
 
 
@@ -182,6 +185,34 @@ def test_the_command_measures_an_experiment(suite):
     assert json.loads((suite / "out" / "try" / "cost.json").read_text())["origin"]["commit"]
 
 
+def test_without_batch_sizes_one_and_the_experiments_own_are_measured(suite):
+    models = [{"name": "tiny", "pretrained": str(TINY), "batch_size": 2}]
+    few = ("--samples", "1", "--repeats", "1", "--warmup", "0")
+    done = run(suite, *few, models=models, pruning={"methods": ["uniform"], "keep_ratios": [0.25]})
+    assert done.exit_code == 0, done.output
+    frame = read_costs(suite / "out" / "try")
+    assert frame["batch"].tolist() == [1, 1, 2, 2]
+    assert frame.loc[1, ["prefill_speedup_low", "prefill_speedup_high"]].notna().all()
+    assert frame.loc[0, "prefill_speedup"] == 1
+
+
+def test_the_largest_batch_that_fits_is_found_by_halving():
+    tried = []
+
+    def measured(size):
+        tried.append(size)
+        if size > fits:
+            raise BenchError("too large")
+        return [cost(batch=size)]
+
+    fits = 6
+    assert [one.batch for one in largest_that_fits(measured, 40)] == [5]
+    assert tried == [40, 20, 10, 5]
+    fits = 0
+    with pytest.raises(BenchError, match="too large"):
+        largest_that_fits(measured, 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
@@ -217,3 +248,14 @@ def test_a_run_heeds_the_variable_and_no_other(suite, monkeypatch, tmp_path):
 def test_reading_costs_needs_no_torch():
     code = "import sys, otprune_lmms.reporting.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_each_pruned_row_ends_with_what_it_gains():
+    rows = [line.split(" | ") for line in page(RECORDS, ORIGIN, NAMES).splitlines()]
+    ends = {row[0]: row[-1] for row in rows if row[0].startswith("| OTPrune")}
+    assert ends == {
+        "| OTPrune 0.098": "**slower** ×0.90 [0.80, 0.95] |".replace("[", "\\[").replace("]", "\\]")
+    }
+    text = page(RECORDS, ORIGIN, NAMES)
+    assert "faster ×1.50 \\[1.25, 1.75\\] |" in text
+    assert text.count("×") == 4, "two tables of two pruned rows; the unpruned ones say nothing"

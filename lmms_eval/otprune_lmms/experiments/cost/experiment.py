@@ -2,15 +2,16 @@
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 
 from otprune_lmms.engine import Request
 from otprune_lmms.experiments.answering import load_for_process, process_state
-from otprune_lmms.experiments.config import task_folder
-from otprune_lmms.experiments.cost.measuring import CostOptions, measure
+from otprune_lmms.experiments.config import ModelChoice, task_folder
+from otprune_lmms.experiments.cost.measuring import BenchError, CostOptions, measure
 from otprune_lmms.experiments.plan import Source
 from otprune_lmms.experiments.tasks import TaskSet
 from otprune_lmms.images import guarded_images
@@ -25,7 +26,7 @@ def measure_experiment(
     source: Source,
     *,
     samples: int,
-    batch_sizes: Sequence[int] = (1,),
+    batch_sizes: Sequence[int] | None = None,
     options: CostOptions | None = None,
     progress: bool = True,
 ) -> list[MeasuredCost]:
@@ -36,7 +37,8 @@ def measure_experiment(
     Args:
         source: the experiment.
         samples: documents of each task, from the start; rounded up to whole batches.
-        batch_sizes: requests in one call of the language model.
+        batch_sizes: requests in one call of the language model; None for 1 and each model's own of
+            the experiment, halved until it fits into memory.
         options: how costs are measured; its batch size and videos are replaced by ``batch_sizes``
             and the experiment's.
         progress: whether to show progress.
@@ -48,7 +50,7 @@ def measure_experiment(
         RequestError: an image cannot be read.
     """
     experiment, folder = source
-    if samples < 1 or not batch_sizes:
+    if samples < 1 or (batch_sizes is not None and not batch_sizes):
         raise ValueError(
             f"samples must be >= 1 and batch_sizes not empty, got {samples} and {batch_sizes}"
         )
@@ -59,26 +61,49 @@ def measure_experiment(
                 "measured call by call in this process; scripts/bench_serving.py measures a server"
             )
     common = CostOptions() if options is None else options
-    requests = {
-        count: requests_for(source, count)
-        for count in {-(-samples // size) * size for size in batch_sizes}
-    }
+    requests = cache(lambda count: requests_for(source, count))
+    configs = one_of_each_row(experiment.pruning.configs())
     found: list[MeasuredCost] = []
-    for choice in experiment.models:
+
+    def measure_model(choice: ModelChoice) -> None:
         model = load_for_process(choice.source(folder))
-        for size in batch_sizes:
-            found += measure(
+
+        def measured(size: int) -> list[MeasuredCost]:
+            return measure(
                 model,
-                requests[-(-samples // size) * size],
-                one_of_each_row(experiment.pruning.configs()),
+                requests(-(-samples // size) * size),
+                configs,
                 model_name=choice.name,
                 options=replace(common, batch_size=size, seed_video=experiment.seed_video),
                 progress=progress,
             )
-        del model
+
+        for size in batch_sizes or dict.fromkeys((1, choice.batch_size)):
+            found.extend(measured(size) if batch_sizes else largest_that_fits(measured, size))
+
+    for choice in experiment.models:
+        measure_model(choice)
         gc.collect()
         torch.cuda.empty_cache()
     return found
+
+
+def largest_that_fits(
+    measured: Callable[[int], list[MeasuredCost]], size: int
+) -> list[MeasuredCost]:
+    """Return the costs at a batch size, or at the largest half of it that fits into memory.
+
+    Raises:
+        BenchError: not even one sample fits.
+    """
+    while True:
+        try:
+            return measured(size)
+        except BenchError as error:
+            if size == 1:
+                raise
+            logger.warning("batch size %d: %s; measuring half of it", size, error)
+            size //= 2
 
 
 def requests_for(source: Source, samples: int) -> list[Request]:

@@ -10,9 +10,11 @@ from otprune_lmms.engine.requests import Answer
 from otprune_lmms.experiments.cost.counting import Counted
 from otprune_lmms.experiments.cost.peak import Peak
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.results.costs import PARTS, MeasuredCost, Spread
+from otprune_lmms.results.costs import PARTS, MeasuredCost, Speedup, Spread
 
 _QUARTILES = (0.5, 0.25, 0.75)
+_DRAWS = 2000
+_SEED = 0
 
 
 @dataclass
@@ -137,6 +139,8 @@ def _cost(
         total=times.spread(*PARTS),
         prefill_ratio=_ratio(times, plain_times, "prefill"),
         total_ratio=_ratio(times, plain_times, *PARTS),
+        prefill_speedup=speedup(times, plain_times, "select", "prefill"),
+        answer_speedup=speedup(times, plain_times, *PARTS),
         select_share=_share(times, plain_times),
         kv_bytes=own.kv_bytes / samples,
         peak_bytes=own.peak,
@@ -158,6 +162,34 @@ def _cost(
 def _ratio(own: Rounds, plain: Rounds, *parts: str) -> float | None:
     above, below = own.spread(*parts).middle, plain.spread(*parts).middle
     return None if above is None or not below else above / below
+
+
+def speedup(own: Rounds, plain: Rounds, *parts: str) -> Speedup:
+    """Return how many times as fast as the unpruned model a config is in some parts together.
+
+    As the ratios of the page: medians over the rounds of each batch, then the mean over samples.
+    The interval is a percentile bootstrap (2000 draws) of batches and, within them, of rounds; both
+    configs of a round are drawn together, since they took turns there. Its width comes from the
+    machine and from the samples.
+    """
+    sides = (own, plain)
+    times = [
+        np.array(
+            [[sum(one[part] for part in parts) for one in side.seconds[batch]] for side in sides]
+        )
+        for batch in own.seconds
+    ]
+    if not times or not all((some > 0).all() for some in times):
+        return Speedup(None, None, None)
+    fast, slow = np.array([np.median(some, axis=1) for some in times]).sum(axis=0)
+    draw = np.random.default_rng(_SEED)
+    weights = draw.multinomial(len(times), np.full(len(times), 1 / len(times)), size=_DRAWS)
+    sums = np.zeros((_DRAWS, 2))
+    for place, some in enumerate(times):
+        rounds = draw.integers(some.shape[1], size=(_DRAWS, some.shape[1]))
+        sums += weights[:, place, None] * np.median(some[:, rounds], axis=2).T
+    low, high = np.quantile(sums[:, 1] / sums[:, 0], (0.025, 0.975))
+    return Speedup(float(slow / fast), float(low), float(high))
 
 
 def _share(own: Rounds, plain: Rounds) -> float | None:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from otprune_lmms.engine import Answer
 from otprune_lmms.experiments.cost.counting import Counted
 from otprune_lmms.experiments.cost.peak import Peak
-from otprune_lmms.experiments.cost.reducing import BatchTotals, Rounds, RunFields, costs
+from otprune_lmms.experiments.cost.reducing import BatchTotals, Rounds, RunFields, costs, speedup
 from otprune_lmms.pruning_config import PruningConfig
-from otprune_lmms.results.costs import COLUMNS, PARTS
+from otprune_lmms.results.costs import COLUMNS, PARTS, Speedup
 
 ABOUT = RunFields("m", 2, "3ndm", "float32", "sdpa")
 CONFIGS = (
@@ -149,3 +149,48 @@ def test_a_line_has_all_columns_and_no_other():
     for name in (*times, "total_ms"):
         assert {name, f"{name}_low", f"{name}_high"} <= set(COLUMNS)
     assert len(COLUMNS) == len(set(COLUMNS))
+
+
+def two_batches(factor, noise=0.0):
+    """Five rounds of two batches; ``factor`` times the seconds of the unpruned model."""
+    drift = np.random.default_rng(3).uniform(1 - noise, 1 + noise, (2, 5))
+    return rounds(
+        *(
+            (2, [seconds(select=0.2 * t * factor, prefill=t * factor) for t in many])
+            for many in drift
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(0.5, "faster"), (2.0, "slower"), (1.0, "no difference")]
+)
+def test_a_speedup_says_faster_or_slower_where_the_rounds_do(factor, verdict):
+    # Both had the same drift in each round, so the drift cancels.
+    found = speedup(two_batches(factor, 0.5), two_batches(1.0, 0.5), "select", "prefill")
+    assert found.verdict == verdict
+    assert (found.times, found.low, found.high) == pytest.approx((1 / factor,) * 3)
+
+
+def test_a_speedup_within_the_rounds_spread_is_no_difference():
+    noisy = np.random.default_rng(5).uniform(0.5, 1.5, (2, 9))
+    own = rounds(*((1, [seconds(prefill=t) for t in many]) for many in noisy))
+    plain = rounds(*((1, [seconds(prefill=t) for t in many[::-1]]) for many in noisy))
+    found = speedup(own, plain, "prefill")
+    assert found.low < 1 < found.high
+    assert found.verdict == "no difference"
+
+
+def test_one_batch_weighs_by_its_seconds():
+    # 1 s and 9 s unpruned; the second batch alone is twice as fast.
+    plain = rounds((1, [seconds(prefill=1.0)]), (1, [seconds(prefill=9.0)]))
+    own = rounds((1, [seconds(prefill=1.0)]), (1, [seconds(prefill=4.5)]))
+    found = speedup(own, plain, "prefill")
+    assert found.times == pytest.approx(10 / 5.5)
+    assert (found.low, found.high) == pytest.approx((1, 2))
+
+
+def test_without_times_there_is_no_speedup():
+    empty = rounds((1, [seconds()]))
+    assert speedup(empty, empty, "prefill") == Speedup(None, None, None)
+    assert speedup(Rounds(), Rounds(), "prefill").verdict is None
