@@ -25,7 +25,7 @@ from otprune.hf.decoding.llama import LlamaStep
 from otprune.hf.families import family_of
 from otprune.hf.growing import GrowingLayer, grow_in_place
 from otprune.hf.layers.hooks import current_run
-from otprune.hf.versions import CACHE
+from otprune.hf.versions import BEAMS_MIX_IMAGES, CACHE
 
 PROMPT = 11
 
@@ -190,6 +190,8 @@ def test_answers_and_scores_are_equal_under_every_kind_of_pruning(name, method):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
 def test_generate_keeps_its_settings(name, way):
+    if BEAMS_MIX_IMAGES and way in ("beams", "drawn"):
+        pytest.skip("several answers about several images are refused in this version")
     steps, tokens = compared(name, METHODS["selector"], **WAYS[way])
     assert steps == tokens.shape[1] - 1
 
