@@ -2,7 +2,7 @@
 
     bash scripts/gpu_check.sh                        # everything, on a CUDA GPU
     bash scripts/gpu_check.sh --part selection       # one part
-    bash scripts/gpu_check.sh --tiny --device cpu    # everything with small models, a minute or two
+    bash scripts/gpu_check.sh --tiny --device cpu    # everything with small models, minutes
 
 Weights are random and of the published sizes: times and memory do not depend on what they mean, and
 correctness is an equation. The parts, each in a process of its own (`gpu/`):

@@ -5,6 +5,8 @@ import hashlib
 import itertools
 import json
 import math
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,18 @@ class HostReads(TorchDispatchMode):
         if name in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item"):
             self.count += 1
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_waiting():
+    """Within it, waiting for a GPU is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the debug mode announces itself as a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def method_runs(method: str) -> list[tuple[str, dict]]:
