@@ -1,6 +1,8 @@
 """``otprune table``: make tables anew; and how every command prints a table."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from otprune_lmms.cli.common import fail, log, say_removed
 from otprune_lmms.cli.options import Folders
@@ -12,8 +14,22 @@ if TYPE_CHECKING:
 
 
 @ends_in_words
-def table(folders: Folders) -> None:
-    """Make the tables of earlier runs anew from their records."""
+def table(
+    folders: Folders,
+    answers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--answers",
+            metavar="QUANTITY",
+            help="a column about the answers: agreement, yes_bias, empty or repeated; several times"
+            " for several",
+        ),
+    ] = None,
+) -> None:
+    """Make the tables of earlier runs anew from their records.
+
+    Example: otprune table outputs/mini --answers agreement --answers yes_bias
+    """
     log(quiet=False)
     from otprune_lmms.files import exclusive
     from otprune_lmms.reporting.tables import write_tables
@@ -22,7 +38,7 @@ def table(folders: Folders) -> None:
     for folder in folders:
         try:
             with exclusive(folder, make=False), without_stale_report(folder) as removed:
-                made = write_tables(folder)
+                made = write_tables(folder, answer_columns=answers or ())
             show(made)
             say_removed(folder, removed, "`otprune report`")
         except (ValueError, OSError) as error:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from otprune_lmms.reporting.statistics import write_statistics
-from otprune_lmms.reporting.tables import write_tables
+from otprune_lmms.reporting.tables import answer_columns_of, write_tables
 from otprune_lmms.results.manifest import MANIFEST
 from otprune_lmms.results.records import RECORDS
 from otprune_lmms.results.samples import SAMPLES
@@ -30,7 +30,7 @@ def changed_pages(folder: Path) -> dict[str, bool]:
         before = {file.name: file.stat().st_mtime_ns for file in fresh.iterdir()}
         if (fresh / "intervals.csv").is_file() and (fresh / SAMPLES).is_file():
             write_statistics(fresh)
-        write_tables(fresh)
+        write_tables(fresh, answer_columns=answer_columns_of(folder))
         made = sorted(
             file.name
             for file in fresh.iterdir()

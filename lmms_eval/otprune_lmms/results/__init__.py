@@ -9,7 +9,8 @@ ANALYSES = ("analysis.csv", "analysis.md", "selection_times.csv")
 """The analysis of the diagnostics."""
 
 DERIVED = (
-    *("averages.csv", "intervals.csv", "pairs.csv", "kept.csv", "statistics.md"),
+    *("averages.csv", "intervals.csv", "pairs.csv", "kept.csv"),
+    *("answers.csv", "statistics.md"),
     *("table.md", "table.csv", "table.tex", "table.html", "budgets.csv", "kept_patches.png"),
     *ANALYSES,
     *("report.html", "figures"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from otprune_lmms.files import write_text
+from otprune_lmms.reporting.statistics.answers import answer_quantities, answers_section
 from otprune_lmms.reporting.statistics.averages import headline_scores, mean_of_ratios
 from otprune_lmms.reporting.statistics.compare import PAIR_COLUMNS, Findings, find
 from otprune_lmms.reporting.statistics.cut import cut_section
@@ -14,23 +15,26 @@ from otprune_lmms.results.names import Names, names_of
 from otprune_lmms.results.records import RECORDS, UNPRUNED, read_records
 from otprune_lmms.results.samples import read_samples
 
-AVERAGES, INTERVALS, PAIR_LINES, KEPT, PAGE = (
+AVERAGES, INTERVALS, PAIR_LINES, KEPT, ANSWERS, PAGE = (
     "averages.csv",
     "intervals.csv",
     "pairs.csv",
     "kept.csv",
+    "answers.csv",
     "statistics.md",
 )
 
 _READ = (
     *("model", "setting", "row", "task", "doc_id", "cluster", "value", "detail"),
-    *("kept", "candidates"),
+    *("kept", "candidates", "method", "answer", "target"),
 )
 _MINI = " (mini suite: embedded data, not the paper's benchmarks)"
 
 
 def write_statistics(folder: Path) -> None:
-    """Write ``averages.csv``, ``intervals.csv``, ``pairs.csv``, ``kept.csv``, ``statistics.md``.
+    """Write ``statistics.md`` and its numbers.
+
+    They are ``averages.csv``, ``intervals.csv``, ``pairs.csv``, ``kept.csv`` and ``answers.csv``.
 
     Raises:
         ValueError: no records or samples in the folder, or of another format.
@@ -44,7 +48,10 @@ def write_statistics(folder: Path) -> None:
     write_text(folder / INTERVALS, found.intervals.to_csv(index=False))
     write_text(folder / PAIR_LINES, found.pairs[list(PAIR_COLUMNS)].to_csv(index=False))
     write_text(folder / KEPT, kept_counts(samples).to_csv(index=False))
-    write_text(folder / PAGE, _page(manifest, records, found) + cut_section(records, names))
+    answers = answer_quantities(samples)
+    write_text(folder / ANSWERS, answers.to_csv(index=False))
+    more = answers_section(answers, names) + cut_section(records, names)
+    write_text(folder / PAGE, _page(manifest, records, found) + more)
 
 
 def _page(manifest: Manifest | None, records: Frame, found: Findings) -> str:

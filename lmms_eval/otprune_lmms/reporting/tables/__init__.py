@@ -19,7 +19,7 @@ from otprune_lmms.reporting.tables.render.html import html
 from otprune_lmms.reporting.tables.render.latex import latex
 from otprune_lmms.reporting.tables.render.markdown import markdown
 from otprune_lmms.reporting.tables.render.terminal import terminal
-from otprune_lmms.reporting.tables.write import PAGE, TABLE, write_tables
+from otprune_lmms.reporting.tables.write import PAGE, TABLE, answer_columns_of, write_tables
 
 __all__ = [
     "PAGE",
@@ -28,6 +28,7 @@ __all__ = [
     "Reference",
     "ReferenceCheck",
     "ResultsTable",
+    "answer_columns_of",
     "check_references",
     "csv",
     "html",

@@ -55,6 +55,7 @@ def make_table(
     intervals: Intervals | None = None,
     quartiles: Quartiles | None = None,
     convention: Convention = "2ndm",
+    answer_columns: Sequence[str] = (),
     references: References | None = None,
 ) -> ResultsTable:
     """Return the table of an experiment.
@@ -68,10 +69,11 @@ def make_table(
         intervals: of the statistics; None for a table without.
         quartiles: of kept tokens, for the budgets; None for none.
         convention: how multiply-adds are counted, see `otprune.cost`.
+        answer_columns: columns about the answers, of `statistics.answers.QUANTITIES`.
         references: where the unpruned scores should be; None for `references_of`.
 
     Raises:
-        ValueError: no records, an impossible reference, an unknown convention.
+        ValueError: no records, an impossible reference, an unknown convention or column.
     """
     if records.empty:
         raise ValueError("a table needs records")
@@ -84,7 +86,9 @@ def make_table(
     )
     costs = prefill_costs(records, convention)
     cost, unit = cost_columns(costs.values(), convention)
-    columns = columns_of(heads, cost, layers=any(one.by_layer for one in settings))
+    columns = columns_of(
+        heads, cost, any(one.by_layer for one in settings), quantities=answer_columns
+    )
     numbers = Numbers(records, intervals or Intervals(), costs, unit, doubted_tasks(checks))
     parts = tuple(
         TablePart(

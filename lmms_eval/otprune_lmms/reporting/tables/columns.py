@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otprune_lmms.benchmarks import Benchmark, benchmark
+from otprune_lmms.reporting.statistics.answers import QUANTITIES
 from otprune_lmms.reporting.statistics.averages import (
     MEAN_OF_RATIOS,
     RATIO_OF_MEANS,
@@ -56,7 +57,10 @@ def heads_of(records: Frame, planned: Sequence[str]) -> dict[str, Benchmark]:
 
 
 def columns_of(
-    heads: Mapping[str, Benchmark], cost: tuple[Column, ...], layers: bool = False
+    heads: Mapping[str, Benchmark],
+    cost: tuple[Column, ...],
+    layers: bool = False,
+    quantities: Sequence[str] = (),
 ) -> tuple[Column, ...]:
     """Return all columns: tokens, cost if known, scores, relative averages, rank.
 
@@ -64,7 +68,14 @@ def columns_of(
         heads: records of the tasks.
         cost: columns of cost.
         layers: whether budgets are about all layers, so that their mean is a column.
+        quantities: of the answers, of `statistics.answers.QUANTITIES`; at the end.
+
+    Raises:
+        ValueError: an unknown quantity.
     """
+    unknown = [name for name in quantities if name not in QUANTITIES]
+    if unknown:
+        raise ValueError(f"quantities must be of {', '.join(QUANTITIES)}; got {unknown[0]!r}")
     names = [head.column for head in heads.values()]
     scores = [
         # Two tasks may stand for one benchmark; then their ids are the headings.
@@ -101,7 +112,11 @@ def columns_of(
         Column(TOKENS, "plain", records="kept_tokens", explanation="kept of an image, mean"),
         *([Column(LAYER_MEAN, "plain")] if layers else []),
     ]
-    return (*tokens, *cost, *scores, *relative, rank)
+    more = [
+        Column(name.replace("_", " "), "plain", quantity=name, explanation=QUANTITIES[name])
+        for name in dict.fromkeys(quantities)
+    ]
+    return (*tokens, *cost, *scores, *relative, rank, *more)
 
 
 def cost_columns(
@@ -204,6 +219,9 @@ class Numbers:
             return self._score(setting, column)
         if column.rule is not None:
             return self._relative(setting, column.rule)
+        if column.quantity is not None:
+            found = self.intervals.answers.get((*setting.key, column.quantity))
+            return Entry() if found is None else Entry(found.value, low=found.low, high=found.high)
         if column.records is not None:
             return Entry(self.mean(setting, column.records))
         if column.name == LAYER_MEAN:

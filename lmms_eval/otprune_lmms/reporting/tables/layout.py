@@ -35,6 +35,7 @@ class Column:
         digits: decimals shown.
         task: whose score it is; None for columns that are about all tasks.
         rule: of a relative average (`statistics.averages`); None for other columns.
+        quantity: of `statistics.answers.QUANTITIES`; None for other columns.
         records: column of the records whose mean over a row's tasks is shown; None for others.
         explanation: what the numbers are, for the notes; None where a note of its own says so.
     """
@@ -44,6 +45,7 @@ class Column:
     digits: int = 1
     task: str | None = None
     rule: str | None = None
+    quantity: str | None = None
     records: str | None = None
     explanation: str | None = None
 
@@ -184,5 +186,5 @@ def interval_text(entry: Entry, column: Column) -> str:
 
 
 def beside(entry: Entry, column: Column) -> str:
-    """Return the interval that stands beside its number: those of averages, "" for others."""
-    return interval_text(entry, column) if column.kind == "relative" else ""
+    """Return the interval that stands beside its number: not that of a score, which has a table."""
+    return "" if column.kind == "score" else interval_text(entry, column)

@@ -1,8 +1,10 @@
 """The tables of a results folder: Markdown, CSV, LaTeX and HTML."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from otprune_lmms.files import write_text
+from otprune_lmms.reporting.statistics.answers import QUANTITIES
 from otprune_lmms.reporting.tables.blocks import make_table
 from otprune_lmms.reporting.tables.budgets import read_quartiles
 from otprune_lmms.reporting.tables.intervals import read_intervals
@@ -19,15 +21,27 @@ PAGE, TABLE, TEX, WEB = "table.md", "table.csv", "table.tex", "table.html"
 BUDGETS = "budgets.csv"
 
 
-def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
+def answer_columns_of(folder: Path) -> list[str]:
+    """Return the columns about the answers that a folder's table has."""
+    path = folder / TABLE
+    if not path.is_file():
+        return []
+    headings = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
+    return [name for name in QUANTITIES if name.replace("_", " ") in headings]
+
+
+def write_tables(
+    folder: Path, convention: Convention = "2ndm", answer_columns: Sequence[str] = ()
+) -> ResultsTable:
     """Write the tables of a results folder, each whole or not at all; return the table.
 
     Reads ``records.csv`` and ``manifest.json``, and ``averages.csv``, ``intervals.csv`` and
-    ``kept.csv`` where they are.
+    ``kept.csv`` and ``answers.csv`` where they are.
 
     Args:
         folder: of the results.
         convention: how multiply-adds are counted, see `otprune.cost`.
+        answer_columns: columns about the answers, of `statistics.answers.QUANTITIES`.
 
     Raises:
         ValueError: the folder has no records or manifest, or not of this format.
@@ -40,6 +54,7 @@ def write_tables(folder: Path, convention: Convention = "2ndm") -> ResultsTable:
         intervals=read_intervals(folder),
         quartiles=read_quartiles(folder),
         convention=convention,
+        answer_columns=answer_columns,
     )
     page = markdown(table, manifest.origin)
     if (folder / KEPT_PATCHES).is_file():

@@ -15,7 +15,7 @@ from otprune_lmms.reporting.statistics.compare import (
     PAIR_COLUMNS,
 )
 
-FILES = ("averages.csv", "intervals.csv", "pairs.csv", "kept.csv", "statistics.md")
+FILES = ("averages.csv", "intervals.csv", "pairs.csv", "kept.csv", "answers.csv", "statistics.md")
 
 
 @pytest.fixture(scope="module")

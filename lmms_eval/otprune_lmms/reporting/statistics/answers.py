@@ -1,0 +1,194 @@
+"""What the answers tell beside their scores: agreement, bias to "yes", empty and repeating answers.
+
+Two settings of one score may differ in these: a model that loses the image tends to say "yes" to
+every question about it, which is what POPE and MME were made to show, or to repeat itself.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from otprune_lmms.benchmarks import benchmark
+from otprune_lmms.reporting.escape import markdown
+from otprune_lmms.reporting.statistics.bootstrap import DRAWS, cluster_counts, task_seed
+from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import Names
+
+COLUMNS = ["model", "row", "task", "quantity", "value", "low", "high", "documents", "clusters"]
+
+QUANTITIES: Mapping[str, str] = {
+    "agreement": "answers that are those of the unpruned model, letter by letter, of questions",
+    "yes_bias": 'answers "yes" less true "yes", of tasks whose answers are yes and no',
+    "empty": "answers without a letter or digit",
+    "repeated": "answers in which up to eight words stand four times or more in a row",
+}
+"""What each is, in percent of the answers (bias: points)."""
+
+NEEDED = ("model", "row", "task", "doc_id", "cluster", "method", "answer", "target")
+"""Columns of the samples."""
+
+ALL = "all"
+"""Task of the mean over tasks."""
+
+_SEED = 0
+_PHRASE, _TIMES = 8, 4
+_LETTER = re.compile(r"[^\W_]")
+
+
+def answer_quantities(samples: Frame, draws: int = DRAWS, seed: int = _SEED) -> Frame:
+    """Return the quantities of each row, by task and as their mean over tasks.
+
+    Seeds of a row are averaged in each document. Intervals are percentiles of a bootstrap of
+    images, the same draws for all rows of a task. A task is left out where a quantity is not
+    defined: agreement of captions, which have no single right answer, or bias elsewhere than among
+    yes and no.
+
+    Args:
+        samples: with the columns `NEEDED`.
+        draws: bootstrap draws.
+        seed: of them.
+
+    Returns:
+        `COLUMNS`.
+    """
+    lines: list[dict[str, object]] = []
+    for model, of_model in samples.groupby("model", sort=False):
+        drawn: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+        sizes: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for task, some in of_model.groupby("task", sort=False):
+            for quantity, values in _values(str(task), some).items():
+                found, documents, clusters = _drawn(
+                    some.assign(value=values), draws, task_seed(str(task), seed)
+                )
+                for row, each in found.items():
+                    lines.append(_line(model, row, task, quantity, each, documents, clusters))
+                    drawn.setdefault((row, quantity), {})[str(task)] = each
+                    sizes.setdefault((row, quantity), []).append((documents, clusters))
+        for (row, quantity), by_task in drawn.items():
+            mean = np.mean(list(by_task.values()), axis=0)
+            documents, clusters = np.sum(sizes[row, quantity], axis=0)
+            lines.append(_line(model, row, ALL, quantity, mean, int(documents), int(clusters)))
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def answers_section(found: Frame, names: Names) -> str:
+    """Return a section of the statistics page; "" without any quantity.
+
+    Args:
+        found: of `answer_quantities`.
+        names: of the rows.
+    """
+    if found.empty:
+        return ""
+    lines = ["", "## Beyond the score", ""]
+    lines += [f"- {name.replace('_', ' ')}: {what}" for name, what in QUANTITIES.items()]
+    lines += [
+        "- percent, mean over tasks, with 95 % intervals over documents; by task: answers.csv"
+    ]
+    for model, some in found.groupby("model", sort=False):
+        biased = dict.fromkeys(
+            some[(some["quantity"] == "yes_bias") & (some["task"] != ALL)]["task"]
+        )
+        wanted = [("agreement", ALL), *(("yes_bias", str(task)) for task in biased)]
+        wanted += [("empty", ALL), ("repeated", ALL)]
+        known = {(line.row, line.quantity, line.task): line for line in some.itertuples()}
+        shown = [one for one in wanted if any((row, *one) in known for row in some["row"])]
+        heads = [
+            name.replace("_", " ") + (f", {benchmark(task).column}" if task != ALL else "")
+            for name, task in shown
+        ]
+        lines += ["", f"{markdown(str(model))}:", ""]
+        lines += [
+            f"| setting | {' | '.join(map(markdown, heads))} |",
+            f"|---{'|--:' * len(heads)}|",
+        ]
+        for row in dict.fromkeys(some["row"]):
+            cells = [_cell(known.get((row, *one))) for one in shown]
+            lines.append(f"| {markdown(names.whole(row))} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def repeats(text: str) -> bool:
+    """Whether a phrase of one to eight words stands four times or more in a row."""
+    words = text.lower().split()
+    for size in range(1, min(_PHRASE, len(words) // _TIMES) + 1):
+        run = 0
+        for place in range(size, len(words)):
+            run = run + 1 if words[place] == words[place - size] else 0
+            if run == size * (_TIMES - 1):
+                return True
+    return False
+
+
+def _cell(line: object) -> str:
+    if line is None:
+        return "–"
+    value, low, high = (float(getattr(line, name)) for name in ("value", "low", "high"))
+    if np.isnan(low):
+        return f"{value:.1f}"
+    return markdown(f"{value:.1f} [{low:.1f}, {high:.1f}]")
+
+
+def _values(task: str, samples: Frame) -> dict[str, np.ndarray]:
+    """Return each quantity that is defined for a task, by sample."""
+    answers = samples["answer"]
+    tests: dict[str, Callable[[str], bool]] = {
+        "empty": lambda text: _LETTER.search(text) is None,
+        "repeated": repeats,
+    }
+    found = {name: answers.map(test).to_numpy(float) for name, test in tests.items()}
+    truth, said = samples["target"].map(_word), answers.map(_word)
+    if truth.isin(("yes", "no")).all():
+        found["yes_bias"] = (said == "yes").to_numpy(float) - (truth == "yes").to_numpy(float)
+    base = samples[samples["method"].isna()].drop_duplicates("doc_id").set_index("doc_id")["answer"]
+    if benchmark(task).kind != "caption" and samples["doc_id"].isin(base.index).all():
+        same = answers.to_numpy() == base.loc[samples["doc_id"]].to_numpy()
+        found["agreement"] = same.astype(float)
+    return found
+
+
+def _word(text: str) -> str:
+    """Return the first word of a text, in small letters without punctuation."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return words[0] if words else ""
+
+
+def _drawn(
+    samples: Frame, draws: int, seed: np.random.SeedSequence
+) -> tuple[dict[str, np.ndarray], int, int]:
+    """Return the percent of each row, observed first, then by draw, [1 + B]."""
+    each = samples.pivot_table(index="doc_id", columns="row", values="value", sort=False)
+    # A row that lacks documents is not comparable.
+    each = each[[row for row in dict.fromkeys(samples["row"]) if each[row].notna().all()]]
+    clusters = samples.drop_duplicates("doc_id").set_index("doc_id")["cluster"].loc[each.index]
+    codes, names = pd.factorize(clusters)
+    one = np.ones((1, len(names)))
+    counts = np.vstack([one, *cluster_counts(np.zeros(len(names), dtype=int), draws, seed)])
+    weights = counts[:, codes]
+    shares = 100 * (weights @ each.to_numpy(float)) / weights.sum(1, keepdims=True)
+    return dict(zip(map(str, each.columns), shares.T, strict=True)), len(each), len(names)
+
+
+def _line(
+    model: object,
+    row: str,
+    task: object,
+    quantity: str,
+    drawn: np.ndarray,
+    documents: int,
+    clusters: int,
+) -> dict[str, object]:
+    low, high = np.quantile(drawn[1:], (0.025, 0.975)) if clusters > 1 else (np.nan, np.nan)
+    return {
+        "model": model,
+        "row": row,
+        "task": task,
+        "quantity": quantity,
+        "value": float(drawn[0]),
+        "low": float(low),
+        "high": float(high),
+        "documents": documents,
+        "clusters": clusters,
+    }
