@@ -1,7 +1,7 @@
 """``otprune verify``: compute a results folder again and compare."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from otprune_lmms.cli.common import check_memory, fail, log
 from otprune_lmms.cli.options import Folders, existing_folder, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import say
+
+if TYPE_CHECKING:
+    from otprune_lmms.experiments.verify import Verdict
 
 
 @ends_in_words
@@ -30,11 +33,27 @@ def verify(
             help="folder of the experiment's file, if it has own task files",
         ),
     ] = None,
+    invariance: Annotated[
+        bool,
+        typer.Option(
+            "--invariance",
+            help="answer some documents in several ways as well; loads the models",
+        ),
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, help="with --invariance: documents of each task")
+    ] = 2,
 ) -> None:
     """Score the stored answers again, make the tables again, compare; exit with 1 on a difference.
 
     Needs the tasks' data, but no model. A folder without samples (they are not kept in git) has its
     tables made again and compared, and says that its answers were not.
+
+    With --invariance documents of the folder's experiment are answered one at a time, 16 at once,
+    in another order, by a run that goes on where one stopped, and by two processes. An answer that
+    changes is listed with how near it was: the difference of the two answers' log-likelihoods.
+
+    Example: otprune verify results/mini --invariance --config-dir configs
     """
     log(quiet=False)
     check_memory()
@@ -57,6 +76,8 @@ def verify(
             f"{name} is not what its records say" for name, same in pages.items() if not same
         ]
         verdict.count("files", len(pages))
+        if invariance:
+            _check_invariance(folder, config_dir, limit, verdict)
         for line in verdict.differences:
             say(f"{folder}: {line}")
         for line in verdict.skipped:
@@ -67,3 +88,20 @@ def verify(
         failed = failed or bool(verdict.differences)
     if failed:
         raise typer.Exit(1)
+
+
+def _check_invariance(
+    folder: Path, config_dir: Path | None, limit: int, verdict: "Verdict"
+) -> None:
+    """Add what an invariance check finds to a verdict."""
+    from otprune_lmms.experiments.invariance import check_invariance, differences
+    from otprune_lmms.experiments.verify import experiment_of
+
+    try:
+        source = experiment_of(folder, config_dir, limit)
+        found = check_invariance(source)
+    except (ValueError, RuntimeError, OSError) as error:
+        fail(error, 2)
+    verdict.differences += differences(found)
+    for way, count in found.compared.items():
+        verdict.count(f"answers made otherwise ({way})", count)

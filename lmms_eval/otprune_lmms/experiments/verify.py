@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from otprune_lmms.experiments.config import Experiment, task_folder
+from otprune_lmms.experiments.plan import Source
 from otprune_lmms.images import guarded_images
 from otprune_lmms.journal import Journal
 from otprune_lmms.json_files import first_fault
@@ -61,11 +62,7 @@ def verify_answers(
         JournalError: there is no such journal.
     """
     content = read_content(folder, "data", "configs")
-    try:
-        experiment = Experiment.model_validate_json(json.dumps(content["experiment"]))
-    except ValidationError as error:
-        path = folder / MANIFEST
-        raise ValueError(f"{path}: no experiment of this version: {first_fault(error)}") from None
+    experiment = _experiment(folder, content)
     samples: Frame = read_samples(folder)
     records: Frame = read_records(folder / RECORDS)
     verdict = Verdict()
@@ -73,6 +70,31 @@ def verify_answers(
         _against_journal(content, samples, Journal(journal, readonly=True), verdict)
     _scores(experiment, content, samples, records, config or folder, verdict)
     return verdict
+
+
+def experiment_of(folder: Path, config: Path | None, limit: int) -> Source:
+    """Return the experiment of a results folder, with at most so many documents of each task.
+
+    Args:
+        folder: the results folder.
+        config: folder of the experiment's file, where relative folders start; None for ``folder``.
+        limit: documents of each task.
+
+    Raises:
+        ValueError: no results folder of this format.
+    """
+    experiment = _experiment(folder, read_content(folder))
+    tasks = [choice.model_copy(update={"limit": None}) for choice in experiment.tasks]
+    fewer = experiment.model_copy(update={"limit": limit, "tasks": tasks})
+    return Source(fewer, config or folder)
+
+
+def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
+    try:
+        return Experiment.model_validate_json(json.dumps(content["experiment"]))
+    except ValidationError as error:
+        path = folder / MANIFEST
+        raise ValueError(f"{path}: no experiment of this version: {first_fault(error)}") from None
 
 
 def _against_journal(

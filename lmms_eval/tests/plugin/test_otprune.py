@@ -46,7 +46,7 @@ def test_two_families_stand_side_by_side_in_one_table(checkpoint, source, tmp_pa
     outcome, _ = written(one, tmp_path / "journal", tmp_path / "results")
     page = (tmp_path / "results" / "table.md").read_text()
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
-    assert rows.count("OTPrune 0.25") == 2
+    assert rows.count("OTPrune 0.25") == 2 * 2, "two models, in the table and among its budgets"
     assert "llava" in page
     assert "qwen" in page
     again, _ = written(one, tmp_path / "journal", tmp_path / "results")

@@ -26,7 +26,7 @@ from otprune_lmms.reporting.figures.style import drawn, styled
 from otprune_lmms.reporting.report import write_report
 from otprune_lmms.reporting.statistics import write_statistics
 from otprune_lmms.reporting.tables import write_tables
-from otprune_lmms.results.costs import MeasuredCost, Spread
+from otprune_lmms.results.costs import MeasuredCost, Speedup, Spread
 from otprune_lmms.results.diagnostics import COLUMNS as DIAGNOSTIC_COLUMNS
 from otprune_lmms.results.kept_image import KeptImage, write_kept_image
 from otprune_lmms.results.names import names_of
@@ -111,10 +111,10 @@ def folder(tmp_path_factory):
 
 
 def cost(model, columns):
-    none = Spread(1.0, 1.0, 1.0)
+    none, slower = Spread(1.0, 1.0, 1.0), Speedup(0.5, 0.4, 0.6)
     return MeasuredCost(
-        model, columns, 1, 16.0, 4.0, 9.0, *[none] * 7, 0.5, 0.5, None, 1.0, 1, None, 1.0, "2ndm",
-        0.5, 1.0, 0.5, 1.0, 1.0, 1, 1, "float32", EVIL,
+        model, columns, 1, 16.0, 4.0, 9.0, *[none] * 7, 0.5, 0.5, slower, slower, None, 1.0, 1,
+        None, 1.0, "2ndm", 0.5, 1.0, 0.5, 1.0, 1.0, 1, 1, "float32", EVIL,
     )  # fmt: skip
 
 
@@ -189,7 +189,8 @@ def test_latex_sets_names_and_has_no_other_commands(folder):
 def test_data_files_hold_names_as_they_are(folder):
     own = pd.read_csv(folder / "records.csv", keep_default_na=False)
     assert evil("tiny", "tiny") in set(own["model"])
-    for name in ("averages.csv", "intervals.csv", "table.csv"):
+    tables = ("averages.csv", "intervals.csv", "table.csv", "budgets.csv", "kept.csv")
+    for name in (*tables, "answers.csv"):
         assert evil("tiny", "tiny") in set(pd.read_csv(folder / name)["model"]), name
     assert json.loads((folder / "manifest.json").read_text())["experiment"]["title"] == EVIL
 

@@ -22,17 +22,23 @@ QUANTITIES: Mapping[str, str] = {
     "agreement": "answers that are those of the unpruned model, letter by letter, of questions",
     "yes_bias": 'answers "yes" less true "yes", of tasks whose answers are yes and no',
     "empty": "answers without a letter or digit",
+    "hard": "right answers among the documents that the down-sampled image of the same budget gets "
+    "wrong, of questions; needs rows of the method downsample",
     "repeated": "answers in which up to eight words stand four times or more in a row",
 }
 """What each is, in percent of the answers (bias: points)."""
 
-NEEDED = ("model", "row", "task", "doc_id", "cluster", "method", "answer", "target")
+NEEDED = (
+    *("model", "row", "task", "doc_id", "cluster", "method", "answer", "target", "value"),
+    *("keep_ratio", "k", "match"),
+)
 """Columns of the samples."""
 
 ALL = "all"
 """Task of the mean over tasks."""
 
 _SEED = 0
+_ENOUGH = 0.95
 _PHRASE, _TIMES = 8, 4
 _LETTER = re.compile(r"[^\W_]")
 
@@ -43,7 +49,8 @@ def answer_quantities(samples: Frame, draws: int = DRAWS, seed: int = _SEED) -> 
     Seeds of a row are averaged in each document. Intervals are percentiles of a bootstrap of
     images, the same draws for all rows of a task. A task is left out where a quantity is not
     defined: agreement of captions, which have no single right answer, or bias elsewhere than among
-    yes and no.
+    yes and no. What the down-sampled image answers is easy (as in VTC-Bench, arXiv 2510.07143); the
+    other documents are hard.
 
     Args:
         samples: with the columns `NEEDED`.
@@ -92,7 +99,7 @@ def answers_section(found: Frame, names: Names) -> str:
             some[(some["quantity"] == "yes_bias") & (some["task"] != ALL)]["task"]
         )
         wanted = [("agreement", ALL), *(("yes_bias", str(task)) for task in biased)]
-        wanted += [("empty", ALL), ("repeated", ALL)]
+        wanted += [("hard", ALL), ("empty", ALL), ("repeated", ALL)]
         known = {(line.row, line.quantity, line.task): line for line in some.itertuples()}
         shown = [one for one in wanted if any((row, *one) in known for row in some["row"])]
         heads = [
@@ -146,7 +153,24 @@ def _values(task: str, samples: Frame) -> dict[str, np.ndarray]:
     if benchmark(task).kind != "caption" and samples["doc_id"].isin(base.index).all():
         same = answers.to_numpy() == base.loc[samples["doc_id"]].to_numpy()
         found["agreement"] = same.astype(float)
+    hard = _hard(samples)
+    if benchmark(task).kind != "caption" and hard.any():
+        found["hard"] = np.where(hard, samples["value"].to_numpy(float), np.nan)
     return found
+
+
+def _hard(samples: Frame) -> np.ndarray:
+    """Return which samples are of documents that the down-sampled image gets wrong.
+
+    That of the same budget; a document with a share of a right answer counts as wrong below 0.5.
+    """
+    amounts = [samples[name].astype(float).fillna(-1.0) for name in ("keep_ratio", "k")]
+    counted = samples["match"].fillna("").astype(str)
+    place = pd.MultiIndex.from_arrays([*amounts, counted, samples["doc_id"]])
+    control = (samples["method"] == "downsample").to_numpy()
+    known = samples["value"].notna().to_numpy()
+    wrong = place[control & known & (samples["value"] < 0.5).to_numpy()]
+    return place.isin(wrong) & ~control & known
 
 
 def _word(text: str) -> str:
@@ -158,16 +182,25 @@ def _word(text: str) -> str:
 def _drawn(
     samples: Frame, draws: int, seed: np.random.SeedSequence
 ) -> tuple[dict[str, np.ndarray], int, int]:
-    """Return the percent of each row, observed first, then by draw, [1 + B]."""
-    each = samples.pivot_table(index="doc_id", columns="row", values="value", sort=False)
-    # A row that lacks documents is not comparable.
-    each = each[[row for row in dict.fromkeys(samples["row"]) if each[row].notna().all()]]
+    """Return the percent of each row, observed first, then by draw, [1 + B].
+
+    Samples without a value are not counted.
+    """
+    counted = samples.assign(value=samples["value"].notna().astype(float))
+    count = counted.pivot_table(index="doc_id", columns="row", values="value", sort=False)
+    # A row that lacks documents is not comparable, and one without any counted has no share.
+    whole = [row for row in dict.fromkeys(samples["row"]) if count[row].notna().all()]
+    count = count[[row for row in whole if count[row].any()]]
+    filled = samples.fillna({"value": 0.0})
+    each = filled.pivot_table(index="doc_id", columns="row", values="value", sort=False)
+    each = each.loc[count.index, count.columns]
     clusters = samples.drop_duplicates("doc_id").set_index("doc_id")["cluster"].loc[each.index]
     codes, names = pd.factorize(clusters)
     one = np.ones((1, len(names)))
     counts = np.vstack([one, *cluster_counts(np.zeros(len(names), dtype=int), draws, seed)])
     weights = counts[:, codes]
-    shares = 100 * (weights @ each.to_numpy(float)) / weights.sum(1, keepdims=True)
+    below = weights @ count.to_numpy(float)
+    shares = 100 * (weights @ each.to_numpy(float)) / np.where(below > 0, below, np.nan)
     return dict(zip(map(str, each.columns), shares.T, strict=True)), len(each), len(names)
 
 
@@ -180,7 +213,10 @@ def _line(
     documents: int,
     clusters: int,
 ) -> dict[str, object]:
-    low, high = np.quantile(drawn[1:], (0.025, 0.975)) if clusters > 1 else (np.nan, np.nan)
+    known = drawn[1:][~np.isnan(drawn[1:])]
+    # Without a value in many draws an interval would be about the others alone.
+    enough = clusters > 1 and len(known) >= _ENOUGH * (len(drawn) - 1)
+    low, high = np.quantile(known, (0.025, 0.975)) if enough else (np.nan, np.nan)
     return {
         "model": model,
         "row": row,

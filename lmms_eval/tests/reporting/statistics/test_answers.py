@@ -41,6 +41,12 @@ def samples(task, targets, **answers):
                 "cluster": [f"image {i // 2}" for i in range(len(targets))],
                 "answer": said,
                 "target": targets,
+                "value": [
+                    float(a.strip(" .").lower() == b) for a, b in zip(said, targets, strict=True)
+                ],
+                "keep_ratio": None if row == "unpruned" else 0.1,
+                "k": None,
+                "match": None if row == "unpruned" else "kept",
             }
         )
         for row, said in answers.items()
@@ -96,6 +102,40 @@ def test_seeds_are_averaged_and_rows_without_all_documents_left_out():
     # One seed agrees on two of four, the other too: "no" to all.
     assert value_of(found, "pruned", "pope", "yes_bias")["value"] == pytest.approx((25 - 50) / 2)
     assert "fewer" not in set(found["row"])
+
+
+def test_what_the_down_sampled_image_gets_wrong_is_hard():
+    targets = ["a", "b", "c", "d", "e", "f"]
+    frame = samples(
+        "gqa", targets,
+        unpruned=targets,
+        small=["a", "b", "x", "x", "x", "x"],
+        own=["x", "b", "c", "d", "e", "x"],
+        other=["a", "b", "x", "x", "x", "x"],
+    )  # fmt: skip
+    frame.loc[frame["row"] == "small", "method"] = "downsample"
+    # Another budget has no down-sampled row.
+    frame.loc[frame["row"] == "other", "keep_ratio"] = 0.2
+    # A document without a value is neither hard nor easy.
+    frame.loc[(frame["row"] == "own") & (frame["doc_id"] == 5), "value"] = None
+    found = answer_quantities(frame, draws=200)
+    hard = found[found["quantity"] == "hard"]
+    assert set(hard["row"]) == {"own"}
+    line = value_of(found, "own", "gqa", "hard")
+    assert line["value"] == pytest.approx(100)
+    assert line["low"] == line["high"] == pytest.approx(100)
+
+
+def test_a_share_is_of_the_hard_documents_alone():
+    targets = list("abcdefgh")
+    frame = samples(
+        "gqa", targets, unpruned=targets, small=list("abcdxxxx"), own=list("xxxxefgx"),
+    )  # fmt: skip
+    frame.loc[frame["row"] == "small", "method"] = "downsample"
+    frame["cluster"] = frame["doc_id"].astype(str)
+    line = value_of(answer_quantities(frame, draws=500), "own", "gqa", "hard")
+    assert line["value"] == pytest.approx(75)
+    assert line["low"] < 75 < line["high"]
 
 
 def test_one_image_has_no_interval():
