@@ -178,7 +178,8 @@ def test_the_model_s_times_of_the_front_page_are_the_committed_ones():
 @pytest.mark.parametrize("table", sorted((ROOT / "results").rglob("*.json")), ids=lambda p: p.name)
 def test_every_result_says_where_it_comes_from(table):
     origin = json.loads(table.read_text())["origin"]
-    assert set(origin) == {"hardware", "commit", "torch", "python", "command"}
+    known = set(origin) - {"compiled loops"}
+    assert known == {"hardware", "commit", "torch", "python", "command"}
     assert all(origin.values())
     assert "changes" not in origin["commit"]
 
