@@ -24,10 +24,12 @@ class Lengths:
         text: text tokens of a question.
         visual_anyres: visual tokens of an image under LLaVA-1.6's tiles; LLaVA-1.5 has 576 for
             every image.
+        ablation: whether the benchmark is one of the four of DivPrune's ablations.
     """
 
     text: int
     visual_anyres: int
+    ablation: bool
 
 
 @cache
@@ -36,7 +38,11 @@ def lengths() -> Mapping[str, Lengths]:
     path = files("otprune_lmms.experiments.cost") / "paper.csv"
     with path.open(encoding="utf-8") as file:
         return {
-            line["benchmark"]: Lengths(int(line["text_tokens"]), int(line["visual_tokens_anyres"]))
+            line["benchmark"]: Lengths(
+                int(line["text_tokens"]),
+                int(line["visual_tokens_anyres"]),
+                line["divprune_ablation"] == "1",
+            )
             for line in csv.DictReader(file)
         }
 

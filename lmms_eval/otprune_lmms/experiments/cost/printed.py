@@ -17,7 +17,7 @@ from typing import Any
 
 from otprune.cost import VICUNA_7B, prefill_multiply_adds
 from otprune.pruning import Pruning, make_pruning
-from otprune_lmms.experiments.cost.paper import Printed, printed_tflops
+from otprune_lmms.experiments.cost.paper import Printed, lengths, printed_tflops
 
 FULL_TOKENS = {"LLaVA-1.5-7B": 576, "LLaVA-NeXT-7B": 2880}
 """Visual tokens of an unpruned image in TransPrune's and TOPS' tables."""
@@ -27,7 +27,6 @@ _OURS = {
     "LLaVA-1.5-13B": "llava-1.5-13b",
     "LLaVA-NeXT-7B": "llava-1.6-7b",
 }
-_FOUR = ("mmbench_en_dev_static", "mmmu_val", "pope", "scienceqa_img")
 _SCHEDULES: Mapping[str, Callable[[Any], Pruning | None]] = {
     # Written as the layer and the share that stays.
     "FastV": lambda share: make_pruning("fastv", schedule=f"2:{share:g}"),
@@ -82,7 +81,8 @@ def _typical(line: Mapping[str, Any], source: str) -> Cost | None:
     if model is None or kind not in ("full", "ratio") or inside:
         return None
     # DivPrune's ablations print four benchmarks.
-    tasks = _FOUR if source.endswith(("Table 3", "Table 4")) else None
+    four = [task for task, one in lengths().items() if one.ablation]
+    tasks = four if source.endswith(("Table 3", "Table 4")) else None
     ratio = 1.0 if kind == "full" else float(line["keep_tokens_or_ratio"])
     found: Printed = printed_tflops(model, ratio, tasks)
     value = found.pruned if line["benchmark"] == "tflops" else found.percent

@@ -1,7 +1,7 @@
 """What the answers tell beside their scores: agreement, bias to "yes", empty and repeating answers.
 
 Two settings of one score may differ in these: a model that loses the image tends to say "yes" to
-every question about it, which is what POPE and MME were made to show, or to repeat itself.
+every question about it, which benchmarks of yes and no were made to show, or to repeat itself.
 """
 
 import re
