@@ -225,7 +225,8 @@ def main(
     )
     notes = [
         "CPU time of all threads together, the least of several runs that take turns, which other",
-        "work on the machine disturbs little. Ours checks its input and sorts what it keeps; theirs does neither.",
+        "work on the machine disturbs little. Ours checks its input and sorts what it keeps;",
+        "theirs does neither.",
         "float64's picks are those of the released code on the same half-precision values.",
     ]
     print(write_tables(out / "cpu-releases", "Selection against releases", origin, tables, notes))
