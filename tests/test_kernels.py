@@ -47,6 +47,21 @@ def test_the_kernel_is_positive_semi_definite(tokens, ridge):
     assert eigenvalues.min() >= ridge - 1e-9 * len(tokens) ** 2
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_rows_of_a_kernel_with_a_symmetric_factor(given, rng):
+    v = torch.randn(70, 90, generator=rng)
+    kernel = squared_gram(v, torch.rand(90, generator=rng), scale=0.2, ridge=1.0)
+    assert kernel.symmetric
+    assert torch.equal(kernel.factor, kernel.factor.T)
+    index = torch.tensor([69, 0, 33])
+    out = torch.empty(5, 70)
+    rows = kernel.rows(index, out[1:4] if given else None)
+    torch.testing.assert_close(rows, kernel.dense()[index])
+    assert not given or torch.equal(out[1:4], rows)
+    plain = FactoredKernel(kernel.factor, None, 0.2, 1.0)
+    torch.testing.assert_close(rows, plain.rows(index))
+
+
 def test_column_energy_is_the_squared_norm_of_each_channel(rng):
     v = torch.randn(401, 9, generator=rng, dtype=torch.float64)
     torch.testing.assert_close(column_energy(v), v.norm(dim=0) ** 2)

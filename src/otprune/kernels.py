@@ -27,6 +27,8 @@ class FactoredKernel:
         ridge: number added on the diagonal.
         known_diagonal: the exact diagonal, if it is known. That of cosines is 1; computed as
             products it would be rounded, and rounding would decide a greedy rule's first pick.
+        symmetric: F is its own transpose, to the last bit. Rows of the kernel are then products
+            with rows of F, which are read faster than its columns.
     """
 
     factor: Float[Tensor, "n r"]
@@ -34,6 +36,7 @@ class FactoredKernel:
     scale: float = 1.0
     ridge: float = 0.0
     known_diagonal: Float[Tensor, " n"] | None = None
+    symmetric: bool = False
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -54,9 +57,12 @@ class FactoredKernel:
         rows = self.factor[index]
         return rows if self.middle is None else rows @ self.middle
 
-    def rows(self, index: Int64[Tensor, " m"]) -> Float[Tensor, "m n"]:
-        """Return rows of the kernel, O(mr(n + r))."""
-        rows = torch.mm(self.left_rows(index), self.factor.T).mul_(self.scale)
+    def rows(
+        self, index: Int64[Tensor, " m"], out: Float[Tensor, "m n"] | None = None
+    ) -> Float[Tensor, "m n"]:
+        """Return rows of the kernel, O(mr(n + r)), in ``out`` if it is given."""
+        right = self.factor if self.symmetric else self.factor.T
+        rows = torch.mm(self.left_rows(index), right, out=out).mul_(self.scale)
         rows[torch.arange(len(index), device=index.device), index] += self.ridge
         return rows
 
@@ -157,7 +163,8 @@ def squared_gram(
             gram *= weights[:, None]
             gram *= weights
         return FactoredKernel(tokens, gram, scale, ridge)
-    return FactoredKernel(symmetric_product(tokens, tokens, weights), None, scale, ridge)
+    product = symmetric_product(tokens, tokens, weights)
+    return FactoredKernel(product, None, scale, ridge, symmetric=product.device.type == "cpu")
 
 
 def squared_grams(
@@ -183,10 +190,14 @@ def squared_grams(
 def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     """Return the sum over tokens of the squared entries of each channel.
 
-    In blocks of rows on a CPU, where one reduction over the outer axis is several times slower.
+    In a compiled loop or in blocks of rows on a CPU, where one reduction over the outer axis is
+    several times slower.
     """
     if tokens.device.type != "cpu":
         return tokens.square().sum(0)
+    loops = loops_for(tokens)
+    if loops is not None and tokens.is_contiguous():
+        return loops.column_energies(tokens)
     energy = tokens.new_zeros(tokens.shape[1])
     buffer = torch.empty_like(tokens[:_ROWS])
     for block in tokens.split(_ROWS):

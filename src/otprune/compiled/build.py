@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("loops.c", "loops.h", "products.h"))
-VERSION = 3
+VERSION = 4
 """What ``otprune_loops_version`` returns."""
 
 _COMPILERS = ("cc", "gcc", "clang")

@@ -21,6 +21,9 @@ _NUMBERS = {torch.float32: "float32", torch.float64: "float64"}
 _WORTH_THREADS = 1 << 27
 """Multiply-adds from which products of all pairs of rows are shared among threads."""
 
+_WORTH_THREADS_ENERGY = 1 << 22
+"""Numbers from which sums of squares are shared among threads."""
+
 _CHANNELS = 2048
 """Channels that threads copy at a time, before they multiply."""
 
@@ -84,6 +87,28 @@ class Loops:
             _WHOLE(threads),
         )
         return product
+
+    def column_energies(self, rows: Tensor) -> Tensor:
+        """Return the sum of squares of each column [d] of rows [n d], whose columns lie together.
+
+        In as many threads as torch uses; their number does not change the result. Numbers are
+        summed in runs of 8 and of 256.
+        """
+        n, d = rows.shape
+        if n > 1 and rows.stride(0) < d or d > 1 and rows.stride(1) != 1:
+            raise ValueError(f"rows must have columns that lie together, got {rows.stride()}")
+        energy = rows.new_empty(d)
+        threads = torch.get_num_threads() if rows.numel() > _WORTH_THREADS_ENERGY else 1
+        self._call(
+            f"column_energies_{_NUMBERS[rows.dtype]}",
+            _WHOLE(n),
+            _WHOLE(d),
+            ctypes.c_void_p(rows.data_ptr()),
+            _WHOLE(rows.stride(0)),
+            energy,
+            _WHOLE(threads),
+        )
+        return energy
 
     def logdet_picks(self, known: RowsOfKernel, state: "GreedyState", floor: float) -> None:
         """Go on picking the token with the largest conditional variance, in ``state``.

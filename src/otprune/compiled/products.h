@@ -2,7 +2,8 @@
 
    Products of all pairs of rows, half of them computed. Rows are copied ("packed") in panels of
    PANEL rows, the channels of a panel one after another, so that a tile of TILE rows by one panel
-   of others stays in registers while it runs through the channels. */
+   of others stays in registers while it runs through the channels. Last, sums of squares of the
+   channels. */
 
 typedef REAL NAME(quad) __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 #define VECTOR NAME(vector)
@@ -183,6 +184,65 @@ void NAME(all_products)(int64_t n, int64_t d, const REAL *rows, int64_t row_step
     atomic_store(&job.next, 0);
     in_threads(NAME(multiply_panels), &job, threads);
   }
+}
+
+typedef struct {
+  int64_t n, d, row_step; /* of the rows, in numbers */
+  const REAL *rows;
+  REAL *energy;     /* [d] */
+  atomic_llong next; /* unit of columns that nobody has taken */
+} NAME(energies);
+
+/* energy[l] += the sum over 0 <= i < count of rows[i][l]², for at most RUN rows and a few vectors. */
+static inline void NAME(add_squares)(int64_t count, int64_t width, const REAL *rows,
+                                     int64_t row_step, REAL *energy) {
+  int64_t l = 0;
+  for (; l + LANES <= width; l += LANES) {
+    VECTOR sum = {0};
+    for (int64_t i = 0; i < count; i++) {
+      const VECTOR one = *(const VECTOR *)(rows + i * row_step + l);
+      sum += one * one;
+    }
+    *(VECTOR *)(energy + l) += sum;
+  }
+  for (; l < width; l++) {
+    REAL sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += rows[i * row_step + l] * rows[i * row_step + l];
+    energy[l] += sum;
+  }
+}
+
+static void *NAME(square_columns)(void *shared) {
+  NAME(energies) *job = shared;
+  const int64_t units = (job->d + ENERGY_COLUMNS - 1) / ENERGY_COLUMNS;
+  REAL part[ENERGY_COLUMNS];
+  for (int64_t unit; (unit = atomic_fetch_add(&job->next, 1)) < units;) {
+    const int64_t from = unit * ENERGY_COLUMNS;
+    const int64_t width = job->d - from < ENERGY_COLUMNS ? job->d - from : ENERGY_COLUMNS;
+    REAL *energy = job->energy + from;
+    memset(energy, 0, width * sizeof(REAL));
+    for (int64_t start = 0; start < job->n; start += DEPTH) {
+      const int64_t stop = start + DEPTH < job->n ? start + DEPTH : job->n;
+      memset(part, 0, width * sizeof(REAL));
+      for (int64_t i = start; i < stop; i += RUN) {
+        const REAL *rows = job->rows + i * job->row_step + from;
+        if (i + RUN <= stop)
+          NAME(add_squares)(RUN, width, rows, job->row_step, part);
+        else
+          NAME(add_squares)(stop - i, width, rows, job->row_step, part);
+      }
+      for (int64_t l = 0; l < width; l++) energy[l] += part[l];
+    }
+  }
+  return NULL;
+}
+
+/* energy[l] = sum over i of rows[i][l]², in runs of RUN and of DEPTH rows, the same for any number
+   of threads. */
+void NAME(column_energies)(int64_t n, int64_t d, const REAL *rows, int64_t row_step, REAL *energy,
+                           int64_t threads) {
+  NAME(energies) job = {.n = n, .d = d, .row_step = row_step, .rows = rows, .energy = energy};
+  in_threads(NAME(square_columns), &job, threads);
 }
 
 #undef VECTOR

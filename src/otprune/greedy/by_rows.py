@@ -126,7 +126,7 @@ class FetchedRows:
         if stop > len(self._rows):
             more = min(len(self._slot), 2 * len(self._rows)) - len(self._rows)
             self._rows = torch.cat([self._rows, self._rows.new_empty(more, len(self._slot))])
-        self._rows[start:stop] = self._kernel.rows(leaders)
+        self._kernel.rows(leaders, self._rows[start:stop])
         self._slot[leaders] = torch.arange(start, stop)
         self._count = stop
 
