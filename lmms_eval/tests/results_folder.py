@@ -86,7 +86,7 @@ def samples(
                         | {"prompt": texts.get("prompt", f"What of {doc}?"), "detail": "{}"}
                         | {"target": texts.get("target", f"{TARGETS[task]}{doc % 2 or ''}")}
                         | {"answers": [answer], "answer": answer, "kept": kept, "candidates": 16}
-                        | {"new_tokens": 1, "truncated": 0}
+                        | {"new_tokens": 1, "truncated": 0, "unfinished": False}
                     )
     return pd.DataFrame(lines)[list(SAMPLE_COLUMNS)]
 

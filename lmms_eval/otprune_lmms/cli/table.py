@@ -21,8 +21,8 @@ def table(
         typer.Option(
             "--answers",
             metavar="QUANTITY",
-            help="a column about the answers: agreement, yes_bias, empty, hard or repeated; several"
-            " times for several",
+            help="a column about the answers: agreement, yes_bias, empty, unfinished, hard or"
+            " repeated; several times for several",
         ),
     ] = None,
 ) -> None:

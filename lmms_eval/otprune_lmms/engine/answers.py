@@ -134,6 +134,7 @@ def answer_of(record: Record) -> Answer:
         new_tokens=record.new_tokens,
         seconds=record.seconds.get("generate", 0.0),
         truncated=record.truncated,
+        unfinished=record.unfinished,
         phases={name: spent for name, spent in record.seconds.items() if name != "generate"},
     )
 
@@ -161,4 +162,5 @@ def record_of(
         new_tokens=answer.new_tokens,
         seconds={name: round(spent, 6) for name, spent in seconds.items()},
         truncated=answer.truncated,
+        unfinished=answer.unfinished,
     )

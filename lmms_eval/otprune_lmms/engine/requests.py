@@ -79,6 +79,8 @@ class Answer:
             ranking that serves many answers counts for the batch that made it (`Engine`,
             ``rank_once``).
         truncated: positions of the prompt's end that were cut off, being more than the model takes.
+        unfinished: whether a text ended because it had the most tokens allowed; None for a
+            loglikelihood, and where an earlier version did not note it.
         phases: seconds by phase (`otprune_lmms.engine.phases.PHASES`); empty without times.
     """
 
@@ -90,6 +92,7 @@ class Answer:
     new_tokens: int = 0
     seconds: float = 0.0
     truncated: int = 0
+    unfinished: bool | None = None
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property

@@ -173,7 +173,14 @@ class Responder:
         lost = trace.truncated or [0] * len(inputs)
         counts = zip(written, kept_counts(inputs, trace), lost, strict=True)
         return [
-            Answer(one.text, kept=kept, candidates=every, new_tokens=one.tokens, truncated=cut)
+            Answer(
+                one.text,
+                kept=kept,
+                candidates=every,
+                new_tokens=one.tokens,
+                truncated=cut,
+                unfinished=one.unfinished,
+            )
             for one, (kept, every), cut in counts
         ]
 

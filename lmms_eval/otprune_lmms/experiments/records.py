@@ -119,6 +119,7 @@ def _line(
 ) -> dict[str, Any]:
     values = [answer.value for _, answer in many]
     first = requests[many[0][0]]
+    ends = [answer.unfinished for _, answer in many if answer.unfinished is not None]
     return {
         "doc_id": sample.doc_id,
         "cluster": image_cluster(first.images) or f"{many[0][0].task} {sample.doc_id}",
@@ -134,6 +135,7 @@ def _line(
         "new_tokens": sum(answer.new_tokens for _, answer in many),
         "seconds": sum(answer.seconds for _, answer in many),
         "truncated": max((answer.truncated for _, answer in many), default=0),
+        "unfinished": max(ends) if ends else None,
     }
 
 

@@ -46,6 +46,8 @@ class Record:
         new_tokens: generated tokens, or those of the continuation.
         seconds: "generate" for the time in the language model, and times by phase if taken.
         truncated: positions of the prompt's end that were cut off.
+        unfinished: whether a text ended because it had the most tokens allowed; None for a
+            loglikelihood, and where an earlier version did not note it.
     """
 
     config: str
@@ -64,6 +66,7 @@ class Record:
     new_tokens: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     truncated: int = 0
+    unfinished: bool | None = None
 
     @property
     def key(self) -> Key:

@@ -41,6 +41,7 @@ class AnswerContent(TypedDict):
     new_tokens: Count
     seconds: dict[str, float]
     truncated: NotRequired[Count]
+    unfinished: NotRequired[bool | None]
 
 
 @with_config(_OPEN)

@@ -1,6 +1,6 @@
 """For families that use transformers' `generate`: stop texts, padding, finite logits, counts."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 
 from otprune.pruning import Trace
-from otprune_lmms.models.protocol import Likelihood, ModelInput
+from otprune_lmms.models.protocol import Generation, Likelihood, ModelInput
 
 KeptCounts = tuple[tuple[int, ...], tuple[int, ...]]
 """Numbers of visual tokens of a prompt's images: after the last pruning, and before any."""
@@ -120,6 +120,28 @@ def cut(text: str, until: Sequence[str]) -> str:
     """Return a text up to the first place where one of ``until`` begins."""
     places = [place for place in (text.find(one) for one in until) if place >= 0]
     return text[: min(places)] if places else text
+
+
+def is_unfinished(row: Tensor, text: str, generation: Generation, ends: Collection[int]) -> bool:
+    """Return whether an answer ended because it had the most tokens allowed.
+
+    It did not where its last token ends an answer, or makes a stop text complete.
+
+    Args:
+        row: its ids without the padding behind them, [t].
+        text: the same as text, up to no stop text yet.
+        generation: its settings.
+        ends: ids that end an answer.
+    """
+    if len(row) < generation.max_new_tokens or int(row[-1]) in ends:
+        return False
+    return cut(text, generation.until) == text
+
+
+def end_ids(model: Any) -> frozenset[int]:
+    """Return the ids that end an answer by a model's generation settings."""
+    given = model.generation_config.eos_token_id
+    return frozenset(given if isinstance(given, list) else [given]) - {None}
 
 
 def padding_id(tokenizer: Any) -> int:

@@ -34,6 +34,8 @@ from otprune_lmms.models.generation import (
     after_each_forward,
     cut,
     each_likelihood,
+    end_ids,
+    is_unfinished,
     likelihood_of,
     padded,
     padding_id,
@@ -248,9 +250,17 @@ class Llava(VisionLanguageModel):
             trace.truncated[row] = max(trace.truncated[row], len(one.ids) - self.bound.positions, 0)
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
         tokens = [written_tokens(row, padding) for row in output]
+        ends = end_ids(self.model)
         return [
-            Written(cut(text, generation.until), number, usable)
-            for text, number, usable in zip(texts, tokens, finite.rows(tokens), strict=True)
+            Written(
+                cut(text, generation.until),
+                number,
+                usable,
+                is_unfinished(row[:number], text, generation, ends),
+            )
+            for row, text, number, usable in zip(
+                output, texts, tokens, finite.rows(tokens), strict=True
+            )
         ]
 
     def loglikelihood(

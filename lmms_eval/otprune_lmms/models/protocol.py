@@ -152,11 +152,14 @@ class Written:
         text: the answer, cut at the first stop text.
         tokens: number of generated tokens, the end of turn included.
         finite: whether all logits of its steps were finite numbers.
+        unfinished: whether it ended because it had the most tokens allowed: not by an end of turn
+            or a stop text.
     """
 
     text: str
     tokens: int
     finite: bool = True
+    unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True)

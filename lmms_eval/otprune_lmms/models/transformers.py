@@ -39,6 +39,8 @@ from otprune_lmms.models.generation import (
     after_each_forward,
     cut,
     each_likelihood,
+    end_ids,
+    is_unfinished,
     likelihood_of,
     padded,
     padding_id,
@@ -298,18 +300,24 @@ class TransformersModel(VisionLanguageModel):
         output = output[:, begin:].cpu()
         texts = tokenizer.batch_decode(output, skip_special_tokens=True)
         tokens = [written_tokens(row, padding) for row in output]
+        stopping = dataclasses.replace(generation, until=tuple(until))
         return [
-            Written(cut(text, until), number, usable)
-            for text, number, usable in zip(texts, tokens, finite.rows(tokens), strict=True)
+            Written(
+                cut(text, until),
+                number,
+                usable,
+                is_unfinished(row[:number], text, stopping, self._ends),
+            )
+            for row, text, number, usable in zip(
+                output, texts, tokens, finite.rows(tokens), strict=True
+            )
         ]
 
     @property
     def _ends(self) -> list[int]:
         """Ids that end an answer: the tokenizer's, and those of the generation settings."""
-        configured = self.model.generation_config.eos_token_id
-        configured = configured if isinstance(configured, list) else [configured]
-        own = {self.processor.tokenizer.eos_token_id, *configured} - {None}
-        return sorted(own)
+        own = {self.processor.tokenizer.eos_token_id} - {None}
+        return sorted(own | end_ids(self.model))
 
     @contextmanager
     def _call(

@@ -355,6 +355,7 @@ class VLLMModel(VisionLanguageModel):
                 one["text"],
                 _written(one["ids"], padding),
                 all(math.isfinite(each) for each in one["logprobs"]),
+                one["unfinished"],
             )
             for one in answers
         ]

@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("candidates", pa.int64()),
         ("new_tokens", pa.int64()),
         ("truncated", pa.int64()),
+        ("unfinished", pa.bool_()),
     ]
 )
 """Columns: one row for each model, setting (`results.columns`), task and document.
@@ -44,11 +45,12 @@ scored; answers of a loglikelihood task are JSON. ``value`` and ``detail`` are t
 of the task's headline metric (`benchmarks.Share`), the latter as JSON. ``kept`` and
 ``candidates`` count visual tokens over all images of the document, after the last pruning and
 before any. ``truncated`` is how many positions of the
-document's longest prompt were cut off.
+document's longest prompt were cut off. ``unfinished`` is whether an answer ended because it had the
+most tokens allowed, empty where none is a text or an earlier version answered.
 """
 
-_EARLIER = SCHEMA.names[:-1]
-"""Columns of earlier versions, which did not count what was cut off, and had ``seconds``."""
+_LATER: Mapping[str, Any] = {"truncated": 0, "unfinished": None}
+"""Columns that files of earlier versions lack, and what they would hold; these had ``seconds``."""
 
 COLUMNS = tuple(SCHEMA.names)
 
@@ -60,6 +62,7 @@ _COLUMNS = {
     "value": Column(Kind.NUMBER, empty=True),
     "detail": Column(Kind.OBJECT),
     "truncated": Column(Kind.WHOLE),
+    "unfinished": Column(Kind.FLAG, empty=True),
 }
 """What each column must hold."""
 
@@ -95,12 +98,13 @@ def read_samples(
     if not path.is_file():
         raise ValueError(f"no samples at {path}")
     names = parquet_columns(path)
-    if [one for one in names if one != "seconds"] not in (SCHEMA.names, _EARLIER):
+    known = [one for one in COLUMNS if one in names or one not in _LATER]
+    if [one for one in names if one != "seconds"] != known:
         raise ValueError(f"{path} must have the columns {', '.join(COLUMNS)}")
     wanted = COLUMNS if columns is None else tuple(columns)
     frame = read_parquet(path, _COLUMNS, [one for one in wanted if one in names], filters)
-    if "truncated" in wanted and "truncated" not in names:
-        frame["truncated"] = 0
+    frame = frame.assign(**{n: v for n, v in _LATER.items() if n in wanted and n not in names})
+    frame = frame[list(wanted)]
     if {"requests", "answers"} <= set(wanted):
         uneven = frame["requests"].str.len() != frame["answers"].str.len()
         if uneven.any():

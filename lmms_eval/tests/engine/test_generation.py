@@ -8,7 +8,7 @@ from otprune.pruning import Trace
 from otprune_lmms.engine import Engine, RequestError
 from otprune_lmms.engine.prepare import generation_of
 from otprune_lmms.engine.reading import LoadedBatch, RequestReader
-from otprune_lmms.models.generation import cut
+from otprune_lmms.models.generation import cut, is_unfinished
 from otprune_lmms.models.protocol import Generation, ModelInput
 from otprune_lmms.pruning_config import PruningConfig
 
@@ -48,6 +48,38 @@ def test_an_answer_is_cut_at_the_first_text_that_ends_it(text, until, want):
 
 
 @pytest.mark.parametrize(
+    ("ids", "text", "unfinished"),
+    [
+        ([5, 6, 7], "a b c", True),
+        ([5, 6], "a b", False),
+        ([5, 6, 2], "a b", False),
+        ([5, 6, 3], "a b", False),
+        ([2, 6, 7], "b c", True),
+        ([5, 6, 7], "a STOP", False),
+        ([], "", False),
+    ],
+    ids=["at the limit", "shorter", "end", "another end", "end inside", "stop text", "nothing"],
+)
+def test_an_answer_is_unfinished_where_nothing_but_its_length_ends_it(ids, text, unfinished):
+    row = torch.tensor(ids, dtype=torch.long)
+    settings = Generation(max_new_tokens=3, until=("STOP",))
+    assert is_unfinished(row, text, settings, {2, 3}) is unfinished
+
+
+def test_an_end_of_turn_as_the_last_token_allowed_finishes_an_answer(monkeypatch):
+    questions = [request(i, QUESTION, (PICTURES[i],)) for i in range(2)]
+    plain = said(questions, batch_size=2)
+    assert [one.unfinished for one in plain] == [True, True]
+    last = tiny().tokenizer(plain[0].text, add_special_tokens=False).input_ids
+    # Whatever the model writes ends its answers.
+    monkeypatch.setattr(loaded()[1].generation_config, "eos_token_id", sorted({2, *last}))
+    ended = said(questions[:1])[0]
+    assert ended.unfinished is False
+    assert ended.new_tokens < plain[0].new_tokens
+    assert said([request_with("yes")])[0].unfinished is None
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         (
@@ -82,6 +114,7 @@ def test_until_ends_an_answer_early_in_its_own_row_only():
         for before, after, met in zip(plain, ended, hit, strict=True):
             assert after.text == before.text.split(stop)[0]
             assert (after.new_tokens < before.new_tokens) == met
+            assert (before.unfinished, after.unfinished) == (True, not met)
 
 
 def test_generation_stops_when_all_rows_have_ended(monkeypatch):

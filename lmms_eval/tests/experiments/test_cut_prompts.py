@@ -46,9 +46,10 @@ def test_records_of_before_cut_none(tmp_path):
     assert list(read_records(path).columns) == COLUMNS
 
 
-@pytest.mark.parametrize("columns", [None, ("doc_id", "truncated"), ("doc_id",)])
-def test_samples_of_before_cut_none(columns, tmp_path):
+@pytest.mark.parametrize("columns", [None, ("doc_id", "truncated", "unfinished"), ("doc_id",)])
+@pytest.mark.parametrize("missing", [["truncated"], ["unfinished"], ["truncated", "unfinished"]])
+def test_samples_of_before_cut_none(columns, missing, tmp_path):
     path = tmp_path / "samples.parquet"
     write_samples(path, [{name: [] for name in SCHEMA.names}])
-    pq.write_table(pq.read_table(path).drop(["truncated"]), path)
+    pq.write_table(pq.read_table(path).drop(missing), path)
     assert list(read_samples(tmp_path, columns).columns) == list(columns or SCHEMA.names)

@@ -16,6 +16,9 @@ from otprune_lmms.journal.schema import FORMAT
 
 ANSWER = record(2).plain()
 
+LATER = ("truncated", "unfinished")
+"""What lines of earlier versions do not have."""
+
 
 def line(**changes) -> bytes:
     """An answer's line, some of its fields changed."""
@@ -42,9 +45,12 @@ FORGED = {
     "no answer": encode({"kind": "answer", "format": FORMAT}),
     "null": encode({"kind": "answer", "format": FORMAT, "answer": None}),
     "list": encode({"kind": "answer", "format": FORMAT, "answer": [1]}),
-    # Lines of earlier versions have no count of what was cut off.
-    **{f"without {name}": without(name) for name in ANSWER if name != "truncated"},
-    **{f"{name} null": line(**{name: None}) for name in ANSWER if name not in ("loss", "greedy")},
+    **{f"without {name}": without(name) for name in ANSWER if name not in LATER},
+    **{
+        f"{name} null": line(**{name: None})
+        for name in ANSWER
+        if name not in ("loss", "greedy", "unfinished")
+    },
     **{f"{name} a list of lists": line(**{name: [[1]]}) for name in ANSWER},
     "config a number": line(config=7),
     "text a number": line(text=7),
@@ -135,6 +141,14 @@ def test_a_fault_is_named_with_its_place(tmp_path, caplog):
     part(tmp_path).write_bytes(line() + line(request="r3", kept=None))
     assert numbers(tmp_path) == [2]
     assert "part-000.jsonl, line 2 (answer.kept: Input should be a valid list)" in caplog.text
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_lines_of_earlier_versions_are_read(tmp_path, name):
+    part(tmp_path).write_bytes(without(name) + line(request="r3", unfinished=True))
+    with Journal(tmp_path, readonly=True) as journal:
+        assert [one.unfinished for one in journal] == [None, True]
+        assert journal.find(record(2).key) == record(2)
 
 
 def test_further_keys_are_of_a_later_version_and_no_fault(tmp_path):

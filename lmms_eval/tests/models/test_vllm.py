@@ -113,7 +113,9 @@ def check_equal(ours: Any, theirs: Any) -> None:
     assert list(ours) == list(theirs)
     for key, mine in ours.items():
         other = theirs[key]
-        for name in ("text", "kept", "candidates", "new_tokens", "truncated", "greedy"):
+        for name in (
+            *("text", "kept", "candidates", "new_tokens", "truncated", "unfinished", "greedy"),
+        ):
             assert getattr(mine, name) == getattr(other, name), (key[0].label, key[1].doc_id, name)
         if other.loss is not None:
             assert mine.loss == pytest.approx(other.loss, abs=1e-4), (key[0].label, key[1].doc_id)

@@ -88,9 +88,10 @@ class LLM:
         )
         answer = made.sequences[0, len(ids) :].tolist()
         scores = [score[0].log_softmax(-1) for score in made.scores]
-        written = self.processor.tokenizer.decode(answer, skip_special_tokens=True)
+        whole = written = self.processor.tokenizer.decode(answer, skip_special_tokens=True)
         for stop in getattr(how, "stop", []):
             written = written.partition(stop)[0]
+        ended = answer[-1] in how.stop_token_ids or written != whole
         kept = sum(len(one) for one in trace.kept[0]) if trace is not None else 0
         left, seen = [], 0
         for one in ids:
@@ -109,6 +110,7 @@ class LLM:
                 SimpleNamespace(
                     token_ids=answer,
                     text=written,
+                    finish_reason="stop" if ended else "length",
                     logprobs=[_chosen(row, i) for row, i in zip(scores, answer, strict=True)],
                 )
             ],

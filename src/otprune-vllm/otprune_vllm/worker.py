@@ -97,7 +97,7 @@ def _request(one: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def _answer(found: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an answer's ids and text, the prompt's placeholders, and log-probabilities."""
+    """Return an answer's ids, text and end, the prompt's placeholders, and log-probabilities."""
     output, ids = found.outputs[0], list(found.prompt_token_ids)
     steps = output.logprobs or []
     answer: dict[str, Any] = {
@@ -105,6 +105,7 @@ def _answer(found: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
         "text": output.text,
         "placeholders": ids.count(asked["placeholder"]),
         "length": len(ids),
+        "unfinished": output.finish_reason == "length",
         "logprobs": [
             step[number].logprob for step, number in zip(steps, output.token_ids, strict=False)
         ],

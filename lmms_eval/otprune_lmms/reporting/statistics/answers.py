@@ -1,4 +1,4 @@
-"""What the answers tell beside their scores: agreement, bias to "yes", empty and repeating answers.
+"""What the answers tell beside their scores: agreement, bias to "yes", degenerate answers.
 
 Two settings of one score may differ in these: a model that loses the image tends to say "yes" to
 every question about it, which benchmarks of yes and no were made to show, or to repeat itself.
@@ -22,6 +22,7 @@ QUANTITIES: Mapping[str, str] = {
     "agreement": "answers that are those of the unpruned model, letter by letter, of questions",
     "yes_bias": 'answers "yes" less true "yes", of tasks whose answers are yes and no',
     "empty": "answers without a letter or digit",
+    "unfinished": "answers that ended because they had the most tokens allowed",
     "hard": "right answers among the documents that the down-sampled image of the same budget gets "
     "wrong, of questions; needs rows of the method downsample",
     "repeated": "answers in which up to eight words stand four times or more in a row",
@@ -30,7 +31,7 @@ QUANTITIES: Mapping[str, str] = {
 
 NEEDED = (
     *("model", "row", "task", "doc_id", "cluster", "method", "answer", "target", "value"),
-    *("keep_ratio", "k", "match"),
+    *("keep_ratio", "k", "match", "unfinished"),
 )
 """Columns of the samples."""
 
@@ -99,7 +100,7 @@ def answers_section(found: Frame, names: Names) -> str:
             some[(some["quantity"] == "yes_bias") & (some["task"] != ALL)]["task"]
         )
         wanted = [("agreement", ALL), *(("yes_bias", str(task)) for task in biased)]
-        wanted += [("hard", ALL), ("empty", ALL), ("repeated", ALL)]
+        wanted += [(name, ALL) for name in ("hard", "empty", "unfinished", "repeated")]
         known = {(line.row, line.quantity, line.task): line for line in some.itertuples()}
         shown = [one for one in wanted if any((row, *one) in known for row in some["row"])]
         heads = [
@@ -146,6 +147,8 @@ def _values(task: str, samples: Frame) -> dict[str, np.ndarray]:
         "repeated": repeats,
     }
     found = {name: answers.map(test).to_numpy(float) for name, test in tests.items()}
+    if samples["unfinished"].notna().any():
+        found["unfinished"] = samples["unfinished"].to_numpy(float)
     truth, said = samples["target"].map(_word), answers.map(_word)
     if truth.isin(("yes", "no")).all():
         found["yes_bias"] = (said == "yes").to_numpy(float) - (truth == "yes").to_numpy(float)

@@ -26,7 +26,7 @@ AVERAGES, INTERVALS, PAIR_LINES, KEPT, ANSWERS, PAGE = (
 
 _READ = (
     *("model", "setting", "row", "task", "doc_id", "cluster", "value", "detail"),
-    *("kept", "candidates", "method", "answer", "target", "keep_ratio", "k", "match"),
+    *("kept", "candidates", "method", "answer", "target", "keep_ratio", "k", "match", "unfinished"),
 )
 _MINI = " (mini suite: embedded data, not the paper's benchmarks)"
 

@@ -47,6 +47,7 @@ def samples(task, targets, **answers):
                 "keep_ratio": None if row == "unpruned" else 0.1,
                 "k": None,
                 "match": None if row == "unpruned" else "kept",
+                "unfinished": None,
             }
         )
         for row, said in answers.items()
@@ -87,6 +88,15 @@ def test_quantities_are_shares_of_the_answers():
     line = value_of(found, "pruned", "gqa", "empty")
     assert 0 <= line["low"] <= 50 <= line["high"] <= 100
     assert (line["documents"], line["clusters"]) == (4, 2)
+
+
+def test_answers_of_earlier_versions_may_have_ended_in_any_way():
+    assert "unfinished" not in set(answer_quantities(POPE, draws=10)["quantity"])
+    noted = POPE.assign(unfinished=[False, False, True, False, None, True, True, False])
+    found = answer_quantities(noted, draws=50)
+    assert value_of(found, "unpruned", "pope", "unfinished")["value"] == pytest.approx(25)
+    # What is not known is not counted.
+    assert value_of(found, "pruned", "pope", "unfinished")["value"] == pytest.approx(200 / 3)
 
 
 def test_captions_need_not_agree():
