@@ -1,6 +1,7 @@
 """The layout, the front page and the scripts, held to what they say."""
 
 import ast
+import importlib.util
 import json
 import re
 import shutil
@@ -8,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from hf.tiny_vlms import clone, tiny
 from otprune import BUILT_IN, PRUNERS
@@ -16,14 +19,18 @@ from otprune import BUILT_IN, PRUNERS
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "LLaVA/README.md")),
-        *ROOT.glob("lmms_eval/README.md"),
+        *ROOT.glob("*.md"),
+        *(ROOT / package / "README.md" for package in ("LLaVA", "lmms_eval")),
         *ROOT.glob("docs/*.md"),
+        *ROOT.glob("LLaVA/checkpoints/*/README.md"),
+        *ROOT.glob("lmms_eval/checkpoints/*/README.md"),
+        *ROOT.glob("scripts/*/README.md"),
         *ROOT.glob("examples/*/README.md"),
         *ROOT.glob("results/**/*.md"),
     ]
 )
 README = (ROOT / "README.md").read_text()
+SPEED = (ROOT / "docs" / "speed.md").read_text()
 
 
 def test_the_folder_lmms_eval_never_shadows_the_installed_package():
@@ -34,34 +41,71 @@ def test_the_folder_lmms_eval_never_shadows_the_installed_package():
     assert not taken & {child.name for child in folder.iterdir()}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def without_code(page: Path) -> str:
+    """The text of a page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", without_code(page), flags=re.M)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower().strip() for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", without_code(page)):
+        if target.startswith(("http://", "https://")):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), f"{target}#{anchor}"
 
 
-def test_the_python_of_the_front_page_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert len(blocks) >= 3
+@pytest.mark.parametrize(
+    ("page", "blocks"), [("README.md", 1), ("docs/prune.md", 3), ("docs/add-a-model.md", 1)]
+)
+def test_the_python_of_the_pages_runs(page, blocks, capsys):
+    found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
+    assert len(found) == blocks
     vlm = tiny("qwen3_vl")
     names: dict = {"__name__": "readme", "model": vlm.model, "inputs": clone(vlm.inputs)}
+    for block in found:
+        exec(compile(block, page, "exec"), names)
+    assert names["answer"].shape == (2, vlm.inputs["input_ids"].shape[1] + 8)
+    if page == "docs/prune.md":
+        assert names["kept"].shape == (56,)
+        assert names["pruned"].shape == (56, 1024)
+        assert [len(one) for one in names["positions"]] == [56, 229]
+
+
+def test_the_method_of_the_page_joins_the_registry():
+    page = (ROOT / "docs" / "add-a-method.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     registered = dict(PRUNERS)
     try:
-        for block in blocks:
-            exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, "add-a-method.md", "exec"), {"__name__": "page"})
         assert set(PRUNERS) - set(registered) == {"loudest"}
     finally:
         PRUNERS.clear()
         PRUNERS.update(registered)
-    assert names["answer"].shape == (2, vlm.inputs["input_ids"].shape[1] + 8)
-    assert names["kept"].shape == (56,)
-    assert names["pruned"].shape == (56, 1024)
 
 
-def test_the_scripts_that_the_front_page_names_exist():
-    for name in re.findall(r"(?:bash|python) ((?:scripts/)?[\w.]+\.(?:sh|py))", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_scripts_that_pages_name_exist(page):
+    for name in re.findall(
+        r"(?:bash|python) ((?:scripts|examples)/[\w./]+\.(?:sh|py))", page.read_text()
+    ):
         assert (ROOT / name).exists(), name
+
+
+def test_the_front_page_is_short():
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert "bash run_OTPrune.sh" in README
+    assert "bash scripts/test.sh" in README
 
 
 def test_the_table_of_methods_lists_every_method_and_its_file():
@@ -127,18 +171,84 @@ def committed(name: str, folder: str = "selection") -> dict:
     return json.loads((ROOT / "results" / folder / f"{name}.json").read_text())
 
 
-def test_the_distances_of_the_front_page_are_the_committed_ones():
-    rows = committed("transport")["tables"]["DINOv2-S, hidden state 10: 8 photos, 56 of 576 tokens"]
-    for row in rows:
-        line = next(line for line in README.splitlines() if f"| [`{row['method']}`](" in line)
-        shown = line.split("|")[-2].strip().strip("*")
-        assert float(shown) == pytest.approx(row["W2"], abs=5.1e-4), line
+def front_page_script():
+    """The module of scripts/front_page.py."""
+    path = ROOT / "scripts" / "front_page.py"
+    spec = importlib.util.spec_from_file_location("front_page", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_times_of_the_front_page_are_the_committed_ones():
+def test_generated_parts_of_pages_are_what_the_script_makes():
+    script = front_page_script()
+    made = script.parts()
+    assert {page.name for page in made} == {"README.md", "methods.md"}
+    for page, parts in made.items():
+        text = page.read_text()
+        assert script.updated(text, parts) == text, f"{page.name}: bash scripts/refresh_pages.sh"
+    assert set(script.IDEAS) == set(BUILT_IN)
+    with pytest.raises(ValueError, match="must have one part"):
+        script.updated("a page without parts", parts)
+
+
+def test_the_result_table_copes_with_rows_of_another_count_and_of_a_setting():
+    rows = [
+        {"name": "unpruned", "keep_ratio": None, "tokens": 100.0, "score": 100.0},
+        {"name": "OTPrune 0.4", "keep_ratio": 0.4, "tokens": 40.0, "score": 90.0},
+        {"name": "OTPrune 0.4, γ = 0.1", "keep_ratio": 0.4, "tokens": 40.0, "score": 91.0},
+        {"name": "Average pooling 0.4", "keep_ratio": 0.4, "tokens": 36.0, "score": 80.0},
+        {"name": "OTPrune 0.2", "keep_ratio": 0.2, "tokens": 20.0, "score": 70.0},
+    ]
+    script = front_page_script()
+    table = pd.DataFrame(rows)
+    table["visual tokens"] = 100.0
+    for end, by in (("", 0.0), (" low", -1.0), (" high", 1.0)):
+        table[f"{script.SCORE}{end}"] = table["score"] + by
+    assert script.scores(table) == [
+        "| method | 40 of 100 tokens | 20 of 100 tokens |",
+        "|---|--:|--:|",
+        "| OTPrune | 90.0 [89.0, 91.0] | **70.0** [69.0, 71.0] |",
+        "| OTPrune, γ = 0.1 | **91.0** [90.0, 92.0] |  |",
+        "| Average pooling | 80.0 [79.0, 81.0] (36 tokens) |  |",
+    ]
+
+
+def test_the_picture_of_the_front_page_shows_the_committed_scores():
+    picture = ROOT / "docs" / "images" / "overview.png"
+    assert picture.stat().st_size < 300_000
+    with Image.open(picture) as opened:
+        drawn = json.loads(opened.info["scores"])
+    table = pd.read_csv(ROOT / "results" / "mini" / "table.csv")
+    shown = [
+        (
+            row["method"],
+            row["tokens"],
+            *(row[f"mean of ratios{end}"] for end in ("", " low", " high")),
+        )
+        for _, row in table[table["method"].notna()].iterrows()
+    ]
+    assert [one[0] for one in drawn] == [one[0] for one in shown], "bash scripts/refresh_pages.sh"
+    for ours, want in zip(drawn, shown, strict=True):
+        assert ours[1:] == pytest.approx(want[1:], abs=1e-3), "bash scripts/refresh_pages.sh"
+
+
+def test_the_scores_of_the_findings_are_the_committed_ones():
+    page = (ROOT / "docs" / "findings.md").read_text()
+    table = pd.read_csv(ROOT / "results" / "mini" / "table.csv").set_index("setting")
+    for name, setting in (("DivPrune", "divprune-0.098"), ("OTPrune as released", "otprune-0.098")):
+        (said,) = re.findall(rf"{name} \(([\d.]+) \[([\d.]+), ([\d.]+)\]\)", page)
+        row = table.loc[setting]
+        for number, end in zip(said, ("", " low", " high"), strict=True):
+            assert float(number) == pytest.approx(row[f"mean of ratios{end}"], abs=0.051)
+
+
+def test_the_times_of_the_speed_page_are_the_committed_ones():
     rows = {(row["n"], row["d"]): row for row in committed("cpu")["tables"]["main"]}
     for n in (576, 2340):
-        line = next(line for line in README.splitlines() if line.startswith(f"| {n} | "))
+        line = next(line for line in SPEED.splitlines() if line.startswith(f"| {n} | "))
         shown = re.findall(r"([\d.]+) → ([\d.]+) ms, ([\d.]+)x", line)
         assert len(shown) == 3
         for d, (plain, ours, ratio) in zip((1024, 4096, 5120), shown, strict=True):
@@ -148,12 +258,12 @@ def test_the_times_of_the_front_page_are_the_committed_ones():
             assert float(ratio) == pytest.approx(row["speed-up"], abs=0.051)
 
 
-def test_the_model_s_times_of_the_front_page_are_the_committed_ones():
+def test_the_model_s_times_of_the_speed_page_are_the_committed_ones():
     rows = committed("cpu", "model")["tables"]["Prefill and decoding"]
     shown = re.findall(
         r"^\| (\d+), (\d) \| (\d+) ms \| (\d+) ms \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) % \| "
         r"([\d.]+) → ([\d.]+) MiB \|$",
-        README,
+        SPEED,
         flags=re.M,
     )
     assert len(shown) == 3

@@ -28,7 +28,7 @@ def test_an_image_id_that_is_no_count_is_refused(image_id):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MostAttended(Selector):
-    """A method that needs a signal; one file, as README's "Add a method" has it."""
+    """A method that needs a signal; one file, as docs/add-a-method.md has it."""
 
     needs = frozenset({"cls_attention"})
 

@@ -1,4 +1,4 @@
-"""The harness's README does what it says."""
+"""The harness's README, and docs/compare.md, do what they say."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,7 @@ from otprune_lmms.experiments.config import load_experiment
 from suites import make_suite
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text()
+COMPARE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text()
 
 
 def block(language, with_text=""):
@@ -45,6 +46,26 @@ def test_its_commands_exist():
     named |= set(re.findall(r"`otprune (\w+)", PAGE))
     known = {one.callback.__name__ for one in app.registered_commands if one.callback}
     assert {"run", "sweep", "status", "verify", "bench", "slurm"} <= named <= known
+
+
+def test_the_experiment_of_the_page_about_comparing_is_one(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.findall(r"```yaml\n(.*?)```", COMPARE, flags=re.S)[0])
+    experiment = load_experiment(path)
+    assert experiment.task_limits() == {"pope": None, "gqa": 500}
+    assert len(experiment.pruning.configs()) == 1 + 2 * (2 + 3)
+
+
+def test_the_commands_of_the_page_about_comparing_exist():
+    from otprune_lmms.__main__ import app
+
+    lines = re.findall(r"^\.venv/bin/otprune (\w+) (\S+)", COMPARE, flags=re.M)
+    known = {one.callback.__name__ for one in app.registered_commands if one.callback}
+    assert {"run", "sweep", "status", "bench", "methods", "verify"} == {name for name, _ in lines}
+    assert {name for name, _ in lines} <= known
+    for _, given in lines:
+        if given.endswith(".yaml"):
+            load_experiment(Path(__file__).parents[2] / given)
 
 
 def test_its_model_arguments_are_those_that_are_read():

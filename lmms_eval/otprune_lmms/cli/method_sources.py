@@ -5,6 +5,7 @@ them, here read as text.
 """
 
 import ast
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,24 @@ _DICT = "_BUILT_IN"
 
 KINDS = {"selectors": "selector", "mergers": "merger", "layer_pruners": "layer pruner"}
 """Kinds of methods by the subpackage that they are in."""
+
+# An arXiv id, or who and when, as in "Source: Gonzalez 1985, ...".
+_SOURCE = re.compile(
+    r"^Source: (?:[^\n]{,60}?(arXiv \d{4}\.\d{4,5}(?:v\d+)?)|([^\n]{,60}?\d{4}\b))", re.M
+)
+
+
+def paper_of(text: str) -> str:
+    """Return the paper that a method's docstring names, as "arXiv ID" or who and when.
+
+    Args:
+        text: the docstring, its indentation removed.
+
+    Returns:
+        "" where it names none.
+    """
+    found = _SOURCE.search(text)
+    return (found[1] or found[2]) if found else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import dataclasses
 import inspect
 import json
 import logging
-import re
 import sys
 import typing
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import typer
 
 from otprune_lmms.cli.capabilities import NO, ORIGINAL, YES, read_capabilities
 from otprune_lmms.cli.common import fail
-from otprune_lmms.cli.method_sources import built_in_methods
+from otprune_lmms.cli.method_sources import built_in_methods, paper_of
 from otprune_lmms.cli.options import Json
 from otprune_lmms.cli.terminal import Listing, say
 from otprune_lmms.suggestions import did_you_mean
@@ -35,10 +34,6 @@ METHODS = "otprune.methods"
 _NO_CLS = frozenset({"received_attention"})
 """What a vision encoder without a CLS token gives instead of that token's attention."""
 
-# An arXiv id, or who and when, as in "Source: Gonzalez 1985, ...".
-_SOURCE = re.compile(
-    r"^Source: (?:[^\n]{,60}?(arXiv \d{4}\.\d{4,5}(?:v\d+)?)|([^\n]{,60}?\d{4}\b))", re.M
-)
 _KINDS = ("selector", "merger", "layer pruner")
 
 Describe = Annotated[
@@ -139,11 +134,10 @@ def _summary(name: str, method: "type[Method]") -> dict[str, Any]:
 
 
 def _said(name: str, kind: str, text: str, package: str) -> dict[str, Any]:
-    found = _SOURCE.search(text)
     return {
         "name": name,
         "kind": kind,
-        "source": (found[1] or found[2]) if found else "",
+        "source": paper_of(text),
         "package": package,
         "purpose": text.partition("\n")[0].rstrip("."),
     }

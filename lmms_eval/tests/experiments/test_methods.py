@@ -15,7 +15,7 @@ from otprune_lmms.results.names import method_name
 from runs import source_of, written
 from suites import make_suite
 
-FRONT_PAGE = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "add-a-method.md"
 SETTINGS = {
     "cdpruner": {"relevance": "llm"},
     "transprune": {"schedule": "1:0.875/2:0.625/3:0.125", "observe_from": 0, "observe_to": 2},
@@ -65,12 +65,11 @@ def test_one_sweep_takes_all_methods_without_a_special_case(tmp_path):
         assert f"| {method_name(name)} 0.5" in table
 
 
-def test_the_front_page_s_method_of_one_s_own_is_swept(tmp_path):
-    page = FRONT_PAGE.read_text().split("## Add a method")[1]
-    block = re.findall(r"```python\n(.*?)```", page, flags=re.S)[0]
+def test_the_method_of_the_page_is_swept(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
     registered = dict(PRUNERS)
     try:
-        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(block, PAGE.name, "exec"), {"__name__": "readme"})
         (name,) = set(PRUNERS) - set(registered)
         methods = [name, {"method": name, "settings": {"weight": 0.5}}]
         records, table = swept(tmp_path, methods, keep_ratios=[0.25])
