@@ -43,11 +43,13 @@ class MethodSource:
         name: its name in the registry.
         kind: one of `KINDS`.
         text: the docstring of its class.
+        path: of its class, as "otprune.selectors.otprune.OTPrune".
     """
 
     name: str
     kind: str
     text: str
+    path: str
 
 
 def built_in_methods() -> list[MethodSource]:
@@ -78,7 +80,7 @@ def built_in_methods() -> list[MethodSource]:
         kind = KINDS.get(module.split(".")[-2])
         if text is None or kind is None:
             raise ValueError(f"{module} must have a class {cls} with a docstring")
-        found.append(MethodSource(name, kind, text))
+        found.append(MethodSource(name, kind, text, f"{module}.{cls}"))
     return found
 
 
