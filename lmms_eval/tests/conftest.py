@@ -113,7 +113,7 @@ def write(suite, tmp_path):
             "suite": "./tasks",
             "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
             "tasks": ["gqa", "mme"],
-            "pruning": configs,
+            "pruning": {"controls": False, **configs},
             "workers": 1,
         }
         path = tmp_path / f"{name}.yaml"

@@ -23,7 +23,7 @@ def write_experiment(folder: Path, tasks: list[str], suite: str = "hub", **chang
         "suite": suite,
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
         "tasks": tasks,
-        "pruning": {"keep_ratios": [0.25], "methods": ["divprune"]},
+        "pruning": {"keep_ratios": [0.25], "methods": ["divprune"], "controls": False},
         "workers": 1,
     }
     path = folder / "try.yaml"

@@ -27,7 +27,7 @@ def experiment(folder: Path, checkpoint: Path, suite: str, tasks: list[str], lim
         "suite": suite,
         "models": [{"name": "model", "pretrained": str(checkpoint), "dtype": "float32"}],
         "tasks": tasks,
-        "pruning": {"methods": ["otprune"], "keep_ratios": [0.25]},
+        "pruning": {"controls": False, "methods": ["otprune"], "keep_ratios": [0.25]},
         "java": "optional",
     }
     path.write_text(yaml.safe_dump(content | ({"limit": limit} if limit else {})))

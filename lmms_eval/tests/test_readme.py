@@ -24,7 +24,7 @@ def test_the_example_experiment_is_one(tmp_path):
     experiment = load_experiment(path)
     assert experiment.task_limits() == {"pope": None, "gqa": 2000}
     labels = [config.label for config in experiment.pruning.configs()]
-    assert len(labels) == len(set(labels)) == 1 + 2 * 3 * (1 + 1 + 3)
+    assert len(labels) == len(set(labels)) == 1 + 2 * 3 * (1 + 1 + 3) + 3
     assert "otprune-0.098-layer2-gamma0.05" in labels
 
 

@@ -95,7 +95,7 @@ def write_experiment(path: Path, tasks: list[str], **changes: Any) -> None:
         "suite": "mini",
         "models": [{"name": "mini", "pretrained": str(MINI), "batch_size": 8, "device": "cpu"}],
         "tasks": tasks,
-        "pruning": {"keep_ratios": [0.25], "methods": ["otprune", "uniform"]},
+        "pruning": {"controls": False, "keep_ratios": [0.25], "methods": ["otprune", "uniform"]},
         "workers": 1,
     }
     path.write_text(yaml.safe_dump(content | changes))

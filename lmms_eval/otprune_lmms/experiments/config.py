@@ -18,6 +18,7 @@ from pydantic import (
 from otprune.checks import check_device_name
 from otprune_lmms.benchmarks import GROUPS, benchmark
 from otprune_lmms.environment import read_environment
+from otprune_lmms.experiments.controls import controls_for
 from otprune_lmms.experiments.pruning_choices import (
     ConfigSection,
     MethodChoice,
@@ -252,7 +253,9 @@ def _distinct(name: str, values: list[str]) -> None:
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Return the experiment of a YAML file; its checkpoint and task folders must exist.
+    """Return the experiment of a YAML file, its controls among its methods.
+
+    Its checkpoint and task folders must exist.
 
     Raises:
         ConfigError: no such file, no YAML (`read_yaml`), an unknown key, an impossible value, a
@@ -277,7 +280,14 @@ def load_experiment(path: Path) -> Experiment:
     tasks = task_folder(experiment, path.parent)
     if tasks is not None and not is_folder(tasks):
         raise ConfigError(f"{path}: suite: no folder {tasks}")
-    return experiment
+    controls = controls_for(experiment.models, path.parent)
+    try:
+        pruning = experiment.pruning.with_controls(controls)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}: pruning: controls: {_explain(error)} (controls: false leaves them out)"
+        ) from error
+    return experiment.model_copy(update={"pruning": pruning})
 
 
 def task_folder(experiment: Experiment, folder: Path) -> Path | None:

@@ -177,6 +177,8 @@ class PruningChoices(ConfigSection):
         layers: 0 prunes before the language model, L >= 1 at the input of its layer L.
         match: what the budgets count, see `PruningConfig`; a method's settings take precedence.
         unpruned: whether the unpruned model is included; relative scores need it.
+        controls: whether `results.names.CONTROLS` that the models run are added at every budget,
+            before the language model; those listed among the methods stay as they are there.
     """
 
     methods: Annotated[
@@ -197,6 +199,39 @@ class PruningChoices(ConfigSection):
     ] = (0,)
     match: Match | None = None
     unpruned: bool = True
+    controls: bool = True
+
+    def with_controls(self, controls: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Return the choices with these methods added, at the budgets of the listed ones.
+
+        Args:
+            controls: fields of a `MethodChoice` by method.
+        """
+        budgets = self._budgets_of_methods()
+        listed = {one.method for one in self.methods}
+        missing = [name for name in controls if name not in listed]
+        if not self.controls or not budgets or not missing:
+            return self
+        ratios = [one["keep_ratio"] for one in budgets if "keep_ratio" in one]
+        counts = [one["k"] for one in budgets if "k" in one]
+        places = {"keep_ratios": tuple(ratios) or None, "keep_counts": tuple(counts) or None}
+        added = [
+            MethodChoice(method=name, layers=(0,), **places, **controls[name]) for name in missing
+        ]
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**kept | {"methods": (*self.methods, *added)})
+
+    def _budgets(self) -> list[BudgetChoice]:
+        return budget_choices(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
+
+    def _budgets_of_methods(self) -> list[BudgetChoice]:
+        """Return all budgets that methods have, each once, in order of first appearance."""
+        found: dict[tuple, BudgetChoice] = {}
+        for method in self.methods:
+            own = budget_choices(method.keep_ratios, method.keep_counts) or self._budgets()
+            for budget in [] if method.own_schedule else own:
+                found.setdefault(tuple(budget.items()), budget)
+        return list(found.values())
 
     def configs(self) -> tuple[PruningConfig, ...]:
         """Return all configs, unpruned first."""
@@ -206,9 +241,8 @@ class PruningChoices(ConfigSection):
         """Return all configs, unpruned first, each with the label that the file gives it."""
         found: list[tuple[PruningConfig, str | None]] = []
         found += [(PruningConfig.make(), None)] if self.unpruned else []
-        budgets = budget_choices(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
         for method in self.methods:
-            own = method.configs(budgets, self.layers, self.match)
+            own = method.configs(self._budgets(), self.layers, self.match)
             found += [(config, method.label) for config in own]
         return found
 

@@ -51,6 +51,9 @@ METHOD_NAMES: Mapping[str, str] = {
 }
 """Names of methods as their papers write them; a method of another package keeps its own."""
 
+CONTROLS = ("random", "uniform", "pooling", "downsample")
+"""Methods that any other must beat at equal tokens, or it has gained nothing."""
+
 _OWN_NAMES = {
     ("prumerge", "plus", True): "PruMerge+",
     ("sparsevlm", "version", "2"): "SparseVLM v2",

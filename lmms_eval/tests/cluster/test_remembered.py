@@ -136,7 +136,7 @@ def own(tmp_path, monkeypatch):
         "suite": f"./{suite.relative_to(tmp_path)}",
         "models": [{"name": "tiny", "pretrained": "./checkpoint"}],
         "tasks": ["gqa"],
-        "pruning": {"keep_ratios": [0.25], "methods": ["uniform"]},
+        "pruning": {"controls": False, "keep_ratios": [0.25], "methods": ["uniform"]},
         "workers": 1,
     }
     path = tmp_path / "try.yaml"

@@ -52,7 +52,7 @@ def experiment(name="one", tasks=("pope",), model="m", pretrained="some/model", 
         "suite": "hub",
         "models": [{"name": model, "pretrained": pretrained}],
         "tasks": list(tasks),
-        "pruning": {"methods": ["otprune"], "keep_ratios": [0.098]},
+        "pruning": {"controls": False, "methods": ["otprune"], "keep_ratios": [0.098]},
     }
     return Experiment.model_validate(content | changes)
 

@@ -7,6 +7,7 @@ import yaml
 
 from otprune_lmms.benchmarks import OTPRUNE_11
 from otprune_lmms.experiments.config import ConfigError, load_experiment
+from otprune_lmms.results.names import CONTROLS
 
 ROOT = Path(__file__).parents[3]
 PLAIN = {
@@ -15,7 +16,7 @@ PLAIN = {
     "suite": "mini",
     "models": [{"name": "tiny", "pretrained": "someone/tiny", "batch_size": 2}],
     "tasks": ["gqa", {"id": "pope", "limit": 3}],
-    "pruning": {"methods": ["otprune"], "keep_ratios": [0.1, 0.5]},
+    "pruning": {"controls": False, "methods": ["otprune"], "keep_ratios": [0.1, 0.5]},
 }
 PUBLISHED = {"source": "a", "row": "b", "model": "tiny"}
 
@@ -98,9 +99,8 @@ def test_schedules_follow_budgets_or_stand_as_they_are(tmp_path):
         {"method": "transprune", "own_schedule": True},
         {"method": "transprune", "own_schedule": True, "settings": {"preset": "low"}},
     ]
-    content = changed(
-        "pruning", value={"keep_ratios": [0.5], "match": "average", "methods": methods}
-    )
+    choices = {"keep_ratios": [0.5], "match": "average", "methods": methods, "controls": False}
+    content = changed("pruning", value=choices)
     configs = load_experiment(written(tmp_path, content)).pruning.configs()
     assert [config.label for config in configs] == [
         "unpruned", "otprune-0.5-average", "divprune-0.5", "fastv-0.5", "transprune",
@@ -116,9 +116,9 @@ def own(**settings):
 def test_the_mini_experiment_compares_what_the_front_page_says(tmp_path):
     text = (ROOT / "configs" / "mini.yaml").read_text().replace(": ../LLaVA", ": someone")
     configs = load_experiment(written(tmp_path, text)).pruning.configs()
-    assert len(configs) == 1 + 3 * (4 + 3)
+    assert len(configs) == 1 + 3 * (6 + 3)
     methods = {config.method for config in configs}
-    assert methods == {None, "otprune", "divprune", "random", "uniform", "w2greedy"}
+    assert methods == {None, "otprune", "divprune", "w2greedy", *CONTROLS}
     assert {config.keep_ratio for config in configs} == {None, 0.098, 0.2, 0.4}
 
 

@@ -39,7 +39,7 @@ def swept(folder, methods, **configs):
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 3}],
         "tasks": ["pope"],
-        "pruning": {"keep_ratios": [0.5], "methods": methods, **configs},
+        "pruning": {"controls": False, "keep_ratios": [0.5], "methods": methods, **configs},
     }
     path.write_text(yaml.safe_dump(content))
     output = folder / "results"

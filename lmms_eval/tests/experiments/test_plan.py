@@ -16,7 +16,7 @@ OTHER = {"name": "other", "pretrained": "other/model"}
 
 def source(name, configs, tasks=("pope", "gqa"), models=(MODEL,), folder=HERE, **more):
     content = {"name": name, "title": name, "suite": "mini", "models": list(models)}
-    content |= {"tasks": list(tasks), "pruning": configs, **more}
+    content |= {"tasks": list(tasks), "pruning": {"controls": False, **configs}, **more}
     return Source(Experiment.model_validate(content), folder)
 
 

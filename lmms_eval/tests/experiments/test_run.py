@@ -40,7 +40,7 @@ def experiment_of(folder, **changes):
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 3}],
         "tasks": TASKS,
-        "pruning": {"keep_ratios": [0.25], "methods": ["otprune", random]},
+        "pruning": {"controls": False, "keep_ratios": [0.25], "methods": ["otprune", random]},
         "picture": True,
     }  # fmt: skip
     path = folder / "try.yaml"

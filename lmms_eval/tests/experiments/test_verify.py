@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     content = {
         "name": "try", "title": "A try", "suite": "./suite/tasks", "tasks": ["pope", "gqa"],
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
-        "pruning": {"keep_ratios": [0.25], "methods": ["otprune"]},
+        "pruning": {"controls": False, "keep_ratios": [0.25], "methods": ["otprune"]},
     }  # fmt: skip
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -218,7 +218,7 @@ suite: mini
 models:
   - {name: one, pretrained: qwen-mini, backend: vllm, vllm: {max_model_len: 512}, PYTHON}
 tasks: [pope]
-pruning: {keep_ratios: [0.2], methods: [otprune]}
+pruning: {keep_ratios: [0.2], methods: [otprune], controls: false}
 """
 
 

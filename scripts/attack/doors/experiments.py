@@ -133,7 +133,7 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         "suite": "mini",
         "models": [{"name": "mini", "pretrained": str(MINI), "device": "cpu"}],
         "tasks": ["pope"],
-        "pruning": {"keep_ratios": [0.25], "methods": ["otprune"]},
+        "pruning": {"controls": False, "keep_ratios": [0.25], "methods": ["otprune"]},
         "limit": 2,
     }
     *places, last = [int(part) if part.isdigit() else part for part in key.split(".")]

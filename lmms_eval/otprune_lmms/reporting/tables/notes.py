@@ -10,7 +10,7 @@ from otprune_lmms.reporting.tables.references import ReferenceCheck, ReferenceCh
 from otprune_lmms.reporting.tables.settings import RowSetting
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.manifest import Manifest
-from otprune_lmms.results.names import Names
+from otprune_lmms.results.names import CONTROLS, Names, method_name
 from otprune_lmms.results.records import UNPRUNED, Convention, documents_of
 
 _FORMULA = {"2ndm": "4nd² + 2n²d + 2ndm", "3ndm": "4nd² + 2n²d + 3ndm"}
@@ -70,6 +70,7 @@ def notes(context: NoteContext, parts: Sequence[TablePart]) -> tuple[str, ...]:
         *_cost(context),
         *_layers(context),
         *_budgets(context),
+        *_controls(context),
         *_unsaid(context),
         *_seeds(context, parts),
         *_missing(context),
@@ -163,6 +164,19 @@ def _budgets(context: NoteContext) -> Iterator[str]:
         )
     if any(one.own_schedule for one in context.settings):
         yield "own schedules: each has a cost of its own, so they are neither ranked nor marked"
+
+
+def _controls(context: NoteContext) -> Iterator[str]:
+    """Say which rows are controls, and which controls are not there."""
+    methods = {one.method for one in context.settings}
+    if methods <= {None, *CONTROLS}:
+        return
+    there = [method_name(one) for one in CONTROLS if one in methods]
+    absent = [method_name(one) for one in CONTROLS if one not in methods]
+    if there:
+        yield f"controls, which a method must beat at equal tokens: {', '.join(there)}"
+    if absent:
+        yield f"controls that are not in this table: {', '.join(absent)}"
 
 
 def _unsaid(context: NoteContext) -> Iterator[str]:

@@ -26,7 +26,7 @@ def ran(tmp_path_factory):
         "suite": "./suite/tasks",
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
         "tasks": ["pope"],
-        "pruning": {"keep_ratios": [0.05], "methods": methods},
+        "pruning": {"controls": False, "keep_ratios": [0.05], "methods": methods},
     }
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -98,6 +98,20 @@ def test_what_is_missing_is_said_and_never_counted_as_zero(made, entry_of):
     )
 
 
+def test_controls_are_named_and_so_are_those_that_are_missing(made):
+    notes = make_table(made.records(), made.manifest).notes
+    assert "controls, which a method must beat at equal tokens: Random" in notes
+    absent = "Uniform stride, Average pooling, Downsampling"
+    assert f"controls that are not in this table: {absent}" in notes
+
+
+def test_a_table_of_controls_alone_says_nothing_of_them(made):
+    records = made.records()
+    records = records[records["method"].isna() | (records["method"] == "random")]
+    notes = make_table(records, dataclasses.replace(made.manifest, configs=[])).notes
+    assert not any(note.startswith("controls") for note in notes)
+
+
 def test_averages_over_fewer_tasks_are_named_and_no_contest(made, entry_of):
     records = made.records()
     lost = (records["row"] == "random-0.1") & (records["task"] == "gqa")
