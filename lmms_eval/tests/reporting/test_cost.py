@@ -154,7 +154,8 @@ def suite(tmp_path_factory):
 
 
 def run(folder, *arguments, command=bench, **changes):
-    pruning = {"keep_ratios": [0.25], "methods": ["uniform", {"method": "random", "seeds": [0, 1]}]}
+    methods = ["uniform", {"method": "random", "seeds": [0, 1]}]
+    pruning = {"keep_ratios": [0.25], "methods": methods, "controls": False}
     content = {
         "name": "try",
         "title": "A try",
@@ -228,12 +229,15 @@ def test_what_cannot_be_is_a_sentence_and_a_status(suite, changes, code, message
     assert "Traceback" not in done.output
 
 
+UNIFORM = {"methods": ["uniform"], "controls": False}
+
+
 def test_a_run_heeds_the_variable_and_no_other(suite, monkeypatch, tmp_path):
     monkeypatch.setenv("EVAL_TIME", "yes")
     monkeypatch.setenv("BASELINE", "OURS")
     monkeypatch.setenv("SUBSET_RATIO", "0.5")
     given = ("--limit", "1", "--journal", str(tmp_path))
-    done = run(suite, *given, command=run_command, pruning={"methods": ["uniform"]})
+    done = run(suite, *given, command=run_command, pruning=UNIFORM)
     assert done.exit_code == 0, done.output
     with Journal(tmp_path, readonly=True) as journal:
         settings = [one.settings for one in journal]

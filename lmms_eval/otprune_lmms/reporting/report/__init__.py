@@ -6,6 +6,6 @@ small. The page loads nothing (its Content-Security-Policy forbids it), every te
 texts of models and data sets are only ever shown as text.
 """
 
-from otprune_lmms.reporting.report.write import write_report
+from otprune_lmms.reporting.report.write import REPORT, own_style, write_report
 
-__all__ = ["write_report"]
+__all__ = ["REPORT", "own_style", "write_report"]

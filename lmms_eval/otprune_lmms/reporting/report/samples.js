@@ -337,5 +337,29 @@
   form.addEventListener("reset", () => setTimeout(filter));
   byId("more").addEventListener("click", () => leaf(PAGE));
   byId("less").addEventListener("click", () => leaf(-PAGE));
+
+  // report.html#samples&setting=NAME&model=NAME&task=ID shows what a setting answers wrong.
+  function asked() {
+    if (!location.hash.startsWith("#samples&")) {
+      return;
+    }
+    const wanted = new URLSearchParams(location.hash.slice("#samples&".length));
+    const place = {
+      setting: data.settings.findIndex((one) => one.label === wanted.get("setting")),
+      model: data.models.indexOf(wanted.get("model")),
+      task: data.tasks.findIndex((one) => one.id === wanted.get("task")),
+    };
+    for (const [name, number] of Object.entries(place)) {
+      if (number >= 0) {
+        control[name].value = String(number);
+      }
+    }
+    control.outcome.value = place.setting >= 0 ? "wrong" : "";
+    filter();
+    byId("samples").scrollIntoView();
+  }
+
+  window.addEventListener("hashchange", asked);
   filter();
+  asked();
 })();

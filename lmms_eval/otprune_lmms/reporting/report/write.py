@@ -131,7 +131,7 @@ class _Page:
         script = "".join(
             [tables_html.script(), _own("page.js"), _own("sheets.js"), _own("samples.js")]
         )
-        style = tables_html.style() + _own("page.css")
+        style = tables_html.style() + own_style()
         return {
             "title": table.title,
             "origin": manifest.origin,
@@ -178,6 +178,11 @@ class _Page:
             return self.results.diagnostics
         except NotDrawn:
             return None
+
+
+def own_style() -> str:
+    """Return the style sheet of the page, beside that of the tables."""
+    return _own("page.css")
 
 
 def _own(name: str) -> str:
