@@ -212,14 +212,19 @@ class PruningChoices(ConfigSection):
         missing = [name for name in controls if name not in listed]
         if not self.controls or not budgets or not missing:
             return self
-        ratios = [one["keep_ratio"] for one in budgets if "keep_ratio" in one]
-        counts = [one["k"] for one in budgets if "k" in one]
-        places = {"keep_ratios": tuple(ratios) or None, "keep_counts": tuple(counts) or None}
+        places = {
+            "keep_ratios": tuple(one["keep_ratio"] for one in budgets if "keep_ratio" in one),
+            "keep_counts": tuple(one["k"] for one in budgets if "k" in one),
+        }
+        places = {name: values for name, values in places.items() if values}
         added = [
-            MethodChoice(method=name, layers=(0,), **places, **controls[name]) for name in missing
+            MethodChoice.model_validate(
+                {"method": name, "layers": (0,), **places, **controls[name]}
+            )
+            for name in missing
         ]
         kept = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**kept | {"methods": (*self.methods, *added)})
+        return self.model_validate(kept | {"methods": (*self.methods, *added)})
 
     def _budgets(self) -> list[BudgetChoice]:
         return budget_choices(self.keep_ratios, self.keep_counts) or [{"keep_ratio": 0.098}]
