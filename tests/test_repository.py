@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from hf.tiny_vlms import clone, tiny
@@ -99,6 +100,18 @@ def test_the_scripts_that_pages_name_exist(page):
         r"(?:bash|python) ((?:scripts|examples)/[\w./]+\.(?:sh|py))", page.read_text()
     ):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("form", ["bug", "method", "model"])
+def test_issue_forms_ask_for_what_is_needed(form):
+    content = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{form}.yml").read_text())
+    assert {"name", "description", "labels", "body"} == set(content)
+    fields = [one["id"] for one in content["body"]]
+    assert len(fields) == len(set(fields)) >= 3
+    kinds = {"input": set(), "textarea": set(), "dropdown": {"options"}}
+    for one in content["body"]:
+        assert {"label"} | kinds[one["type"]] <= set(one["attributes"])
+    assert any(one.get("validations", {}).get("required") for one in content["body"])
 
 
 def test_the_front_page_is_short():
