@@ -26,12 +26,12 @@ from otprune_lmms.experiments.diagnostics.measures import FullSet
 from bench_common import ROOT, write_tables
 from latex.formulas import draw, make_formulas
 from latex.measures import content, edit_distance
-from latex.reader import Reader, fit, install, load_reader
+from latex.reader import Reader, fit, install, load_reader, repeats
 from latex.settings import Kernel, Picture, Setting, all_settings, kept_shares
 from latex.tables import NOTES, all_tables
 from otprune import resolve_budget
 
-LONGEST = 96
+LONGEST = 160
 """Characters of a reading; one that goes on is cut, the unpruned one too."""
 
 DISTANCES = {
@@ -218,7 +218,7 @@ def _reading(i: int, text: str, whole: dict) -> dict[str, float]:
         "same": int(ours == theirs),
         "edit": edit_distance(ours, theirs),
         "right": int(ours == content(whole["formulas"][i])),
-        "cut": int(len(text) >= LONGEST),
+        "looped": int(repeats(list(map(ord, text)))),
     }
 
 

@@ -1,8 +1,10 @@
 """scripts/study_latex.py: its formulas, drawings, statistics, and pruning in a tiny stand-in."""
 
+import copy
 import importlib
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,6 +148,24 @@ def test_reading_several_images_is_reading_each_the_plain_way(stand_in):
     lengths = {len(text) for text in found}
     assert len(lengths) > 2
     assert len(set(found)) > 10
+
+
+def test_a_reading_that_repeats_itself_ends(latex, stand_in):
+    repeats = latex.reader.repeats
+    assert repeats([9, 3, 4] + [1, 2] * 16)
+    assert repeats([*range(8)] * 4)
+    assert not repeats([1, 2] * 15)
+    assert not repeats([*range(9)] * 4)
+    assert not repeats([1] * 31 + [2])
+    endless = replace(stand_in, model=copy.deepcopy(stand_in.model))
+    with torch.no_grad():
+        endless.model.lm_head.bias[END] -= 20
+    tokens = tokens_of(8, seed=2)
+    found, longer = endless.read(tokens, 60), [plainly(endless, one, 60) for one in tokens]
+    assert found != longer
+    for ours, plain in zip(found, longer, strict=True):
+        assert plain.startswith(ours)
+        assert ours == plain or repeats(list(map(ord, ours)))
 
 
 def test_dropping_tokens_before_the_decoder_is_hiding_them_from_it(stand_in):

@@ -27,8 +27,11 @@ SHA256 = "0fd0b4069a9d9af48c9416a729bba97de3776ae99b53090aaff99ca598b80cda"
 PATCH = 8
 """Pixels of a patch's side: one token each."""
 
-PAPER, INK = 255, 200
-"""Grey of the paper; a pixel at or below the second is ink."""
+INK = 200
+"""Grey at or below which a pixel of the paper is ink."""
+
+LOOP, PERIOD = 32, 8
+"""A reading ends when its last so many characters repeat with at most such a period."""
 
 
 def install(folder: Path) -> None:
@@ -100,7 +103,8 @@ class Reader:
         """Return the text that each image's tokens [b k d] are read as, greedily.
 
         The same as the package's own loop (a test compares them), without computing keys and
-        values of the visual tokens and of earlier characters again at each step.
+        values of the visual tokens and of earlier characters again at each step. A reading that
+        has begun to repeat itself ends, see `LOOP`: it would go on to the last character.
 
         Args:
             tokens: what is left of each image's visual tokens.
@@ -124,7 +128,8 @@ class Reader:
             chosen = scores.argmax(1)
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 texts[row].append(token)
-            going = (chosen != words.end).nonzero()[:, 0]
+            looping = torch.tensor([repeats(texts[row]) for row in rows])
+            going = ((chosen != words.end) & ~looping).nonzero()[:, 0]
             if len(going) < len(rows):
                 rows = [rows[i] for i in going.tolist()]
                 if not rows:
@@ -161,6 +166,12 @@ class Reader:
             states = states + mixed
             states = states + block.ffn(block.ffn_norm(states))
         return torch.stack(received).mean(0)
+
+
+def repeats(text: list[int]) -> bool:
+    """Return whether the last `LOOP` tokens are one short piece again and again."""
+    end = text[-LOOP:]
+    return len(end) == LOOP and any(end[p:] == end[:-p] for p in range(1, PERIOD + 1))
 
 
 def load_reader(folder: Path) -> Reader:

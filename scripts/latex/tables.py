@@ -22,8 +22,9 @@ NOTES = [
     "**exact**: readings that equal the unpruned one character by character. **same**: those that "
     "draw the same (frames, spacing, size and weight of symbols left out). **edit**: edit distance "
     "to the unpruned reading, of the longer one's length, without the same; small is good. "
-    "**right**: readings that draw the formula that was drawn. **ink**, **attended**: share kept "
-    "of the tokens with ink and of the 64 tokens that the unpruned decoder attends to most; "
+    "**right**: readings that draw the formula that was drawn. **looped**: that were ended because "
+    "they repeated one piece of up to 8 characters over their last 32. **ink**, **attended**: "
+    "share kept of the tokens with ink and of the 64 that the unpruned decoder attends to most; "
     "**attention**: share of the unpruned decoder's attention that falls on kept tokens.",
     "",
     "Intervals are 95 %, 2000 redraws of formulas. `- random` and `- divprune` are differences of "
@@ -196,7 +197,8 @@ def _row(name: object, mine: pd.DataFrame) -> dict[str, Any]:
     for column in ("exact", "same"):
         row[f"{column} %"] = with_interval(_by_formula(mine, column), 1, 100)
     row["edit"] = with_interval(_by_formula(mine, "edit"), 3)
-    row["right %"] = f"{100 * mine.right.mean():.1f}"
+    for column in ("right", "looped"):
+        row[f"{column} %"] = f"{100 * mine[column].mean():.1f}"
     for column in ("ink", "attended", "attention"):
         row[column] = f"{mine[column].mean():.3f}"
     return row
