@@ -38,6 +38,7 @@ from qwen_training import QwenTrainer
 from qwen_vocabulary import SPECIAL, write_tokenizer
 from rich.console import Console
 from shipping import package as write_package
+from slice_parts import BENCHMARK
 from slices import write_slices
 from tower import convert_tower
 from training import Stage, Trainer
@@ -135,9 +136,14 @@ def package(
 
 
 @app.command()
-def slices(out: Annotated[Path, typer.Option(help="folder to write")] = SLICES) -> None:
+def slices(
+    out: Annotated[Path, typer.Option(help="folder to write")] = SLICES,
+    split: Annotated[str, typer.Option(help="of the scenes; the committed ones' is benchmark")] = (
+        BENCHMARK
+    ),
+) -> None:
     """Write the mini slices of the 11 benchmarks."""
-    console.print(write_slices(out))
+    console.print(write_slices(out, split))
 
 
 def _adaptation(work: Path) -> Adaptation:

@@ -9,8 +9,11 @@ import numpy as np
 from drawings import COLOURS, GROUNDS, KINDS, draw_ground, draw_object
 from PIL import Image, ImageDraw
 
-SPLITS = {"train": 1, "check": 2, "benchmark": 3}
-"""Seeds. The benchmarks' scenes are never looked at in training, nor when settings are chosen."""
+SPLITS = {"train": 1, "check": 2, "benchmark": 3, "development": 4}
+"""Seeds. The benchmarks' scenes are never looked at in training, nor when settings are chosen.
+
+Models are chosen on "check", settings of pruning methods on "development".
+"""
 
 SIDE = 256
 """Pixels along a side of an image."""
@@ -91,7 +94,7 @@ def make_scene(split: str, number: int, unseen: str = "never", most: int = 6) ->
     """Return a scene.
 
     Args:
-        split: "train", "check" or "benchmark".
+        split: a key of `SPLITS`.
         number: which one.
         unseen: "never": no pair of `UNSEEN`; "some": its pairs among others; "only": nothing else.
         most: largest number of objects.

@@ -4,10 +4,10 @@ from captions import captions
 from datasets import Features, List
 from formats import CAPTION
 from scenes import SIDE, make_scene
-from slice_parts import IMAGE, TEXT, WHOLE, Row, image_of, texts
+from slice_parts import BENCHMARK, IMAGE, TEXT, WHOLE, Row, image_of, texts
 
 
-def coco() -> tuple[Features, list[Row]]:
+def coco(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Captions: 100 scenes, five references each."""
     features = Features(
         **texts("question_id", "question", "file_name", "coco_url", "date_captured"),
@@ -15,7 +15,7 @@ def coco() -> tuple[Features, list[Row]]:
     )  # fmt: skip
     rows = []
     for i in range(100):
-        scene = make_scene("benchmark", i)
+        scene = make_scene(split, i)
         name = f"{i + 1:012d}.jpg"
         rows.append({
             "question_id": name, "file_name": name, "image": image_of(scene), "question": CAPTION,
@@ -25,14 +25,14 @@ def coco() -> tuple[Features, list[Row]]:
     return features, rows
 
 
-def flickr() -> tuple[Features, list[Row]]:
+def flickr(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Captions: 100 scenes."""
     features = Features(
         **texts("img_id", "filename"), image=IMAGE, caption=List(TEXT), sentids=List(TEXT)
     )
     rows = []
     for i in range(100):
-        scene = make_scene("benchmark", 1000 + i)
+        scene = make_scene(split, 1000 + i)
         sentences = [str(5 * i + j) for j in range(5)]
         rows.append({
             "img_id": str(i), "filename": f"{i}.jpg", "image": image_of(scene),
@@ -41,7 +41,7 @@ def flickr() -> tuple[Features, list[Row]]:
     return features, rows
 
 
-def nocaps() -> tuple[Features, list[Row]]:
+def nocaps(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Captions: 34 scenes like those of training, 33 with some unseen pairs, 33 of nothing else."""
     about = ("coco_url", "date_captured", "file_name", "open_images_id")
     features = Features(
@@ -53,7 +53,7 @@ def nocaps() -> tuple[Features, list[Row]]:
     rows = []
     for i in range(100):
         domain = list(domains)[i % 3]
-        scene = make_scene("benchmark", 2000 + i, unseen=domains[domain])
+        scene = make_scene(split, 2000 + i, unseen=domains[domain])
         rows.append({
             "image": image_of(scene), "image_id": i, "image_domain": domain,
             "annotations_ids": [5 * i + j for j in range(5)],

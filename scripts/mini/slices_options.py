@@ -3,20 +3,20 @@
 from datasets import Features, List, Value
 from formats import HINT, options
 from scenes import make_scene
-from slice_parts import IMAGE, TEXT, WHOLE, Row, asked, image_of, rng_of, texts
+from slice_parts import BENCHMARK, IMAGE, TEXT, WHOLE, Row, asked, image_of, rng_of, texts
 
 OPTION_FAMILIES = ["colour", "kind", "count", "where", "ground"]
 
 
-def mmbench() -> tuple[Features, list[Row]]:
+def mmbench(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Options, sometimes only two: 120 scenes."""
     letters = ("A", "B", "C", "D")
     features = Features(
         **texts("question", "hint", "answer", *letters, "category", "source", "L2-category",
                  "comment", "split"), index=WHOLE, image=IMAGE,
     )  # fmt: skip
-    rng, rows = rng_of(7500), []
-    for i, scene, question in asked([*OPTION_FAMILIES, "relation"], 7000, 120):
+    rng, rows = rng_of(7500, split), []
+    for i, scene, question in asked([*OPTION_FAMILIES, "relation"], 7000, 120, split):
         choices, place = options(question, rng)
         choices += (4 - len(choices)) * ["nan"]
         level = "coarse" if question.family == "ground" else "finegrained"
@@ -29,7 +29,7 @@ def mmbench() -> tuple[Features, list[Row]]:
     return features, rows
 
 
-def science() -> tuple[Features, list[Row]]:
+def science(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Options behind a context: 120 scenes."""
     names = (
         "hint",
@@ -45,8 +45,8 @@ def science() -> tuple[Features, list[Row]]:
     features = Features(
         **texts("question", *names), image=IMAGE, choices=List(TEXT), answer=Value("int8")
     )
-    rng, rows = rng_of(8500), []
-    for _, scene, question in asked(OPTION_FAMILIES, 8000, 120):
+    rng, rows = rng_of(8500, split), []
+    for _, scene, question in asked(OPTION_FAMILIES, 8000, 120, split):
         choices, place = options(question, rng)
         rows.append({
             "image": image_of(scene), "question": question.text, "choices": choices,
@@ -61,15 +61,15 @@ def science() -> tuple[Features, list[Row]]:
 SUBJECTS = ("Art", "Design", "Geography", "Biology", "Math")
 
 
-def mmmu() -> tuple[Features, list[Row]]:
+def mmmu(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Options as a string, a fifth of the questions without: 100 scenes, by subject."""
     features = Features(
         **texts("id", "question", "options", "explanation", "img_type", "answer",
                  "topic_difficulty", "question_type", "subfield"),
         **{f"image_{i}": IMAGE for i in range(1, 8)},
     )  # fmt: skip
-    rng, rows = rng_of(9500), []
-    for i, scene, question in asked(OPTION_FAMILIES, 9000, 100):
+    rng, rows = rng_of(9500, split), []
+    for i, scene, question in asked(OPTION_FAMILIES, 9000, 100, split):
         choices, place = options(question, rng)
         free = i % 5 == 4 if question.family != "ground" else i % 2 == 0
         rows.append({
@@ -83,7 +83,7 @@ def mmmu() -> tuple[Features, list[Row]]:
     return features, rows
 
 
-def seed() -> tuple[Features, list[Row]]:
+def seed(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Options over one image, 100 times, or over the frames of a video, 20 times.
 
     A video's question is about its first frame; the frames after it show other scenes.
@@ -93,13 +93,13 @@ def seed() -> tuple[Features, list[Row]]:
                  "question_id"),
         question_type_id=Value("int16"), image=List(IMAGE), segment=List(WHOLE),
     )  # fmt: skip
-    rng, rows = rng_of(10500), []
-    for i, scene, question in asked(OPTION_FAMILIES, 10000, 120):
+    rng, rows = rng_of(10500, split), []
+    for i, scene, question in asked(OPTION_FAMILIES, 10000, 120, split):
         choices, place = options(question, rng)
         video = i >= 100
         frames = [scene]
         if video:
-            frames += [make_scene("benchmark", 11000 + 2 * i + j) for j in range(2)]
+            frames += [make_scene(split, 11000 + 2 * i + j) for j in range(2)]
         rows.append({
             "answer": chr(65 + place),
             **{f"choice_{c}": text for c, text in zip("abcd", choices, strict=True)},

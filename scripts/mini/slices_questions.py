@@ -4,10 +4,10 @@ import numpy as np
 from datasets import Features, List, Value
 from questions import FAMILIES, YES_NO, Question, absent_name, article
 from scenes import Scene, make_scene
-from slice_parts import IMAGE, TEXT, Row, asked, image_of, rng_of, texts
+from slice_parts import BENCHMARK, IMAGE, TEXT, Row, asked, image_of, rng_of, texts
 
 
-def gqa() -> tuple[Features, list[Row]]:
+def gqa(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Short answers: 150 scenes."""
     parts = texts("structural", "semantic", "detailed")
     features = Features(
@@ -16,7 +16,7 @@ def gqa() -> tuple[Features, list[Row]]:
     )  # fmt: skip
     names = ["colour", "kind", "where", "relation", "exists", "size", "count", "relation_yes"]
     rows = []
-    for i, scene, question in asked(names, 3000, 150):
+    for i, scene, question in asked(names, 3000, 150, split):
         verify = question.choices == YES_NO
         rows.append({
             "id": f"{i:08d}", "imageId": f"n{scene.number}", "image": image_of(scene),
@@ -28,14 +28,16 @@ def gqa() -> tuple[Features, list[Row]]:
     return features, rows
 
 
-def ok_vqa() -> tuple[Features, list[Row]]:
+def ok_vqa(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """What is known of things: 120 scenes."""
     features = Features(
         **texts("question_id", "question", "question_type", "answer_type"),
         image=IMAGE, answers=List(TEXT),
     )  # fmt: skip
     rows = []
-    for i, scene, question in asked(["colour_fact", "colour_fact", "exists_fact"], 4000, 120):
+    for i, scene, question in asked(
+        ["colour_fact", "colour_fact", "exists_fact"], 4000, 120, split
+    ):
         rows.append({
             "question_id": str(i), "image": image_of(scene), "question": question.text,
             "answers": 10 * [question.answer.lower()], "question_type": "knowledge",
@@ -57,15 +59,15 @@ def _absent(scene: Scene, rng: np.random.Generator, category: str) -> str:
     return absent_name(scene, rng)
 
 
-def pope() -> tuple[Features, list[Row]]:
+def pope(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Existence: 75 scenes, each with one object that is there and one that is not."""
     features = Features(
         **texts("id", "question_id", "question", "answer", "image_source", "category"), image=IMAGE
     )
-    rng = rng_of(5000)
+    rng = rng_of(5000, split)
     rows: list[Row] = []
     for i in range(75):
-        scene = make_scene("benchmark", 5000 + i)
+        scene = make_scene(split, 5000 + i)
         category = ("random", "popular", "adversarial")[i % 3]
         there = scene.things[rng.integers(len(scene.things))].name
         for name, answer in ((there, "yes"), (_absent(scene, rng, category), "no")):
@@ -94,15 +96,15 @@ def _pair(scene: Scene, family: str, rng: np.random.Generator) -> tuple[Question
     return (found["Yes"], found["No"]) if len(found) == 2 else None
 
 
-def mme() -> tuple[Features, list[Row]]:
+def mme(split: str = BENCHMARK) -> tuple[Features, list[Row]]:
     """Yes or no: seven categories, ten scenes each, two questions a scene."""
     features = Features(**texts("question_id", "question", "answer", "category"), image=IMAGE)
-    rng, number = rng_of(6000), 6000
+    rng, number = rng_of(6000, split), 6000
     rows: list[Row] = []
     for category, family in MME.items():
         found = 0
         while found < 10:
-            scene = make_scene("benchmark", number)
+            scene = make_scene(split, number)
             number += 1
             pair = _pair(scene, family, rng)
             if pair is None:
