@@ -61,14 +61,15 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 
 def test_an_unknown_setting_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown setting 'gama' of pruner otprune; known: gamma"):
+    known = "known: adaptive, threshold, gamma, variant"
+    with pytest.raises(ValueError, match=f"unknown setting 'gama' of pruner otprune; {known}"):
         make_pruner("otprune", gama=0.1)
     with pytest.raises(ValueError, match="unknown setting 'gamma' of pruner uniform; known: none"):
         make_pruner("uniform", gamma=0.1)
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown preset 'fork' of pruner otprune; known: paper"):
+    with pytest.raises(ValueError, match="preset 'fork' of pruner otprune; known: auto, paper"):
         make_pruner("otprune", preset="fork")
     with pytest.raises(ValueError, match="known: none"):
         make_pruner("uniform", preset="x")

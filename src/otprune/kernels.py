@@ -1,7 +1,7 @@
 """Kernels over the tokens of one image, stored as factors; [n n] is formed only where cheaper."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -185,6 +185,31 @@ def squared_grams(
         factors = torch.bmm(tokens * weights[:, None], tokens.mT)
     found = zip(factors, middles, scales, strict=True)
     return [FactoredKernel(factor, middle, scale, ridge) for factor, middle, scale in found]
+
+
+def with_mean_diagonal(
+    kernel: FactoredKernel, mean: float, weights: Float[Tensor, " d"]
+) -> FactoredKernel:
+    """Return ``ridge * I + g (V Vᵀ)²`` with the g that gives g (V Vᵀ)² a diagonal of this mean.
+
+    g = mean * n / ‖V Vᵀ‖², or 1 for tokens that are all zero. The kernel's factors are multiplied
+    in place; nothing is read back from a GPU. O(n²), or O(d²) with a middle.
+
+    Args:
+        kernel: of ``tokens`` and ``weights``, as `squared_gram` returns it, with a scale of 1.
+        mean: of the diagonal, without the ridge.
+        weights: as for `squared_gram`.
+    """
+    if kernel.middle is None:
+        total = kernel.factor.square().sum()
+    else:
+        # The middle is D VᵀV D; with D^(-1/2) on both sides it has the eigenvalues of V D Vᵀ.
+        roots = weights.rsqrt().masked_fill(weights == 0, 0.0)
+        total = (kernel.middle * roots[:, None] * roots).square_().sum()
+    scale = len(kernel) * mean / total.masked_fill(total == 0, 1.0)
+    if kernel.middle is None:
+        return replace(kernel, factor=kernel.factor.mul_(scale.sqrt()))
+    return replace(kernel, middle=kernel.middle.mul_(scale))
 
 
 def column_energy(tokens: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:

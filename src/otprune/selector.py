@@ -5,7 +5,7 @@ batch at once. Input checks, budgets, batches and the order of the result are im
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, SupportsIndex
 
 import torch
@@ -36,6 +36,11 @@ class Selector(Method, ABC):
     @property
     def nested(self) -> bool:
         """Whether the pick order for a smaller k is a prefix of that for a larger one."""
+        return True
+
+    @property
+    def fixed_count(self) -> bool:
+        """Whether `select` keeps k tokens of every image; `AdaptiveSelector` may not."""
         return True
 
     def rank(self, tokens: Tensor, k: SupportsIndex, signals: Signals | None = None) -> PickOrder:
@@ -87,6 +92,10 @@ class Selector(Method, ABC):
                 raise ValueError(f"tokens must hold at least one image, got {tuple(tokens.shape)}")
             if isinstance(k, Sequence):
                 raise ValueError(f"k must be one count for a batch [b n d], got {k!r}")
+            if not self.fixed_count:
+                raise ValueError(
+                    "counts differ between images: give them to select_batch as a list"
+                )
             kept = self.select_batch(list(tokens), k=k, keep_ratio=keep_ratio, signals=signals)
             return torch.stack(kept)
         one = [signals] if isinstance(signals, Signals) else signals
@@ -110,22 +119,36 @@ class Selector(Method, ABC):
                 kept[i] = torch.arange(count, device=image.device)
             else:
                 work.append(i)
-        picks = self._rank_checked(
+        picks = self._picks(
             [tokens[i] for i in work], [counts[i] for i in work], [signals[i] for i in work]
         )
         for i, order in zip(work, picks, strict=True):
             kept[i] = self._arrange(order)
         return kept
 
+    def _picks(self, tokens: list[Tensor], k: list[int], signals: list[Signals]) -> list[Tensor]:
+        """Return the picks that `select` keeps of checked images, fewer than all of each."""
+        return self._rank_checked(tokens, k, signals)
+
     def _rank_checked(
         self, tokens: list[Tensor], k: list[int], signals: list[Signals]
     ) -> list[Tensor]:
+        return self._checked(self._rank_images, tokens, k, signals)
+
+    def _checked(
+        self,
+        rank: Callable[[list[Tensor], list[int], list[Signals]], list[Tensor]],
+        tokens: list[Tensor],
+        k: list[int],
+        signals: list[Signals],
+    ) -> list[Tensor]:
+        """Return the picks of a function as of `_rank_images`, called as it must be, checked."""
         if not tokens:
             return []
         with torch.inference_mode(), without_outer_settings():
             # Sums of values that lie otherwise in memory round otherwise.
             images = [image.contiguous() for image in tokens]
-            picks = self._rank_images(images, k, [one.contiguous() for one in signals])
+            picks = rank(images, k, [one.contiguous() for one in signals])
         if not _all_distinct(picks, k):
             raise ArithmeticError(f"{type(self).__name__} did not pick {sum(k)} distinct tokens")
         # Copied outside of inference mode, so that the indices can be used where autograd records.

@@ -132,6 +132,11 @@ class ServedPruning:
                 f"method must work with the tokens alone to be served; {self.method} needs "
                 f"{', '.join(sorted(method.needs))}, which a server's vision encoder does not give"
             )
+        if isinstance(method, Selector) and not method.fixed_count:
+            raise ValueError(
+                f"method must keep as many tokens as the budget says to be served; {self.method} "
+                "has adaptive=True, so the count is not known before an image is encoded"
+            )
         if isinstance(method, Merger) and method.count(1, (1, 1)) is None:
             raise ValueError(
                 f"method must make as many tokens as an image's shape says to be served; "

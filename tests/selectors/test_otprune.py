@@ -123,3 +123,59 @@ def test_the_papers_variant_is_the_same_in_both_arithmetics(rng):
     assert plain.rank(tokens, 20).tolist() == fast.rank(tokens, 20).tolist()
     full = plain._released_kernel(tokens, 20)
     torch.testing.assert_close(full, fast.kernel(tokens, 20).dense())
+
+
+def auto_kernel(tokens):
+    """I + g W², in float64, g such that the diagonal of g W² has the mean 1."""
+    v = tokens.double()
+    v = v / v.norm(dim=0).masked_fill(v.norm(dim=0) == 0, 1.0)
+    squared = torch.linalg.matrix_power(v @ v.T, 2)
+    return torch.eye(len(v), dtype=torch.float64) + squared / squared.diagonal().mean()
+
+
+@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize(("n", "d"), [(20, 30), (60, 8)])
+def test_auto_gives_the_signal_the_mean_diagonal_of_the_ridge(variant, n, d, rng):
+    tokens = torch.randn(n, d, generator=rng) + torch.randn(d, generator=rng)
+    tokens[:, 1] = 0
+    pruner = OTPrune("auto", variant=variant, accumulate="float64")
+    kernel = pruner.kernel(tokens, 5).dense()
+    torch.testing.assert_close(kernel, auto_kernel(tokens))
+    torch.testing.assert_close(kernel.diagonal().mean(), torch.tensor(2.0).double())
+    assert pruner.nested
+
+
+@given(tokens=token_matrices(max_n=8), data=st.data())
+@settings(max_examples=30)
+def test_auto_reaches_the_value_of_greedy_on_its_own_kernel(tokens, data):
+    k = data.draw(st.integers(1, len(tokens)))
+    kernel = auto_kernel(tokens)
+    picks = OTPrune("auto", accumulate="float64").rank(tokens, k).tolist()
+    greedy = brute_greedy(lambda s: logdet(kernel, s), len(tokens), k)
+    torch.testing.assert_close(logdet(kernel, picks), logdet(kernel, greedy), rtol=1e-7, atol=1e-9)
+
+
+def test_auto_depends_on_neither_scale_nor_order_nor_batch():
+    pruner = make_pruner("otprune", preset="auto")
+    images = [one[:n] for one, n in zip(real_tokens().values(), (576, 200, 90, 576), strict=True)]
+    together = pruner.select_batch(images, 20)
+    for tokens, kept in zip(images, together, strict=True):
+        assert pruner.select(tokens, 20).tolist() == kept.tolist()
+        assert pruner.select(tokens * 2.0**9, 20).tolist() == kept.tolist()
+        back = torch.arange(len(tokens)).flip(0)
+        assert sorted(back[pruner.select(tokens.flip(0), 20)].tolist()) == kept.tolist()
+        plain = make_pruner("otprune", preset="auto", arithmetic="reference")
+        assert len(set(plain.select(tokens, 20).tolist()) & set(kept.tolist())) >= 19
+
+
+def test_auto_picks_the_first_tokens_of_an_image_of_zeros():
+    for arithmetic in ("fast", "reference"):
+        pruner = OTPrune("auto", arithmetic=arithmetic)
+        assert pruner.rank(torch.zeros(6, 4), 3).tolist() == [0, 1, 2]
+        assert pruner.kernel(torch.zeros(6, 4), 3).dense().equal(torch.eye(6))
+
+
+@pytest.mark.parametrize("gamma", ["Auto", "0.1", 0, float("nan"), True])
+def test_other_gammas_are_refused(gamma):
+    with pytest.raises(ValueError, match="gamma must"):
+        OTPrune(gamma)

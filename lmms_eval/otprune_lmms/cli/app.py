@@ -13,6 +13,7 @@ import typer
 
 from otprune_lmms.cli.analyze import analyze
 from otprune_lmms.cli.bench import bench
+from otprune_lmms.cli.calibrate import calibrate
 from otprune_lmms.cli.leaderboard import leaderboard, submit
 from otprune_lmms.cli.methods import methods
 from otprune_lmms.cli.models import models
@@ -71,6 +72,7 @@ _COMMANDS = (
         report,
         analyze,
         bench,
+        calibrate,
         prune,
         methods,
         models,

@@ -93,9 +93,10 @@ def _ranker(pruning: Pruning) -> Selector | None:
     if pruning.compat is not None or not pruning.stages or pruning.stages[0].layer:
         return None
     method = pruning.stages[0].method
-    if isinstance(method, Selector) and method.needs.isdisjoint(TEXT_SIGNALS):
-        return method
-    return None
+    if not isinstance(method, Selector) or not method.needs.isdisjoint(TEXT_SIGNALS):
+        return None
+    # Otherwise the picks are no prefix of an order that the budget alone cuts off.
+    return method if method.fixed_count else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from jaxtyping import Int64
 from torch import Tensor
 
+from otprune import Selector
+from otprune.adaptive import MOST
 from otprune.cost import DecoderShape
 from otprune.pruning import Pruning, Trace
 from otprune.pruning.choose import budgets_of
@@ -131,8 +133,11 @@ class PrefixRules:
         kept = {name: len(image) for name, image in images.items()}
         if pruning is not None and images:
             budgets = budgets_of(pruning, list(images.values()), self.shape)
+            method = pruning.before
+            adaptive = isinstance(method, Selector) and not method.fixed_count
             for (name, image), budget in zip(images.items(), budgets, strict=True):
-                kept[name] = budget.get(0, len(image))
+                most = budget.get(0, len(image)) * (MOST if adaptive else 1)
+                kept[name] = min(most, len(image))
                 if pruning.keep_newlines and image.newline is not None:
                     kept[name] += int(image.newline.sum())
         return [

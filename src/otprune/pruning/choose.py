@@ -6,11 +6,13 @@ layer inside it is called through `choose`, too.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from otprune.adaptive import AdaptiveSelector, Gains
 from otprune.cost import DecoderShape
 from otprune.merger import Merger, mixed
 from otprune.pruning.image_tokens import ImageTokens
@@ -116,21 +118,32 @@ def choose(
     beside the budget it is ascending.
     """
     among = [_without_kept_newlines(one, keep_newlines) for one in images]
-    vectors = [
-        one.tokens
-        if len(candidates) == len(one.numbers)
-        else one.tokens[candidates.to(one.tokens.device)]
-        for one, candidates in zip(images, among, strict=True)
-    ]
-    picked = method.select_batch(
-        vectors,
-        k=[min(one.budget, len(c)) for one, c in zip(images, among, strict=True)],
-        signals=[one.signals(c) for one, c in zip(images, among, strict=True)],
-    )
+    picked = method.select_batch(**_asked_of(images, among))
     return [
         _with_kept_newlines(one, candidates, kept)
         for one, candidates, kept in zip(images, among, on_cpu(picked), strict=True)
     ]
+
+
+def gains_of(
+    method: AdaptiveSelector, images: Sequence[Candidates], keep_newlines: bool
+) -> list[Gains]:
+    """Return what each pick adds that `choose` may keep, for thresholds to be chosen."""
+    among = [_without_kept_newlines(one, keep_newlines) for one in images]
+    return method.gains_batch(**_asked_of(images, among))
+
+
+def _asked_of(images: Sequence[Candidates], among: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the arguments of a selector's call about some of the candidates of each image."""
+    pairs = list(zip(images, among, strict=True))
+    return {
+        "tokens": [
+            one.tokens if len(part) == len(one.numbers) else one.tokens[part.to(one.tokens.device)]
+            for one, part in pairs
+        ],
+        "k": [min(one.budget, len(part)) for one, part in pairs],
+        "signals": [one.signals(part) for one, part in pairs],
+    }
 
 
 def on_cpu(picked: Sequence[Tensor]) -> list[Tensor]:

@@ -28,7 +28,8 @@ class Stage:
     Attributes:
         method: a `Selector`, or, before the language model, a `Merger`.
         keep_ratio: share of the image's tokens to keep, counted before any pruning; or
-        k: how many tokens of each image to keep.
+        k: how many tokens of each image to keep. A method with ``adaptive=True`` keeps either
+            amount on average only.
         layer: 0 prunes before the language model, L >= 1 at the input of its layer L.
     """
 
@@ -45,6 +46,11 @@ class Stage:
         object.__setattr__(self, "keep_ratio", keep_ratio)
         object.__setattr__(self, "k", k)
         object.__setattr__(self, "layer", check_layer(self.layer))
+        if isinstance(self.method, Selector) and not self.method.fixed_count and self.layer:
+            raise ValueError(
+                f"layer must be 0 for {type(self.method).__name__} with adaptive=True, whose "
+                f"threshold is for tokens before the language model, got {self.layer}"
+            )
         if isinstance(self.method, Merger) and self.layer:
             raise ValueError(
                 f"layer must be 0 for {type(self.method).__name__}, which merges tokens before the "
@@ -137,6 +143,10 @@ class Pruning:
                         f"{type(method).__name__} needs {', '.join(lost)}, which merged tokens do "
                         f"not have; {type(self.before).__name__} merges before it"
                     )
+        if any(isinstance(one, Selector) and not one.fixed_count for one in self.methods):
+            for name in ("target", "compat"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"adaptive=True does not go with {name}, which fixes counts")
         if self.target is not None and len(self.stages) + (self.pruner is not None) != 1:
             raise ValueError("a target needs one stage, or a layer pruner alone")
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from otprune.adaptive import AdaptiveSelector, Gains
 from otprune.checks import check_choice
 from otprune.compiled import loops_for
 from otprune.greedy.max_min import max_min_in_rounds
@@ -14,7 +15,6 @@ from otprune.greedy.max_min_device import max_min_device, max_min_loop
 from otprune.greedy.padded_kernels import padded_units, together_at_once
 from otprune.greedy.programs import behind, go_together, in_parts
 from otprune.kernels import symmetric_product, unit_rows, working_dtype
-from otprune.selector import Selector
 from otprune.signals import Signals
 from otprune.types import PickOrder, VisualTokens
 
@@ -29,7 +29,7 @@ _LEADERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class DivPrune(Selector):
+class DivPrune(AdaptiveSelector):
     """Greedy max-min selection under the distance 1 - cosine.
 
     Source: arXiv 2503.02175 (CVPR 2025), sec. 3 and Algorithm 1. The first pick is the token whose
@@ -44,8 +44,13 @@ class DivPrune(Selector):
     Cost O(n²d) for the first pick, O(n) for each next; memory O(n²). Above 4096 tokens the first
     pick takes a part of that, each next O(nd), in rounds (`otprune.greedy.max_min`); memory O(nd).
 
+    Adaptive counts (`AdaptiveSelector`): the gain of a pick is its distance to the nearest earlier
+    pick, between 0 and 2; that of the first is 2. O(k²d) more.
+
     Attributes:
         accumulate: "float32", "float64" or "model" (the tokens' own dtype).
+        adaptive: whether images have counts of their own, see `AdaptiveSelector`.
+        threshold: with ``adaptive=True``, the least distance of a kept pick.
     """
 
     accumulate: Literal["float32", "float64", "model"] = "float32"
@@ -53,6 +58,7 @@ class DivPrune(Selector):
     def __post_init__(self) -> None:
         """Check the settings."""
         check_choice("accumulate", self.accumulate, ("float32", "float64", "model"))
+        self._check_threshold()
 
     def _rank_images(
         self, tokens: list[Tensor], k: list[int], signals: list[Signals]
@@ -64,6 +70,15 @@ class DivPrune(Selector):
         for part in in_parts(len(tokens), together_at_once(tokens, dtype)):
             found += divprune_together(tokens[part], k[part], dtype)
         return found
+
+    def _rank_with_gains(
+        self, tokens: list[Tensor], k: list[int], most: list[int], signals: list[Signals]
+    ) -> list[Gains]:
+        orders = self._rank_images(tokens, most, signals)
+        return [
+            Gains(order, distances_when_picked(unit_rows(image.to(self._dtype(image))), order))
+            for image, order in zip(tokens, orders, strict=True)
+        ]
 
     def _dtype(self, tokens: Tensor) -> torch.dtype:
         return tokens.dtype if self.accumulate == "model" else working_dtype(self.accumulate)
@@ -99,6 +114,21 @@ def isolation(distances: Float[Tensor, "*b n n"]) -> Float[Tensor, "*b n"]:
     if distances.shape[-1] == 1:
         return distances[..., 0]
     return distances.topk(2, dim=-1, largest=False).values[..., 1]
+
+
+def distances_when_picked(
+    units: Float[Tensor, "n d"], order: Int64[Tensor, " k"]
+) -> Float[Tensor, " k"]:
+    """Return each pick's distance to the nearest earlier one; 2, the largest, for the first."""
+    picked = units[order]
+    found = []
+    for start in range(0, len(picked), _ROWS):
+        block = picked[start : start + _ROWS]
+        distances = 1 - block @ picked[: start + len(block)].T
+        places = torch.arange(start, start + len(block), device=units.device)
+        later = places[:, None] <= torch.arange(distances.shape[1], device=units.device)
+        found.append(distances.masked_fill(later, 2.0).amin(1))
+    return torch.cat(found).clamp(max=2.0)
 
 
 def nearest_pick(units: Float[Tensor, "n d"], picks: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:

@@ -6,9 +6,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from otprune.adaptive import AdaptiveSelector, Gains
 from otprune.checks import check_choice, check_positive
 from otprune.greedy import greedy_logdet_batch
 from otprune.greedy.padded_kernels import together_at_once
+from otprune.greedy.picks import Picks
 from otprune.greedy.programs import in_parts, padded
 from otprune.greedy.reference import greedy_reference
 from otprune.kernels import (
@@ -18,19 +20,23 @@ from otprune.kernels import (
     reading_waits,
     squared_gram,
     squared_grams,
+    with_mean_diagonal,
     working_dtype,
 )
-from otprune.selector import Selector
 from otprune.set_order import set_order
 from otprune.signals import Signals
 from otprune.types import KeptIndices, PickOrder, VisualTokens
+
+AUTO = 1.0
+"""Mean diagonal of g (V̂ V̂ᵀ)² under ``gamma="auto"``, beside the ridge of 1; chosen on llava-mini's
+development scenes, see docs/auto.md."""
 
 RELEASED = {"order": "reference", "accumulate": "model", "arithmetic": "reference"}
 """Settings that reproduce the released code: its picks, its order, its rounding."""
 
 
 @dataclass(frozen=True, slots=True)
-class OTPrune(Selector):
+class OTPrune(AdaptiveSelector):
     r"""Greedy maximiser of log det K_C, K = I + g W Wᵀ, W = V̂ V̂ᵀ.
 
     Source: arXiv 2602.20205 (CVPR 2026), Eq. 7 and Algorithm 1; the released code where the two
@@ -55,18 +61,28 @@ class OTPrune(Selector):
     - the code restarts the greedy run if it picks a token twice; here picked tokens are masked.
 
     Attributes:
-        gamma: γ, 1e-12 to 1e12; beyond, the kernel would be I or infinite in float32.
+        gamma: γ, 1e-12 to 1e12; beyond, the kernel would be I or infinite in float32. Or "auto":
+            each image has the g with which the diagonal of g W Wᵀ has the mean 1, as that of I:
+            g = n / ‖W‖². It depends on neither k nor the variant, which only scales W; O(n²) or
+            O(d²) more. For an image of zeros K is I. No part of paper or release.
         variant: "code" or "paper".
         order: "spatial" (ascending) or "reference" (the released order).
         accumulate: "float32", "float64", or "model": the tokens' own dtype where the released code
             has it, which implies the reference arithmetic.
         arithmetic: "fast", or "reference": the full kernel and the released code's order of
             operations. The same picks but for near-ties within rounding.
+        adaptive: whether images have counts of their own, see `AdaptiveSelector`: the gain of a
+            pick is what it adds to log det K_C, in nats.
+        threshold: with ``adaptive=True``, the least gain of a kept pick.
     """
 
-    presets: ClassVar = {"released": RELEASED, "paper": {"variant": "paper"}}
+    presets: ClassVar = {
+        "released": RELEASED,
+        "paper": {"variant": "paper"},
+        "auto": {"gamma": "auto"},
+    }
 
-    gamma: float = 0.01
+    gamma: float | Literal["auto"] = 0.01
     variant: Literal["code", "paper"] = "code"
     order: Literal["spatial", "reference"] = "spatial"
     accumulate: Literal["float32", "float64", "model"] = "float32"
@@ -74,18 +90,20 @@ class OTPrune(Selector):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_positive("gamma", self.gamma)
-        if not 1e-12 <= self.gamma <= 1e12:
-            raise ValueError(f"gamma must lie in 1e-12..1e12, got {self.gamma}")
+        if self.gamma != "auto":
+            check_positive("gamma", self.gamma)
+            if not 1e-12 <= self.gamma <= 1e12:
+                raise ValueError(f"gamma must lie in 1e-12..1e12, got {self.gamma}")
         check_choice("variant", self.variant, ("code", "paper"))
         check_choice("order", self.order, ("spatial", "reference"))
         check_choice("accumulate", self.accumulate, ("float32", "float64", "model"))
         check_choice("arithmetic", self.arithmetic, ("fast", "reference"))
+        self._check_threshold()
 
     @property
     def nested(self) -> bool:
         """Whether the kernel is the same for every budget; with the paper's γ/(nk) it is not."""
-        return self.variant == "code"
+        return self.variant == "code" or self.gamma == "auto"
 
     def _rank_images(
         self, tokens: list[Tensor], k: list[int], signals: list[Signals]
@@ -96,9 +114,26 @@ class OTPrune(Selector):
         return [picks.order for picks in greedy_logdet_batch(kernels, k)]
 
     def _rank_image(self, tokens: VisualTokens, k: int, signals: Signals) -> PickOrder:
+        return self._released_picks(tokens, k, k).order
+
+    def _released_picks(self, tokens: VisualTokens, k: int, most: int) -> Picks:
+        """Return ``most`` picks under the kernel of budget ``k``, as in the released code."""
         kernel = self._released_kernel(tokens, k)
         factor_dtype = tokens.dtype if self.accumulate == "model" else kernel.dtype
-        return greedy_reference(kernel, k, factor_dtype).order
+        return greedy_reference(kernel, most, factor_dtype)
+
+    def _rank_with_gains(
+        self, tokens: list[Tensor], k: list[int], most: list[int], signals: list[Signals]
+    ) -> list[Gains]:
+        if self.arithmetic == "reference" or self.accumulate == "model":
+            found = [
+                self._released_picks(image, count, each)
+                for image, count, each in zip(tokens, k, most, strict=True)
+            ]
+        else:
+            found = greedy_logdet_batch(self._kernels(tokens, k), most)
+        # A pick never lowers the determinant of a kernel I + PSD; rounding may.
+        return [Gains(picks.order, picks.variances.clamp(min=1.0).log()) for picks in found]
 
     def _arrange(self, picks: PickOrder) -> KeptIndices:
         if self.order == "spatial":
@@ -106,7 +141,7 @@ class OTPrune(Selector):
         return torch.tensor(set_order(picks.tolist()), device=picks.device)
 
     def kernel(self, tokens: VisualTokens, k: int) -> FactoredKernel:
-        """Return K of one image as factors; ``k`` matters under ``variant="paper"`` only."""
+        """Return K of one image as factors; ``k`` matters to the paper's γ/(nk) only."""
         return self._kernels([tokens], [k])[0]
 
     def _kernels(self, tokens: list[Tensor], k: list[int]) -> list[FactoredKernel]:
@@ -122,8 +157,13 @@ class OTPrune(Selector):
         for (image, energy), count in zip(found, k, strict=True):
             scale = self._scale(len(image), count)
             weights = self._weights(energy, len(image))
-            kernels.append(squared_gram(image, weights, scale=scale, ridge=1.0))
+            kernel = squared_gram(image, weights, scale=scale, ridge=1.0)
+            kernels.append(self._set_scale(kernel, weights))
         return kernels
+
+    def _set_scale(self, kernel: FactoredKernel, weights: Tensor) -> FactoredKernel:
+        """Return the kernel with the scale that its own tokens give, under ``gamma="auto"``."""
+        return with_mean_diagonal(kernel, AUTO, weights) if self.gamma == "auto" else kernel
 
     def _weights(self, energy: Tensor, n: int) -> Tensor:
         """Return the squares of the channels' scales, from the sums of their squares."""
@@ -141,9 +181,13 @@ class OTPrune(Selector):
         images = images / largest.masked_fill(usual, 1.0)
         weights = self._weights(images.square().sum(1), images.shape[1])
         scales = [self._scale(images.shape[1], count) for count in k]
-        return squared_grams(images, weights, scales=scales, ridge=1.0)
+        kernels = squared_grams(images, weights, scales=scales, ridge=1.0)
+        return [self._set_scale(*one) for one in zip(kernels, weights, strict=True)]
 
     def _scale(self, n: int, k: int) -> float:
+        """Return γ or γ/(nk); 1 under ``gamma="auto"``, which needs the tokens."""
+        if isinstance(self.gamma, str):
+            return 1.0
         return self.gamma if self.variant == "code" else self.gamma / (n * k)
 
     def _released_kernel(self, tokens: VisualTokens, k: int) -> Tensor:
@@ -157,7 +201,11 @@ class OTPrune(Selector):
             norms = norms / len(tokens) ** 0.5
         scaled = source.to(dtype) / norms
         similarity = scaled @ scaled.T
-        full = (self._scale(len(tokens), k) * similarity) @ similarity.T
+        scale: float | Tensor = self._scale(len(tokens), k)
+        if self.gamma == "auto":
+            total = similarity.square().sum()
+            scale = AUTO * len(tokens) / total.masked_fill(total == 0, 1.0)
+        full = (scale * similarity) @ similarity.T
         full.diagonal().add_(1.0)
         return full
 

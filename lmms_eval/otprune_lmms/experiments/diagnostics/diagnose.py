@@ -131,7 +131,7 @@ def diagnose(
     ]
     preparer = RequestPreparer(model, "", seed_video)
     places: dict[ImageKey, list[DrawnImage]] = defaultdict(list)
-    for drawn in _drawn(preparer, requests, options.images) if chosen else ():
+    for drawn in drawn_images(preparer, requests, options.images) if chosen else ():
         places[drawn.key].append(drawn)
     meter = KeptTokensMeter(model, chosen, options.solves_exact)
     lines: list[dict[str, Any]] = []
@@ -212,7 +212,7 @@ def _measurable_or_logged(config: PruningConfig) -> bool:
     return reason is None
 
 
-def _drawn(
+def drawn_images(
     preparer: RequestPreparer, requests: Sequence[Request], images: int | None
 ) -> Iterator[DrawnImage]:
     """Yield the images of documents drawn from each task, no two with the same images.
