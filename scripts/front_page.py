@@ -21,6 +21,7 @@ import typer
 from otprune_lmms.cli.method_sources import paper_of
 from otprune_lmms.reporting.escape import markdown
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import CONTROLS
 
 from otprune.registry import BUILT_IN, LAYER_PRUNERS, MERGERS
 
@@ -102,8 +103,8 @@ def catalogue() -> list[str]:
 def scores(table: Frame) -> list[str]:
     """Return the result table: a row a method, a column a budget, with 95 % intervals.
 
-    A method that keeps another number of tokens than most at a budget says how many. The best
-    score of a budget is bold.
+    Controls come last. A method that keeps another number of tokens than most at a budget says how
+    many. The best score of a budget is bold.
     """
     pruned = table[table["keep_ratio"].notna()]
     ratios = sorted(pruned["keep_ratio"].unique(), reverse=True)
@@ -120,12 +121,14 @@ def scores(table: Frame) -> list[str]:
         for ratio in ratios:
             found = own[own["keep_ratio"] == ratio]
             cells.append(_cell(found.iloc[0], usual[ratio], best[ratio]) if len(found) else "")
-        lines.append(f"| {markdown(name)} | {' | '.join(cells)} |")
+        said = markdown(name) + (" (control)" if own["method"].iloc[0] in CONTROLS else "")
+        lines.append(f"| {said} | {' | '.join(cells)} |")
     return lines
 
 
 def _by_name(pruned: Frame) -> Iterable[tuple[str, Frame]]:
-    """Return the rows by name without the budget, in the table's order."""
+    """Return the rows by name without the budget, in the table's order, controls last."""
+    pruned = pruned.sort_values("method", key=lambda one: one.isin(CONTROLS), kind="stable")
     names = [
         str(name).replace(f" {ratio:g}", "", 1)
         for name, ratio in zip(pruned["name"], pruned["keep_ratio"], strict=True)

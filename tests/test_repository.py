@@ -218,6 +218,7 @@ def test_the_result_table_copes_with_rows_of_another_count_and_of_a_setting():
     script = front_page_script()
     table = pd.DataFrame(rows)
     table["visual tokens"] = 100.0
+    table["method"] = [None, "otprune", "otprune", "pooling", "otprune"]
     for end, by in (("", 0.0), (" low", -1.0), (" high", 1.0)):
         table[f"{script.SCORE}{end}"] = table["score"] + by
     assert script.scores(table) == [
@@ -225,7 +226,7 @@ def test_the_result_table_copes_with_rows_of_another_count_and_of_a_setting():
         "|---|--:|--:|",
         "| OTPrune | 90.0 [89.0, 91.0] | **70.0** [69.0, 71.0] |",
         "| OTPrune, γ = 0.1 | **91.0** [90.0, 92.0] |  |",
-        "| Average pooling | 80.0 [79.0, 81.0] (36 tokens) |  |",
+        "| Average pooling (control) | 80.0 [79.0, 81.0] (36 tokens) |  |",
     ]
 
 

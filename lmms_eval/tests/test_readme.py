@@ -3,14 +3,16 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
+from typer.main import get_command
 
-from helpers import TINY
+from helpers import ROOT, TINY
 from otprune_lmms.experiments.config import load_experiment
 from suites import make_suite
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text()
-COMPARE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text()
+COMPARE = (ROOT / "docs" / "compare.md").read_text()
 
 
 def block(language, with_text=""):
@@ -53,19 +55,33 @@ def test_the_experiment_of_the_page_about_comparing_is_one(tmp_path):
     path.write_text(re.findall(r"```yaml\n(.*?)```", COMPARE, flags=re.S)[0])
     experiment = load_experiment(path)
     assert experiment.task_limits() == {"pope": None, "gqa": 500}
-    assert len(experiment.pruning.configs()) == 1 + 2 * (2 + 3)
+    # The even stride joins as a control.
+    assert len(experiment.pruning.configs()) == 1 + 2 * (2 + 3 + 1)
 
 
 def test_the_commands_of_the_page_about_comparing_exist():
-    from otprune_lmms.__main__ import app
-
     lines = re.findall(r"^\.venv/bin/otprune (\w+) (\S+)", COMPARE, flags=re.M)
-    known = {one.callback.__name__ for one in app.registered_commands if one.callback}
-    assert {"run", "sweep", "status", "bench", "methods", "verify"} == {name for name, _ in lines}
-    assert {name for name, _ in lines} <= known
+    assert {"run", "sweep", "status", "verify", "leaderboard"} <= {name for name, _ in lines}
     for _, given in lines:
         if given.endswith(".yaml"):
-            load_experiment(Path(__file__).parents[2] / given)
+            load_experiment(ROOT / given)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.*")],
+    ids=lambda page: page.name,
+)
+def test_commands_that_pages_name_exist_with_their_options(page):
+    from otprune_lmms.__main__ import app
+
+    commands = get_command(app).commands
+    code = re.findall(r"(?:^|`|/bin/)otprune ([a-z]\w*)([^`\n]*)", page.read_text(), flags=re.M)
+    for name, rest in code:
+        assert name in commands, f"otprune {name}"
+        known = {word for one in commands[name].params for word in one.opts}
+        for option in re.findall(r" (--[\w-]+)", rest.partition("#")[0]):
+            assert option in {*known, "--help", "--json"}, f"otprune {name} {option}"
 
 
 def test_its_model_arguments_are_those_that_are_read():
