@@ -87,6 +87,7 @@ def samples(
                         | {"target": texts.get("target", f"{TARGETS[task]}{doc % 2 or ''}")}
                         | {"answers": [answer], "answer": answer, "kept": kept, "candidates": 16}
                         | {"new_tokens": 1, "truncated": 0, "unfinished": False}
+                        | {"options": ["A", "B"], "probabilities": [0.25, 0.75], "right_option": 1}
                     )
     return pd.DataFrame(lines)[list(SAMPLE_COLUMNS)]
 

@@ -36,9 +36,11 @@ def source_of(path: Path) -> Source:
     return Source(load_experiment(path), path.parent)
 
 
-def run(source: Source, journal: Path, output: Path, diagnostics=None) -> Outcome:
+def run(
+    source: Source, journal: Path, output: Path, diagnostics=None, *, calibration=False
+) -> Outcome:
     """What a run of one experiment finds; nothing is written but the journal."""
-    options = AnswerOptions(journal, progress=False)
+    options = AnswerOptions(journal, progress=False, calibration=calibration)
     outcomes = run_experiments([source], options, diagnostics, [output])
     assert outcomes is not None
     (outcome,) = outcomes

@@ -19,6 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from otprune_lmms.benchmarks.aggregation import MEAN, Aggregation, HeadlineTerms
 from otprune_lmms.benchmarks.groups import DocumentGroups, with_group_members
+from otprune_lmms.benchmarks.options import Options
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName, VideoRule
 from otprune_lmms.benchmarks.shares import DocumentResults, Share, caption_shares, metric_shares
 
@@ -32,6 +33,7 @@ __all__ = [
     "DocumentGroups",
     "DocumentResults",
     "HeadlineTerms",
+    "Options",
     "PrintedName",
     "Share",
     "VideoRule",

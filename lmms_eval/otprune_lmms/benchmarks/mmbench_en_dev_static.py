@@ -11,6 +11,7 @@ from typing import Any
 
 from otprune_lmms.benchmarks.groups import DocumentGroups
 from otprune_lmms.benchmarks.letters import answer_letter
+from otprune_lmms.benchmarks.options import Options, lettered
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 from otprune_lmms.benchmarks.shares import Noted, TaskAggregation
 
@@ -22,6 +23,12 @@ def question(document: Mapping[str, Any]) -> int | None:
     """Return the number of a document's question; None where it has no index."""
     index = str(document.get("index", ""))
     return int(index) % _ROTATED if index.isdecimal() else None
+
+
+def options(document: Mapping[str, Any]) -> Options | None:
+    """Return the letters of a document's options; a column without one is empty or "nan"."""
+    letters = [one for one in "ABCDE" if str(document.get(one) or "nan") != "nan"]
+    return lettered(letters, answer_letter(document))
 
 
 @contextmanager
@@ -66,6 +73,7 @@ BENCHMARK = Benchmark(
     folder="mmbench",
     scale=1.0,
     reference=answer_letter,
+    options=options,
     groups=DocumentGroups(question, common="question"),
     notes=hits,
     related=("mmbench_*",),

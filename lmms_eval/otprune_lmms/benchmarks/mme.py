@@ -12,6 +12,7 @@ import numpy as np
 
 from otprune_lmms.benchmarks.aggregation import Aggregation, Frame, HeadlineTerms, details, divided
 from otprune_lmms.benchmarks.groups import DocumentGroups
+from otprune_lmms.benchmarks.options import yes_or_no
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 from otprune_lmms.benchmarks.shares import DocumentResults, Share
 
@@ -89,6 +90,7 @@ BENCHMARK = Benchmark(
     digits=0,
     metric_words="score of 2000",
     shares=shares,
+    options=yes_or_no,
     groups=DocumentGroups(image, size=2, common="image"),
     aggregation=Aggregation(category_terms, called="MME's sum", strata="category", best_share=1.0),
     counted="perception",

@@ -3,6 +3,7 @@
 import numpy as np
 
 from otprune_lmms.benchmarks.aggregation import Aggregation, Frame, HeadlineTerms, details, divided
+from otprune_lmms.benchmarks.options import yes_or_no
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName
 from otprune_lmms.benchmarks.shares import DocumentResults, Share
 
@@ -47,6 +48,7 @@ BENCHMARK = Benchmark(
     folder="pope",
     metric_words="F1, %",
     shares=shares,
+    options=yes_or_no,
     aggregation=Aggregation(f1_terms, called="F1", best_share=1.0),
     printed=(PrintedName("pope", "f1"),),
 )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from otprune_lmms.benchmarks.aggregation import MEAN, Aggregation
 from otprune_lmms.benchmarks.groups import DocumentGroups
+from otprune_lmms.benchmarks.options import Options
 from otprune_lmms.benchmarks.shares import Noted, ShareRule, TaskAggregation, metric_shares
 
 
@@ -79,6 +80,8 @@ class Benchmark:
             of documents are noted; None where it is called again for each group.
         reference: returns a document's reference, and None for one that no answer can equal; None
             for the task's own target. Documents without a reference are left out.
+        options: returns the options of a document whose question asks to choose one of them, and
+            None for another document; None where no document has any.
         groups: documents that are scored as one; None where each is scored alone.
         aggregation: how the score follows from the shares.
         counted: name of the documents that count for the headline; "" for all.
@@ -106,6 +109,7 @@ class Benchmark:
     shares: ShareRule = metric_shares
     notes: Callable[[TaskAggregation], AbstractContextManager[Noted]] | None = None
     reference: Callable[[Mapping[str, Any]], Any] | None = None
+    options: Callable[[Mapping[str, Any]], Options | None] | None = None
     groups: DocumentGroups | None = None
     aggregation: Aggregation = MEAN
     counted: str = ""

@@ -4,8 +4,19 @@ All are answered; the headline is the accuracy on images, as in OTPrune's and Di
 `seedbench_video` has the accuracy on videos.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from otprune_lmms.benchmarks.letters import answer_letter
+from otprune_lmms.benchmarks.options import Options, lettered
 from otprune_lmms.benchmarks.record import Benchmark, PrintedName, VideoRule
+
+
+def options(document: Mapping[str, Any]) -> Options | None:
+    """Return the letters of a document's options, of which there are four."""
+    letters = [one for one in "ABCD" if document.get(f"choice_{one.lower()}") is not None]
+    return lettered(letters, answer_letter(document))
+
 
 BENCHMARK = Benchmark(
     name="seedbench",
@@ -16,6 +27,7 @@ BENCHMARK = Benchmark(
     folder="seedbench",
     counted="images",
     reference=answer_letter,
+    options=options,
     video=VideoRule("data_type", "video"),
     related=("seedbench_lite", "seedbench_ppl"),
     printed=(

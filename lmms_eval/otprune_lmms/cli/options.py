@@ -93,6 +93,13 @@ VisualStoreGib = Annotated[
     float, typer.Option("--visual-store-gib", min=0.001, help="GiB that this folder may take")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+Calibration = Annotated[
+    bool,
+    typer.Option(
+        "--calibration",
+        help="ask about each option of a question too, for calibration and Brier score",
+    ),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(

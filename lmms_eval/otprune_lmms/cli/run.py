@@ -20,6 +20,7 @@ from otprune_lmms.cli.options import (
     JOURNAL,
     RESULTS,
     BatchSize,
+    Calibration,
     Configs,
     JournalDir,
     Limit,
@@ -61,6 +62,7 @@ def run(
     journal: JournalDir = JOURNAL,
     without_java: WithoutJava = False,
     strict: Strict = False,
+    calibration: Calibration = False,
     visual_store: VisualStore = None,
     visual_store_gib: VisualStoreGib = 20.0,
     quiet: Quiet = False,
@@ -78,6 +80,7 @@ def run(
         check_devices(sources)
         options = _options(journal, None, quiet, watch, _noted(sources, journal, key, again))
         options = _storing(options, visual_store, visual_store_gib)
+        options = replace(options, calibration=calibration)
         _run(sources, options, _results(output_dir, limit), None)
 
 
@@ -91,6 +94,7 @@ def sweep(
     journal: JournalDir = JOURNAL,
     without_java: WithoutJava = False,
     strict: Strict = False,
+    calibration: Calibration = False,
     report: ReportOption = True,
     images: Images = 24,
     without_exact: WithoutExact = False,
@@ -119,6 +123,7 @@ def sweep(
         part = None if shard is None else _shard(shard, shard_by)
         options = _options(journal, part, quiet, watch, _noted(sources, journal, key, again))
         options = _storing(options, visual_store, visual_store_gib)
+        options = replace(options, calibration=calibration)
         if part is not None:
             _answer_shard(sources, options, part)
         else:

@@ -14,6 +14,7 @@ from otprune_lmms.cli.options import (
     JOURNAL,
     RESULTS,
     BatchSize,
+    Calibration,
     Configs,
     Limit,
     ShardBy,
@@ -94,6 +95,7 @@ def slurm(
     journal: SweepJournal = None,
     without_java: WithoutJava = False,
     strict: Strict = False,
+    calibration: Calibration = False,
     report: ReportOption = True,
     visual_store: VisualStore = None,
     visual_store_gib: SweepGib = None,
@@ -115,6 +117,7 @@ def slurm(
         values = {"output-dir": output_dir, "limit": limit, "batch-size": batch_size}
         values |= {"visual-store": visual_store, "visual-store-gib": visual_store_gib}
         flags = {"without-java": without_java, "strict": strict, "no-report": not report}
+        flags["calibration"] = calibration
         arguments = _sweep_arguments(values | {"journal": journal}, flags)
         job = SlurmJob(
             name=f"otprune-{name}",

@@ -21,8 +21,9 @@ def table(
         typer.Option(
             "--answers",
             metavar="QUANTITY",
-            help="a column about the answers: agreement, yes_bias, empty, unfinished, hard or"
-            " repeated; several times for several",
+            help="a column about the answers: agreement, yes_bias, empty, unfinished, hard,"
+            " repeated; of a run with --calibration also ece, ece_by_chance, overconfidence, brier;"
+            " several times for several",
         ),
     ] = None,
 ) -> None:

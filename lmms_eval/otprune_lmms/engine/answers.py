@@ -123,6 +123,11 @@ class Answers(Mapping[tuple[PruningConfig, Request], Answer]):
         return self._prepared[request.key]
 
 
+def log_likelihood(answer: Answer | Record) -> float:
+    """Return the log-likelihood of a continuation in nats: of all its tokens, not their mean."""
+    return -(answer.loss or 0.0) * answer.new_tokens
+
+
 def answer_of(record: Record) -> Answer:
     """Return the answer that a journal's record holds."""
     return Answer(

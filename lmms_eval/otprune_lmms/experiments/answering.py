@@ -15,8 +15,9 @@ from accelerate.utils import gather_object
 
 from otprune.cost import DecoderShape
 from otprune_lmms.documents import DocumentKey, Failure
-from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut, VisualFolder
+from otprune_lmms.engine import Answers, Counts, Engine, LeaveOut, Request, VisualFolder
 from otprune_lmms.engine.answers import added
+from otprune_lmms.experiments.option_questions import OptionDigests, OptionQuestion
 from otprune_lmms.experiments.plan import ModelPlan, TaskData, TaskGroup, TaskKey, TaskSize
 from otprune_lmms.experiments.shard import Shard
 from otprune_lmms.experiments.stopwatch import Stopwatch
@@ -59,6 +60,7 @@ class AnsweredModel:
         shape: sizes of its decoder.
         hub: commits of the repositories on the hub that it came from.
         requests: its requests by task and place, of all processes.
+        options: the options that it was asked about by task and document, of all processes.
         failed: documents that could not be used, by task, of all processes.
         counts: counts of the work, of all processes.
     """
@@ -68,6 +70,7 @@ class AnsweredModel:
     shape: DecoderShape
     hub: Mapping[str, str] = field(default_factory=dict)
     requests: dict[TaskData, dict[RequestPlace, RequestSummary]] = field(default_factory=dict)
+    options: dict[TaskData, dict[int, OptionDigests]] = field(default_factory=dict)
     failed: dict[TaskData, list[Failure]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
 
@@ -83,6 +86,7 @@ class AnswerOptions:
         eval_time: take each answer's times by phase, see `Engine`.
         watch: adds up the time by phase, and knows how far a run has come that is stopped.
         visual: folder of visual tokens, see `Engine`.
+        calibration: ask about each option of a question too, see `experiments.option_questions`.
         loaded: called by the first process with the tasks' sizes, once they are loaded.
     """
 
@@ -92,6 +96,7 @@ class AnswerOptions:
     eval_time: bool = False
     watch: Stopwatch = field(default_factory=Stopwatch)
     visual: VisualFolder | None = None
+    calibration: bool = False
     loaded: Callable[[Mapping[TaskKey, TaskSize]], None] | None = None
 
 
@@ -186,6 +191,10 @@ def _answer(
         for group in plan.groups:
             unbuilt: list[Failure] = []
             requests = tasks.group_requests(group, None if plan.strict else unbuilt, place)
+            questions = (
+                tasks.option_questions(requests, group.folder) if options.calibration else []
+            )
+            asked = [*requests, *(each for one in questions for each in _flat(one))]
             engine = Engine(
                 model,
                 model_name=plan.model.name,
@@ -199,14 +208,14 @@ def _answer(
             )
             logger.info(
                 "%s: %s requests of %s tasks under %s settings",
-                *(plan.model.name, len(requests), len(group.tasks), len(group.configs)),
+                *(plan.model.name, len(asked), len(group.tasks), len(group.configs)),
             )
             leave_out = None if plan.strict else _reviewed(group, unbuilt, state, review)
-            answers = engine.run(requests, group.configs, leave_out)
+            answers = engine.run(asked, group.configs, leave_out)
             for failure in (*unbuilt, *answers.failed):
                 data = TaskData(group.folder, group.seed_video, failure.task)
                 own.failed.setdefault(data, []).append(failure)
-            _note(own, group, answers, model)
+            _note(own, group, answers, model, questions)
             counts.append(answers.counts)
     own.counts = added(counts, in_turn=True)
     if state.num_processes > 1:
@@ -240,10 +249,28 @@ def _reviewed(
 
 
 def _note(
-    own: AnsweredModel, group: TaskGroup, answers: Answers, model: VisionLanguageModel
+    own: AnsweredModel,
+    group: TaskGroup,
+    answers: Answers,
+    model: VisionLanguageModel,
+    questions: Sequence[OptionQuestion],
 ) -> None:
-    """Add a group's requests, by task and place."""
+    """Add a group's requests, by task and place, and those about options, by document."""
+    left = {request.key for request in answers.requests}
+    about = {each.key for one in questions for each in _flat(one)}
+    for one in questions:
+        first = one.requests[0][0]
+        if first.key in left:
+            data = TaskData(group.folder, group.seed_video, first.task)
+            own.options.setdefault(data, {})[first.doc_id] = OptionDigests(
+                one.options,
+                tuple(
+                    tuple(answers.prepared(each).digest for each in many) for many in one.requests
+                ),
+            )
     for request in answers.requests:
+        if request.key in about:
+            continue
         prepared = answers.prepared(request)
         data = TaskData(group.folder, group.seed_video, request.task)
         place = RequestPlace(request.task, request.doc_id, request.index, request.repeat)
@@ -255,18 +282,31 @@ def _note(
         )
 
 
+def _flat(question: OptionQuestion) -> list[Request]:
+    return [each for many in question.requests for each in many]
+
+
 def _gathered(own: AnsweredModel) -> AnsweredModel:
     """Return a model with the requests of all processes, in every process."""
     everyone: list[AnsweredModel] = gather_object([own])
     requests: dict[TaskData, dict[RequestPlace, RequestSummary]] = defaultdict(dict)
+    options: dict[TaskData, dict[int, OptionDigests]] = defaultdict(dict)
     failed: dict[TaskData, list[Failure]] = defaultdict(list)
     for one in everyone:
+        for data, documents in one.options.items():
+            options[data].update(documents)
         for data, places in one.requests.items():
             requests[data].update(places)
         for data, failures in one.failed.items():
             failed[data] += failures
     counts = added([one.counts for one in everyone], in_turn=False)
-    return replace(own, requests=dict(requests), failed=dict(failed), counts=counts)
+    return replace(
+        own,
+        requests=dict(requests),
+        options=dict(options),
+        failed=dict(failed),
+        counts=counts,
+    )
 
 
 def mean_text_tokens(requests: Mapping[RequestPlace, RequestSummary]) -> float:

@@ -13,7 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from otprune_lmms.engine import Answer, Engine, Request
+from otprune_lmms.engine import Engine, Request
+from otprune_lmms.engine.answers import log_likelihood
 from otprune_lmms.experiments.answering import AnswerOptions, load_for_process, process_state
 from otprune_lmms.experiments.plan import ModelPlan, Source, TaskGroup, data_revisions, plan_of
 from otprune_lmms.experiments.run import answer_shard
@@ -182,7 +183,7 @@ class _Ways:
 
     def _margin(self, config: PruningConfig, record: Record, other: Record) -> float | None:
         if record.loss is not None and other.loss is not None:
-            return _log_likelihood(record) - _log_likelihood(other)
+            return log_likelihood(record) - log_likelihood(other)
         if not record.text or not other.text:
             return None
         request = self.by_digest[record.request]
@@ -191,13 +192,8 @@ class _Ways:
             for text in (record.text, other.text)
         ]
         answers = self._engine(len(asked), None).run(asked, [config], lambda _: ())
-        one, two = (_log_likelihood(answers[config, each]) for each in asked)
+        one, two = (log_likelihood(answers[config, each]) for each in asked)
         return one - two
-
-
-def _log_likelihood(answer: Answer | Record) -> float:
-    """Return the log-likelihood of a continuation, of all its tokens."""
-    return -(answer.loss or 0.0) * answer.new_tokens
 
 
 def _said(record: Record) -> str:

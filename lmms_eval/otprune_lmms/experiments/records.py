@@ -10,6 +10,7 @@ from otprune.cost import DecoderShape
 from otprune_lmms.engine import Answer
 from otprune_lmms.experiments.answering import RequestSummary
 from otprune_lmms.experiments.config import Experiment
+from otprune_lmms.experiments.option_questions import NO_OPTIONS, ColumnsByDocument
 from otprune_lmms.experiments.prefill import PromptTokens, mean_prefill
 from otprune_lmms.images import image_cluster
 from otprune_lmms.journal import RequestPlace
@@ -97,8 +98,18 @@ def samples_of(
     score: TaskScore,
     answers: Sequence[PlacedAnswer],
     requests: Mapping[RequestPlace, RequestSummary],
+    options: ColumnsByDocument | None = None,
 ) -> dict[str, list[Any]]:
-    """Return one sample for each document of a config on a task: `SCHEMA`, and ``seconds``."""
+    """Return one sample for each document of a config on a task: `SCHEMA`, and ``seconds``.
+
+    Args:
+        context: values that all records of a model share.
+        config: the config.
+        score: of the task.
+        answers: to all requests of its documents.
+        requests: these requests.
+        options: columns about the options of documents, see `option_columns`.
+    """
     given: dict[int, list[PlacedAnswer]] = defaultdict(list)
     for place, answer in answers:
         given[place.doc_id].append((place, answer))
@@ -106,7 +117,8 @@ def samples_of(
     setting = {"model": context.model, **config.columns(), "task": score.task}
     for sample in _first_filter(score):
         many = sorted(given[sample.doc_id], key=lambda one: (one[0].number, one[0].repeat))
-        line = setting | _line(sample, many, requests)
+        chosen = (options or {}).get(sample.doc_id, NO_OPTIONS)
+        line = {**setting, **_line(sample, many, requests), **chosen}
         for name, column in columns.items():
             column.append(line[name])
     return columns

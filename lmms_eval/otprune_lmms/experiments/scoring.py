@@ -2,14 +2,15 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from otprune_lmms.documents import Failure
-from otprune_lmms.engine import answer_of
+from otprune_lmms.engine import Answer, answer_of
 from otprune_lmms.experiments.answering import AnsweredModel, RequestSummary, mean_text_tokens
 from otprune_lmms.experiments.config import Experiment, task_folder
 from otprune_lmms.experiments.left_out import left_out, log_left_out
+from otprune_lmms.experiments.option_questions import option_columns
 from otprune_lmms.experiments.outcome import Outcome
 from otprune_lmms.experiments.plan import Source, TaskData
 from otprune_lmms.experiments.records import (
@@ -144,7 +145,17 @@ def score_experiment(
             for config, score in scores[name].items():
                 given = answers[config][name]
                 outcome.records += records_of(context, config, score, given)
-                outcome.samples.append(samples_of(context, config, score, given, requests[name]))
+                options = option_columns(
+                    {
+                        doc_id: one
+                        for doc_id, one in answered.options.get(data[name], {}).items()
+                        if doc_id in scorers[name].doc_ids and (name, doc_id) not in excluded
+                    },
+                    _finder(journal, config, name),
+                )
+                outcome.samples.append(
+                    samples_of(context, config, score, given, requests[name], options)
+                )
     return outcome
 
 
@@ -159,7 +170,7 @@ def _answers(
         name = config.answer_key
         found[config] = {
             task: [
-                (place, answer_of(_record(journal, name, place, one)))
+                (place, answer_of(_record(journal, name, task, place.doc_id, one.digest)))
                 for place, one in places.items()
             ]
             for task, places in requests.items()
@@ -167,11 +178,17 @@ def _answers(
     return found
 
 
-def _record(journal: Journal, config: str, place: RequestPlace, one: RequestSummary) -> Any:
-    record = journal.find((config, one.digest))
+def _finder(journal: Journal, config: PruningConfig, task: str) -> Callable[[int, str], Answer]:
+    """Return a function that finds the journal's answer to a request of a task's document."""
+    key = config.answer_key
+    return lambda doc_id, digest: answer_of(_record(journal, key, task, doc_id, digest))
+
+
+def _record(journal: Journal, config: str, task: str, doc_id: int, digest: str) -> Any:
+    record = journal.find((config, digest))
     if record is None:
         raise JournalError(
-            f"journal {journal.folder} has no answer to document {place.doc_id} of {place.task} "
+            f"journal {journal.folder} has no answer to document {doc_id} of {task} "
             f"under pruning config {config[:12]}: answer it again"
         )
     return record

@@ -9,8 +9,10 @@ from typing import Any
 import datasets
 from accelerate import PartialState
 
-from otprune_lmms.documents import Failure
+from otprune_lmms.benchmarks import Options, benchmark
+from otprune_lmms.documents import BROKEN, Failure
 from otprune_lmms.engine import Request, requests_of
+from otprune_lmms.experiments.option_questions import OptionQuestion, option_questions
 from otprune_lmms.experiments.plan import TaskGroup, TaskKey, TaskSize
 from otprune_lmms.scoring import TaskScorer, load_tasks
 
@@ -93,6 +95,29 @@ class TaskSet:
             return []
         with quiet_progress_bars():
             return requests_of(task, name, rank, world, limit, failed=failed)
+
+    def option_questions(
+        self, requests: Sequence[Request], folder: Path | None
+    ) -> list[OptionQuestion]:
+        """Return the questions about the options of documents.
+
+        A document whose options cannot be read has none.
+
+        Args:
+            requests: all requests about each document.
+            folder: folder of their tasks' files.
+        """
+        tasks = {request.task for request in requests}
+        documents = {name: self._tasks[folder, name].eval_docs_no_media for name in tasks}
+
+        def options(name: str, doc_id: int) -> Options | None:
+            rule = benchmark(name).options
+            try:
+                return None if rule is None else rule(documents[name][doc_id])
+            except BROKEN:
+                return None
+
+        return option_questions(requests, options)
 
     def group_requests(
         self, group: TaskGroup, failed: list[Failure] | None, place: tuple[int, int]

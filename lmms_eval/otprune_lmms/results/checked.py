@@ -173,6 +173,7 @@ _TYPES = {
     Kind.FLAG: pa.types.is_boolean,
     Kind.OBJECT: _is_text,
     Kind.TEXTS: lambda found: _is_list(found) and _is_text(found.value_type),
+    Kind.NUMBERS: lambda found: _is_list(found) and _is_number(found.value_type),
     Kind.PLACES: lambda found: _is_list(found) and pa.types.is_integer(found.value_type),
 }
 
@@ -224,5 +225,6 @@ _VALUES = {
     Kind.WHOLE: _whole,
     Kind.OBJECT: _objects,
     Kind.TEXTS: _items,
+    Kind.NUMBERS: lambda values: _finite(pa.chunked_array([_items(values)])),
     Kind.PLACES: _places,
 }

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     FLAG = "true or false"
     OBJECT = "JSON objects"
     TEXTS = "lists of text"
+    NUMBERS = "lists of finite numbers"
     PLACES = "lists of whole numbers from 0 on"
 
 

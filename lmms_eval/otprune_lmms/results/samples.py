@@ -34,6 +34,9 @@ SCHEMA = pa.schema(
         ("new_tokens", pa.int64()),
         ("truncated", pa.int64()),
         ("unfinished", pa.bool_()),
+        ("options", pa.list_(pa.string())),
+        ("probabilities", pa.list_(pa.float64())),
+        ("right_option", pa.int64()),
     ]
 )
 """Columns: one row for each model, setting (`results.columns`), task and document.
@@ -46,10 +49,15 @@ of the task's headline metric (`benchmarks.Share`), the latter as JSON. ``kept``
 ``candidates`` count visual tokens over all images of the document, after the last pruning and
 before any. ``truncated`` is how many positions of the
 document's longest prompt were cut off. ``unfinished`` is whether an answer ended because it had the
-most tokens allowed, empty where none is a text or an earlier version answered.
+most tokens allowed, empty where none is a text or an earlier version answered. ``options`` are
+those of a question that asks to choose, ``probabilities`` those of each in the model
+(`experiments.option_questions`), ``right_option`` is the index of the right one; all three are empty
+without ``--calibration``.
 """
 
-_LATER: Mapping[str, Any] = {"truncated": 0, "unfinished": None}
+_OPTIONS = ("options", "probabilities", "right_option")
+
+_LATER: Mapping[str, Any] = {"truncated": 0, "unfinished": None, **dict.fromkeys(_OPTIONS)}
 """Columns that files of earlier versions lack, and what they would hold; these had ``seconds``."""
 
 COLUMNS = tuple(SCHEMA.names)
@@ -63,6 +71,9 @@ _COLUMNS = {
     "detail": Column(Kind.OBJECT),
     "truncated": Column(Kind.WHOLE),
     "unfinished": Column(Kind.FLAG, empty=True),
+    "options": Column(Kind.TEXTS, empty=True),
+    "probabilities": Column(Kind.NUMBERS, empty=True),
+    "right_option": Column(Kind.WHOLE, empty=True),
 }
 """What each column must hold."""
 
@@ -109,6 +120,11 @@ def read_samples(
         uneven = frame["requests"].str.len() != frame["answers"].str.len()
         if uneven.any():
             raise ValueError(f"{path} has a line with more requests than answers, or fewer")
+    if set(_OPTIONS) <= set(names) & set(wanted):
+        known = frame[frame["right_option"].notna()]
+        counts, right = known["options"].str.len(), known["right_option"]
+        if not ((counts == known["probabilities"].str.len()) & right.between(0, counts - 1)).all():
+            raise ValueError(f"{path} has a line with other probabilities than options")
     if set(_PLACE) <= set(wanted) and frame.duplicated(_PLACE).any():
         raise ValueError(f"{path} has several lines of one document, setting, model and task")
     return frame

@@ -174,7 +174,7 @@ def test_each_column_is_held_against_what_it_must_be(folder, whole, name):
 
 NOT_NEEDED = {
     RECORDS: {"truncated", "cached_tokens"},
-    SAMPLES: {"truncated", "unfinished"},
+    SAMPLES: {"truncated", "unfinished", "options", "probabilities", "right_option"},
     DIAGNOSTICS: set(),
     SELECTION_SECONDS: set(),
     "averages.csv": {"tasks"},

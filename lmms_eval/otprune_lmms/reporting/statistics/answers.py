@@ -1,4 +1,4 @@
-"""What the answers tell beside their scores: agreement, bias to "yes", degenerate answers.
+"""What the answers tell beside their scores: agreement, bias to "yes", calibration, degeneration.
 
 Two settings of one score may differ in these: a model that loses the image tends to say "yes" to
 every question about it, which benchmarks of yes and no were made to show, or to repeat itself.
@@ -12,7 +12,13 @@ import pandas as pd
 
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.escape import markdown
-from otprune_lmms.reporting.statistics.bootstrap import DRAWS, cluster_counts, task_seed
+from otprune_lmms.reporting.statistics.bootstrap import DRAWS, Redraws, redraws_of, task_seed
+from otprune_lmms.reporting.statistics.calibration import (
+    BINS,
+    brier_score,
+    calibration_errors,
+    confidence_of,
+)
 from otprune_lmms.results.frames import Frame
 from otprune_lmms.results.names import Names
 
@@ -26,12 +32,19 @@ QUANTITIES: Mapping[str, str] = {
     "hard": "right answers among the documents that the down-sampled image of the same budget gets "
     "wrong, of questions; needs rows of the method downsample",
     "repeated": "answers in which up to eight words stand four times or more in a row",
+    "ece": "calibration error: distance of confidence (the largest of the options' probabilities) "
+    f"from the share of right answers, mean over {BINS} bins, of tasks with options",
+    "ece_by_chance": "what a perfectly calibrated model of the same confidences would show on as "
+    "few documents, and the range of 95 % of such models",
+    "overconfidence": "mean confidence less the share of right answers",
+    "brier": "Brier score: squared distance of the options' probabilities from certainty of the "
+    "right one, summed over options, times 100; 0 is best, 200 worst",
 }
-"""What each is, in percent of the answers (bias: points)."""
+"""What each is, in percent of the answers (differences: points)."""
 
 NEEDED = (
-    *("model", "row", "task", "doc_id", "cluster", "method", "answer", "target", "value"),
-    *("keep_ratio", "k", "match", "unfinished"),
+    *("model", "setting", "row", "task", "doc_id", "cluster", "method", "answer", "target"),
+    *("value", "keep_ratio", "k", "match", "unfinished", "probabilities", "right_option"),
 )
 """Columns of the samples."""
 
@@ -51,7 +64,8 @@ def answer_quantities(samples: Frame, draws: int = DRAWS, seed: int = _SEED) -> 
     images, the same draws for all rows of a task. A task is left out where a quantity is not
     defined: agreement of captions, which have no single right answer, or bias elsewhere than among
     yes and no. What the down-sampled image answers is easy (as in VTC-Bench, arXiv 2510.07143); the
-    other documents are hard.
+    other documents are hard. Calibration needs the options' probabilities, which
+    ``--calibration`` asks for.
 
     Args:
         samples: with the columns `NEEDED`.
@@ -66,14 +80,21 @@ def answer_quantities(samples: Frame, draws: int = DRAWS, seed: int = _SEED) -> 
         drawn: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         sizes: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for task, some in of_model.groupby("task", sort=False):
-            for quantity, values in _values(str(task), some).items():
-                found, documents, clusters = _drawn(
-                    some.assign(value=values), draws, task_seed(str(task), seed)
-                )
-                for row, each in found.items():
-                    lines.append(_line(model, row, task, quantity, each, documents, clusters))
+            first = some.drop_duplicates("doc_id")
+            redraws = redraws_of(
+                first["doc_id"], first["cluster"], draws, task_seed(str(task), seed)
+            )
+            found = {
+                quantity: _drawn(some.assign(value=values), redraws)
+                for quantity, values in _values(str(task), some).items()
+            }
+            found |= calibration_errors(some, redraws, task_seed(f"{task} by chance", seed))
+            size = (len(redraws.documents), redraws.clusters)
+            for quantity, rows in found.items():
+                for row, each in rows.items():
+                    lines.append(_line(model, row, task, quantity, each, *size))
                     drawn.setdefault((row, quantity), {})[str(task)] = each
-                    sizes.setdefault((row, quantity), []).append((documents, clusters))
+                    sizes.setdefault((row, quantity), []).append(size)
         for (row, quantity), by_task in drawn.items():
             mean = np.mean(list(by_task.values()), axis=0)
             documents, clusters = np.sum(sizes[row, quantity], axis=0)
@@ -91,7 +112,10 @@ def answers_section(found: Frame, names: Names) -> str:
     if found.empty:
         return ""
     lines = ["", "## Beyond the score", ""]
-    lines += [f"- {name.replace('_', ' ')}: {what}" for name, what in QUANTITIES.items()]
+    told = set(found["quantity"])
+    lines += [
+        f"- {name.replace('_', ' ')}: {what}" for name, what in QUANTITIES.items() if name in told
+    ]
     lines += [
         "- percent, mean over tasks, with 95 % intervals over documents; by task: answers.csv"
     ]
@@ -101,6 +125,7 @@ def answers_section(found: Frame, names: Names) -> str:
         )
         wanted = [("agreement", ALL), *(("yes_bias", str(task)) for task in biased)]
         wanted += [(name, ALL) for name in ("hard", "empty", "unfinished", "repeated")]
+        wanted += [(name, ALL) for name in ("ece", "ece_by_chance", "overconfidence", "brier")]
         known = {(line.row, line.quantity, line.task): line for line in some.itertuples()}
         shown = [one for one in wanted if any((row, *one) in known for row in some["row"])]
         heads = [
@@ -149,6 +174,8 @@ def _values(task: str, samples: Frame) -> dict[str, np.ndarray]:
     found = {name: answers.map(test).to_numpy(float) for name, test in tests.items()}
     if samples["unfinished"].notna().any():
         found["unfinished"] = samples["unfinished"].to_numpy(float)
+    if samples["right_option"].notna().any():
+        found |= _about_options(samples)
     truth, said = samples["target"].map(_word), answers.map(_word)
     if truth.isin(("yes", "no")).all():
         found["yes_bias"] = (said == "yes").to_numpy(float) - (truth == "yes").to_numpy(float)
@@ -159,6 +186,18 @@ def _values(task: str, samples: Frame) -> dict[str, np.ndarray]:
     hard = _hard(samples)
     if benchmark(task).kind != "caption" and hard.any():
         found["hard"] = np.where(hard, samples["value"].to_numpy(float), np.nan)
+    return found
+
+
+def _about_options(samples: Frame) -> dict[str, np.ndarray]:
+    """Return the quantities of single documents with options; NaN for others."""
+    found = {name: np.full(len(samples), np.nan) for name in ("overconfidence", "brier")}
+    lines = zip(samples["probabilities"], samples["right_option"], strict=True)
+    for number, (probabilities, right) in enumerate(lines):
+        if not pd.isna(right):
+            confidence, share = confidence_of(probabilities, int(right))
+            found["overconfidence"][number] = confidence - share
+            found["brier"][number] = brier_score(probabilities, int(right))
     return found
 
 
@@ -182,9 +221,7 @@ def _word(text: str) -> str:
     return words[0] if words else ""
 
 
-def _drawn(
-    samples: Frame, draws: int, seed: np.random.SeedSequence
-) -> tuple[dict[str, np.ndarray], int, int]:
+def _drawn(samples: Frame, redraws: Redraws) -> dict[str, np.ndarray]:
     """Return the percent of each row, observed first, then by draw, [1 + B].
 
     Samples without a value are not counted.
@@ -196,15 +233,10 @@ def _drawn(
     count = count[[row for row in whole if count[row].any()]]
     filled = samples.fillna({"value": 0.0})
     each = filled.pivot_table(index="doc_id", columns="row", values="value", sort=False)
-    each = each.loc[count.index, count.columns]
-    clusters = samples.drop_duplicates("doc_id").set_index("doc_id")["cluster"].loc[each.index]
-    codes, names = pd.factorize(clusters)
-    one = np.ones((1, len(names)))
-    counts = np.vstack([one, *cluster_counts(np.zeros(len(names), dtype=int), draws, seed)])
-    weights = counts[:, codes]
-    below = weights @ count.to_numpy(float)
-    shares = 100 * (weights @ each.to_numpy(float)) / np.where(below > 0, below, np.nan)
-    return dict(zip(map(str, each.columns), shares.T, strict=True)), len(each), len(names)
+    count, each = count.loc[redraws.documents], each.loc[redraws.documents, count.columns]
+    below = redraws.counts @ count.to_numpy(float)
+    shares = 100 * (redraws.counts @ each.to_numpy(float)) / np.where(below > 0, below, np.nan)
+    return dict(zip(map(str, each.columns), shares.T, strict=True))
 
 
 def _line(

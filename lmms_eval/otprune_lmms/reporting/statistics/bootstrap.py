@@ -13,9 +13,11 @@ close to normal.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS, RATIO_OF_MEANS, task_weights
 from otprune_lmms.reporting.statistics.gather import TaskSamples
@@ -63,6 +65,37 @@ def cluster_counts(
 def _drawn(stream: np.random.Generator, rows: int, n: int) -> np.ndarray:
     picks = stream.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
+
+
+class Redraws(NamedTuple):
+    """How often each document of a task counts.
+
+    Attributes:
+        documents: ``[n]`` their ids.
+        counts: ``[1 + B n]``, once in the first line, then as often as its image is drawn.
+        clusters: number of images.
+    """
+
+    documents: np.ndarray
+    counts: np.ndarray
+    clusters: int
+
+
+def redraws_of(
+    documents: Sequence[int], clusters: Sequence[str], draws: int, seed: np.random.SeedSequence
+) -> Redraws:
+    """Return a task's documents as they are and redrawn by images.
+
+    Args:
+        documents: ids.
+        clusters: the image of each.
+        draws: how many.
+        seed: of them.
+    """
+    codes, names = pd.factorize(np.asarray(clusters, dtype=object))
+    drawn = cluster_counts(np.zeros(len(names), dtype=int), draws, seed)
+    counts = np.vstack([np.ones((1, len(names))), *drawn])
+    return Redraws(np.asarray(documents), counts[:, codes], len(names))
 
 
 def task_seed(task: str, seed: int) -> np.random.SeedSequence:

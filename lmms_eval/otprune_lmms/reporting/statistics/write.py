@@ -26,7 +26,8 @@ AVERAGES, INTERVALS, PAIR_LINES, KEPT, ANSWERS, PAGE = (
 
 _READ = (
     *("model", "setting", "row", "task", "doc_id", "cluster", "value", "detail"),
-    *("kept", "candidates", "method", "answer", "target", "keep_ratio", "k", "match", "unfinished"),
+    *("kept", "candidates", "method", "answer", "target", "keep_ratio", "k", "match"),
+    *("unfinished", "probabilities", "right_option"),
 )
 _MINI = " (mini suite: embedded data, not the paper's benchmarks)"
 

@@ -22,12 +22,13 @@ BUDGETS = "budgets.csv"
 
 
 def answer_columns_of(folder: Path) -> list[str]:
-    """Return the columns about the answers that a folder's table has."""
+    """Return the columns about the answers that a folder's table has, in their order."""
     path = folder / TABLE
     if not path.is_file():
         return []
     headings = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
-    return [name for name in QUANTITIES if name.replace("_", " ") in headings]
+    named = {name.replace("_", " "): name for name in QUANTITIES}
+    return [named[heading] for heading in headings if heading in named]
 
 
 def write_tables(

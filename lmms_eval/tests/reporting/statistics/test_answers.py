@@ -35,6 +35,7 @@ def samples(task, targets, **answers):
             {
                 "model": "tiny",
                 "row": row,
+                "setting": row,
                 "method": None if row == "unpruned" else "otprune",
                 "task": task,
                 "doc_id": range(len(targets)),
@@ -48,6 +49,8 @@ def samples(task, targets, **answers):
                 "k": None,
                 "match": None if row == "unpruned" else "kept",
                 "unfinished": None,
+                "probabilities": None,
+                "right_option": None,
             }
         )
         for row, said in answers.items()
@@ -186,7 +189,8 @@ def test_the_section_names_every_quantity():
     text = answers_section(found, Names([setting("unpruned"), setting("pruned")]))
     assert "yes bias, POPE" in text
     assert "25.0 \\[" in text
-    assert all(what in text for what in QUANTITIES.values())
+    told = {name for name, what in QUANTITIES.items() if what in text}
+    assert told == set(found["quantity"]) == {"yes_bias", "agreement", "empty", "repeated"}
     assert answers_section(found.iloc[:0], Names([])) == ""
 
 
@@ -220,7 +224,7 @@ def test_a_table_has_the_columns_that_are_asked_for(tmp_path):
     page = (tmp_path / "table.md").read_text()
     assert "| 25.0 [" in page
     assert QUANTITIES["yes_bias"] in page
-    assert answer_columns_of(tmp_path) == ["agreement", "yes_bias"]
+    assert answer_columns_of(tmp_path) == ["yes_bias", "agreement"]
 
 
 def test_an_unknown_column_is_refused():
