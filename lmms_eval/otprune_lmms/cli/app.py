@@ -14,6 +14,7 @@ import typer
 from otprune_lmms.cli.analyze import analyze
 from otprune_lmms.cli.bench import bench
 from otprune_lmms.cli.calibrate import calibrate
+from otprune_lmms.cli.doctor import doctor
 from otprune_lmms.cli.leaderboard import leaderboard, submit
 from otprune_lmms.cli.methods import methods
 from otprune_lmms.cli.models import models
@@ -62,30 +63,23 @@ app = _App(
         "in one pass and makes everything else too, `verify` checks what is in results/."
     ),
 )
-_COMMANDS = (
-    *(
-        run,
-        sweep,
-        status,
-        table,
-        plot,
-        report,
-        analyze,
-        bench,
-        calibrate,
-        prune,
-        methods,
-        models,
-        verify,
-        leaderboard,
-        submit,
-        slurm,
-    ),
+_RUN, _SHOW, _LOOK, _SERVE = (
+    "Answer and score",
+    "Tables, figures, pages",
+    "Look before you run",
+    "Clusters and servers",
 )
-for _command in _COMMANDS:
-    app.command()(_command)
+_COMMANDS = (
+    (_RUN, (run, sweep, status, bench, calibrate, verify)),
+    (_SHOW, (table, plot, report, analyze, leaderboard, submit)),
+    (_LOOK, (doctor, methods, models, prune)),
+    (_SERVE, (slurm,)),
+)
+for _group, _members in _COMMANDS:
+    for _command in _members:
+        app.command(rich_help_panel=_group)(_command)
 # What follows -- is another program's.
-app.command(context_settings={"allow_extra_args": True})(serve)
+app.command(context_settings={"allow_extra_args": True}, rich_help_panel=_SERVE)(serve)
 
 
 def _show_version(wanted: bool) -> None:

@@ -50,6 +50,8 @@ def methods(describe: Describe = None, as_json: Json = False) -> None:
 
     Selectors keep tokens, mergers replace them by fewer new ones, layer pruners drop tokens inside
     the language model. Methods of other packages are among them.
+
+    Example: otprune methods --describe otprune
     """
     if describe is None:
         listed = _listed()

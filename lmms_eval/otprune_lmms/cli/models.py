@@ -33,6 +33,8 @@ def models(method: Method = None, family: Family = None, as_json: Json = False) 
 
     It was found by running every method in a tiny random model of every family, not on this
     machine: methods of other packages are not among them, and nothing is loaded here.
+
+    Example: otprune models --family qwen3_vl
     """
     found = read_capabilities()
     methods, families = list(found.methods), list(found.families)

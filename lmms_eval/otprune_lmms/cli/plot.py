@@ -35,6 +35,8 @@ def plot(folders: Folders, formats: Formats = None) -> None:
     differences after `otprune sweep`, distances and kept patches after `otprune analyze`, latency
     after `otprune bench`. Says which figures were left out, and why. A report of other figures is
     removed.
+
+    Example: otprune plot outputs/mini --format pdf
     """
     log(quiet=False)
     from otprune_lmms.cli.images import document_images

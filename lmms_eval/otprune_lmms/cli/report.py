@@ -30,6 +30,8 @@ def report(folders: Folders, per_task: PerTask = 12, tasks: Tasks = None) -> Non
     Tables that sort, statistics, the folder's figures (draw them first: `otprune plot`) and a
     browser of samples: image, question, reference, the answer of every setting, the patches that it
     kept. Samples on which the settings disagree come first.
+
+    Example: otprune report outputs/mini
     """
     log(quiet=False)
     from otprune_lmms.cli.images import document_images

@@ -71,6 +71,8 @@ def run(
 
     What the journal has is not done again: an interrupted run goes on where it stopped, and a
     finished one ends in seconds. Under accelerate or torchrun each process answers its share.
+
+    Example: otprune run mini --limit 8
     """
     log(quiet)
     with resumable(journal) as watch:
@@ -113,6 +115,8 @@ def sweep(
     What takes longest of the rest is the exact distance of kept tokens, some tenths of a second for
     each image and setting; the log says how long in all. --without-exact and a smaller --images
     make it fast.
+
+    Example: otprune sweep configs/mini.yaml configs/mini/gamma.yaml --without-exact
     """
     log(quiet)
     with resumable(journal) as watch:

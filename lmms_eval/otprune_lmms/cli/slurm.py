@@ -106,6 +106,8 @@ def slurm(
     Each array task is ``otprune sweep ... --shard i/N``. Tasks are requeued when a node fails, when
     they are killed, and before their time limit, and go on where they stopped. Paths are meant as
     seen from here, the folder that the jobs run in.
+
+    Example: otprune slurm configs/paper.yaml --shards 8
     """
     log(quiet=False)
     from otprune_lmms.cli.experiments import read_sources

@@ -50,6 +50,8 @@ def status(
     Looks at journals and at the data's sizes only; no model is loaded, and who writes goes on. What
     experiments ask for is checked and counted by the first call, or by the run itself, and kept in
     the journal's folder: later calls load neither torch nor data.
+
+    Example: otprune status configs/mini.yaml
     """
     log(quiet=True)
     if not configs and journal is None:
