@@ -62,6 +62,11 @@ class HubNeed:
         return any(is_folder(place) for place in places)
 
 
+def reason_unreachable() -> str | None:
+    """Return why the hub does not answer; None if it does, see `llava.hub.unreachable`."""
+    return unreachable()
+
+
 def check_reachable(needs: Sequence[HubNeed], instead: str = MINI) -> None:
     """Raise `HubError` where the hub is needed and does not answer.
 

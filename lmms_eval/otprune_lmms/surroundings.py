@@ -11,10 +11,10 @@ from typing import Literal
 
 from huggingface_hub import constants
 
-from llava.hub import unreachable
 from otprune.compiled.build import CannotBuildError, default_folder, load
 from otprune_lmms.environment import SettingsError, read_environment
 from otprune_lmms.files import is_folder
+from otprune_lmms.hub import reason_unreachable
 from otprune_lmms.installation import check_installation
 
 Verdict = Literal["ok", "note", "missing"]
@@ -131,7 +131,7 @@ def _java() -> Finding:
 
 
 def _hub() -> Finding:
-    reason = unreachable()
+    reason = reason_unreachable()
     if reason is None:
         return Finding("model hub", "ok", f"{constants.ENDPOINT} answers")
     advice = "what is not in the cache cannot be loaded; embedded models and data need no hub"

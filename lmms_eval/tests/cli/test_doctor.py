@@ -13,7 +13,7 @@ from otprune_lmms.cli.app import app
 
 @pytest.fixture
 def look(monkeypatch, tmp_path):
-    monkeypatch.setattr(surroundings, "unreachable", lambda: None)
+    monkeypatch.setattr(surroundings, "reason_unreachable", lambda: None)
     monkeypatch.delenv("OTPRUNE_VLLM_PYTHON", raising=False)
 
     def look():
@@ -42,7 +42,7 @@ def test_what_is_missing_is_said_with_what_follows(look, monkeypatch):
         raise CannotBuildError("no C compiler: none of cc is installed")
 
     monkeypatch.setattr(surroundings, "load", no_compiler)
-    monkeypatch.setattr(surroundings, "unreachable", lambda: "no route")
+    monkeypatch.setattr(surroundings, "reason_unreachable", lambda: "no route")
     monkeypatch.setattr(surroundings.shutil, "which", lambda _: None)
     found = look()
     assert found["compiled loops"].found == "no C compiler: none of cc is installed"
@@ -81,7 +81,7 @@ def test_an_impossible_variable(look, monkeypatch):
 
 
 def test_the_command(monkeypatch):
-    monkeypatch.setattr(surroundings, "unreachable", lambda: "no route")
+    monkeypatch.setattr(surroundings, "reason_unreachable", lambda: "no route")
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0, done.output
     assert "runs configs/" in done.output
