@@ -172,6 +172,7 @@ def all_settings() -> list[Setting]:
         if name != "random" and _needs_tokens_alone(name)
     ]
     found += [Setting("otprune, paper", r, method("otprune", preset="paper")) for r in RATIOS]
+    found += [Setting("otprune, γ auto", r, method("otprune", gamma="auto")) for r in RATIOS]
     found += [
         Setting("random", ratio, method("random", seed=seed), seed=seed)
         for ratio in RATIOS
