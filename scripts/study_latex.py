@@ -165,22 +165,24 @@ def page(
     """Write the tables, and the two files that they follow from."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    commits = gather(work, out)
+    commits, missing = gather(work, out)
     stored = torch.load(work / f"unpruned-{count}-{seed}.pt", weights_only=True)
     (out / "images.csv").write_text(_images(stored).to_csv(index=False, float_format="%.4g"))
     words = [f"python scripts/study_latex.py {step}" for step in ("read", "distances", "page")]
     origin = provenance.origin(" && ".join(words), "cpu") | {"commit": ", ".join(commits)}
     tables = all_tables(out)
     title = "A trained image-to-LaTeX model, pruned,"
-    print(write_tables(out / "latex", title, origin, tables, NOTES))
+    notes = [*NOTES, "", f"Not read: {', '.join(missing)}."] if missing else NOTES
+    print(write_tables(out / "latex", title, origin, tables, notes))
 
 
-def gather(work: Path, out: Path) -> list[str]:
-    """Write formulas.csv and distances.csv from the readings; return the commits that made them.
+def gather(work: Path, out: Path) -> tuple[list[str], list[str]]:
+    """Write formulas.csv and distances.csv from the readings.
 
-    Raises:
-        ValueError: a setting was not read yet.
+    Returns:
+        The commits that made them, and the settings that were not read.
     """
+    missing: list[str] = []
     whole = json.loads((work / "formulas.json").read_text())
     rows: list[dict] = []
     far: list[dict] = []
@@ -188,7 +190,8 @@ def gather(work: Path, out: Path) -> list[str]:
     for setting in all_settings():
         file = work / "readings" / f"{setting.label}.json"
         if not file.exists():
-            raise ValueError(f"{setting.label} was not read yet; run `read` to the end")
+            missing.append(setting.label)
+            continue
         found = json.loads(file.read_text())
         commits[found["commit"]] = None
         about = {
@@ -207,7 +210,7 @@ def gather(work: Path, out: Path) -> list[str]:
         (out / f"{name}.csv").write_text(
             pd.DataFrame(table).to_csv(index=False, float_format="%.4g")
         )
-    return list(commits)
+    return list(commits), missing
 
 
 def _reading(i: int, text: str, whole: dict) -> dict[str, float]:
