@@ -64,7 +64,10 @@ def experiment(tmp_path_factory):
     content = {
         "name": "try", "title": "A try", "suite": "./suite/tasks", "tasks": TASKS,
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
-        "pruning": {"keep_ratios": [0.25], "methods": [{"method": "random", "seeds": [0, 1]}]},
+        "pruning": {
+            "controls": False, "keep_ratios": [0.25],
+            "methods": [{"method": "random", "seeds": [0, 1]}],
+        },
     }  # fmt: skip
     path = folder / "try.yaml"
     path.write_text(yaml.safe_dump(content))
