@@ -182,7 +182,8 @@ NOT_NEEDED = {
     "pairs.csv": set(),
     "analysis.csv": set(),
     "cost.csv": {"batch", "kept_tokens", "name", *results_folder.SETTINGS[0]}
-    | {f"{part}_ms" for part in ("vision", "select", "prefill", "decode")},
+    | {f"{part}_ms" for part in ("vision", "select", "prefill", "decode")}
+    | {f"answer_speedup{end}" for end in ("", "_low", "_high")},
 }
 """Columns that readers can do without: they show what is there, or earlier versions lack them."""
 
