@@ -126,22 +126,22 @@ def test_the_papers_variant_is_the_same_in_both_arithmetics(rng):
 
 
 def auto_kernel(tokens):
-    """I + g W², in float64, g such that the diagonal of g W² has the mean 1."""
+    """I + g W², in float64, g such that the diagonal of g W² has the mean 10."""
     v = tokens.double()
     v = v / v.norm(dim=0).masked_fill(v.norm(dim=0) == 0, 1.0)
     squared = torch.linalg.matrix_power(v @ v.T, 2)
-    return torch.eye(len(v), dtype=torch.float64) + squared / squared.diagonal().mean()
+    return torch.eye(len(v), dtype=torch.float64) + 10 * squared / squared.diagonal().mean()
 
 
 @pytest.mark.parametrize("variant", ["code", "paper"])
 @pytest.mark.parametrize(("n", "d"), [(20, 30), (60, 8)])
-def test_auto_gives_the_signal_the_mean_diagonal_of_the_ridge(variant, n, d, rng):
+def test_auto_gives_the_signal_ten_times_the_mean_diagonal_of_the_ridge(variant, n, d, rng):
     tokens = torch.randn(n, d, generator=rng) + torch.randn(d, generator=rng)
     tokens[:, 1] = 0
     pruner = OTPrune("auto", variant=variant, accumulate="float64")
     kernel = pruner.kernel(tokens, 5).dense()
     torch.testing.assert_close(kernel, auto_kernel(tokens))
-    torch.testing.assert_close(kernel.diagonal().mean(), torch.tensor(2.0).double())
+    torch.testing.assert_close(kernel.diagonal().mean(), torch.tensor(11.0).double())
     assert pruner.nested
 
 

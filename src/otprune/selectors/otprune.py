@@ -27,7 +27,7 @@ from otprune.set_order import set_order
 from otprune.signals import Signals
 from otprune.types import KeptIndices, PickOrder, VisualTokens
 
-AUTO = 1.0
+AUTO = 10.0
 """Mean diagonal of g (V̂ V̂ᵀ)² under ``gamma="auto"``, beside the ridge of 1; chosen on llava-mini's
 development scenes, see docs/auto.md."""
 
@@ -62,9 +62,9 @@ class OTPrune(AdaptiveSelector):
 
     Attributes:
         gamma: γ, 1e-12 to 1e12; beyond, the kernel would be I or infinite in float32. Or "auto":
-            each image has the g with which the diagonal of g W Wᵀ has the mean 1, as that of I:
-            g = n / ‖W‖². It depends on neither k nor the variant, which only scales W; O(n²) or
-            O(d²) more. For an image of zeros K is I. No part of paper or release.
+            each image has the g with which the diagonal of g W Wᵀ has the mean 10, where that of I
+            is 1: g = 10 n / ‖W‖². It depends on neither k nor the variant, which only scales W;
+            O(n²) or O(d²) more. For an image of zeros K is I. No part of paper or release.
         variant: "code" or "paper".
         order: "spatial" (ascending) or "reference" (the released order).
         accumulate: "float32", "float64", or "model": the tokens' own dtype where the released code
