@@ -65,6 +65,9 @@ def test_every_method_has_a_page_about_its_class(hook):
         module, _, cls = path.rpartition(".")
         assert getattr(importlib.import_module(module), cls) is BUILT_IN[name]
     assert "https://arxiv.org/abs/2602.20205" in pages["otprune"]
+    assert "in 33 of 33 families" in pages["otprune"]
+    assert "- not in llava, llava_next" in pages["cdpruner"]
+    assert "otprune.hf.pruned" not in pages["cdpruner"]
 
 
 def test_the_navigation_names_pages_that_are_there(hook):

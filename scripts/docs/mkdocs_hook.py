@@ -12,6 +12,7 @@ methods' docstrings as text, so the site is built without torch.
 """
 
 import importlib.util
+import json
 import logging
 import posixpath
 import re
@@ -37,6 +38,7 @@ TAKEN_IN = (
 )  # fmt: skip
 """Pages outside of docs/ that the site has."""
 
+CAPABILITIES = ROOT / "src" / "otprune" / "hf" / "capabilities.json"
 METHODS = "The methods"
 REST = "More"
 """Sections of the navigation: of the methods' pages, and of pages that mkdocs.yml does not name."""
@@ -72,9 +74,12 @@ def _path(page: str, target: str) -> str:
 def method_pages() -> dict[str, str]:
     """Return the text of each method's page by its name."""
     sources = _method_sources()
+    capabilities = json.loads(CAPABILITIES.read_text(encoding="utf-8"))
     pages = {}
     for one in sources.built_in_methods():
+        found = capabilities["methods"][one.name]
         budget = "" if one.kind == "layer pruner" else ", keep_ratio=0.1"
+        pruned = f'otprune.hf.pruned(model, "{one.name}"{budget})  # with transformers'
         paper = sources.paper_of(one.text)
         arxiv = re.fullmatch(r"arXiv (\S+)", paper)
         if arxiv:
@@ -85,14 +90,33 @@ def method_pages() -> dict[str, str]:
             f"A {one.kind}" + (f", from {paper}." if paper else "."),
             "",
             "```python",
-            f'otprune.hf.pruned(model, "{one.name}"{budget})  # with transformers',
+            *([pruned] if found["yes"] or found["original"] else []),
             f'otprune.make_pruner("{one.name}")',
             "```",
             "",
             f"::: {one.path}",
             "",
+            *_where_it_runs(capabilities["families"], found),
         ))  # fmt: skip
     return pages
+
+
+def _where_it_runs(families: list[str], found: Mapping[str, Any]) -> list[str]:
+    """Return lines about the models of transformers that a method runs in."""
+    runs = len(found["yes"]) + len(found["original"])
+    lines = [
+        "## Where it runs",
+        "",
+        f"With its defaults in {runs} of {len(families)} families of transformers, as found by "
+        "running: [models.md](../models.md). Serving by vLLM: [serving.md](../serving.md).",
+        "",
+    ]
+    if found["original"]:
+        named = ", ".join(found["original"])
+        lines += [f'- with `positions="original"` in {named}']
+    for reason, refused in found["no"].items():
+        lines += [f"- not in {', '.join(refused)}: {reason}"]
+    return [*lines, ""]
 
 
 def _method_sources() -> ModuleType:
@@ -178,5 +202,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
     """Turn the links of a page."""
     uri = page.file.src_uri
+    if uri.startswith("methods/"):
+        return markdown
     path = uri.removeprefix(ELSEWHERE) if uri.startswith(ELSEWHERE) else f"docs/{uri}"
     return relinked(markdown, path, _places(files), str(config.extra.get("source", "")))
