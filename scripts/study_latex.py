@@ -247,6 +247,9 @@ def describe(picture: Picture) -> dict[str, float]:
     units = torch.nn.functional.normalize(tokens, dim=1)
     cosines = units @ units.T
     n = len(tokens)
+    rows, columns = picture.grid
+    row, column = top // columns, top % columns
+    edge = (row == 0) | (row == rows - 1) | (column == 0) | (column == columns - 1)
 
     def rank(values: torch.Tensor) -> float:
         return float(values.argsort().argsort()[top].double().mean() / (n - 1))
@@ -262,6 +265,7 @@ def describe(picture: Picture) -> dict[str, float]:
     return found | {
         "attention of attended": float(picture.attention[top].sum()),
         "attended with ink": float((picture.kinds[top] == 2).double().mean()),
+        "attended at the edge": float(edge.double().mean()),
         "length": rank(tokens.norm(dim=1)),
         "cosine with mean": rank(units @ units.mean(0)),
         "M_ii": rank(Kernel().moments(picture.tokens).diagonal()),

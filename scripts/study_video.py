@@ -123,10 +123,9 @@ def answers(
 ) -> None:
     """Answer the questions about every clip under every setting."""
     from llava.model.builder import load_pretrained_model
-    from otprune_lmms.embedded import checkpoint_folder
 
     torch.set_num_threads(1)
-    loaded = load_pretrained_model(str(checkpoint_folder("llava-mini")), device="cpu")
+    loaded = load_pretrained_model("llava-mini", device="cpu")
     work.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + clips):
         file = work / f"clip-{number}.json"

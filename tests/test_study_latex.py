@@ -2,7 +2,9 @@
 
 import copy
 import importlib
+import json
 import random
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -328,3 +330,33 @@ def test_slopes_take_out_formula_and_setting(latex):
     assert 0.5 < spread < 1.1
     # No noise: the interval is its estimate.
     assert low.split()[0] == low.split("[")[1].split(",")[0]
+
+
+COMMITTED = ROOT / "results" / "latex"
+
+
+def test_the_committed_tables_follow_from_the_committed_readings(latex):
+    told = json.loads((COMMITTED / "latex.json").read_text())["tables"]
+    readings = pd.read_csv(COMMITTED / "formulas.csv")
+    images = pd.read_csv(COMMITTED / "images.csv")
+    assert len(images) >= 200
+    whole = next(rows for title, rows in told.items() if title.startswith("Nothing pruned"))
+    assert whole == latex.tables.unpruned(images)
+    some = readings[(readings.part == "methods") & (readings.ratio == 0.25)]
+    adjusted = latex.tables.adjusted_ps(readings[readings.part == "methods"])
+    assert told["25 % of the tokens"] == latex.tables.comparison(some, 0.25, adjusted)
+    for part, title in (("kernel", "OTPrune's kernel taken"), ("swaps", "Tokens taken in")):
+        rows = next(rows for heading, rows in told.items() if heading.startswith(title))
+        mine = readings[readings.part == part]
+        made = [latex.tables._row(*pair) for pair in mine.groupby("setting", sort=False)]
+        assert rows[1:] == made
+
+
+def test_the_numbers_of_the_page_on_documents_are_the_committed_ones(latex):
+    page = (ROOT / "docs" / "documents.md").read_text()
+    told = json.loads((COMMITTED / "latex.json").read_text())["tables"]
+    known = {str(value) for rows in told.values() for row in rows for value in row.values()}
+    shown = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", page)
+    assert len(shown) > 20
+    for value in shown:
+        assert value in known, value

@@ -37,9 +37,10 @@ NOTES = [
     "method.",
     "",
     "Correlations are Spearman's over methods, positive where the method that is better by the "
-    "quantity reads better (lower edit distance), on the first 40 formulas; the interval redraws "
-    "formulas, p permutes methods. Slopes: change of the edit distance for one standard deviation "
-    "of the quantity towards its good side, formula and setting subtracted; negative is better.",
+    "quantity reads better (lower edit distance), on the formulas of distances.csv; the interval "
+    "redraws formulas, p permutes methods. Slopes: change of the edit distance for one standard "
+    "deviation of the quantity towards its good side, formula and setting subtracted; negative is "
+    "better.",
 ]
 
 
@@ -87,7 +88,7 @@ def comparison(methods: pd.DataFrame, ratio: float, adjusted: dict) -> list[dict
     rows = []
     for name, mine in some.groupby("setting"):
         row = _row(name, mine)
-        for reference in REFERENCES:
+        for reference in _present(some):
             difference = _differences(some, str(name), reference)
             row[f"- {reference}"] = "" if name == reference else with_interval(difference, 0, 100)
             p = adjusted.get((ratio, name, reference), np.nan)
@@ -101,7 +102,7 @@ def adjusted_ps(methods: pd.DataFrame) -> dict[tuple[float, str, str], float]:
     found = {}
     for ratio, some in methods.groupby("ratio"):
         for name in some.setting.unique():
-            for reference in REFERENCES:
+            for reference in _present(some):
                 # Each pair of methods is one comparison, not two.
                 if name != reference and not (name == "random" and reference == "divprune"):
                     found[ratio, name, reference] = sign_flip_p(_differences(some, name, reference))
@@ -115,7 +116,9 @@ def correlations(methods: pd.DataFrame, measured: pd.DataFrame) -> list[dict]:
     for ratio in sorted(measured.ratio.unique(), reverse=True):
         for without in ((), ENDS):
             grids = _grids(methods, measured, ratio, without)
-            names = len(grids["edit"][0])
+            names = grids["edit"].shape[1]
+            if names < 3:
+                continue
             row: dict[str, Any] = {"kept": f"{100 * ratio:g} %"}
             row["methods"] = f"{names}, no first_k, last_k" if without else f"{names}"
             for quantity in QUANTITIES:
@@ -169,6 +172,7 @@ def _grids(
     """Return each quantity as [formulas methods], seeds averaged, formulas that were measured."""
     far = measured[(measured.ratio == ratio) & ~measured.setting.isin(without)]
     mine = methods[(methods.ratio == ratio) & methods.setting.isin(far.setting.unique())]
+    far = far[far.setting.isin(mine.setting.unique())]
     mine = mine[mine.formula.isin(far.formula.unique())]
     found = {}
     for quantity in ("edit", *QUANTITIES):
@@ -185,6 +189,11 @@ def _measured_names(measured: pd.DataFrame) -> list[str]:
 def _by_formula(some: pd.DataFrame, column: str) -> np.ndarray:
     """Return a column's values by formula, seeds averaged."""
     return some.groupby("formula")[column].mean().to_numpy()
+
+
+def _present(some: pd.DataFrame) -> list[str]:
+    """Return the references that were read."""
+    return [name for name in REFERENCES if (some.setting == name).any()]
 
 
 def _differences(some: pd.DataFrame, name: str, reference: str) -> np.ndarray:
