@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from otprune import PRUNERS, LayerPruner, Method
+from otprune.adaptive import AdaptiveSelector
 from otprune.pruning import Pruning, make_pruning
 from otprune_lmms.sources import class_hash
 from otprune_lmms.suggestions import did_you_mean
@@ -235,7 +236,7 @@ class PruningConfig:
                 "keep_newlines": self.pruning.keep_newlines,
                 "compat": self.pruning.compat,
                 # The key is the same for mergers and layer pruners; ``method`` distinguishes them.
-                "selector": _fields(_method(self.pruning)),
+                "selector": _deciding_fields(_method(self.pruning)),
             }
             if self.pruning.target is not None:
                 known["match"] = self.pruning.target.match
@@ -362,6 +363,17 @@ def _fields(method: Any) -> dict[str, Any]:
     return {
         field.name: _number(getattr(method, field.name)) for field in dataclasses.fields(method)
     }
+
+
+def _deciding_fields(method: Method) -> dict[str, Any]:
+    """Return a method's settings, but those of adaptive counts only where it has such counts.
+
+    So a config has the fingerprint that it had before its method could have them.
+    """
+    found = _fields(method)
+    if isinstance(method, AdaptiveSelector) and method.fixed_count:
+        return {name: found[name] for name in found if name not in ("adaptive", "threshold")}
+    return found
 
 
 def _own_settings(method: Any) -> dict[str, Any]:

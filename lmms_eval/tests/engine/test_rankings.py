@@ -273,3 +273,11 @@ def test_newline_tokens_beside_the_budget_are_another_view():
     once, counts = run(tiny(TINY_ANYRES), sweep, requests)
     assert once == run(tiny(TINY_ANYRES), sweep, requests, rank_once=False)[0]
     assert counts.ranked == 2
+
+
+def test_a_method_with_counts_of_their_own_ranks_each_time():
+    rankings = Rankings(SHAPE)
+    own = {"adaptive": True, "threshold": 0.05}
+    pruning = make_pruning("otprune", k=12, **own)
+    rankings.expect([pruning])
+    assert rankings.bind(pruning, None) is pruning
