@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the four wheels, install them away from the repository, and use them there.
 #   bash scripts/check_wheels.sh            other packages are those of .venv: some minutes
+#   bash scripts/check_wheels.sh --wheels FOLDER    wheels that are there already
 #   bash scripts/check_wheels.sh --index    other packages come from the package index: much longer
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,15 +28,33 @@ tried() {
 }
 says() { grep -q -- "$1" "$work/said" || fail "it does not say: $1"; }
 
-# From a copy: a folder build/ in the repository may hold files of earlier versions.
-mkdir "$work/source" "$work/wheels" "$work/elsewhere"
-cp -R pyproject.toml README.md LICENSE src LLaVA lmms_eval configs constraints.txt "$work/source"
-rm -rf "$work"/source/build "$work"/source/*/build "$work"/source/src/*/build
-for package in . LLaVA lmms_eval src/otprune-vllm; do
-  "$python" -m pip wheel --quiet --no-deps --no-build-isolation --disable-pip-version-check \
-    --wheel-dir "$work/wheels" "$work/source/$package"
+index=no given=
+while [ "$#" -gt 0 ]; do
+  case $1 in
+    --index) index=yes ;;
+    --wheels)
+      given=$(cd "${2:?--wheels needs a folder}" && pwd)
+      shift
+      ;;
+    *) fail "unknown option $1" ;;
+  esac
+  shift
 done
-rm -rf "$work/source"
+
+mkdir "$work/wheels" "$work/elsewhere"
+if [ -n "$given" ]; then
+  cp "$given"/*.whl "$work/wheels"
+else
+  # From a copy: a folder build/ in the repository may hold files of earlier versions.
+  mkdir "$work/source"
+  cp -R pyproject.toml README.md LICENSE src LLaVA lmms_eval configs constraints.txt "$work/source"
+  rm -rf "$work"/source/build "$work"/source/*/build "$work"/source/src/*/build
+  for package in . LLaVA lmms_eval src/otprune-vllm; do
+    "$python" -m pip wheel --quiet --no-deps --no-build-isolation --disable-pip-version-check \
+      --wheel-dir "$work/wheels" "$work/source/$package"
+  done
+  rm -rf "$work/source"
+fi
 wheels=("$work"/wheels/*.whl)
 [ "${#wheels[@]}" = 4 ] || fail "four wheels, got ${wheels[*]}"
 for wheel in "${wheels[@]}"; do
@@ -70,9 +89,6 @@ environment() {
   "$python" -m pip --python "$work/$1/bin/python" install --quiet --disable-pip-version-check \
     --no-deps --no-index "${wheels[@]}"
 }
-index=no
-if [ "${1:-}" = --index ]; then index=yes; fi
-
 cd "$work/elsewhere"
 (cd "$root" && environment without 'lmms_eval*')
 bin=$work/without/bin

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -444,3 +445,17 @@ def test_every_constraint_but_torch_has_its_hashes():
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), version
     setup = (ROOT / "scripts" / "setup.sh").read_text()
     assert "--require-hashes -r hashes.txt" in setup
+
+
+def test_all_distributions_have_one_version_and_a_readme():
+    """scripts/release.sh sets it everywhere at once."""
+    files = [
+        "pyproject.toml",
+        *(f"{one}/pyproject.toml" for one in ("LLaVA", "lmms_eval", "src/otprune-vllm")),
+    ]
+    projects = [tomllib.loads((ROOT / file).read_text())["project"] for file in files]
+    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), flags=re.M)
+    assert cited is not None
+    assert {one["version"] for one in projects} == {cited[1]}
+    for file, project in zip(files, projects, strict=True):
+        assert (ROOT / file).with_name(project["readme"]).is_file()

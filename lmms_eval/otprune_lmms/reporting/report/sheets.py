@@ -10,13 +10,21 @@ import pandas as pd
 from otprune_lmms.benchmarks import benchmark
 from otprune_lmms.reporting.escape import flat as shown
 from otprune_lmms.reporting.figures.data import Results
+from otprune_lmms.reporting.statistics.averages import MEAN_OF_RATIOS
 from otprune_lmms.reporting.tables import ReferenceCheck
+from otprune_lmms.reporting.tables.layout import Entry, ResultsTable
 from otprune_lmms.results.diagnostics import quantity
 from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.names import CONTROLS
 
 _EMPTY = "–"
 _ALL = "all"
 _LEVEL = 0.05
+
+_BEST = 6
+"""Rows of the first screen, beside those of `_ALWAYS`."""
+
+_ALWAYS = ("otprune", *CONTROLS)
 
 _ROWS, _FOLDED_ROWS = 40, 12
 """Rows of a table, and of a folded one, that are part of the page from the start."""
@@ -71,6 +79,57 @@ class Sheet:
 
 SheetColumn = tuple[str, Callable[[Any], Field]]
 """Heading, and the field of a line (a named tuple of the frame)."""
+
+
+def finding_sheets(table: ResultsTable) -> list[Sheet]:
+    """Return for each model the mean of the ratios to the unpruned scores: methods by budgets.
+
+    Rows are in the order of the first budget's scores; of many the best, OTPrune's and the
+    controls. None for a model without pruned rows or without unpruned scores.
+    """
+    found = []
+    places = [place for place, one in enumerate(table.columns) if one.rule == MEAN_OF_RATIOS]
+    several = sum(1 for part in table.parts if part.blocks) > 1
+    for part in table.parts:
+        blocks = [block for block in part.blocks if block.kind == "retain"]
+        known = [
+            (place, row.name, row.entries[column])
+            for place, block in enumerate(blocks)
+            for row in block.rows
+            for column in places
+            if row.entries[column].value is not None
+        ]
+        shown_always = {row.name for block in blocks for row in block.rows if row.method in _ALWAYS}
+        by_row: dict[str, dict[int, Entry]] = {}
+        for place, name, entry in known:
+            by_row.setdefault(name, {})[place] = entry
+        if not by_row:
+            continue
+        ranked = sorted(by_row.items(), key=lambda one: _by_first(one[1], len(blocks)))
+        rows = tuple(
+            (_plain_text(name), *(_average(entries.get(place)) for place in range(len(blocks))))
+            for rank, (name, entries) in enumerate(ranked)
+            if rank < _BEST or name in shown_always
+        )
+        heads = ("setting", *(block.title for block in blocks))
+        title = "Score in percent of unpruned" + (f", {part.model}" if several else "")
+        few = f"{len(rows)} of {len(ranked)} rows: the best, OTPrune's and the controls."
+        found.append(Sheet(title, few if len(rows) < len(ranked) else "", heads, rows))
+    return found
+
+
+def _by_first(entries: Mapping[int, Entry], count: int) -> list[float]:
+    values = (entries[place].value if place in entries else None for place in range(count))
+    return [math.inf if value is None else -value for value in values]
+
+
+def _average(entry: Entry | None) -> Field:
+    if entry is None or entry.value is None:
+        return Field(_EMPTY)
+    text = f"{entry.value:.1f}"
+    if entry.low is not None and entry.high is not None:
+        text += f" [{entry.low:.1f}, {entry.high:.1f}]"
+    return Field(text, repr(entry.value), "decided" if entry.mark == "best" else "")
 
 
 def statistics_sheets(results: Results) -> list[Sheet]:

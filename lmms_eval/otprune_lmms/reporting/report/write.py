@@ -21,6 +21,7 @@ from otprune_lmms.reporting.report.sheets import (
     analysis_sheets,
     cost_sheets,
     facts,
+    finding_sheets,
     reference_sheet,
     statistics_sheets,
 )
@@ -45,6 +46,9 @@ PER_TASK = 12
 
 LARGEST = 8_000_000
 """Bytes of the page; of larger ones fewer samples are shown."""
+
+_FIRST = ("relative_by_tokens",)
+"""Figures of the first screen."""
 
 _HERE = Path(__file__).parent
 
@@ -132,6 +136,9 @@ class _Page:
             [tables_html.script(), _own("page.js"), _own("sheets.js"), _own("samples.js")]
         )
         style = tables_html.style() + own_style()
+        figures = list(self._figures())
+        # The first screen has the score over the tokens, where that was drawn.
+        first = [one for one in figures if one["kind"] in _FIRST]
         return {
             "title": table.title,
             "origin": manifest.origin,
@@ -148,7 +155,10 @@ class _Page:
             "statistics": statistics_sheets(self.results),
             "analysis": analysis_sheets(self.results),
             "cost": cost_sheets(self.results),
-            "figures": list(self._figures()),
+            "finding": finding_sheets(table),
+            "first": first,
+            "figures": [one for one in figures if one not in first],
+            "controls": [note for note in table.notes if note.startswith("controls")],
             "script": Markup(script),
             "style": Markup(style),
             "script_hash": _hash(script),
@@ -162,6 +172,7 @@ class _Page:
                 if path.is_file():
                     title = kind.name.replace("_", " ").capitalize()
                     yield {
+                        "kind": kind.name,
                         "title": f"{title}, {model}" if several else title,
                         "caption": kind.caption,
                         "uri": data_uri(path.read_bytes(), "image/png"),
