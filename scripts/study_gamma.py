@@ -3,14 +3,14 @@
     .venv/bin/python scripts/study_gamma.py data work
     .venv/bin/otprune run work/grid.yaml --output-dir work/out --journal work/journal
     .venv/bin/python scripts/study_gamma.py choose work --out results/gamma-auto
-    .venv/bin/otprune calibrate work/thresholds.yaml
+    .venv/bin/otprune thresholds work/thresholds.yaml
 
 The scenes have seeds of their own: neither those of training nor those of the mini suite. `choose`
 reads no scene of the mini suite. A rule gives each image a γ; the nearest of the grid stands for
 it, so that all rules and all values of their constants are judged by the same answers.
 
 What was chosen is tested by configs/mini/gamma-auto.yaml, and by configs/mini/adaptive.yaml, whose
-thresholds `otprune calibrate` chose on the same scenes.
+thresholds `otprune thresholds` chose on the same scenes.
 """
 
 import json

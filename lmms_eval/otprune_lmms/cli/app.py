@@ -13,7 +13,6 @@ import typer
 
 from otprune_lmms.cli.analyze import analyze
 from otprune_lmms.cli.bench import bench
-from otprune_lmms.cli.calibrate import calibrate
 from otprune_lmms.cli.doctor import doctor
 from otprune_lmms.cli.leaderboard import leaderboard, submit
 from otprune_lmms.cli.methods import methods
@@ -27,6 +26,7 @@ from otprune_lmms.cli.slurm import slurm
 from otprune_lmms.cli.status import status
 from otprune_lmms.cli.table import table
 from otprune_lmms.cli.terminal import say
+from otprune_lmms.cli.thresholds import thresholds
 from otprune_lmms.cli.verify import verify
 from otprune_lmms.installation import MISSING
 from otprune_lmms.terminal_text import degrade_output
@@ -70,7 +70,7 @@ _RUN, _SHOW, _LOOK, _SERVE = (
     "Clusters and servers",
 )
 _COMMANDS = (
-    (_RUN, (run, sweep, status, bench, calibrate, verify)),
+    (_RUN, (run, sweep, status, bench, thresholds, verify)),
     (_SHOW, (table, plot, report, analyze, leaderboard, submit)),
     (_LOOK, (doctor, methods, models, prune)),
     (_SERVE, (slurm,)),

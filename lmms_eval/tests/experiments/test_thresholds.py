@@ -5,8 +5,8 @@ import pytest
 from helpers import request, tiny
 from otprune.adaptive import MOST
 from otprune_lmms.engine.prepare import RequestPreparer
-from otprune_lmms.experiments.calibration import calibrate
 from otprune_lmms.experiments.diagnostics.diagnose import DiagnosticsOptions, diagnose
+from otprune_lmms.experiments.thresholds import thresholds_of
 from otprune_lmms.pruning_config import PruningConfig
 
 CONFIGS = [
@@ -17,14 +17,14 @@ CONFIGS = [
 ]
 
 
-def calibrated(configs, count=3):
+def chosen(configs, count=3):
     model = tiny()
     preparer = RequestPreparer(model, "", "first_frame")
-    return calibrate(model, preparer, [request(i) for i in range(count)], configs, "tiny")
+    return thresholds_of(model, preparer, [request(i) for i in range(count)], configs, "tiny")
 
 
 def test_under_its_threshold_a_setting_keeps_its_budget_on_average():
-    found = calibrated(CONFIGS)
+    found = chosen(CONFIGS)
     adaptive = [
         PruningConfig.make(**config.as_dict(), adaptive=True, threshold=one.threshold)
         for config, one in zip(CONFIGS, found, strict=True)
@@ -53,4 +53,4 @@ def test_settings_without_a_threshold_are_refused():
         PruningConfig.make(),
     ):
         with pytest.raises(ValueError, match="has the same count for every image"):
-            calibrated([config], 1)
+            chosen([config], 1)

@@ -1,4 +1,4 @@
-"""``otprune calibrate``: thresholds under which adaptive counts have the budget as their mean."""
+"""``otprune thresholds``: thresholds under which adaptive counts have the budget as their mean."""
 
 import json
 from typing import Annotated
@@ -20,7 +20,7 @@ _COLUMNS = (
 
 
 @ends_in_words
-def calibrate(
+def thresholds(
     configs: Configs, images: Images = 0, as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """Choose thresholds for methods whose counts may differ between images.
@@ -30,7 +30,7 @@ def calibrate(
     experiment as settings: {adaptive: true, threshold: ...}. No answer is made or read. Choose on
     other documents than those that the comparison is made on.
 
-    Example: otprune calibrate my-development.yaml --images 40
+    Example: otprune thresholds my-development.yaml --images 40
     """
     log(quiet)
     from otprune_lmms.cli.experiments import check_devices, read_sources
@@ -38,12 +38,12 @@ def calibrate(
     sources = read_sources(configs)
     check_devices(sources)
     from otprune_lmms.cli.terminal import Listing, say
-    from otprune_lmms.experiments.calibration import calibrate_experiment
+    from otprune_lmms.experiments.thresholds import thresholds_of_experiment
 
     found = []
     for source in sources:
         try:
-            found += calibrate_experiment(source, images or None, not quiet)
+            found += thresholds_of_experiment(source, images or None, not quiet)
         except (ValueError, RuntimeError, OSError) as error:
             fail(f"{source.experiment.name}: {error}", 1)
     if as_json:

@@ -30,7 +30,7 @@ from otprune_lmms.pruning_config import PruningConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class ChosenThreshold:
     """The threshold of one setting.
 
     Attributes:
@@ -54,9 +54,9 @@ class Calibration:
         return dataclasses.asdict(self)
 
 
-def calibrate_experiment(
+def thresholds_of_experiment(
     source: Source, images: int | None = None, progress: bool = True
-) -> list[Calibration]:
+) -> list[ChosenThreshold]:
     """Return a threshold for each model and each setting of an experiment that can have one.
 
     Args:
@@ -87,14 +87,14 @@ def calibrate_experiment(
     for choice in experiment.models:
         model = load_for_process(choice.source(folder))
         preparer = RequestPreparer(model, "", experiment.seed_video)
-        found += calibrate(model, preparer, requests, configs, choice.name, images, progress)
+        found += thresholds_of(model, preparer, requests, configs, choice.name, images, progress)
         del model
     return found
 
 
 @torch.inference_mode()
 @guarded_images()
-def calibrate(
+def thresholds_of(
     model: VisionLanguageModel,
     preparer: RequestPreparer,
     requests: Sequence[Request],
@@ -102,8 +102,8 @@ def calibrate(
     name: str,
     images: int | None = None,
     progress: bool = False,
-) -> list[Calibration]:
-    """Return a threshold for each of some settings that can have one; see `calibrate_experiment`.
+) -> list[ChosenThreshold]:
+    """Return a threshold for each setting that can have one; see `thresholds_of_experiment`.
 
     An image that several documents share counts once.
     """
@@ -124,20 +124,20 @@ def calibrate(
                 budgets[place].append(asked.budget)
             bar.advance(1)
     return [
-        _calibration(name, config, own, wanted)
+        _chosen(name, config, own, wanted)
         for config, own, wanted in zip(configs, gains, budgets, strict=True)
     ]
 
 
-def _calibration(
+def _chosen(
     name: str, config: PruningConfig, gains: Sequence[Tensor], budgets: Sequence[int]
-) -> Calibration:
+) -> ChosenThreshold:
     budget = float(np.mean(budgets))
     threshold = float(f"{threshold_for(gains, budget):.6g}")
     counts = [max(1, int((one >= threshold).sum())) for one in gains]
     spread = np.quantile(counts, (0, 0.25, 0.5, 0.75, 1))
     shown = (float(np.mean(counts)), *spread.tolist())
-    return Calibration(name, config.label, threshold, len(gains), budget, shown)
+    return ChosenThreshold(name, config.label, threshold, len(gains), budget, shown)
 
 
 def _candidates(
