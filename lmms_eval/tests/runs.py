@@ -16,18 +16,20 @@ from otprune_lmms.reporting.tables import write_tables
 
 
 def write_experiment(folder: Path, tasks: list[str], suite: str = "hub", **changes) -> Path:
-    """Write an experiment of two pruning configs on a tiny model; return its file."""
+    """Write an experiment of two pruning configs on a tiny model, no controls; return its file."""
     content = {
         "name": "try",
         "title": "A try",
         "suite": suite,
         "models": [{"name": "tiny", "pretrained": str(TINY), "batch_size": 4}],
         "tasks": tasks,
-        "pruning": {"keep_ratios": [0.25], "methods": ["divprune"], "controls": False},
+        "pruning": {"keep_ratios": [0.25], "methods": ["divprune"]},
         "workers": 1,
     }
+    content |= changes
+    content["pruning"] = {"controls": False} | content["pruning"]
     path = folder / "try.yaml"
-    path.write_text(yaml.safe_dump(content | changes))
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
