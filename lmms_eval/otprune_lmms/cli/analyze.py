@@ -1,5 +1,6 @@
 """``otprune analyze``: does distance explain the score?"""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,8 @@ import typer
 from otprune_lmms.cli.common import fail, log, say_removed
 from otprune_lmms.cli.options import RESULTS, Quiet, experiment, path
 from otprune_lmms.cli.stopping import ends_in_words
+
+logger = logging.getLogger("otprune_lmms")
 
 Configs = Annotated[
     list[Path],
@@ -88,5 +91,6 @@ def analyze(
                     say_removed(folder, remove(folder, SHOW_ANALYSES), _AGAIN)
                     write_diagnostics(found, folder)
                 write_analysis(folder)
+            logger.info("open %s", folder / "analysis.md")
         except (ValueError, RuntimeError, OSError, ImportError) as error:
             fail(f"{source.experiment.name}: {error}", 1)

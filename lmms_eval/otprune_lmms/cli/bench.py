@@ -1,5 +1,6 @@
 """``otprune bench``: what an answer costs."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,8 @@ from otprune_lmms.cli.options import RESULTS, Quiet, experiment, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import Listing, say
 from otprune_lmms.limits import LARGEST_BATCH
+
+logger = logging.getLogger("otprune_lmms")
 
 Config = Annotated[
     Path,
@@ -105,3 +108,4 @@ def bench(
     for title, heads, rows in rendered(records, names):
         say("")
         Listing(heads, rows, title=title).show()
+    logger.info("%s: cost.md, .csv, .json", folder)

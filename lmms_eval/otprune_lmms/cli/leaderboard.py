@@ -22,7 +22,7 @@ def leaderboard(
     folders: Folders,
     out: Annotated[
         Path, typer.Option(parser=path, metavar="FOLDER", help="folder of the page")
-    ] = Path("site"),
+    ] = Path("leaderboard"),
 ) -> None:
     """Set the results of many folders side by side on one static page.
 
@@ -31,7 +31,7 @@ def leaderboard(
     than them in a paired test. A line leads to its answers where the folder has a report. Folders
     without a manifest are left out, and a line says so.
 
-    Example: otprune leaderboard results/* --out site
+    Example: otprune leaderboard results/*
     """
     log(quiet=False)
     from otprune_lmms.reporting.leaderboard import write_leaderboard

@@ -1,5 +1,6 @@
 """``otprune table``: make tables anew; and how every command prints a table."""
 
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,8 @@ from otprune_lmms.cli.common import fail, log, say_removed
 from otprune_lmms.cli.options import Folders
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import console, say
+
+logger = logging.getLogger("otprune_lmms")
 
 if TYPE_CHECKING:
     from otprune_lmms.reporting.tables import ResultsTable
@@ -41,6 +44,7 @@ def table(
             with exclusive(folder, make=False), without_stale_report(folder) as removed:
                 made = write_tables(folder, answer_columns=answers or ())
             show(made)
+            logger.info("%s: table.md, .csv, .tex, .html", folder)
             say_removed(folder, removed, "`otprune report`")
         except (ValueError, OSError) as error:
             fail(error, 2)

@@ -19,7 +19,7 @@ from otprune_lmms.reporting.statistics.calibration import (
     calibration_errors,
     confidence_of,
 )
-from otprune_lmms.results.frames import Frame
+from otprune_lmms.results.frames import Frame, PandasSeries
 from otprune_lmms.results.names import Names
 
 COLUMNS = ["model", "row", "task", "quantity", "value", "low", "high", "documents", "clusters"]
@@ -183,9 +183,9 @@ def _values(task: str, samples: Frame) -> dict[str, np.ndarray]:
     if benchmark(task).kind != "caption" and samples["doc_id"].isin(base.index).all():
         same = answers.to_numpy() == base.loc[samples["doc_id"]].to_numpy()
         found["agreement"] = same.astype(float)
-    hard = _hard(samples)
-    if benchmark(task).kind != "caption" and hard.any():
-        found["hard"] = np.where(hard, samples["value"].to_numpy(float), np.nan)
+    best = benchmark(task).best_share
+    if best is not None:
+        found |= _on_hard_documents(samples, samples["value"].astype(float) / best)
     return found
 
 
@@ -201,18 +201,23 @@ def _about_options(samples: Frame) -> dict[str, np.ndarray]:
     return found
 
 
-def _hard(samples: Frame) -> np.ndarray:
-    """Return which samples are of documents that the down-sampled image gets wrong.
+def _on_hard_documents(samples: Frame, shares: PandasSeries) -> dict[str, np.ndarray]:
+    """Return how right answers are to documents that the down-sampled image gets wrong.
 
-    That of the same budget; a document with a share of a right answer counts as wrong below 0.5.
+    That of the same budget; a document counts as wrong below half of the best share.
+
+    Args:
+        samples: of one task.
+        shares: of each sample, 1 for an answer that is entirely right.
     """
     amounts = [samples[name].astype(float).fillna(-1.0) for name in ("keep_ratio", "k")]
     counted = samples["match"].fillna("").astype(str)
     place = pd.MultiIndex.from_arrays([*amounts, counted, samples["doc_id"]])
     control = (samples["method"] == "downsample").to_numpy()
-    known = samples["value"].notna().to_numpy()
-    wrong = place[control & known & (samples["value"] < 0.5).to_numpy()]
-    return place.isin(wrong) & ~control & known
+    known = shares.notna().to_numpy()
+    wrong = place[control & known & (shares < 0.5).to_numpy()]
+    hard = place.isin(wrong) & ~control & known
+    return {"hard": np.where(hard, shares.to_numpy(float), np.nan)} if hard.any() else {}
 
 
 def _word(text: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otprune_lmms.benchmarks import OTPRUNE_11, benchmark
 from otprune_lmms.reporting.statistics.answers import (
     QUANTITIES,
     answer_quantities,
@@ -149,6 +150,20 @@ def test_a_share_is_of_the_hard_documents_alone():
     line = value_of(answer_quantities(frame, draws=500), "own", "gqa", "hard")
     assert line["value"] == pytest.approx(75)
     assert line["low"] < 75 < line["high"]
+
+
+@pytest.mark.parametrize(
+    "task", [name for name in OTPRUNE_11 if benchmark(name).best_share is not None]
+)
+def test_a_share_is_one_whatever_a_benchmark_s_documents_are_worth(task):
+    frame = samples(
+        task, list("abcdefgh"), unpruned=list("abcdefgh"), small=list("abcdxxxx"),
+        own=list("xxxxefgx"),
+    )  # fmt: skip
+    frame.loc[frame["row"] == "small", "method"] = "downsample"
+    frame["value"] *= benchmark(task).best_share
+    line = value_of(answer_quantities(frame, draws=10), "own", task, "hard")
+    assert line["value"] == pytest.approx(75)
 
 
 def test_one_image_has_no_interval():
