@@ -38,6 +38,15 @@ def test_prune_and_look_draws_what_two_methods_keep(example, tmp_path):
     assert "drawn: other.png" in example("prune_and_look.py", "mine.png", "other.png")
 
 
+def test_a_model_of_transformers_answers_at_three_ratios(example):
+    question, *answers = example("prune_transformers.py").splitlines()
+    right = question.rpartition("says: ")[2].rstrip(")").capitalize()
+    assert answers == [
+        f"keep ratio {ratio}: {right}; kept {kept} tokens"
+        for ratio, kept in ((1.0, 256), (0.25, 64), (0.1, 26))
+    ]
+
+
 def test_a_sweep_ends_in_a_table_of_scores(example):
     lines = example("sweep_to_pandas.py").splitlines()
     assert lines[0].split() == ["benchmark", "gqa", "pope", "mean"]

@@ -79,7 +79,7 @@ def test_commands_that_pages_name_exist_with_their_options(page):
     code = re.findall(r"(?:^|`|/bin/)otprune ([a-z]\w*)([^`\n]*)", page.read_text(), flags=re.M)
     for name, rest in code:
         assert name in commands, f"otprune {name}"
-        known = {word for one in commands[name].params for word in one.opts}
+        known = {word for one in commands[name].params for word in (*one.opts, *one.secondary_opts)}
         for option in re.findall(r" (--[\w-]+)", rest.partition("#")[0]):
             assert option in {*known, "--help", "--json"}, f"otprune {name} {option}"
 

@@ -9,7 +9,7 @@ from otprune_lmms.cli.options import JOURNAL, RESULTS, Json
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import say
 
-_SIGNS = {"ok": "ok", "note": "!", "missing": "✗"}
+_SIGNS = {"ok": "ok", "note": "-", "missing": "✗"}
 
 
 @ends_in_words
@@ -17,8 +17,8 @@ def doctor(as_json: Json = False) -> None:
     """Say what this machine has of what the harness uses, and what would run.
 
     Versions, processors and GPUs, compiled loops, Java, the hub and its cache, finished answers,
-    disk, vLLM. Lines with ! name what does not work and what to do; exits with 1 where nothing
-    would run.
+    disk, vLLM. Lines with - name what is not here, what does not work without it and what to do;
+    exits with 1 where nothing would run.
 
     Example: otprune doctor --json
     """

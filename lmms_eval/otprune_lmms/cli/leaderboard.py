@@ -31,7 +31,7 @@ def leaderboard(
     than them in a paired test. A line leads to its answers where the folder has a report. Folders
     without a manifest are left out, and a line says so.
 
-    Example: otprune leaderboard results/*
+    Example: otprune leaderboard results/*/ --out leaderboard
     """
     log(quiet=False)
     from otprune_lmms.reporting.leaderboard import write_leaderboard
