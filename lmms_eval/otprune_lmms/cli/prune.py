@@ -157,3 +157,8 @@ def _show(measured: "MeasuredImage") -> None:
             [called.setting(line["setting"]), *counts, *numbers, f"{1000 * line['seconds']:.1f}"]
         )
     Listing((*heads, "ms"), rows).show()
+    say(
+        "W2: distance to all tokens, small is near; zero mean: between Gaussians of zero mean; "
+        "coverage: distance of a token to its nearest kept one; rank: effective rank, kept / all; "
+        "ms: one selection"
+    )
