@@ -56,6 +56,10 @@ def samples_of(task, method, values, clusters=None, answers=None, details=None, 
             "new_tokens": 1,
             "requests": [["r"]] * n,
             "truncated": 0,
+            "unfinished": False,
+            "options": None,
+            "probabilities": None,
+            "right_option": None,
         }
     )
     return found[list(SAMPLE_COLUMNS)]

@@ -160,7 +160,7 @@ def test_orig_conflicts_with_a_method(monkeypatch):
     ("arguments", "message"),
     [
         ("foo=1", "unknown argument 'foo' in model_args; known: .*pretrained"),
-        ("method=otprune,keep_ratio=0.1,foo=1", "settings of otprune: preset, gamma"),
+        ("method=otprune,keep_ratio=0.1,foo=1", "settings of otprune: preset, .*gamma"),
         ("gamma=0.1", "unknown argument 'gamma'"),
         ("method=otprune", "exactly one of keep_ratio and k"),
         ("keep_ratio=0.1", "keep_ratio needs a method"),

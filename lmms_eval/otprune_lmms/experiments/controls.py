@@ -11,10 +11,7 @@ from otprune_lmms.embedded import checkpoint_folder
 from otprune_lmms.models.checkpoints import LLAVA, family_of_checkpoint
 from otprune_lmms.models.protocol import ModelSource
 
-SEEDS = (0, 1, 2)
-"""Seeds of random selection as a control."""
-
-SELECTING: dict[str, dict[str, Any]] = {"random": {"seeds": SEEDS}, "uniform": {}}
+SELECTING: dict[str, dict[str, Any]] = {"random": {"seeds": (0, 1, 2)}, "uniform": {}}
 """Controls that run in every model: random tokens, and an even stride over the raster order."""
 
 MERGING: dict[str, dict[str, Any]] = {"pooling": {}, "downsample": {}}

@@ -72,8 +72,13 @@ def written_beside(_, name, text):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=str)
 def test_every_experiment_of_the_repository_can_be_read(path):
     experiment = load_experiment(path)
-    assert len(experiment.task_limits()) == 11
+    # The study of settings that set themselves leaves captions out.
+    few = path.stem in {"gamma-auto", "adaptive"}
+    assert len(experiment.task_limits()) == (8 if few else 11)
     assert experiment.pruning.unpruned
+    if few:
+        assert experiment.name == path.stem
+        return
     folder = path.parent.name
     if folder != "configs":
         parts = [path.stem, folder] if folder == "methods" else [folder, path.stem]

@@ -10,6 +10,7 @@ from broken_suites import BROKEN, experiment, png, rows
 from otprune_lmms.journal import Journal
 from otprune_lmms.results.samples import read_samples
 
+PRUNING = {"methods": ["otprune"], "keep_ratios": [0.05], "controls": False}
 OTHER = ("--without-java", "--quiet")
 GONE = {"pope": [1, 3, 4, 6, 8, 9, 11, 12, 14], "mme": [2, 3]}
 KINDS = dict(zip(GONE["pope"], BROKEN.values(), strict=True))
@@ -28,7 +29,7 @@ def tasks_of(keep=lambda task, number: True):
 def run(forks, tmp_path_factory):
     """Folder and last words of a run over the broken suite."""
     folder = tmp_path_factory.mktemp("broken")
-    experiment(folder, tasks_of(), pruning={"methods": ["otprune"], "keep_ratios": [0.05]})
+    experiment(folder, tasks_of(), pruning=PRUNING)
     return folder, forks.command(folder, "run", "try.yaml", *OTHER)
 
 
@@ -81,8 +82,7 @@ def test_nobody_answers_them(run):
 
 def test_scores_are_those_of_a_suite_without_them(run, forks, tmp_path):
     folder, _ = run
-    configs = {"methods": ["otprune"], "keep_ratios": [0.05]}
-    experiment(tmp_path, tasks_of(lambda task, n: n not in GONE[task]), pruning=configs)
+    experiment(tmp_path, tasks_of(lambda task, n: n not in GONE[task]), pruning=PRUNING)
     # The same questions: the other run's journal has all the answers.
     said = forks.command(
         tmp_path, "run", "try.yaml", "--journal", folder / "logs" / "answers", *OTHER

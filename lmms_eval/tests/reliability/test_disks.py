@@ -16,7 +16,7 @@ DOCUMENTS = 12
 def made(tmp_path_factory):
     """Folder of an experiment: 24 answers."""
     folder = tmp_path_factory.mktemp("made")
-    configs = {"methods": ["random"], "keep_ratios": [0.02]}
+    configs = {"methods": ["random"], "keep_ratios": [0.02], "controls": False}
     experiment(folder, {"pope": rows("pope", DOCUMENTS, {})}, pruning=configs)
     return folder
 

@@ -27,6 +27,9 @@ from suites import make_suite
 ORIGIN = {"hardware": "A machine, 3 threads", "commit": "abc", "command": "otprune bench x"}
 
 
+UNIFORM = {"methods": ["uniform"], "controls": False}
+
+
 def spread(value: float | None) -> Spread:
     return Spread(value, value and value / 2, value and value * 2)
 
@@ -189,7 +192,7 @@ def test_the_command_measures_an_experiment(suite):
 def test_without_batch_sizes_one_and_the_experiments_own_are_measured(suite):
     models = [{"name": "tiny", "pretrained": str(TINY), "batch_size": 2}]
     few = ("--samples", "1", "--repeats", "1", "--warmup", "0")
-    done = run(suite, *few, models=models, pruning={"methods": ["uniform"], "keep_ratios": [0.25]})
+    done = run(suite, *few, models=models, pruning=UNIFORM | {"keep_ratios": [0.25]})
     assert done.exit_code == 0, done.output
     frame = read_costs(suite / "out" / "try")
     assert frame["batch"].tolist() == [1, 1, 2, 2]
@@ -227,9 +230,6 @@ def test_what_cannot_be_is_a_sentence_and_a_status(suite, changes, code, message
     assert done.exit_code == code
     assert message in done.output
     assert "Traceback" not in done.output
-
-
-UNIFORM = {"methods": ["uniform"], "controls": False}
 
 
 def test_a_run_heeds_the_variable_and_no_other(suite, monkeypatch, tmp_path):
