@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from otprune_lmms.cli.common import check_memory, fail, log
-from otprune_lmms.cli.options import Folders, existing_folder, path
+from otprune_lmms.cli.options import ConfigDir, Folders, existing_folder, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import say
 
@@ -64,14 +64,7 @@ def submit(
             help="folder to write (default: one of its name in submissions/)",
         ),
     ] = None,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option(
-            parser=existing_folder,
-            metavar="FOLDER",
-            help="folder of the experiment's file, if it has own task files",
-        ),
-    ] = None,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Check a results folder, and copy what a leaderboard needs of it.
 

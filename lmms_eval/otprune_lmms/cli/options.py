@@ -42,6 +42,14 @@ Folders = Annotated[
         parser=existing_folder, metavar="FOLDER", help="results folders of earlier runs"
     ),
 ]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        parser=existing_folder,
+        metavar="FOLDER",
+        help="folder of the experiment's file, if it has own task files",
+    ),
+]
 Configs = Annotated[
     list[Path],
     typer.Argument(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from otprune_lmms.cli.common import check_memory, fail, log
-from otprune_lmms.cli.options import Folders, existing_folder, path
+from otprune_lmms.cli.options import ConfigDir, Folders, path
 from otprune_lmms.cli.stopping import ends_in_words
 from otprune_lmms.cli.terminal import say
 
@@ -25,14 +25,7 @@ def verify(
             help="folder of finished answers to compare with as well",
         ),
     ] = None,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option(
-            parser=existing_folder,
-            metavar="FOLDER",
-            help="folder of the experiment's file, if it has own task files",
-        ),
-    ] = None,
+    config_dir: ConfigDir = None,
     invariance: Annotated[
         bool,
         typer.Option(
